@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` and `make test`. Each makes the virtual environments it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+BIN3 := .venv-datasets3/bin
+# A plain range would take a CUDA build of several GB; training users choose their own build of torch.
+TORCH := torch==2.13.0
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.user
+	$(BIN)/python demo.py
+
+test: .venv/.dev .venv-datasets3/.dev lint
+	$(BIN)/python -m pytest tests -n 2
+	$(BIN3)/python -m pytest tests -m datasets3
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/build.py
+
+.venv/.user: setup.cfg constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[compression]'
+	touch $@
+
+.venv/.dev: .venv/.user
+	$(BIN)/python $(PIP_INSTALL) $(TORCH)
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-datasets3/.dev: setup.cfg constraints-datasets3.txt
+	test -x $(BIN3)/python || $(PYTHON) -m venv .venv-datasets3
+	$(BIN3)/python $(PIP_INSTALL) $(TORCH)
+	$(BIN3)/python $(PIP_INSTALL) --constraint constraints-datasets3.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-datasets3 build *.egg-info

@@ -1,0 +1,1 @@
+"""One folder a survey: from the archive to HEALPix partitions."""

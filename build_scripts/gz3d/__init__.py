@@ -1,0 +1,1 @@
+"""Galaxy Zoo: 3D, from the archive to HEALPix partitions."""

@@ -1,0 +1,91 @@
+"""A survey's features, and its slabs of rows as Arrow tables of just those features without copying pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from skyset.survey import Column
+from skyset.survey import Layers
+from skyset.survey import Survey
+
+
+def features_of(survey: Survey, image_size: int | None = None) -> datasets.Features:
+    """The `datasets` features of a survey; ``image_size`` is the side of a centre crop in pixels."""
+    features = {}
+    for feature in survey.features:
+        if isinstance(feature, Layers):
+            features[feature.name] = datasets.Sequence(_layer_features(survey, feature, image_size))
+        else:
+            column = survey.column(feature.source)
+            axis = survey.image_axes.get(feature.name)
+            features[feature.name] = _feature(column.dtype, cropped_shape(column.shape, axis, image_size))
+    return datasets.Features(features)
+
+
+def _layer_features(survey: Survey, layers: Layers, image_size: int | None) -> dict:
+    """Features of one layer of the group."""
+    fields = {layers.label_field: datasets.Value("string")}
+    for name, source in layers.fields.items():
+        axis = survey.image_axes.get(f"{layers.name}.{name}")
+        column = survey.column(source if isinstance(source, str) else source[0])
+        shape = column.shape[1:] if isinstance(source, str) else column.shape
+        fields[name] = _feature(column.dtype, cropped_shape(shape, None if axis is None else axis - 1, image_size))
+    return fields
+
+
+def _feature(dtype: str, shape: tuple[int, ...]):
+    if np.dtype(dtype).kind == "S":
+        return datasets.Value("string")
+    if not shape:
+        return datasets.Value(dtype)
+    if len(shape) == 1:
+        return datasets.Sequence(datasets.Value(dtype), length=shape[0])
+    kinds = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D}
+    return kinds[len(shape)](shape=shape, dtype=dtype)
+
+
+def cropped_shape(shape: tuple[int, ...], axis: int | None, size: int | None) -> tuple[int, ...]:
+    if axis is None or size is None:
+        return shape
+    return (*shape[:axis], size, size, *shape[axis + 2 :])
+
+
+def arrow_table(columns: dict, features: datasets.Features) -> pa.Table:
+    """A table from the slabs that ``Slab.columns`` gives; pixels are shared with the numpy arrays, not copied."""
+    schema = features.arrow_schema
+    arrays = [_arrow(columns[name], schema.field(name).type) for name in features]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _arrow(values, kind: pa.DataType) -> pa.Array:
+    """``values`` (array, list of str, or dict of these; first axis = rows) as an Arrow array of type ``kind``."""
+    if isinstance(values, dict):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return pa.StructArray.from_arrays([_arrow(values[f.name], f.type) for f in fields], fields=fields)
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, _arrow(values, kind.storage_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(_arrow(_flat(values), kind.value_type), type=kind)
+    if pa.types.is_list(kind):
+        rows, length = len(values), len(values[0])
+        offsets = pa.array(np.arange(0, (rows + 1) * length, length, dtype=np.int32))
+        return pa.ListArray.from_arrays(offsets, _arrow(_flat(values), kind.value_type), type=kind)
+    return pa.array(values, kind)
+
+
+def _flat(values):
+    """The first two axes as one."""
+    if isinstance(values, np.ndarray):
+        return values.reshape(-1, *values.shape[2:])
+    return [value for row in values for value in row]
+
+
+def needed_columns(survey: Survey, names: Sequence[str]) -> list[Column]:
+    """Columns on disk that the features ``names`` are made of."""
+    wanted = [f for f in survey.features if f.name in names]
+    sources = [s for f in wanted for s in (f.sources if isinstance(f, Layers) else (f.source,))]
+    return [survey.column(source) for source in dict.fromkeys(sources)]

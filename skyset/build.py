@@ -1,0 +1,603 @@
+"""From a list of objects to a folder of partitions: plan, download, read, write, and survive being killed.
+
+A survey brings two things: the list of its objects with their positions (``Item``) and one pure function that reads
+one raw file (``read``). All else is here. The unit of work is one partition file; ``build_partition`` writes it without
+knowing what runs it. What is complete stands in ``journal.jsonl`` until the manifest is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import errno
+import fcntl
+import functools
+import importlib.metadata
+import io
+import json
+import os
+import sys
+from collections import defaultdict
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import Future
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+from skyset.errors import PartitionError
+from skyset.errors import RecordError
+from skyset.errors import UserError
+from skyset.fetch import Fetcher
+from skyset.fetch import FetchError
+from skyset.manifest import NAME as MANIFEST
+from skyset.manifest import FileEntry
+from skyset.manifest import Manifest
+from skyset.manifest import describe_file
+from skyset.manifest import keys_digest
+from skyset.manifest import partition_files
+from skyset.manifest import write_atomically
+from skyset.partitions import COMPRESSIONS
+from skyset.partitions import MAX_FILE_BYTES
+from skyset.partitions import Partition
+from skyset.partitions import PartitionWriter
+from skyset.partitions import compression_options
+from skyset.partitions import object_path
+from skyset.partitions import partition_path
+from skyset.runner import executor
+from skyset.survey import Survey
+from skyset.survey import healpix_cell
+
+JOURNAL = "journal.jsonl"
+REJECTED = "rejected.csv"
+RAW = "raw"
+TINY = 5
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object to build.
+
+    Args:
+        key: the row's unique name (``Survey.key``).
+        file: name of its raw file in the archive, or the path of a local one.
+        healpix: the cell its catalogue position falls in.
+        checksum: ``"sha1:<hex>"``, where the archive publishes one.
+    """
+
+    key: str
+    file: str
+    healpix: int
+    checksum: str | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An object that did not get in, and why: a row of ``rejected.csv``."""
+
+    key: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every build script understands; ``add_arguments`` explains each to the user."""
+
+    output_dir: Path
+    local_data_path: Path | None = None
+    base_url: str = ""
+    limit: int | None = None
+    keep_raw: bool = False
+    num_processes: int = 1
+    max_connections: int = 8
+    scheduler: str | None = None
+    files_per_object: bool = False
+    compression: str = "none"
+    strict: bool = False
+    overwrite: bool = False
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Options:
+        values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(cls)}
+        if arguments.tiny:
+            values["limit"] = min(TINY, values["limit"] or TINY)
+        return cls(**values)
+
+    def selected(self, items: Sequence) -> Sequence:
+        return items[: self.limit]
+
+
+def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str) -> None:
+    """Add the options that all build scripts share; ``raw`` names the survey's raw files (``"fits"``)."""
+    add = parser.add_argument
+    add("-o", "--output_dir", type=Path, default=Path("data") / survey.name, metavar="DIR",
+        help="where the partitions go (default: %(default)s); an interrupted build goes on from what is there")
+    size = parser.add_argument_group("how much")
+    size.add_argument("--tiny", action="store_true", help=f"the first {TINY} objects: to try things out")
+    size.add_argument("--limit", type=_positive, metavar="N", help="the first N objects of the catalogue")
+    source = parser.add_argument_group("where from")
+    source.add_argument("--base_url", default=survey.base_url, metavar="URL", help="the archive (default: %(default)s)")
+    source.add_argument("--local_data_path", type=Path, metavar="DIR",
+                        help="read the archive's files from this folder and download nothing")
+    source.add_argument("--max_connections", type=_positive, default=8, metavar="N",
+                        help="downloads at a time (default: %(default)s); be kind to the archive")
+    source.add_argument(f"--keep_{raw}", dest="keep_raw", action="store_true",
+                        help=f"keep the downloaded files in <output_dir>/{RAW}; "
+                             "by default each is deleted once its partition is written and read back")
+    run = parser.add_argument_group("how it runs")
+    run.add_argument("--num_processes", type=_positive, default=os.cpu_count(), metavar="N",
+                     help="local processes (default: all cores, %(default)s)")
+    run.add_argument("--scheduler", metavar="ADDRESS",
+                     help="run on a Dask cluster instead (tcp://host:8786); its workers need skyset and the same disk")
+    run.add_argument("--strict", action="store_true",
+                     help=f"stop at the first object that cannot be used (default: name it in {REJECTED}, go on)")
+    run.add_argument("--overwrite", action="store_true", help="replace what an earlier, different build left there")
+    disk = parser.add_argument_group("on disk")
+    disk.add_argument("--compression", choices=COMPRESSIONS, default="none",
+                      help="none is the fastest to stream; blosc-lz4 about halves the size (needs skyset[compression])")
+    disk.add_argument("--files_per_object", action="store_true", help="one HDF5 file an object instead of one a cell")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+@dataclass(frozen=True)
+class Task:
+    """One partition file to write: the pure function's argument."""
+
+    root: Path
+    path: str
+    split: str
+    healpix: int
+    items: tuple[Item, ...]
+    files: tuple[Path, ...]
+    reuse: tuple[str, ...]
+    survey: Survey
+    read: Callable[[Path], Mapping]
+    compression: str
+
+    @property
+    def keys(self) -> list[str]:
+        return [item.key for item in self.items]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a task: the manifest's entry (None if no row was fit) and what was rejected."""
+
+    entry: FileEntry | None
+    rejected: tuple[Rejected, ...]
+
+
+def build_partition(task: Task) -> Written:
+    """Write one partition. Rows that an earlier build wrote are copied; the others are read from their raw files."""
+    rejected: list[Rejected] = []
+    options = {"survey": task.survey.name, "healpix": task.healpix}
+    with contextlib.ExitStack() as stack:
+        old = _existing_rows(task, stack)
+        writer = stack.enter_context(
+            PartitionWriter(task.root / task.path, task.survey.columns, len(task.items), options, task.compression)
+        )
+        for item, file in zip(task.items, task.files, strict=True):
+            try:
+                writer.append(old[item.key]() if item.key in old else _read_record(task, item, file))
+            except RecordError as error:
+                rejected.append(Rejected(item.key, item.file, str(error)))
+        rows = writer.rows
+    entry = describe_file(task.root, task.path, task.survey, task.split) if rows else None
+    return Written(entry, tuple(rejected))
+
+
+def _existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callable]:
+    """Functions that give the rows already written in this cell, by key."""
+    rows: dict[str, Callable] = {}
+    for path in task.reuse:
+        try:
+            old = stack.enter_context(Partition(task.root / path, task.survey.columns))
+            rows.update({k: functools.partial(old.record, i) for i, k in enumerate(old.text(task.survey.key))})
+        except PartitionError:
+            continue  # damaged, or of another version: its objects are read again from the archive
+    return rows
+
+
+def _read_record(task: Task, item: Item, file: Path) -> Mapping:
+    if not file.exists():
+        raise RecordError("the raw file is gone")
+    values = {**task.read(file), task.survey.key: item.key}
+    cell = int(healpix_cell(values["ra"], values["dec"])) if _on_sky(values) else task.healpix
+    if cell != task.healpix:
+        raise RecordError(f"its own position falls in HEALPix cell {cell}, the catalogue's in {task.healpix}")
+    return task.survey.record({**values, "healpix": cell})
+
+
+def _on_sky(values: Mapping) -> bool:
+    return 0 <= values["ra"] <= 360 and -90 <= values["dec"] <= 90
+
+
+class BuildFolder:
+    """The output folder: one build at a time, what it has completed, what it rejected.
+
+    Raises:
+        UserError: it cannot be written, another build runs in it, or it holds the partitions of another survey.
+    """
+
+    def __init__(self, root: Path, survey: Survey, options: Options):
+        self.root, self.survey, self.options = root, survey, options
+        self.entries: dict[str, FileEntry] = {}
+        self.rejected: list[Rejected] = []
+
+    def __enter__(self) -> BuildFolder:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._journal = open(self.root / JOURNAL, "a+")
+        try:
+            self._lock()
+            self._remove_leftovers()
+            self._take_up()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._close()
+        with contextlib.suppress(OSError):
+            (self.root / RAW).rmdir()  # only where it is empty
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another build is running in {self.root}") from None
+
+    def _close(self) -> None:
+        empty = not os.fstat(self._journal.fileno()).st_size
+        self._journal.close()
+        if empty:
+            (self.root / JOURNAL).unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Temporary files of a killed build; parts of downloads stay, they are continued."""
+        for pattern in (".*.tmp", "healpix=*/.*.tmp", "*/healpix=*/.*.tmp"):
+            for path in self.root.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def _take_up(self) -> None:
+        """Go on from what an earlier build completed: the manifest's files, then the journal's lines."""
+        compression = set()
+        if (self.root / MANIFEST).exists():
+            manifest = Manifest.load(self.root)
+            if manifest.survey != self.survey.name and not self.options.overwrite:
+                raise UserError(f"{self.root} holds {manifest.survey}: choose another folder, or --overwrite")
+            compression.add(manifest.build.get("compression"))
+            self._take(manifest.files)
+        self._journal.seek(0)
+        lines = [line for line in map(_parse, self._journal) if line]
+        compression.update(line["compression"] for line in lines)
+        self._take(FileEntry.from_json(line["entry"]) for line in lines)
+        if self.options.overwrite:
+            self.entries = {}
+        elif compression - {self.options.compression}:
+            raise UserError(
+                f"{self.root} was built with --compression {compression.pop()}: "
+                "use the same, another folder, or --overwrite"
+            )
+
+    def _take(self, entries: Iterable[FileEntry]) -> None:
+        """Believe an entry only while the file has its size: a wrong one is built again."""
+        for entry in entries:
+            path = self.root / entry.path
+            if path.is_file() and path.stat().st_size == entry.bytes:
+                self.entries[entry.path] = entry
+
+    def done(self, entry: FileEntry) -> None:
+        self.entries[entry.path] = entry
+        line = {"compression": self.options.compression, "entry": dataclasses.asdict(entry)}
+        self._journal.write(json.dumps(line) + "\n")
+        self._journal.flush()
+
+    def plan(self, items: Sequence[Item], read: Callable[[Path], Mapping], split: str) -> list[Task]:
+        """The partitions that are still to be written, in the order of their cells.
+
+        Raises:
+            UserError: the folder holds objects that are not among ``items``.
+        """
+        lying = defaultdict(list)
+        for path in [] if self.options.overwrite else partition_files(self.root):
+            lying[_cell_folder(path)].append(path)
+        tasks, wanted = [], {}
+        for path, healpix, group in self._group(items, split):
+            wanted[path] = group
+            entry = self.entries.get(path)
+            if entry is None or entry.keys != keys_digest([item.key for item in group]):
+                files = tuple(self.raw_file(item) for item in group)
+                reuse = tuple(lying[_cell_folder(path)])
+                tasks.append(Task(self.root, path, split, healpix, tuple(group), files, reuse,
+                                  self.survey, read, self.options.compression))  # fmt: skip
+        self._refuse_to_lose(items, {p for paths in lying.values() for p in paths}, wanted, tasks)
+        self._wanted = set(wanted)
+        return tasks
+
+    def _group(self, items: Sequence[Item], split: str) -> Iterator[tuple[str, int, list[Item]]]:
+        """Cut the objects into files: (path, cell, objects sorted by key)."""
+        cells: dict[int, list[Item]] = defaultdict(list)
+        for item in items:
+            cells[item.healpix].append(item)
+        size = max(1, MAX_FILE_BYTES // self.survey.row_bytes)
+        folder = None if split == "train" else split
+        for healpix in sorted(cells):
+            group = sorted(cells[healpix], key=lambda item: item.key)
+            if self.options.files_per_object:
+                yield from ((object_path(healpix, item.key, folder), healpix, [item]) for item in group)
+                continue
+            parts = [group[i : i + size] for i in range(0, len(group), size)]
+            for part, part_items in enumerate(parts, 1):
+                yield partition_path(healpix, part, len(parts), folder), healpix, part_items
+
+    def _refuse_to_lose(self, items: Sequence[Item], lying: set[str], wanted: Mapping, tasks: Sequence[Task]) -> None:
+        """A smaller selection must not delete objects that took a day to download."""
+        rewritten = {task.path for task in tasks}
+        keys = {item.key for item in items}
+        lost = 0
+        for path in sorted(lying):
+            if path in wanted and path not in rewritten:
+                continue
+            try:
+                with Partition(self.root / path, [self.survey.column(self.survey.key)]) as partition:
+                    lost += len(set(partition.text(self.survey.key)) - keys)
+            except PartitionError:
+                continue
+        if lost:
+            raise UserError(
+                f"{self.root} holds {lost} objects that this selection leaves out: "
+                "choose another folder, or --overwrite to drop them"
+            )
+
+    def raw_file(self, item: Item) -> Path:
+        return Path(item.file) if self.options.local_data_path else self.root / RAW / item.file
+
+    def finish(self, command: Sequence[str]) -> Manifest:
+        """Write manifest and ``rejected.csv``, then remove what they no longer name."""
+        files = [entry for path, entry in self.entries.items() if path in self._wanted]
+        manifest = Manifest(
+            survey=self.survey.name,
+            columns=list(self.survey.columns),
+            key=self.survey.key,
+            files=sorted(files, key=lambda entry: entry.path),
+            sources=[str(self.options.local_data_path or self.options.base_url)],
+            build={"command": list(command), "compression": self.options.compression, "versions": versions()},
+            rejected=len(self.rejected),
+        )
+        self.write_rejected()
+        manifest.save(self.root)
+        self._journal.truncate(0)
+        for path in set(partition_files(self.root)) - {entry.path for entry in files}:
+            (self.root / path).unlink()
+        return manifest
+
+    def write_rejected(self) -> None:
+        if not self.rejected:
+            (self.root / REJECTED).unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([f.name for f in dataclasses.fields(Rejected)])
+        table.writerows(dataclasses.astuple(r) for r in sorted(self.rejected, key=lambda r: (r.key, r.file)))
+        write_atomically(self.root / REJECTED, text.getvalue())
+
+
+def _cell_folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _parse(line: str) -> dict | None:
+    """A journal's line, or None: the last one may have been cut by a kill."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the bytes that are written."""
+    packages = ("skyset", "numpy", "astropy", "h5py", "astropy-healpix")
+    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in packages}}
+
+
+@dataclass
+class Pipeline:
+    """Downloads run ahead of reading by a bounded number of files; partitions are written as their files arrive."""
+
+    folder: BuildFolder
+    fetcher: Fetcher | None
+    pool: object
+    ahead: int
+    progress: object
+    fetching: dict[Future, tuple[Task, Item]] = field(default_factory=dict)
+    building: dict[Future, Task] = field(default_factory=dict)
+    arrived: dict[str, list[Item]] = field(default_factory=dict)
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        waiting = deque(tasks)
+        while waiting or self.fetching or self.building:
+            while waiting and len(self.fetching) < self.ahead and len(self.building) < self.ahead:
+                self._start(waiting.popleft())
+            done, _ = wait([*self.fetching, *self.building], return_when=FIRST_COMPLETED)
+            for future in done:
+                if future in self.fetching:
+                    self._arrive(future, *self.fetching.pop(future))
+                else:
+                    self._written(future, self.building.pop(future))
+
+    def _start(self, task: Task) -> None:
+        if self.fetcher is None:
+            self._submit(task)
+            return
+        have = self._kept_keys(task)
+        self.arrived[task.path] = []
+        base = self.folder.options.base_url
+        futures = {}
+        for item, file in zip(task.items, task.files, strict=True):
+            if item.key in have:
+                self.arrived[task.path].append(item)
+            else:
+                futures[self.fetcher.submit(base + item.file, file, item.checksum)] = (task, item)
+        self.fetching.update(futures)
+        if not futures:
+            self._submit(task)
+
+    def _kept_keys(self, task: Task) -> set[str]:
+        """Objects of this cell that an earlier build wrote: not downloaded again."""
+        with contextlib.ExitStack() as stack:
+            return set(_existing_rows(task, stack))
+
+    def _arrive(self, future: Future, task: Task, item: Item) -> None:
+        try:
+            future.result()
+            self.arrived[task.path].append(item)
+        except FetchError as error:
+            self._reject([Rejected(item.key, item.file, f"download failed: {error.reason}")])
+        if not any(other.path == task.path for other, _ in self.fetching.values()):
+            self._submit(task)
+
+    def _submit(self, task: Task) -> None:
+        if self.fetcher is not None:
+            arrived = set(self.arrived.pop(task.path))
+            pairs = [pair for pair in zip(task.items, task.files, strict=True) if pair[0] in arrived]
+            task = dataclasses.replace(task, items=tuple(i for i, _ in pairs), files=tuple(f for _, f in pairs))
+        if task.items:
+            self.building[self.pool.submit(build_partition, task)] = task
+
+    def _written(self, future: Future, task: Task) -> None:
+        written: Written = future.result()
+        if written.entry is not None:
+            self.folder.done(written.entry)
+        if self.fetcher is not None and not self.folder.options.keep_raw:
+            for file in task.files:
+                file.unlink(missing_ok=True)
+        self.progress.update(len(task.items) - len(written.rejected))
+        self._reject(written.rejected)
+
+    def _reject(self, rejected: Sequence[Rejected]) -> None:
+        self.folder.rejected.extend(rejected)
+        self.progress.update(len(rejected))
+        if rejected:
+            self.progress.set_postfix(rejected=len(self.folder.rejected))
+            if self.folder.options.strict:
+                first = rejected[0]
+                raise UserError(f"{first.file}: {first.reason} (--strict stops at the first)")
+
+
+def build(
+    survey: Survey,
+    read: Callable[[Path], Mapping],
+    options: Options,
+    find_items: Callable[[Options, Fetcher | None], tuple[Sequence[Item], Sequence[Rejected]]],
+    command: Sequence[str] = (),
+    split: str = "train",
+) -> int:
+    """Build a survey and tell how it went.
+
+    Args:
+        survey: its declaration.
+        read: pure, importable function from a raw file to the columns' values; RecordError if it cannot be used.
+        options: what the user asked for.
+        find_items: lists the objects to build, and those that cannot be.
+        command: what the user typed, kept in the manifest.
+        split: the split the objects belong to.
+
+    Returns:
+        Exit status: 0, or 1 where objects were rejected.
+
+    Raises:
+        UserError: nothing can be built as asked, or the disk is full or not writable; all that was complete is kept.
+    """
+    compression_options(options.compression, ())  # a missing plug-in is found now, not after the downloads
+    network = None if options.local_data_path else Fetcher(max_connections=options.max_connections)
+    try:
+        with network or contextlib.nullcontext(), BuildFolder(options.output_dir, survey, options) as folder:
+            items, rejected = find_items(options, network)
+            folder.rejected.extend(rejected)
+            if rejected and options.strict:
+                raise UserError(f"{rejected[0].file}: {rejected[0].reason} (--strict stops at the first)")
+            tasks = folder.plan(items, read, split)
+            if tasks:
+                _run_tasks(tasks, folder, network, options)
+            manifest = folder.finish(command)
+    except FetchError as error:
+        raise UserError(f"{error.url}: {error.reason}") from error
+    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
+        raise UserError(_explain(error, options.output_dir)) from error
+    return _report(manifest, options.output_dir)
+
+
+def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | None, options: Options) -> None:
+    from tqdm.auto import tqdm
+
+    processes = min(options.num_processes, len(tasks))
+    objects = sum(len(task.items) for task in tasks)
+    ahead = 2 * max(options.max_connections, processes)
+    bar = tqdm(total=objects, unit="object", desc=folder.survey.name, dynamic_ncols=True)
+    try:
+        with executor(processes, options.scheduler) as pool, bar:
+            Pipeline(folder, network, pool, ahead, bar).run(tasks)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed (out of memory?): the same command goes on from here; "
+            "try a smaller --num_processes"
+        ) from error
+    finally:
+        folder.write_rejected()
+
+
+def _explain(error: OSError | RuntimeError, root: Path) -> str:
+    """One line for what the machine refused; anything else is a defect and keeps its traceback."""
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return f"no space left on the disk of {root}: free some and run the same command again, it goes on from here"
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename or root}"
+    if isinstance(error, OSError):
+        return f"{error.filename or root}: {error.strerror or error}"
+    raise error
+
+
+def _report(manifest: Manifest, root: Path) -> int:
+    size = human_bytes(manifest.bytes)
+    print(f"{manifest.survey}: {manifest.rows} rows in {len(manifest.files)} partitions ({size}) in {root}")
+    if manifest.rejected:
+        print(f"{manifest.rejected} objects were rejected, each with its reason in {root / REJECTED}")
+    return 1 if manifest.rejected else 0
+
+
+def human_bytes(count: float) -> str:
+    """``9.7 MB``: decimal units, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def main(run: Callable[[], int]) -> int:
+    """Run a command line: errors the user can act on are one line and exit status 2, Ctrl-C is 130."""
+    try:
+        return run()
+    except UserError as error:
+        print(f"skyset: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("skyset: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130

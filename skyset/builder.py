@@ -1,0 +1,113 @@
+"""The `datasets` builder that every loader subclasses: partitions in, rows or Arrow tables out.
+
+`datasets` replaces ``open`` and parts of numpy in the module of a builder while it streams: the reading itself is in
+``stream.py`` and ``partitions.py``, out of its reach.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import datasets
+
+from skyset.arrow import arrow_table
+from skyset.arrow import features_of
+from skyset.arrow import needed_columns
+from skyset.errors import UserError
+from skyset.manifest import Manifest
+from skyset.registry import code_digest
+from skyset.registry import find_root
+from skyset.stream import PartitionRows
+from skyset.stream import PieceReader
+from skyset.stream import SurveyStream
+from skyset.stream import adopt
+from skyset.stream import cut
+from skyset.survey import Survey
+
+
+@dataclass
+class SurveyConfig(datasets.BuilderConfig):
+    """Options of ``load_dataset(name, ...)``.
+
+    Args:
+        image_size: side of a centre crop of all images and masks, in pixels; None for all pixels.
+    """
+
+    image_size: int | None = None
+
+
+class SurveyBuilder(datasets.ArrowBasedBuilder):
+    """Loads one survey's partitions. Subclasses set ``SURVEY`` and nothing else.
+
+    The data are looked for in ``data_dir``, ``$SKYSET_DATA/<survey>``, beside the loading script, ``data/<survey>`` and the
+    working directory; ``data_dir`` may be remote (``https://...``, ``hf://datasets/user/name``).
+    """
+
+    SURVEY: Survey
+    BUILDER_CONFIG_CLASS = SurveyConfig
+    VERSION = datasets.Version("1.0.0")
+
+    def __init__(self, *args, hash: str | None = None, base_path: str | None = None, **kwargs):
+        data_dir = kwargs.get("data_dir")
+        self._root = find_root(self.SURVEY.name, data_dir, base_path)
+        self._manifest = Manifest.load(self._root) if self._root else None
+        # Part of the cache's path: rows of an edited file or of an older loader are never served.
+        digest = hashlib.sha256(self._manifest.to_json().encode()).hexdigest()[:16] if self._manifest else ""
+        super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
+
+    def _info(self) -> datasets.DatasetInfo:
+        survey, size = self.SURVEY, self.config.image_size
+        sides = [survey_side(survey, name) for name in survey.image_axes]
+        if size is not None and not (0 < size <= min(sides, default=0)):
+            raise UserError(f"image_size must be 1 to {min(sides, default=0)} pixels, not {size}")
+        return datasets.DatasetInfo(
+            description=survey.title,
+            features=features_of(survey, size),
+            homepage=survey.homepage,
+            citation=survey.citation,
+            license=survey.license,
+        )
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        if self.config.data_files is not None:
+            raise UserError("give data_dir=, the folder of manifest.json, instead of data_files=")
+        if self._manifest is None:
+            raise UserError(
+                f"no {self.SURVEY.name} partitions found: give data_dir=, or build them with "
+                f"`skyset build {self.SURVEY.name} -o data/{self.SURVEY.name}`"
+            )
+        if self._manifest.survey != self.SURVEY.name:
+            raise UserError(f"{self._root} holds {self._manifest.survey}, not {self.SURVEY.name}")
+        row_bytes = sum(c.row_bytes for c in needed_columns(self.SURVEY, list(self.info.features)))
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"pieces": cut(self._root, files, row_bytes)})
+            for split, files in self._manifest.splits.items()
+        ]
+
+    def _generate_tables(self, pieces):
+        names = list(self.info.features)
+        with PieceReader(self.SURVEY, names, self.config.image_size) as reader:
+            for number, piece in enumerate(pieces):
+                yield number, arrow_table(reader.read([piece]), self.info.features)
+
+    def _get_examples_iterable_for_split(self, split_generator) -> PartitionRows:
+        pieces = split_generator.gen_kwargs["pieces"]
+        return PartitionRows(self.SURVEY, pieces, list(self.info.features), self.config.image_size)
+
+    def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
+        rows = self._get_examples_iterable_for_split(splits_generator)
+        return SurveyStream(rows, info=self.info, split=splits_generator.name)
+
+    def _as_dataset(self, *args, **kwargs) -> datasets.Dataset:
+        return adopt(super()._as_dataset(*args, **kwargs))
+
+
+def survey_side(survey: Survey, name: str) -> int:
+    """Pixels a side of an image feature."""
+    feature, _, key = name.partition(".")
+    declared = next(f for f in survey.features if f.name == feature)
+    source = declared.fields[key] if key else declared.source
+    column = survey.column(source if isinstance(source, str) else source[0])
+    axis = survey.image_axes[name] - (not isinstance(source, str))
+    return min(column.shape[axis : axis + 2])

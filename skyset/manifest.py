@@ -1,0 +1,256 @@
+"""``manifest.json`` at a survey's root: what is there, in which files, with which checksums; and ``verify``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import numpy as np
+
+from skyset.errors import PartitionError
+from skyset.errors import UserError
+from skyset.partitions import SUFFIX
+from skyset.partitions import Partition
+from skyset.partitions import cell_of_path
+from skyset.partitions import sync_folder
+from skyset.survey import Column
+from skyset.survey import Survey
+from skyset.survey import check_position
+from skyset.survey import healpix_cell
+
+NAME = "manifest.json"
+FORMAT = "skyset-manifest/1"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One partition. ``ra`` and ``dec`` are [smallest, largest] in degrees; ``keys`` is the digest of the rows' keys."""
+
+    path: str
+    split: str
+    healpix: int
+    rows: int
+    bytes: int
+    sha256: str
+    keys: str
+    ra: tuple[float, float]
+    dec: tuple[float, float]
+
+    @classmethod
+    def from_json(cls, values: dict) -> FileEntry:
+        entry = cls(**{**values, "ra": tuple(values["ra"]), "dec": tuple(values["dec"])})
+        cell_of_path(entry.path)
+        return entry
+
+
+@dataclass
+class Manifest:
+    """The contents of ``manifest.json``; ``files`` is sorted by path."""
+
+    survey: str
+    columns: list[Column]
+    key: str
+    files: list[FileEntry]
+    sources: list[str] = field(default_factory=list)
+    build: dict = field(default_factory=dict)
+    rejected: int = 0
+    nside: int = 16
+
+    @property
+    def rows(self) -> int:
+        return sum(entry.rows for entry in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.files)
+
+    @property
+    def splits(self) -> dict[str, list[FileEntry]]:
+        """Files by split, in the manifest's order."""
+        splits: dict[str, list[FileEntry]] = {}
+        for entry in self.files:
+            splits.setdefault(entry.split, []).append(entry)
+        return splits
+
+    def to_json(self) -> str:
+        columns = [dataclasses.asdict(column) for column in self.columns]
+        head = {
+            "format": FORMAT,
+            "survey": self.survey,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "rejected": self.rejected,
+            "healpix": {"nside": self.nside, "ordering": "nested"},
+            "key": self.key,
+            "sources": self.sources,
+            "build": self.build,
+            "columns": columns,
+            "files": [dataclasses.asdict(entry) for entry in sorted(self.files, key=lambda e: e.path)],
+        }
+        return json.dumps(head, indent=1) + "\n"
+
+    def save(self, root: Path) -> None:
+        """Write atomically: a reader sees the old manifest or the new one."""
+        write_atomically(Path(root) / NAME, self.to_json())
+
+    @classmethod
+    def load(cls, root: str | Path) -> Manifest:
+        """Read the manifest of a folder or of a remote root (anything fsspec opens).
+
+        Raises:
+            UserError: there is none, or it is not a manifest of this format.
+        """
+        where = f"{str(root).rstrip('/')}/{NAME}"
+        try:
+            values = json.loads(_read_text(where))
+            if values["format"] != FORMAT:
+                raise UserError(f"{where} has format {values['format']!r}; this skyset reads {FORMAT!r}")
+            return cls(
+                survey=values["survey"],
+                columns=[Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]],
+                key=values["key"],
+                files=[FileEntry.from_json(entry) for entry in values["files"]],
+                sources=values["sources"],
+                build=values["build"],
+                rejected=values["rejected"],
+                nside=values["healpix"]["nside"],
+            )
+        except FileNotFoundError:
+            raise UserError(
+                f"no {NAME} in {root}: not a folder of skyset partitions, or its build has not finished "
+                "(run the same build command again to complete it)"
+            ) from None
+        except (ValueError, KeyError, TypeError, PartitionError) as error:
+            raise UserError(f"{where} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _read_text(where: str) -> str:
+    if "://" not in where:
+        return Path(where).read_text()
+    import fsspec
+
+    with fsspec.open(where, "r") as file:
+        return file.read()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def keys_digest(keys: Sequence[str]) -> str:
+    """Digest of the rows' keys in their order: tells whether a file holds what is wanted without opening it."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_file(root: Path, path: str, survey: Survey, split: str) -> FileEntry:
+    """The manifest's entry for a partition, from the file itself.
+
+    Raises:
+        PartitionError: the file is not a partition of this survey.
+    """
+    wanted = [survey.column(name) for name in ("ra", "dec", survey.key)]
+    with Partition(root / path, wanted) as partition:
+        keys = partition.text(survey.key)
+        ra, dec = (partition.read(name) for name in ("ra", "dec"))
+    return FileEntry(
+        path=path,
+        split=split,
+        healpix=cell_of_path(path),
+        rows=len(keys),
+        bytes=(root / path).stat().st_size,
+        sha256=file_sha256(root / path),
+        keys=keys_digest(keys),
+        ra=(float(ra.min()), float(ra.max())),
+        dec=(float(dec.min()), float(dec.max())),
+    )
+
+
+def partition_files(root: Path) -> list[str]:
+    """Relative paths of the partition files that lie under ``root``, listed or not."""
+    found = [*root.glob(f"healpix=*/*{SUFFIX}"), *root.glob(f"*/healpix=*/*{SUFFIX}")]
+    return sorted(path.relative_to(root).as_posix() for path in found if not path.name.startswith("."))
+
+
+def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Iterator[str]:
+    """Recompute all that the manifest says and yield every difference, a line each.
+
+    Args:
+        root: a survey's local folder.
+        survey: its declaration, if known, to compare the table of columns with.
+        progress: wraps the list of files, for a progress bar.
+
+    Raises:
+        UserError: there is no manifest.
+    """
+    root = Path(root)
+    manifest = Manifest.load(root)
+    if survey is not None and list(survey.columns) != manifest.columns:
+        yield f"{NAME}: the columns differ from those of this version's {survey.name}"
+    listed = {entry.path for entry in manifest.files}
+    yield from (f"{path}: is there but not in {NAME}" for path in partition_files(root) if path not in listed)
+    yield from (f"{path}: listed twice" for path, n in Counter(e.path for e in manifest.files).items() if n > 1)
+    seen: dict[str, str] = {}
+    for entry in progress(manifest.files):
+        yield from _verify_file(root, entry, manifest, seen)
+
+
+def _verify_file(root: Path, entry: FileEntry, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:
+    path = root / entry.path
+    if not path.is_file():
+        yield f"{entry.path}: missing"
+        return
+    if (size := path.stat().st_size) != entry.bytes:
+        yield f"{entry.path}: {size} bytes, {NAME} says {entry.bytes}"
+    elif (checksum := file_sha256(path)) != entry.sha256:
+        yield f"{entry.path}: SHA-256 is {checksum[:12]}..., {NAME} says {entry.sha256[:12]}..."
+    try:
+        with Partition(path, manifest.columns, trusted_rows=entry.rows) as partition:
+            yield from _verify_rows(entry, partition, manifest, seen)
+    except PartitionError as error:
+        yield str(error).replace(f"{root}{os.sep}", "", 1)
+
+
+def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:
+    ra, dec = partition.read("ra").astype(float), partition.read("dec").astype(float)
+    try:
+        for position in zip(ra.tolist(), dec.tolist(), strict=True):
+            check_position(*position)
+    except Exception as error:
+        yield f"{entry.path}: {error}"
+        return
+    cells = set(healpix_cell(ra, dec, manifest.nside).tolist()) | set(partition.read("healpix").tolist())
+    if cells != {cell_of_path(entry.path)} or entry.healpix not in cells:
+        yield f"{entry.path}: its rows lie in cells {sorted(cells)}"
+    for name, values in (("ra", ra), ("dec", dec)):
+        bounds = (float(values.min()), float(values.max()))
+        if not np.allclose(bounds, getattr(entry, name), rtol=0, atol=1e-9):
+            yield f"{entry.path}: {name} runs from {bounds[0]} to {bounds[1]}, {NAME} says {getattr(entry, name)}"
+    keys = partition.text(manifest.key)
+    if keys_digest(keys) != entry.keys:
+        yield f"{entry.path}: holds other objects than {NAME} says"
+    for key in keys:
+        if key in seen:
+            yield f"{entry.path}: {manifest.key} {key} is in {seen[key]} too"
+        seen[key] = entry.path

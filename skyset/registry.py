@@ -1,0 +1,134 @@
+"""The surveys by name, and the one place that reaches into `datasets` so that ``load_dataset("<survey>")`` finds them.
+
+`datasets` has no public way to register a builder. Two of its functions are wrapped; both wrappers hand everything
+that is not ours on unchanged. ``tests/test_registry.py`` fails loudly should a new version move either.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import os
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+from skyset.errors import UserError
+from skyset.manifest import NAME as MANIFEST
+from skyset.survey import Survey
+
+_modules: dict[str, str] = {}
+
+
+def register(name: str, module: str) -> None:
+    """Make ``load_dataset(name)`` use the builder in an importable module (which has ``SURVEY`` and a ``SurveyBuilder``)."""
+    _modules[name] = module
+
+
+def surveys() -> list[str]:
+    """Names that ``load_dataset`` and ``skyset build`` know, sorted."""
+    return sorted(_modules)
+
+
+def loader(name: str) -> ModuleType:
+    """The module of a survey's loader; UserError with the known names if there is none."""
+    if name not in _modules:
+        raise UserError(f"unknown survey {name!r}; known: {', '.join(surveys())}")
+    return importlib.import_module(_modules[name])
+
+
+def survey(name: str) -> Survey:
+    """A survey's declaration; UserError with the known names if there is none."""
+    return loader(name).SURVEY
+
+
+def build_script(name: str) -> ModuleType:
+    """The module that builds a survey, with ``main(arguments, program) -> exit status``."""
+    loader(name)
+    return importlib.import_module(f"skyset.build_scripts.{name}.build_parent_sample")
+
+
+def find_root(name: str, data_dir: str | None = None, base_path: str | None = None) -> str | None:
+    """Folder or URL of a survey's manifest: ``data_dir``, else the first usual place that has one, else None.
+
+    The usual places: ``$SKYSET_DATA/<name>``, the loading script's folder, ``./data/<name>``, ``./<name>``, ``.``
+    """
+    if data_dir is not None:
+        return data_dir if "://" in str(data_dir) else str(Path(data_dir).expanduser().absolute())
+    places = [Path("data") / name, Path(name), Path()]
+    if base_path and "://" not in base_path:
+        places.insert(0, Path(base_path))
+    if "SKYSET_DATA" in os.environ:
+        places.insert(0, Path(os.environ["SKYSET_DATA"]).expanduser() / name)
+    return next((str(place.absolute()) for place in places if (place / MANIFEST).is_file()), None)
+
+
+@functools.cache
+def code_digest() -> str:
+    """Digest of the code that makes rows, for the cache's path."""
+    digest = hashlib.sha256()
+    folders = [Path(__file__).parent, *map(Path, importlib.import_module("skyset.loaders").__path__)]
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _survey_of(path: str) -> str | None:
+    """The survey that the first argument of ``load_dataset`` means: its name, or its loading script; else None."""
+    name = Path(path).name.removesuffix(".py")
+    if name not in _modules:
+        return None
+    script = Path(path)
+    if script.suffix == ".py" and script.is_file():
+        return name if script.resolve() == Path(loader(name).__file__).resolve() else None
+    return name if path in (name, f"{name}.py") else None
+
+
+def install() -> None:
+    """Register the surveys of ``skyset.loaders`` and connect them with `datasets`; called by ``import skyset``."""
+    import datasets.distributed
+    import datasets.inspect
+    import datasets.load
+
+    for found in pkgutil.iter_modules(importlib.import_module("skyset.loaders").__path__):
+        register(found.name, f"skyset.loaders.{found.name}")
+    find = _finding_surveys(datasets.load.dataset_module_factory)
+    datasets.load.dataset_module_factory = datasets.inspect.dataset_module_factory = find
+    datasets.distributed._split_by_node_iterable_dataset = _keeping_streams(
+        datasets.distributed._split_by_node_iterable_dataset
+    )
+
+
+def _finding_surveys(find):
+    """``dataset_module_factory`` that knows our names; ``load_dataset`` asks it first."""
+    if hasattr(find, "__wrapped__"):
+        return find
+
+    @functools.wraps(find)
+    def find_module(path, *args, **kwargs):
+        name = _survey_of(str(path))
+        if name is None:
+            return find(path, *args, **kwargs)
+        from datasets.load import DatasetModule
+
+        # `datasets` would list the data folder here; the manifest makes that needless.
+        return DatasetModule(loader(name).__name__, "", {"dataset_name": name})
+
+    return find_module
+
+
+def _keeping_streams(split):
+    """``split_dataset_by_node`` that gives back a ``SurveyStream`` for one."""
+    if hasattr(split, "__wrapped__"):
+        return split
+
+    @functools.wraps(split)
+    def split_stream(dataset, *args, **kwargs):
+        from skyset.stream import SurveyStream
+        from skyset.stream import adopt
+
+        result = split(dataset, *args, **kwargs)
+        return adopt(result) if isinstance(dataset, SurveyStream) else result
+
+    return split_stream
