@@ -1,8 +1,8 @@
 """Galaxy surveys as Hugging Face datasets. Importing it makes ``load_dataset("<survey>")`` know the surveys.
 
-    import skyset
-    from datasets import load_dataset
-    rows = load_dataset("gz3d", data_dir="data/gz3d", split="train", streaming=True).with_format("numpy")
+import skyset
+from datasets import load_dataset
+rows = load_dataset("gz3d", data_dir="data/gz3d", split="train", streaming=True).with_format("numpy")
 """
 
 from skyset.registry import install

@@ -120,31 +120,62 @@ class Options:
 def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str) -> None:
     """Add the options that all build scripts share; ``raw`` names the survey's raw files (``"fits"``)."""
     add = parser.add_argument
-    add("-o", "--output_dir", type=Path, default=Path("data") / survey.name, metavar="DIR",
-        help="where the partitions go (default: %(default)s); an interrupted build goes on from what is there")
+    add(
+        "-o",
+        "--output_dir",
+        type=Path,
+        default=Path("data") / survey.name,
+        metavar="DIR",
+        help="where the partitions go (default: %(default)s); an interrupted build goes on from what is there",
+    )
     size = parser.add_argument_group("how much")
     size.add_argument("--tiny", action="store_true", help=f"the first {TINY} objects: to try things out")
     size.add_argument("--limit", type=_positive, metavar="N", help="the first N objects of the catalogue")
     source = parser.add_argument_group("where from")
     source.add_argument("--base_url", default=survey.base_url, metavar="URL", help="the archive (default: %(default)s)")
-    source.add_argument("--local_data_path", type=Path, metavar="DIR",
-                        help="read the archive's files from this folder and download nothing")
-    source.add_argument("--max_connections", type=_positive, default=8, metavar="N",
-                        help="downloads at a time (default: %(default)s); be kind to the archive")
-    source.add_argument(f"--keep_{raw}", dest="keep_raw", action="store_true",
-                        help=f"keep the downloaded files in <output_dir>/{RAW}; "
-                             "by default each is deleted once its partition is written and read back")
+    source.add_argument(
+        "--local_data_path", type=Path, metavar="DIR", help="read the archive's files from this folder and download nothing"
+    )
+    source.add_argument(
+        "--max_connections",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="downloads at a time (default: %(default)s); be kind to the archive",
+    )
+    source.add_argument(
+        f"--keep_{raw}",
+        dest="keep_raw",
+        action="store_true",
+        help=f"keep the downloaded files in <output_dir>/{RAW}; "
+        "by default each is deleted once its partition is written and read back",
+    )
     run = parser.add_argument_group("how it runs")
-    run.add_argument("--num_processes", type=_positive, default=os.cpu_count(), metavar="N",
-                     help="local processes (default: all cores, %(default)s)")
-    run.add_argument("--scheduler", metavar="ADDRESS",
-                     help="run on a Dask cluster instead (tcp://host:8786); its workers need skyset and the same disk")
-    run.add_argument("--strict", action="store_true",
-                     help=f"stop at the first object that cannot be used (default: name it in {REJECTED}, go on)")
+    run.add_argument(
+        "--num_processes",
+        type=_positive,
+        default=os.cpu_count(),
+        metavar="N",
+        help="local processes (default: all cores, %(default)s)",
+    )
+    run.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="run on a Dask cluster instead (tcp://host:8786); its workers need skyset and the same disk",
+    )
+    run.add_argument(
+        "--strict",
+        action="store_true",
+        help=f"stop at the first object that cannot be used (default: name it in {REJECTED}, go on)",
+    )
     run.add_argument("--overwrite", action="store_true", help="replace what an earlier, different build left there")
     disk = parser.add_argument_group("on disk")
-    disk.add_argument("--compression", choices=COMPRESSIONS, default="none",
-                      help="none is the fastest to stream; blosc-lz4 about halves the size (needs skyset[compression])")
+    disk.add_argument(
+        "--compression",
+        choices=COMPRESSIONS,
+        default="none",
+        help="none is the fastest to stream; blosc-lz4 about halves the size (needs skyset[compression])",
+    )
     disk.add_argument("--files_per_object", action="store_true", help="one HDF5 file an object instead of one a cell")
 
 
@@ -292,8 +323,7 @@ class BuildFolder:
             self.entries = {}
         elif compression - {self.options.compression}:
             raise UserError(
-                f"{self.root} was built with --compression {compression.pop()}: "
-                "use the same, another folder, or --overwrite"
+                f"{self.root} was built with --compression {compression.pop()}: use the same, another folder, or --overwrite"
             )
 
     def _take(self, entries: Iterable[FileEntry]) -> None:
@@ -556,8 +586,7 @@ def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | No
             Pipeline(folder, network, pool, ahead, bar).run(tasks)
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed (out of memory?): the same command goes on from here; "
-            "try a smaller --num_processes"
+            "a worker process was killed (out of memory?): the same command goes on from here; try a smaller --num_processes"
         ) from error
     finally:
         folder.write_rejected()

@@ -117,9 +117,7 @@ class PartitionWriter:
         self.rows = 0
         self._capacity = rows
         self._pixels = [c for c in self.columns if c.row_bytes >= PIXELS_FROM]
-        self._scalars = {
-            c.name: np.zeros((rows, *c.shape), c.dtype) for c in self.columns if c.row_bytes < PIXELS_FROM
-        }
+        self._scalars = {c.name: np.zeros((rows, *c.shape), c.dtype) for c in self.columns if c.row_bytes < PIXELS_FROM}
         self._crc = dict.fromkeys((c.name for c in self._pixels), 0)
 
     def __enter__(self) -> PartitionWriter:
@@ -253,9 +251,9 @@ class Partition:
         return self._stream
 
     def _dataset(self, column: Column) -> h5py.Dataset:
-        if not isinstance(self._file.get(column.name, getlink=True), h5py.HardLink):
-            there = column.name in self._file.keys()
-            what = "is a link out of the file: refused" if there else "is missing"
+        link = self._file.get(column.name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            what = "is missing" if link is None else "is a soft or external link: refused"
             raise PartitionError(f"{self.path}: column {column.name} {what}")
         try:
             data = self._file[column.name]

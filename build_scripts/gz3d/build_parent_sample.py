@@ -212,9 +212,7 @@ def find_items(options: Options, network: Fetcher | None, cut: float) -> tuple[l
 Candidate = tuple[Target, str, str | None]
 
 
-def select(
-    candidates: Iterable[Candidate], cut: float, limit: int | None, rejected: list[Rejected]
-) -> Iterator[Candidate]:
+def select(candidates: Iterable[Candidate], cut: float, limit: int | None, rejected: list[Rejected]) -> Iterator[Candidate]:
     """The first ``limit`` candidates that pass the cut, without duplicates and impossible positions."""
     keys, checksums, count = {}, {}, 0
     for target, file, sha1 in candidates:
