@@ -1,0 +1,371 @@
+"""A small archive server with faults on demand: one folder over HTTP/1.1, as Apache would show it.
+
+::
+
+    with ArchiveServer(folder) as server:
+        server.fault("*.fits.gz", "cut", times=2)
+        requests.get(server.url + "1-106630_127_14715787.fits.gz")
+
+=================  ==========================================================================================
+fault              what the client sees
+=================  ==========================================================================================
+``404``, ``500``   that status (any three-digit status works)
+``429``            too many requests, with Retry-After where `fault` is given `retry_after`
+``cut``            the right Content-Length, and the connection closed in the middle of the body
+``truncated``      half of the body under a Content-Length of its own, as from a careless proxy
+``wrong-checksum`` a body with one byte changed
+``html``           200 with an HTML error page
+``drip``           the body at ten bytes a second
+``hang``           half of the body, then silence
+``no-range``       200 with the whole body, whatever Range asks for
+=================  ==========================================================================================
+"""
+
+import dataclasses
+import html
+import math
+import mimetypes
+import random
+import re
+import select
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from email.utils import format_datetime
+from fnmatch import fnmatch
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+from urllib.parse import unquote
+from urllib.parse import urlsplit
+
+KINDS = ("404", "500", "429", "cut", "truncated", "wrong-checksum", "html", "drip", "hang", "no-range")
+ERROR_PAGE = b"<!DOCTYPE html>\n<html><body><h1>The archive is down for maintenance</h1></body></html>\n"
+TYPES = {".fits": "application/fits", ".sha1sum": "text/plain"}
+
+
+class Request(NamedTuple):
+    """One request as the server saw it; `range` is the Range header, None without one."""
+
+    method: str
+    path: str
+    range: str | None
+    status: int
+
+
+@dataclass
+class Fault:
+    """A fault for files whose name matches `pattern`, for the next `times` requests (None: always)."""
+
+    pattern: str
+    kind: str
+    times: int | None = None
+    retry_after: int | datetime | None = None
+
+
+@dataclass
+class Answer:
+    """What goes over the wire: `body` has all bytes, of which a fault may send `send` only (None: all)."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    send: int | None = None
+    pause: float = 0.0  # seconds after every byte
+    hang: bool = False  # silence after the last byte sent, instead of a closed connection
+
+
+def known_kind(kind: str) -> str:
+    """The kind itself; ValueError if there is no such fault."""
+    if kind not in KINDS and not re.fullmatch(r"[45]\d\d", kind):
+        raise ValueError(f"unknown fault {kind!r}; known: {', '.join(KINDS)} and other 4xx, 5xx")
+    return kind
+
+
+class ArchiveServer:
+    """Serve `folder` on 127.0.0.1 while the ``with`` block runs; file names are read anew at every request.
+
+    Attributes:
+        url: address of the folder, ending in ``/``.
+        requests: every `Request` so far, in order of the answers.
+        max_concurrent: most requests that were being answered at the same time.
+        body_bytes: bytes of bodies sent so far.
+        latency: seconds every request waits before its answer; may be changed while the server runs.
+    """
+
+    def __init__(self, folder: str | Path, latency: float = 0.0, port: int = 0) -> None:
+        self.folder = Path(folder).resolve()
+        self.latency = latency
+        self.requests: list[Request] = []
+        self.max_concurrent = 0
+        self.body_bytes = 0
+        self.closing = threading.Event()
+        self._running = 0
+        self._faults: list[Fault] = []
+        self._chaos: tuple[int, float, tuple[str, ...]] | None = None
+        self._seen: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._http = _HttpServer(("127.0.0.1", port), type("Handler", (_Handler,), {"archive": self}))
+        self.url = f"http://127.0.0.1:{self._http.server_port}/"
+
+    def __enter__(self) -> "ArchiveServer":
+        # The pause between two looks at the shutdown flag is what closing costs.
+        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def fault(
+        self, pattern: str, kind: str, times: int | None = None, retry_after: int | datetime | None = None
+    ) -> None:
+        """Answer the next `times` requests for names like `pattern` (fnmatch) with a fault of `kind`.
+
+        Faults for the same name are used up in the order in which they were asked for. `retry_after` is a
+        number of seconds or, for the other form of the header, an aware datetime.
+
+        Raises:
+            ValueError: no such kind.
+        """
+        with self._lock:
+            self._faults.append(Fault(pattern, known_kind(kind), times, retry_after))
+
+    def chaos(self, seed: int, rate: float, kinds: Iterable[str]) -> None:
+        """From now on give a share `rate` of all file requests a fault out of `kinds`.
+
+        Whether the n-th request for a name is hit depends on seed, name and n only, not on timing.
+        """
+        with self._lock:
+            self._chaos = (seed, rate, tuple(kinds))
+
+    def clear(self) -> None:
+        """Forget all faults, and the requests so far."""
+        with self._lock:
+            self._faults.clear()
+            self._chaos = None
+            self.requests.clear()
+            self.body_bytes = self.max_concurrent = 0
+
+    def next_fault(self, name: str) -> Fault | None:
+        """The fault for this request of `name`, counted as used."""
+        with self._lock:
+            self._seen[name] += 1
+            for fault in self._faults:
+                if fault.times != 0 and fnmatch(name, fault.pattern):
+                    if fault.times is not None:
+                        fault.times -= 1
+                    return fault
+            if self._chaos and name:
+                seed, rate, kinds = self._chaos
+                dice = random.Random(f"{seed} {name} {self._seen[name]}")
+                if dice.random() < rate:
+                    return Fault(name, dice.choice(kinds))
+            return None
+
+    def record(self, request: Request) -> None:
+        """Add to `requests`."""
+        with self._lock:
+            self.requests.append(request)
+
+    def count_bytes(self, count: int) -> None:
+        """Add to `body_bytes`."""
+        with self._lock:
+            self.body_bytes += count
+
+    @contextmanager
+    def counted(self) -> Iterator["_Ticket"]:
+        """Count one request as running until the block ends or the ticket is handed back."""
+        ticket = _Ticket(self)
+        with self._lock:
+            self._running += 1
+            self.max_concurrent = max(self.max_concurrent, self._running)
+        try:
+            yield ticket
+        finally:
+            ticket.hand_back()
+
+    def finished(self) -> None:
+        """One request less is running."""
+        with self._lock:
+            self._running -= 1
+
+
+class _Ticket:
+    """One running request; handed back before its last byte, after which the client may start the next."""
+
+    def __init__(self, archive: ArchiveServer) -> None:
+        self._archive: ArchiveServer | None = archive
+
+    def hand_back(self) -> None:
+        if self._archive is not None:
+            self._archive.finished()
+            self._archive = None
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address) -> None:
+        """Clients that hang up in the middle are part of the game: no traceback."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one connection after another request on it; `archive` is the server it works for."""
+
+    archive: ArchiveServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # headers and small bodies in one packet
+
+    def do_GET(self) -> None:
+        with self.archive.counted() as ticket:
+            self.archive.closing.wait(self.archive.latency)
+            name = unquote(urlsplit(self.path).path).removeprefix("/")
+            self._send(self._answer(name, self.archive.next_fault(name)), ticket)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args) -> None:
+        """`ArchiveServer.requests` is the log."""
+
+    def _answer(self, name: str, fault: Fault | None) -> Answer:
+        if fault and fault.kind.isdigit():
+            return _status(int(fault.kind), fault.retry_after)
+        if fault and fault.kind == "html":
+            return Answer(200, ERROR_PAGE, {"Content-Type": "text/html"})
+        path = (self.archive.folder / name).resolve()
+        if not path.is_relative_to(self.archive.folder):
+            return _status(404)
+        if path.is_dir() and name[-1:] in ("", "/"):
+            return _listing(path, name)
+        if not path.is_file():
+            return _status(404)
+        wanted = None if fault and fault.kind == "no-range" else self.headers["Range"]
+        return _spoil(_file(path, wanted, self.headers["If-Range"]), fault)
+
+    def _send(self, answer: Answer, ticket: _Ticket) -> None:
+        body = b"" if self.command == "HEAD" else answer.body
+        send = len(body) if answer.send is None else min(answer.send, len(body))
+        self.archive.record(Request(self.command, self.path, self.headers["Range"], answer.status))
+        self.send_response(answer.status)
+        for header, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        self.close_connection |= send < len(body)
+        if answer.pause:
+            self._drip(body[:send], answer.pause)
+        else:
+            self.archive.count_bytes(send)
+            ticket.hand_back()
+            self.wfile.write(body[:send])
+        if answer.hang:
+            self._wait(None)
+
+    def _drip(self, body: bytes, pause: float) -> None:
+        """Byte after byte, until the client hangs up or the server closes."""
+        for start in range(len(body)):
+            self.wfile.write(body[start : start + 1])
+            self.archive.count_bytes(1)
+            if self._wait(pause):
+                self.close_connection = True
+                return
+
+    def _wait(self, seconds: float | None) -> bool:
+        """Wait, for ever if None; True as soon as the client hangs up or the server closes."""
+        self.wfile.flush()
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        while not self.archive.closing.is_set() and (left := until - time.monotonic()) > 0:
+            if select.select([self.connection], [], [], min(left, 0.1))[0]:
+                return True
+        return self.archive.closing.is_set()
+
+
+def _status(status: int, retry_after: int | datetime | None = None) -> Answer:
+    """An error page, with Retry-After as seconds or as a date where given."""
+    page = f"<html><body><h1>{status} {HTTPStatus(status).phrase}</h1></body></html>\n".encode()
+    answer = Answer(status, page, {"Content-Type": "text/html"})
+    if isinstance(retry_after, datetime):
+        answer.headers["Retry-After"] = format_datetime(retry_after.astimezone(UTC), usegmt=True)
+    elif retry_after is not None:
+        answer.headers["Retry-After"] = str(retry_after)
+    return answer
+
+
+def _file(path: Path, wanted: str | None, condition: str | None) -> Answer:
+    """The file, or the part of it that Range asks for if the If-Range condition holds."""
+    body = path.read_bytes()
+    stat = path.stat()
+    changed = datetime.fromtimestamp(int(stat.st_mtime), UTC)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"',
+        "Last-Modified": format_datetime(changed, usegmt=True),
+        "Content-Type": _content_type(path.name),
+    }
+    same = condition in (None, headers["ETag"], headers["Last-Modified"])
+    bounds = re.fullmatch(r"bytes=(\d+)-(\d*)|bytes=-(\d+)", wanted or "")
+    if bounds is None or not same:
+        return Answer(200, body, headers)
+    first, last, tail = bounds.groups()
+    start = int(first) if first else max(len(body) - int(tail), 0)
+    stop = min(int(last) + 1, len(body)) if last else len(body)
+    if start >= stop:
+        return Answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
+    return Answer(206, body[start:stop], headers)
+
+
+def _content_type(name: str) -> str:
+    """The type of a file as Apache tells it: a ``.gz`` is a gzip file, whatever is inside."""
+    if name.endswith(".gz"):
+        return "application/x-gzip"
+    return TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def _spoil(answer: Answer, fault: Fault | None) -> Answer:
+    """The answer as the faults of a body leave it."""
+    half = len(answer.body) // 2
+    match fault and fault.kind:
+        case "cut":
+            return dataclasses.replace(answer, send=half)
+        case "truncated":
+            return dataclasses.replace(answer, body=answer.body[:half])
+        case "wrong-checksum":
+            changed = bytes(byte ^ 0xFF for byte in answer.body[half : half + 1])
+            return dataclasses.replace(answer, body=answer.body[:half] + changed + answer.body[half + 1 :])
+        case "hang":
+            return dataclasses.replace(answer, send=half, hang=True)
+        case "drip":
+            return dataclasses.replace(answer, pause=0.1)
+        case _:
+            return answer
+
+
+def _listing(folder: Path, name: str) -> Answer:
+    """An index as Apache's mod_autoindex makes it: links to sort by, the parent, then the names."""
+    sort = " ".join(f'<a href="?C={word[0]};O=D">{word}</a>' for word in ("Name", "Modified", "Size"))
+    rows = []
+    for path in sorted(folder.iterdir()):
+        entry = path.name + "/" * path.is_dir()
+        stat = path.stat()
+        date = f"{datetime.fromtimestamp(stat.st_mtime, UTC):%Y-%m-%d %H:%M}"
+        rows.append(f'<a href="{quote(entry)}">{html.escape(entry)}</a>  {date}  {stat.st_size}')
+    title, lines = html.escape(f"Index of /{name}"), "\n".join(rows)
+    page = (
+        f"<html>\n<head><title>{title}</title></head>\n<body>\n<h1>{title}</h1>\n<pre>{sort}<hr>"
+        f'<a href="/">Parent Directory</a>\n{lines}\n<hr></pre>\n</body>\n</html>\n'
+    )
+    return Answer(200, page.encode(), {"Content-Type": "text/html;charset=UTF-8"})
