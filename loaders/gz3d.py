@@ -31,7 +31,7 @@ COLUMNS = (
     Column("ra", "float32", (), "deg", "right ascension of the target (ICRS), as published"),
     Column("dec", "float32", (), "deg", "declination of the target (ICRS), as published"),
     HEALPIX,
-    Column("false_color", "uint8", (SIZE, SIZE, 3), "", "RGB cutout that the volunteers saw; row 0 is the south edge"),
+    Column("false_color", "uint8", (SIZE, SIZE, 3), "", "RGB cutout that the volunteers saw; row 0 is north, east is left"),
     Column("center", "uint8", (SIZE, SIZE), "count", _COUNT + "the galaxy's centre (2-sigma ellipses of their points)"),
     Column("star", "uint8", (SIZE, SIZE), "count", _COUNT + "foreground stars (2-sigma ellipses of their points)"),
     Column("spiral", "uint8", (SIZE, SIZE), "count", _COUNT + "a spiral arm"),
@@ -81,7 +81,7 @@ def plot(row):
     labels = [name if votes[name] < 0 else f"{name} ({votes[name]:.0%} of votes)" for name in CLASSES]
     title = f"MaNGA {row['object_id']}: {row['total_classifications']} classifications"
     masks = row["segmentation"]["array"]
-    return overlay_figure(row["image"], masks, labels, title=title, scale_arcsec=row["scale"] * 3600)
+    return overlay_figure(row["image"], masks, labels, title=title, scale_arcsec=row["scale"] * 3600, origin="upper")
 
 
 SURVEY = Survey(

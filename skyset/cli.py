@@ -1,0 +1,151 @@
+"""The command ``skyset``: build, look at and check surveys from a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from skyset import registry
+from skyset.build import main as exit_status
+from skyset.card import refresh
+from skyset.errors import UserError
+from skyset.manifest import Manifest
+from skyset.manifest import verify as find_differences
+
+app = typer.Typer(
+    help="Galaxy surveys as Hugging Face datasets: build partitions from the archives, look at them, check them.",
+    epilog="Start with: skyset build gz3d --tiny -o data/gz3d; skyset show gz3d -o galaxy.png",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+SurveyName = Annotated[str, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a survey's folder, with manifest.json in it")]
+
+
+def _end(run: Callable[[], int | None]) -> None:
+    """Run a command's body; what the user can mend is one line and exit status 2."""
+    raise typer.Exit(exit_status(run) or 0)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Build a survey's partitions from its archive: `skyset build gz3d --help` lists the survey's options.",
+)
+def build(context: typer.Context, survey: Annotated[str | None, typer.Argument(metavar="SURVEY")] = None) -> None:
+    arguments = list(context.args)
+    if survey is None or survey.startswith("-"):
+        console.print(f"Usage: skyset build SURVEY [OPTIONS]\n\nSURVEY is one of: {', '.join(registry.surveys())}")
+        console.print("Its options: skyset build SURVEY --help", highlight=False)
+        raise typer.Exit(0 if survey in (None, "--help", "-h") else 2)
+    _end(lambda: registry.build_script(survey).main(arguments, program=f"skyset build {survey}"))
+
+
+@app.command(help="Rows, cells, bytes, sky coverage and columns of a folder of partitions.")
+def info(
+    folder: Folder,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="also draw the rows a cell on the sky")] = None,
+) -> None:
+    def run() -> None:
+        from skyset.report import print_info
+        from skyset.report import sky_figure
+
+        manifest = Manifest.load(folder)
+        print_info(manifest, console)
+        if plot is not None:
+            save_figure(sky_figure(manifest), plot)
+
+    _end(run)
+
+
+@app.command(
+    help="Recompute every checksum and position of a folder and name each difference; exit status 1 if there is one."
+)
+def verify(folder: Folder) -> None:
+    def run() -> int:
+        from tqdm.auto import tqdm
+
+        manifest = Manifest.load(folder)
+        known = manifest.survey in registry.surveys()
+        survey = registry.survey(manifest.survey) if known else None
+        progress = lambda files: tqdm(files, unit="file", desc="verify", leave=False)  # noqa: E731
+        differences = 0
+        for differences, line in enumerate(find_differences(folder, survey, progress), 1):  # noqa: B007
+            print(line)
+        if differences:
+            print(f"{differences} differences in {folder}", file=sys.stderr)
+            return 1
+        print(
+            f"OK: {manifest.rows} rows in {len(manifest.files)} partitions, every checksum and position as in the manifest"
+        )
+        return 0
+
+    _end(run)
+
+
+@app.command(help="Draw one object with its masks and the colour key.")
+def show(
+    survey: SurveyName,
+    object_id: Annotated[str | None, typer.Option("--object", metavar="ID", help="object_id (default: the first)")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="the picture")] = Path("object.png"),
+    data_dir: Annotated[str | None, typer.Option("--data_dir", metavar="DIR", help="default: the usual places")] = None,
+    image_size: Annotated[int | None, typer.Option("--image_size", metavar="N", help="centre crop, pixels")] = None,
+) -> None:
+    def run() -> None:
+        from skyset.report import object_figure
+
+        declared = registry.survey(survey)
+        root = registry.find_root(survey, data_dir)
+        if root is None:
+            raise UserError(f"no {survey} partitions found: give --data_dir, or `skyset build {survey} --tiny` first")
+        save_figure(object_figure(declared, root, object_id, image_size), output)
+
+    _end(run)
+
+
+@app.command(help="The surveys that can be built and loaded, and where their partitions were found.")
+def surveys() -> None:
+    def run() -> None:
+        table = Table("survey", "what it is", "found in", box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for name in registry.surveys():
+            table.add_row(name, registry.survey(name).title, registry.find_root(name) or "")
+        console.print(table)
+
+    _end(run)
+
+
+@app.command(help="Bring the tables and the citation of a survey's dataset card up to date with its declaration.")
+def card(
+    survey: SurveyName,
+    file: Annotated[Path | None, typer.Argument(metavar="CARD", help="default: the build script's README.md")] = None,
+) -> None:
+    def run() -> None:
+        path = file or Path(registry.build_script(survey).__file__).with_name("README.md")
+        print(f"{path}: {'brought up to date' if refresh(path, registry.survey(survey)) else 'is up to date'}")
+
+    _end(run)
+
+
+def save_figure(figure, path: Path) -> None:
+    """Save a figure and say where it is; UserError if the format is unknown or the place cannot be written."""
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    print(f"wrote {path}")
+
+
+def main() -> None:
+    app(prog_name="skyset")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What people look at: the table of a folder's contents, the sky it covers, one object with its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skyset.build import human_bytes
+from skyset.errors import PartitionError
+from skyset.errors import UserError
+from skyset.manifest import Manifest
+from skyset.partitions import Partition
+from skyset.stream import Piece
+from skyset.stream import PieceReader
+from skyset.stream import row_of
+from skyset.survey import Survey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+#: Okabe and Ito's colours, told apart by colour-blind readers too.
+COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
+SKY_DEG2 = 4 * np.pi * np.degrees(1) ** 2
+
+
+def overlay_figure(
+    image, masks, labels: Sequence[str], title: str = "", scale_arcsec: float = 1.0, origin: str = "lower"
+) -> Figure:
+    """A cutout beside the same cutout with its masks overlaid, and the colour key.
+
+    Args:
+        image: uint8 (H, W, 3).
+        masks: counts (len(labels), H, W); the more, the less transparent.
+        labels: what each mask shows.
+        title: over both panels.
+        scale_arcsec: size of a pixel in arcsec.
+        origin: where row 0 is, ``"lower"`` as usual in FITS, or ``"upper"``.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    image, masks = np.asarray(image), np.asarray(masks)
+    height, width = image.shape[:2]
+    place = {"origin": origin, "extent": np.array([-width, width, -height, height]) / 2 * scale_arcsec}
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, heading in zip(panels, ("image", "masks"), strict=True):
+        axes.imshow(image, **place)
+        axes.set(title=heading, xlabel="arcsec", ylabel="arcsec")
+        axes.label_outer()
+    axes, key = panels[1], []
+    for mask, label, colour in zip(masks, labels, COLOURS, strict=False):
+        top = int(mask.max())
+        layer = np.zeros((height, width, 4), np.float32)
+        layer[..., :3] = to_rgb(colour)
+        layer[..., 3] = 0.7 * mask / max(1, top)
+        axes.imshow(layer, **place)
+        if top:
+            axes.contour(mask, levels=[top / 2], colors=colour, linewidths=1.2, **place)
+        key.append(Patch(color=colour, label=f"{label}: up to {top}" if top else f"{label}: none drawn"))
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def sky_figure(manifest: Manifest) -> Figure:
+    """Rows a HEALPix cell on the whole sky: Mollweide projection, east to the left, RA 0 h in the middle."""
+    from astropy import units
+    from astropy_healpix import healpix_to_lonlat
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows: dict[int, int] = {}
+    for entry in manifest.files:
+        rows[entry.healpix] = rows.get(entry.healpix, 0) + entry.rows
+    lon, lat = healpix_to_lonlat(np.array(list(rows), int), manifest.nside, order="nested")
+    east_left = -lon.wrap_at(180 * units.deg).rad
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    axes = figure.add_subplot(projection="mollweide")
+    dots = axes.scatter(east_left, lat.rad, c=list(rows.values()), s=24, marker="D", cmap="viridis")
+    axes.set_xticks(np.radians([120, 60, 0, -60, -120]), ["16 h", "20 h", "0 h", "4 h", "8 h"])
+    axes.grid(alpha=0.3)
+    axes.set_title(f"{manifest.survey}: {manifest.rows} rows in {len(rows)} cells")
+    figure.colorbar(dots, label="rows a cell", shrink=0.7, ticks=MaxNLocator(integer=True))
+    return figure
+
+
+def print_info(manifest: Manifest, console: Console) -> None:
+    """Rows, cells, bytes, sky coverage and the table of columns."""
+    from rich.table import Table
+
+    cells = {entry.healpix for entry in manifest.files}
+    share = len(cells) / (12 * manifest.nside**2)
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("survey", manifest.survey),
+        ("rows", f"{manifest.rows:,}" + (f" ({manifest.rejected} objects rejected)" if manifest.rejected else "")),
+        ("files", f"{len(manifest.files):,} in {len(cells):,} cells (nside {manifest.nside}, nested)"),
+        ("bytes", human_bytes(manifest.bytes)),
+        ("sky", f"cells cover {share * SKY_DEG2:,.0f} deg2, {share:.1%} of the sky; {_bounds(manifest)}"),
+        ("splits", ", ".join(f"{k} {sum(e.rows for e in v):,}" for k, v in manifest.splits.items())),
+        ("from", ", ".join(manifest.sources)),
+        ("built by", " ".join(manifest.build.get("command", []))),
+    ):
+        facts.add_row(name, value)
+    table = Table("column", "dtype", "shape", "unit", "meaning", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for column in manifest.columns:
+        shape = " x ".join(map(str, column.shape))
+        table.add_row(column.name, column.dtype, shape, column.unit, column.description)
+    console.print(facts)
+    console.print()
+    console.print(table)
+
+
+def _bounds(manifest: Manifest) -> str:
+    if not manifest.files:
+        return "no rows"
+    low = [min(getattr(entry, axis)[0] for entry in manifest.files) for axis in ("ra", "dec")]
+    high = [max(getattr(entry, axis)[1] for entry in manifest.files) for axis in ("ra", "dec")]
+    return f"RA {low[0]:.3f} to {high[0]:.3f}, Dec {low[1]:+.3f} to {high[1]:+.3f} deg"
+
+
+def find_object(survey: Survey, root: str, manifest: Manifest, object_id: str | None) -> Iterator[Piece]:
+    """Where the rows of an object are, one piece of one row each; of the first object where None is asked for."""
+    wanted = [survey.column("object_id"), survey.column(survey.key)]
+    for entry in manifest.files:
+        with Partition(f"{root}/{entry.path}", wanted, trusted_rows=entry.rows) as partition:
+            names = zip(partition.text("object_id"), partition.text(survey.key), strict=True)
+            for row, same in enumerate(names):
+                if object_id is None or object_id in same:
+                    yield Piece(partition.path, row, row + 1, entry.rows)
+
+
+def object_figure(survey: Survey, root: str, object_id: str | None = None, image_size: int | None = None) -> Figure:
+    """Draw one object, by its ``object_id`` or its unique key.
+
+    Raises:
+        UserError: there is no such object, or the survey has nothing to draw.
+    """
+    if survey.plot is None:
+        raise UserError(f"{survey.name} has no plot")
+    pieces = find_object(survey, root, Manifest.load(root), object_id)
+    try:
+        piece = next(pieces, None)
+        if piece is None:
+            raise UserError(f"no object {object_id} in {root}" if object_id else f"{root} has no rows")
+        with PieceReader(survey, [feature.name for feature in survey.features], image_size) as reader:
+            return survey.plot(row_of(reader.read([piece]), 0, scalars=np.generic.item))
+    except PartitionError as error:
+        raise UserError(str(error)) from error

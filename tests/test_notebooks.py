@@ -1,0 +1,29 @@
+"""Every notebook runs from top to bottom on a small survey, and shows its figures."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+@pytest.mark.slow
+def test_demo_gz3d(built, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKYSET_DATA", str(built.parent))
+    notebook = nbformat.read(NOTEBOOKS / "demo_gz3d.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert len(figures) == 3
+    assert "(525, 525, 3) uint8" in printed
+    assert "(4, 525, 525, 3) (4, 4, 525, 525)" in printed
+    assert not [output for output in outputs if output.output_type == "error"]
+
+
+def test_notebooks_are_committed_without_outputs():
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        assert not any(cell.get("outputs") for cell in cells), f"{path.name} holds outputs: clear them"
