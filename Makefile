@@ -34,7 +34,7 @@ bench: .venv/.dev
 .venv-datasets3/.dev: setup.cfg constraints-datasets3.txt
 	test -x $(BIN3)/python || $(PYTHON) -m venv .venv-datasets3
 	$(BIN3)/python $(PIP_INSTALL) $(TORCH)
-	$(BIN3)/python $(PIP_INSTALL) --constraint constraints-datasets3.txt --editable '.[dev]'
+	$(BIN3)/python $(PIP_INSTALL) --constraint constraints-datasets3.txt --editable '.[test]'
 	touch $@
 
 clean:
