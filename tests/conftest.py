@@ -1,0 +1,48 @@
+"""A small archive of simulated GZ3D files and the partitions built from it, made once for all workers of a test run."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from skyset.build_scripts.gz3d.build_parent_sample import main as build
+from tests.archive.gz3d import write_archive
+
+GALAXIES = 24
+
+# Tests never reach for the network, and never for data that lie where they happen to run.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("SKYSET_DATA", None)
+
+
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that ``make`` fills, shared by the workers of one run."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, done = base / name, base / f"{name}.done"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            folder.mkdir(parents=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory) -> Path:
+    """24 galaxies in groups, so that several share a HEALPix cell, with metadata table and SHA-1 list."""
+    return once(tmp_path_factory, "archive", lambda folder: write_archive(folder, GALAXIES, clustered=True))
+
+
+@pytest.fixture(scope="session")
+def built(archive, tmp_path_factory) -> Path:
+    """The archive as partitions, in a folder named ``gz3d``. Do not change it."""
+
+    def make(folder: Path) -> None:
+        arguments = ["--local_data_path", str(archive), "-o", str(folder / "gz3d"), "--num_processes", "1"]
+        assert build(arguments) == 0
+
+    return once(tmp_path_factory, "built", make) / "gz3d"

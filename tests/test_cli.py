@@ -1,0 +1,187 @@
+"""What a user sees who types ``skyset``: tables, pictures, one-line errors and exit statuses."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from skyset import registry
+from skyset.card import refresh
+from skyset.cli import app
+from skyset.errors import UserError
+from skyset.manifest import Manifest
+from skyset.report import COLOURS
+from skyset.report import object_figure
+from skyset.report import overlay_figure
+from skyset.report import sky_figure
+
+
+def skyset(*arguments) -> tuple[int, str]:
+    """Exit status, and all that was printed."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "gz3d")
+
+
+def test_help_names_every_command_and_where_to_start():
+    status, text = skyset("--help")
+    assert status == 0
+    for command in ("build", "info", "verify", "show", "surveys", "card"):
+        assert re.search(rf"\b{command}\b", text)
+    assert "skyset build gz3d --tiny" in text
+
+
+def test_build_lists_surveys_and_hands_options_on(capsys):
+    assert "gz3d" in skyset("build")[1]
+    with pytest.raises(SystemExit) as end:
+        registry.build_script("gz3d").main(["--help"], program="skyset build gz3d")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    options = "tiny limit keep_fits local_data_path num_processes scheduler strict vote_fraction_cut files_per_object"
+    for option in (*options.split(), "compression", "base_url", "max_connections"):
+        assert f"--{option}" in text
+
+
+def test_build_from_the_command_line(archive, tmp_path):
+    status, text = skyset(
+        "build", "gz3d", "--tiny", "--local_data_path", archive, "-o", tmp_path / "out", "--num_processes", 1
+    )
+    assert status == 0
+    assert "gz3d: 5 rows in" in text
+    assert Manifest.load(tmp_path / "out").rows == 5
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("show", "gz4d"), "unknown survey 'gz4d'; known: gz3d"),
+        (("build", "gz4d"), "unknown survey 'gz4d'; known: gz3d"),
+        (("info", "nowhere"), "no manifest.json in nowhere"),
+        (("verify", "nowhere"), "no manifest.json in nowhere"),
+        (("show", "gz3d", "--data_dir", "nowhere"), "no manifest.json in"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, text = skyset(*arguments)
+    assert status == 2
+    assert message in text
+    assert text.count("\n") == 1
+
+
+def test_info_tells_rows_cells_bytes_units_and_sky(built, tmp_path):
+    status, text = skyset("info", built, "--plot", tmp_path / "sky.png")
+    manifest = Manifest.load(built)
+    cells = len({entry.healpix for entry in manifest.files})
+    assert status == 0
+    assert re.search(r"rows +24\b", text)
+    assert f"{cells} cells" in text
+    assert f"{manifest.bytes / 1e6:.3g} MB" in text
+    assert re.search(r"wcs_crval +float64 +2 +deg", text)
+    assert f"{cells * 41252.96 / 3072:,.0f} deg2" in " ".join(text.split())
+    assert Image.open(tmp_path / "sky.png").size[0] > 600
+
+
+def test_verify_says_ok_or_names_each_difference(copy):
+    status, text = skyset("verify", copy)
+    assert (status, "OK: 24 rows" in text) == (0, True)
+    victim = sorted(copy.glob("healpix=*/*.hdf5"))[0]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    status, text = skyset("verify", copy)
+    assert status == 1
+    assert f"{victim.relative_to(copy)}: SHA-256" in text
+
+
+def test_show_draws_the_named_object(built, tmp_path):
+    picture = tmp_path / "x.png"
+    status, text = skyset("show", "gz3d", "--object", "1-106630", "--data_dir", built, "-o", picture)
+    assert status == 0
+    assert str(picture) in text
+    pixels = np.asarray(Image.open(picture).convert("RGB")).reshape(-1, 3)
+    for colour in COLOURS[:4]:  # the key shows each class in its colour
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(pixels.astype(int) - wanted).max(1) <= 2).sum() > 50
+
+
+def test_show_finds_nothing_or_cannot_write(built, tmp_path):
+    status, text = skyset("show", "gz3d", "--object", "9-9", "--data_dir", built, "-o", tmp_path / "x.png")
+    assert (status, "no object 9-9" in text) == (2, True)
+    status, text = skyset("show", "gz3d", "--data_dir", built, "-o", tmp_path / "no" / "x.png")
+    assert (status, "cannot write" in text) == (2, True)
+    status, text = skyset("show", "gz3d", "--data_dir", built, "-o", tmp_path / "x.psd")
+    assert (status, "cannot write" in text) == (2, True)
+
+
+def test_object_is_found_by_its_unique_name_too(built):
+    title = object_figure(registry.survey("gz3d"), str(built), "1-106630_127_14715787").get_suptitle()
+    assert title.startswith("MaNGA 1-106630")
+
+
+def test_overlay_key_tells_the_counts():
+    masks = np.zeros((2, 8, 8), np.uint8)
+    masks[0, 2:4, 2:4] = 7
+    figure = overlay_figure(np.zeros((8, 8, 3), np.uint8), masks, ["arm", "bar"], scale_arcsec=0.5, origin="upper")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["arm: up to 7", "bar: none drawn"]
+    assert figure.axes[0].get_xlim() == (-2, 2)
+
+
+def test_sky_figure_puts_right_ascension_where_astronomers_expect_it(built):
+    """East is left: 8 h stands left of 0 h, and a cell at RA 120 deg lies at x = -120 deg."""
+    manifest = Manifest.load(built)
+    axes = sky_figure(manifest).axes[0]
+    ticks = dict(zip((label.get_text() for label in axes.get_xticklabels()), np.degrees(axes.get_xticks()), strict=True))
+    assert ticks["8 h"] == pytest.approx(-120)
+    assert ticks["16 h"] == pytest.approx(120)
+    points = np.asarray(axes.collections[0].get_offsets())
+    wanted = {entry.healpix: -((entry.ra[0] + 180) % 360 - 180) for entry in manifest.files}
+    assert np.degrees(points[:, 0]) == pytest.approx(list(wanted.values()), abs=5)
+
+
+def test_surveys_tells_where_data_were_found(built, monkeypatch):
+    monkeypatch.setenv("SKYSET_DATA", str(built.parent))
+    monkeypatch.setenv("COLUMNS", "300")
+    assert "Galaxy Zoo: 3D" in skyset("surveys")[1]
+
+
+def test_card_agrees_with_the_declaration(tmp_path):
+    """Run `skyset card gz3d` if this fails."""
+    card = registry.build_script("gz3d").__file__.replace("build_parent_sample.py", "README.md")
+    mine = shutil.copy(card, tmp_path / "README.md")
+    assert refresh(tmp_path / "README.md", registry.survey("gz3d")) is False
+    text = mine.read_text()
+    assert "| `ra` | float32 |  | deg |" in text and "10.1093/mnras/stab2282" in text
+    mine.write_text(text.replace("| `ra` | float32 |", "| `ra` | float64 |"))
+    assert refresh(mine, registry.survey("gz3d")) is True
+    assert mine.read_text() == text
+
+
+def test_card_without_markers_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("# nothing\n")
+    with pytest.raises(UserError, match="no block"):
+        refresh(tmp_path / "README.md", registry.survey("gz3d"))
+
+
+def test_card_header_can_be_read_by_the_hub():
+    from huggingface_hub import DatasetCard
+
+    card = DatasetCard.load(registry.build_script("gz3d").__file__.replace("build_parent_sample.py", "README.md"))
+    assert card.data.configs[0]["data_files"][0]["split"] == "train"
+    assert card.data.pretty_name == "Galaxy Zoo: 3D"
+
+
+def test_manifest_is_plain_json_that_others_can_read(built):
+    manifest = json.loads((built / "manifest.json").read_text())
+    assert manifest["rows"] == 24 == sum(entry["rows"] for entry in manifest["files"])
+    assert {c["name"]: c["unit"] for c in manifest["columns"]}["ra"] == "deg"
