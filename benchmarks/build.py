@@ -69,7 +69,7 @@ def stack_everything(folder: Path, output: Path, processes: int) -> None:
 
 
 def make_archive(folder: Path, objects: int) -> Path:
-    """``objects`` files with their metadata table: UNIQUE different galaxies, the others copies of them under other names."""
+    """``objects`` files with their metadata table: UNIQUE galaxies, and copies of them under other names."""
     from tests.archive.gz3d import draw_sample
     from tests.archive.gz3d import metadata_table
     from tests.archive.gz3d import write_archive

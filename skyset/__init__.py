@@ -6,6 +6,7 @@ rows = load_dataset("gz3d", data_dir="data/gz3d", split="train", streaming=True)
 """
 
 from skyset.registry import install
+from skyset.registry import loader
 from skyset.registry import register
 from skyset.registry import surveys
 
@@ -29,7 +30,11 @@ def load(name: str, data_dir: str | None = None, *, split: str = "train", stream
 
     Returns:
         datasets.IterableDataset, or datasets.Dataset without streaming.
+
+    Raises:
+        UserError: no such survey, or no data of it.
     """
     from datasets import load_dataset
 
+    loader(name)  # an unknown name would be looked for on the Hub
     return load_dataset(name, data_dir=data_dir, split=split, streaming=streaming, **options).with_format(format)

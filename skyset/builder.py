@@ -59,7 +59,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         survey, size = self.SURVEY, self.config.image_size
         sides = [survey_side(survey, name) for name in survey.image_axes]
-        if size is not None and not (0 < size <= min(sides, default=0)):
+        if size is not None and not (isinstance(size, int) and 0 < size <= min(sides, default=0)):
             raise UserError(f"image_size must be 1 to {min(sides, default=0)} pixels, not {size}")
         return datasets.DatasetInfo(
             description=survey.title,
@@ -97,7 +97,11 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
         rows = self._get_examples_iterable_for_split(splits_generator)
-        return SurveyStream(rows, info=self.info, split=splits_generator.name)
+        info = self.info.copy()
+        info.splits = datasets.SplitDict(dataset_name=self.dataset_name)
+        for split, files in self._manifest.splits.items():
+            info.splits.add(datasets.SplitInfo(split, num_examples=sum(entry.rows for entry in files)))
+        return SurveyStream(rows, info=info, split=splits_generator.name)
 
     def _as_dataset(self, *args, **kwargs) -> datasets.Dataset:
         return adopt(super()._as_dataset(*args, **kwargs))

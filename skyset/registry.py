@@ -1,7 +1,7 @@
 """The surveys by name, and the one place that reaches into `datasets` so that ``load_dataset("<survey>")`` finds them.
 
-`datasets` has no public way to register a builder. Two of its functions are wrapped; both wrappers hand everything
-that is not ours on unchanged. ``tests/test_registry.py`` fails loudly should a new version move either.
+`datasets` has no public way to register a builder. The functions of ``install`` are wrapped; the wrappers hand everything
+that is not ours on unchanged. ``tests/test_registry.py`` fails loudly should a new version move one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import os
 import pkgutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -67,7 +68,9 @@ def find_root(name: str, data_dir: str | None = None, base_path: str | None = No
 @functools.cache
 def code_digest() -> str:
     """Digest of the code that makes rows, for the cache's path."""
-    digest = hashlib.sha256()
+    from datasets import __version__ as version  # what one version caches, an older one cannot always read
+
+    digest = hashlib.sha256(version.encode())
     folders = [Path(__file__).parent, *map(Path, importlib.import_module("skyset.loaders").__path__)]
     for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         digest.update(path.read_bytes())
@@ -87,25 +90,33 @@ def _survey_of(path: str) -> str | None:
 
 def install() -> None:
     """Register the surveys of ``skyset.loaders`` and connect them with `datasets`; called by ``import skyset``."""
+    import datasets.combine
     import datasets.distributed
     import datasets.inspect
     import datasets.load
 
     for found in pkgutil.iter_modules(importlib.import_module("skyset.loaders").__path__):
         register(found.name, f"skyset.loaders.{found.name}")
-    find = _finding_surveys(datasets.load.dataset_module_factory)
-    datasets.load.dataset_module_factory = datasets.inspect.dataset_module_factory = find
-    datasets.distributed._split_by_node_iterable_dataset = _keeping_streams(
-        datasets.distributed._split_by_node_iterable_dataset
-    )
+    for module in (datasets.load, datasets.inspect):
+        _wrap(module, "dataset_module_factory", _finding_surveys)
+    _wrap(datasets.distributed, "_split_by_node_iterable_dataset", _keeping_ours)
+    for action in ("concatenate", "interleave"):
+        _wrap(datasets.combine, f"_{action}_iterable_datasets", _keeping_ours)
+        _wrap(datasets.combine, f"_{action}_map_style_datasets", _keeping_ours)
 
 
-def _finding_surveys(find):
+def _wrap(module: ModuleType, name: str, wrapper: Callable[[Callable], Callable]) -> None:
+    """Replace a function of a module by a wrapped one, once."""
+    function = getattr(module, name)
+    if not hasattr(function, "skyset_wraps"):
+        wrapped = functools.wraps(function)(wrapper(function))
+        wrapped.skyset_wraps = function
+        setattr(module, name, wrapped)
+
+
+def _finding_surveys(find: Callable) -> Callable:
     """``dataset_module_factory`` that knows our names; ``load_dataset`` asks it first."""
-    if hasattr(find, "__wrapped__"):
-        return find
 
-    @functools.wraps(find)
     def find_module(path, *args, **kwargs):
         name = _survey_of(str(path))
         if name is None:
@@ -118,17 +129,16 @@ def _finding_surveys(find):
     return find_module
 
 
-def _keeping_streams(split):
-    """``split_dataset_by_node`` that gives back a ``SurveyStream`` for one."""
-    if hasattr(split, "__wrapped__"):
-        return split
+def _keeping_ours(function: Callable) -> Callable:
+    """A function of one dataset, or a list of them, that gives back one of ours for ours."""
 
-    @functools.wraps(split)
-    def split_stream(dataset, *args, **kwargs):
+    def keep(given, *args, **kwargs):
         from skyset.stream import SurveyStream
+        from skyset.stream import SurveyTable
         from skyset.stream import adopt
 
-        result = split(dataset, *args, **kwargs)
-        return adopt(result) if isinstance(dataset, SurveyStream) else result
+        result = function(given, *args, **kwargs)
+        ours = any(isinstance(one, SurveyStream | SurveyTable) for one in (given if isinstance(given, list) else [given]))
+        return adopt(result) if ours else result
 
-    return split_stream
+    return keep

@@ -2,7 +2,7 @@
 
 ``PartitionRows`` is the source that `datasets` iterates; ``SurveyStream`` is its ``IterableDataset`` with the formats
 that keep dtypes. Every slab is fresh memory and every row its own part of it: a row may be written to or kept for
-ever (it keeps its slab alive, at most ``PIECE_BYTES`` of pixels, or ``WINDOW_BYTES`` when shuffled).
+ever (it keeps its slab alive, at most ``PIECE_BYTES`` of pixels, or half of ``BUFFER_BYTES`` when shuffled).
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ import copy
 import functools
 import hashlib
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 
 import datasets
 import numpy as np
 import pyarrow as pa
+from datasets.iterable_dataset import ExamplesIterable
 from datasets.iterable_dataset import FormattingConfig
+from datasets.iterable_dataset import HorizontallyConcatenatedMultiSourcesExamplesIterable
 from datasets.iterable_dataset import IterableDataset
+from datasets.iterable_dataset import MappedExamplesIterable
 from datasets.iterable_dataset import SelectColumnsIterable
 from datasets.iterable_dataset import _BaseExamplesIterable
 
@@ -39,8 +45,8 @@ from skyset.survey import Survey
 
 #: What is read at a time, and handed to a worker or a node at a time: a part of one file.
 PIECE_BYTES = 8 << 20
-#: A shuffled stream mixes the rows of as many pieces as fit: the memory it takes, and how well cells are mixed.
-WINDOW_BYTES = 128 << 20
+#: Memory of a shuffled stream: half of it are the rows being handed out, mixed, and half those read after them.
+BUFFER_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -167,26 +173,29 @@ class PartitionRows(_BaseExamplesIterable):
     Args:
         survey, image_size: see ``PieceReader``.
         pieces: what to read, in this order.
-        names: features wanted, in the order they are handed out.
+        names: features wanted, in the order they are handed out; a mapping gives them other names.
         mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype) or ``"arrow"`` (tables).
         seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
-        window_bytes: pixels that one window holds.
+        window_bytes: what one window holds.
     """
 
     _sleep_on_threads_shutdown = False
 
-    def __init__(self, survey: Survey, pieces: list[Piece], names: Sequence[str], image_size: int | None = None):
+    def __init__(self, survey: Survey, pieces: list[Piece], names: Iterable[str], image_size: int | None = None):
         super().__init__()
         self.survey, self.pieces, self.image_size = survey, pieces, image_size
         self.mode = "python"
         self.seed: tuple[int, ...] | None = None
-        self.window_bytes = WINDOW_BYTES
-        self._set_names(names)
+        self.seed_was_drawn = False
+        self.window_bytes = BUFFER_BYTES // 2
+        self._set_names(names if isinstance(names, Mapping) else {name: name for name in names})
 
-    def _set_names(self, names: Sequence[str]) -> None:
+    def _set_names(self, names: Mapping[str, str]) -> None:
+        """``names``: the survey's features by the names they are handed out under."""
         every = features_of(self.survey, self.image_size)
-        self._features = datasets.Features({name: every[name] for name in names})
-        self._row_bytes = sum(c.row_bytes for c in needed_columns(self.survey, names)) or 1
+        self._names = names
+        self._features = datasets.Features({name: every[source] for name, source in names.items()})
+        self._row_bytes = sum(c.row_bytes for c in needed_columns(self.survey, list(names.values()))) or 1
 
     def with_changes(self, **changes) -> PartitionRows:
         twin = copy.copy(self)
@@ -196,9 +205,27 @@ class PartitionRows(_BaseExamplesIterable):
 
     def select(self, names: Sequence[str]) -> PartitionRows:
         """Read and hand out these features only."""
+        return self._named({name: self._names[name] for name in names})
+
+    def rename(self, names: Mapping[str, str]) -> PartitionRows:
+        """Hand out features under other names."""
+        return self._named({names.get(name, name): source for name, source in self._names.items()})
+
+    def _named(self, names: Mapping[str, str]) -> PartitionRows:
         twin = copy.copy(self)
         twin._set_names(names)
         return twin
+
+    def between(self, start: int, stop: int | None) -> PartitionRows:
+        """Rows ``start:stop`` of these, in the order they are in."""
+        pieces, first = [], 0
+        for piece in self.pieces:
+            rows = piece.stop - piece.start
+            low, high = max(start - first, 0), rows if stop is None else min(stop - first, rows)
+            if low < high:
+                pieces.append(replace(piece, start=piece.start + low, stop=piece.start + high))
+            first += rows
+        return self.with_changes(pieces=pieces)
 
     @property
     def is_typed(self) -> bool:
@@ -236,62 +263,63 @@ class PartitionRows(_BaseExamplesIterable):
         return self
 
     def _digest(self) -> str:
-        return hashlib.sha256(repr((self.pieces, self.seed)).encode()).hexdigest()[:16]
+        """Of what is read in which order; not of the root, so that a state outlives a move to another disk."""
+        pieces = (f"{'/'.join(p.path.rsplit('/', 2)[1:])} {p.start} {p.stop} {p.rows}" for p in self.pieces)
+        order = (self.seed, self.window_bytes // self._row_bytes) if self.seed else None
+        return hashlib.sha256("\n".join([str(order), *pieces]).encode()).hexdigest()[:16]
 
     def _init_state_dict(self) -> dict:
         state = {"shard_idx": 0, "shard_example_idx": 0, "pieces": self._digest(), "type": type(self).__name__}
         self._state_dict = state
         return self._state_dict
 
-    def _windows(self, first: int) -> Iterator[tuple[int, list[Piece], np.ndarray | None]]:
-        """(number of the first piece, pieces, order of their rows) of what is read at a time."""
-        while first < len(self.pieces):
-            if self.seed is None:
-                yield first, self.pieces[first : first + 1], None
-                first += 1
-                continue
-            window, size = [], 0
-            for piece in self.pieces[first:]:
-                size += (piece.stop - piece.start) * self._row_bytes
-                if window and size > self.window_bytes:
-                    break
-                window.append(piece)
-            rows = sum(piece.stop - piece.start for piece in window)
-            yield first, window, np.random.default_rng((*self.seed, first)).permutation(rows)
-            first += len(window)
+    def _window(self, first: int) -> tuple[list[Piece], np.ndarray]:
+        """The pieces to read at a time, from number ``first`` on, and the order of their rows."""
+        window, size = [], 0
+        for piece in map(self.pieces.__getitem__, range(first, len(self.pieces))):
+            size += (piece.stop - piece.start) * self._row_bytes
+            if window and (self.seed is None or size > self.window_bytes):
+                break
+            window.append(piece)
+        rows = sum(piece.stop - piece.start for piece in window)
+        order = np.arange(rows) if self.seed is None else np.random.default_rng((*self.seed, first)).permutation(rows)
+        return window, order
 
     def _slabs(self) -> Iterator[tuple[dict, np.ndarray]]:
-        """(columns, rows still to be handed out in their order) from the state on."""
+        """(columns, rows still to be handed out in their order) from the state on; keeps no hold of them itself."""
         state = self._state_dict or self._init_state_dict()
         if state["pieces"] != self._digest():
             raise ValueError(
                 "this state was saved by another stream: files were added or removed since, or seed, epoch, number of "
                 "workers or nodes differ"
             )
-        with PieceReader(self.survey, list(self._features), self.image_size) as reader:
-            for _, window, order in self._windows(state["shard_idx"]):
-                columns = reader.read(window)
-                order = np.arange(sum(p.stop - p.start for p in window)) if order is None else order
-                yield columns, order[state["shard_example_idx"] :]
+        with PieceReader(self.survey, list(self._names.values()), self.image_size) as reader:
+            while state["shard_idx"] < len(self.pieces):
+                window, order = self._window(state["shard_idx"])
+                order = order[state["shard_example_idx"] :]
+                if len(order):  # a state may lie behind the last row
+                    columns = reader.read(window)
+                    yield {name: columns.pop(source) for name, source in self._names.items()}, order
                 state["shard_idx"] += len(window)
                 state["shard_example_idx"] = 0
 
     def __iter__(self) -> Iterator[tuple[str, dict]]:
         scalars = np.generic.item if self.mode == "python" else (lambda value: value)
-        names = list(self._features)
         for columns, order in self._slabs():
-            columns = {name: columns[name] for name in names}
             for row in order.tolist():
                 self._state_dict["shard_example_idx"] += 1
                 yield str(row), row_of(columns, row, scalars)
+            del columns  # before the next are read
 
     def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
         for columns, order in self._slabs():
             table = arrow_table(columns, self._features)
             if self.seed is not None or len(order) < len(table):
                 table = table.take(pa.array(order))
+            del columns
             self._state_dict["shard_example_idx"] += len(table)
             yield "0", table
+            del table
 
 
 def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], PartitionRows]) -> _BaseExamplesIterable:
@@ -306,6 +334,22 @@ def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], Pa
     return twin
 
 
+def links(rows: _BaseExamplesIterable) -> Iterator[_BaseExamplesIterable]:
+    """All iterables of a chain, the outermost first."""
+    yield rows
+    for child in [rows.ex_iterable] if hasattr(rows, "ex_iterable") else getattr(rows, "ex_iterables", ()):
+        yield from links(child)
+
+
+def is_settled(rows: _BaseExamplesIterable) -> bool:
+    """Whether the sources' order may not change: after ``take`` and ``skip``, or rows put side by side."""
+    return any(
+        getattr(link, "block_sources_order_when_shuffling", False)
+        or isinstance(link, HorizontallyConcatenatedMultiSourcesExamplesIterable)
+        for link in links(rows)
+    )
+
+
 class SurveyStream(IterableDataset):
     """``datasets.IterableDataset`` over partitions; what it does differently is in the methods below."""
 
@@ -313,40 +357,70 @@ class SurveyStream(IterableDataset):
         """As in `datasets`, but ``"numpy"`` and ``"torch"`` keep the columns' dtypes (uint8 stays uint8)."""
         config = FormattingConfig(format_type=own_format(type))
         mode = "arrow" if config.is_table else "numpy" if config.is_tensor else "python"
+        mapped = any(isinstance(link, MappedExamplesIterable) for link in links(self._ex_iterable))
+
+        def change(rows: PartitionRows) -> PartitionRows:
+            # A function mapped before keeps getting what it got; but Python's numbers would lose their dtypes here.
+            return rows if mapped and (rows.mode, mode) != ("python", "numpy") else rows.with_changes(mode=mode)
+
         stream = adopt(super().with_format(config.format_type))
-        stream._ex_iterable = map_source(stream._ex_iterable, lambda rows: rows.with_changes(mode=mode))
-        return stream
+        return stream._with_source(map_source(stream._ex_iterable, change))
 
     def shuffle(self, seed: int | None = None, generator=None, buffer_size: int | None = None,
-                buffer_bytes: int = WINDOW_BYTES, **options) -> SurveyStream:  # fmt: skip
-        """Shuffle pieces of files, then the rows of as many pieces as fit into ``buffer_bytes``.
+                buffer_bytes: int = BUFFER_BYTES, **options) -> SurveyStream:  # fmt: skip
+        """Shuffle pieces of files, then the rows of as many pieces as fit into half of ``buffer_bytes``.
 
-        The order depends on seed and epoch alone, so resuming by ``state_dict`` is exact.
+        The order depends on seed and epoch alone, so resuming by ``state_dict`` is exact. Where the rows come from several
+        datasets, or ``take`` or ``skip`` follow on another shuffle or a map, they go through a stock shuffle buffer.
 
         Args:
             seed: pass one where several nodes read; without it every call draws another.
             generator: numpy.random.Generator to draw the seed from instead.
-            buffer_size: rows of a stock shuffle buffer, used only after ``take`` or ``skip``.
-            buffer_bytes: memory for mixing, 128 MiB by default; more mixes more cells.
+            buffer_size: rows of the stock shuffle buffer, by default as many as fit.
+            buffer_bytes: memory to take, 256 MiB by default; more mixes more cells.
+            options: for the stock shuffle buffer.
         """
-        try:
-            self._ex_iterable.shuffle_data_sources(np.random.default_rng(0))
-        except Exception as error:
-            # After take() or skip() the order of the source is settled; datasets says so by an exception of its own.
-            if type(error).__name__ != "DataSourcesShufflingDisallowed":
-                raise
-            size = buffer_size or max(1, buffer_bytes // self._row_bytes())
-            return adopt(super().shuffle(seed=seed, generator=generator, buffer_size=size, **options))
+        drawn = seed is None and generator is None
         if seed is None:
             generator = np.random.default_rng() if generator is None else copy.deepcopy(generator)
             seed = int(generator.integers(2**63))
-        change = functools.partial(PartitionRows.with_changes, seed=(seed,), window_bytes=buffer_bytes)
-        return self._with_source(map_source(self._ex_iterable, change))
+        source, settled = self._ex_iterable, is_settled(self._ex_iterable)
+        if not settled:
+            changes = {"seed": (seed,), "seed_was_drawn": drawn, "window_bytes": buffer_bytes // 2}
+            source = map_source(source, lambda rows: rows.with_changes(**changes))
+        stream = self._with_source(source)
+        leaves = [link for link in links(source) if not hasattr(link, "ex_iterable") and not hasattr(link, "ex_iterables")]
+        ours = [leaf for leaf in leaves if isinstance(leaf, PartitionRows)]
+        if settled or len(leaves) > 1 or not ours:
+            if buffer_size is None and ours:
+                buffer_size = max(1, buffer_bytes // max(rows._row_bytes for rows in ours))
+            options |= {} if buffer_size is None else {"buffer_size": buffer_size}
+            stream = adopt(IterableDataset.shuffle(stream, seed=seed, **options))
+            stream._ex_iterable.seed_was_drawn = drawn
+            stream._check_seed()
+        return stream
 
-    def _row_bytes(self) -> int:
-        sizes = []
-        map_source(self._ex_iterable, lambda rows: sizes.append(rows._row_bytes) or rows)
-        return max(sizes, default=1)
+    def _check_seed(self) -> None:
+        several_nodes = self._distributed and self._distributed.world_size > 1
+        if several_nodes and any(getattr(link, "seed_was_drawn", False) for link in links(self._ex_iterable)):
+            raise ValueError(
+                "pass seed= to shuffle() where several nodes read: without it every node draws an order of its own, "
+                "and rows would be read twice or never"
+            )
+
+    def take(self, n: int) -> SurveyStream:
+        """As in `datasets`; without a shuffle before it, the very first ``n`` rows however many workers read them."""
+        return self._cut(0, n) or adopt(super().take(n))
+
+    def skip(self, n: int) -> SurveyStream:
+        """As in `datasets`; without a shuffle before it, the bytes of skipped rows are not read."""
+        return self._cut(n, None) or adopt(super().skip(n))
+
+    def _cut(self, start: int, stop: int | None) -> SurveyStream | None:
+        rows = self._ex_iterable
+        if not isinstance(rows, PartitionRows) or rows.seed is not None or self._distributed:
+            return None
+        return self._with_source(rows.between(start, stop))
 
     def _with_source(self, rows: _BaseExamplesIterable) -> SurveyStream:
         options = {"shuffling": self._shuffling} if hasattr(self, "_shuffling") else {}  # datasets 3
@@ -359,6 +433,17 @@ class SurveyStream(IterableDataset):
             token_per_repo_id=self._token_per_repo_id,
             **options,
         )
+
+    def filter(self, *args, **kwargs) -> SurveyStream:
+        """As in `datasets`; version 3 fails on sources that know their features, so it is shown one that does not."""
+        if not datasets.__version__.startswith("3.") or (self._formatting and self._formatting.is_table):
+            return adopt(super().filter(*args, **kwargs))
+        blank = self._with_source(ExamplesIterable(iter, {}))
+        filtered = IterableDataset.filter(blank, *args, **kwargs)._ex_iterable
+        filtered._features = self._info.features  # without, rows would be turned into Arrow and back
+        inner = filtered if filtered.ex_iterable is blank._ex_iterable else filtered.ex_iterable
+        inner.ex_iterable = self._ex_iterable
+        return self._with_source(filtered)
 
     def select_columns(self, column_names: str | list[str]) -> SurveyStream:
         """As in `datasets`; the bytes of other columns are not read."""
@@ -375,6 +460,21 @@ class SurveyStream(IterableDataset):
             return self.select_columns([name for name in self.features if name not in gone])
         return adopt(super().remove_columns(column_names))
 
+    def rename_columns(self, column_mapping: dict[str, str]) -> SurveyStream:
+        """As in `datasets`; costs nothing."""
+        rows, old = self._ex_iterable, set(column_mapping)
+        final = [column_mapping.get(name, name) for name in self.features or ()]
+        if not isinstance(rows, PartitionRows) or not old <= set(self.features) or len(set(final)) < len(final):
+            return adopt(super().rename_columns(column_mapping))
+        renamed = rows.rename(column_mapping)
+        stream = self._with_source(renamed)
+        stream._info.features = renamed.features
+        return stream
+
+    def rename_column(self, original_column_name: str, new_column_name: str) -> SurveyStream:
+        """As in `datasets`; costs nothing."""
+        return self.rename_columns({original_column_name: new_column_name})
+
     def iter(self, batch_size: int, drop_last_batch: bool = False) -> Iterator[dict]:
         """As in `datasets`; with numpy or torch formatting arrays are stacked, in groups of layers too."""
         if not (self._formatting and is_tensor_format(self._formatting.format_type)):
@@ -388,18 +488,20 @@ class SurveyStream(IterableDataset):
 
     def _prepare_ex_iterable_for_iteration(self, *args, **kwargs) -> _BaseExamplesIterable:
         """Put the source into the epoch's order first; `datasets` then splits it among nodes and workers."""
-        source = self._ex_iterable
-        self._ex_iterable = map_source(source, lambda rows: rows.ordered(self.epoch))
-        try:
-            return super()._prepare_ex_iterable_for_iteration(*args, **kwargs)
-        finally:
-            self._ex_iterable = source
+        self._check_seed()
+        twin = object.__new__(type(self))  # two threads may iterate at a time
+        source = map_source(self._ex_iterable, lambda rows: rows.ordered(self.epoch))
+        twin.__dict__ = {**self.__dict__, "_ex_iterable": source}
+        rows = super(SurveyStream, twin)._prepare_ex_iterable_for_iteration(*args, **kwargs)
+        self._state_dict = twin._state_dict
+        return rows
 
 
 def adopt(result):
     """Make a stock stream or table that one of ours gave rise to ours again."""
     if type(result) is IterableDataset:
         result.__class__ = SurveyStream
+        result._prepare_ex_iterable_for_iteration()  # its state is of our order
     elif type(result) is datasets.Dataset:
         result.__class__ = SurveyTable
     elif isinstance(result, dict) and type(result) in (datasets.DatasetDict, datasets.IterableDatasetDict):
@@ -428,8 +530,8 @@ def _keep_class(cls: type, names: Sequence[str]) -> None:
 
 
 _keep_class(SurveyStream, (
-    "add_column", "batch", "cast", "cast_column", "decode", "filter", "map", "rename_column", "rename_columns",
-    "repeat", "reshard", "shard", "skip", "take", "_step",
+    "add_column", "batch", "cast", "cast_column", "decode", "map", "repeat", "reshard", "shard", "_resolve_features",
+    "_step",
 ))  # fmt: skip
 _keep_class(SurveyTable, (
     "add_column", "add_item", "batch", "cast", "cast_column", "class_encode_column", "filter", "flatten",

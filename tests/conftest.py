@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from skyset.build_scripts.gz3d.build_parent_sample import main as build
 from tests.archive.gz3d import write_archive
 
 GALAXIES = 24
 
-# Tests never reach for the network, and never for data that lie where they happen to run.
+# Tests never reach for the network, and never for data that lie where they happen to run. huggingface_hub looks at this
+# when it is imported: therefore nothing above may import skyset.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("SKYSET_DATA", None)
 
@@ -42,6 +42,8 @@ def built(archive, tmp_path_factory) -> Path:
     """The archive as partitions, in a folder named ``gz3d``. Do not change it."""
 
     def make(folder: Path) -> None:
+        from skyset.build_scripts.gz3d.build_parent_sample import main as build
+
         arguments = ["--local_data_path", str(archive), "-o", str(folder / "gz3d"), "--num_processes", "1"]
         assert build(arguments) == 0
 

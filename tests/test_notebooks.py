@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
+
+nbformat = pytest.importorskip("nbformat", reason="notebooks run in the main environment only")
+nbclient = pytest.importorskip("nbclient", reason="notebooks run in the main environment only")
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -13,7 +14,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 def test_demo_gz3d(built, tmp_path, monkeypatch):
     monkeypatch.setenv("SKYSET_DATA", str(built.parent))
     notebook = nbformat.read(NOTEBOOKS / "demo_gz3d.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
     printed = "".join(output.get("text", "") for output in outputs)
