@@ -29,10 +29,10 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import Future
 from concurrent.futures import wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
+from urllib.parse import quote
 
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
@@ -109,12 +109,10 @@ class Options:
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Options:
         values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(cls)}
+        values["base_url"] = values["base_url"].rstrip("/") + "/"
         if arguments.tiny:
             values["limit"] = min(TINY, values["limit"] or TINY)
         return cls(**values)
-
-    def selected(self, items: Sequence) -> Sequence:
-        return items[: self.limit]
 
 
 def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str) -> None:
@@ -226,7 +224,7 @@ def build_partition(task: Task) -> Written:
         for item, file in zip(task.items, task.files, strict=True):
             try:
                 writer.append(old[item.key]() if item.key in old else _read_record(task, item, file))
-            except RecordError as error:
+            except (RecordError, PartitionError) as error:  # the latter: an earlier build's row, damaged since
                 rejected.append(Rejected(item.key, item.file, str(error)))
         rows = writer.rows
     entry = describe_file(task.root, task.path, task.survey, task.split) if rows else None
@@ -248,15 +246,11 @@ def _existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callabl
 def _read_record(task: Task, item: Item, file: Path) -> Mapping:
     if not file.exists():
         raise RecordError("the raw file is gone")
-    values = {**task.read(file), task.survey.key: item.key}
-    cell = int(healpix_cell(values["ra"], values["dec"])) if _on_sky(values) else task.healpix
+    row = task.survey.record({**task.read(file), task.survey.key: item.key, "healpix": task.healpix})
+    cell = int(healpix_cell(row["ra"], row["dec"]))
     if cell != task.healpix:
         raise RecordError(f"its own position falls in HEALPix cell {cell}, the catalogue's in {task.healpix}")
-    return task.survey.record({**values, "healpix": cell})
-
-
-def _on_sky(values: Mapping) -> bool:
-    return 0 <= values["ra"] <= 360 and -90 <= values["dec"] <= 90
+    return row
 
 
 class BuildFolder:
@@ -267,15 +261,17 @@ class BuildFolder:
     """
 
     def __init__(self, root: Path, survey: Survey, options: Options):
-        self.root, self.survey, self.options = root, survey, options
+        self.root, self.survey, self.options = root.absolute(), survey, options  # a Dask worker stands elsewhere
         self.entries: dict[str, FileEntry] = {}
         self.rejected: list[Rejected] = []
 
     def __enter__(self) -> BuildFolder:
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._journal = open(self.root / JOURNAL, "a+")
         try:
-            self._lock()
+            self.root.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f"{self.root} is not a folder") from None
+        self._lock_journal()
+        try:
             self._remove_leftovers()
             self._take_up()
         except BaseException:
@@ -288,17 +284,23 @@ class BuildFolder:
         with contextlib.suppress(OSError):
             (self.root / RAW).rmdir()  # only where it is empty
 
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another build is running in {self.root}") from None
+    def _lock_journal(self) -> None:
+        path = self.root / JOURNAL
+        while True:
+            self._journal = open(path, "a+")  # noqa: SIM115 (open as long as the build runs)
+            try:
+                fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._journal.close()
+                raise UserError(f"another build is running in {self.root}") from None
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(self._journal.fileno())):
+                return
+            self._journal.close()  # a build that ended just now removed it between open and flock
 
     def _close(self) -> None:
-        empty = not os.fstat(self._journal.fileno()).st_size
+        if not os.fstat(self._journal.fileno()).st_size:
+            (self.root / JOURNAL).unlink(missing_ok=True)  # while it is locked: nobody else's can be hit
         self._journal.close()
-        if empty:
-            (self.root / JOURNAL).unlink(missing_ok=True)
 
     def _remove_leftovers(self) -> None:
         """Temporary files of a killed build; parts of downloads stay, they are continued."""
@@ -336,7 +338,7 @@ class BuildFolder:
     def done(self, entry: FileEntry) -> None:
         self.entries[entry.path] = entry
         line = {"compression": self.options.compression, "entry": dataclasses.asdict(entry)}
-        self._journal.write(json.dumps(line) + "\n")
+        self._journal.write("\n" + json.dumps(line))  # the line break first: the last line may have been cut by a kill
         self._journal.flush()
 
     def plan(self, items: Sequence[Item], read: Callable[[Path], Mapping], split: str) -> list[Task]:
@@ -353,6 +355,7 @@ class BuildFolder:
             wanted[path] = group
             entry = self.entries.get(path)
             if entry is None or entry.keys != keys_digest([item.key for item in group]):
+                self.entries.pop(path, None)
                 files = tuple(self.raw_file(item) for item in group)
                 reuse = tuple(lying[_cell_folder(path)])
                 tasks.append(Task(self.root, path, split, healpix, tuple(group), files, reuse,
@@ -397,7 +400,7 @@ class BuildFolder:
             )
 
     def raw_file(self, item: Item) -> Path:
-        return Path(item.file) if self.options.local_data_path else self.root / RAW / item.file
+        return Path(item.file).absolute() if self.options.local_data_path else self.root / RAW / item.file
 
     def finish(self, command: Sequence[str]) -> Manifest:
         """Write manifest and ``rejected.csv``, then remove what they no longer name."""
@@ -416,6 +419,8 @@ class BuildFolder:
         self._journal.truncate(0)
         for path in set(partition_files(self.root)) - {entry.path for entry in files}:
             (self.root / path).unlink()
+            with contextlib.suppress(OSError):
+                (self.root / path).parent.rmdir()  # only where it is empty
         return manifest
 
     def write_rejected(self) -> None:
@@ -484,7 +489,7 @@ class Pipeline:
             if item.key in have:
                 self.arrived[task.path].append(item)
             else:
-                futures[self.fetcher.submit(base + item.file, file, item.checksum)] = (task, item)
+                futures[self.fetcher.submit(base + quote(item.file), file, item.checksum)] = (task, item)
         self.fetching.update(futures)
         if not futures:
             self._submit(task)
@@ -513,11 +518,12 @@ class Pipeline:
 
     def _written(self, future: Future, task: Task) -> None:
         written: Written = future.result()
-        if written.entry is not None:
-            self.folder.done(written.entry)
         if self.fetcher is not None and not self.folder.options.keep_raw:
             for file in task.files:
                 file.unlink(missing_ok=True)
+        # Only now: a build killed in between takes the task up again and removes what is left.
+        if written.entry is not None:
+            self.folder.done(written.entry)
         self.progress.update(len(task.items) - len(written.rejected))
         self._reject(written.rejected)
 
@@ -558,7 +564,7 @@ def build(
     compression_options(options.compression, ())  # a missing plug-in is found now, not after the downloads
     network = None if options.local_data_path else Fetcher(max_connections=options.max_connections)
     try:
-        with network or contextlib.nullcontext(), BuildFolder(options.output_dir, survey, options) as folder:
+        with BuildFolder(options.output_dir, survey, options) as folder, network or contextlib.nullcontext():
             items, rejected = find_items(options, network)
             folder.rejected.extend(rejected)
             if rejected and options.strict:
@@ -567,8 +573,8 @@ def build(
             if tasks:
                 _run_tasks(tasks, folder, network, options)
             manifest = folder.finish(command)
-    except FetchError as error:
-        raise UserError(f"{error.url}: {error.reason}") from error
+    except (FetchError, PartitionError) as error:
+        raise UserError(str(error)) from error
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
         raise UserError(_explain(error, options.output_dir)) from error
     return _report(manifest, options.output_dir)
@@ -580,14 +586,11 @@ def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | No
     processes = min(options.num_processes, len(tasks))
     objects = sum(len(task.items) for task in tasks)
     ahead = 2 * max(options.max_connections, processes)
-    bar = tqdm(total=objects, unit="object", desc=folder.survey.name, dynamic_ncols=True)
+    # disable=None: a log file gets no progress bar
+    bar = tqdm(total=objects, unit="object", desc=folder.survey.name, dynamic_ncols=True, disable=None)
     try:
         with executor(processes, options.scheduler) as pool, bar:
             Pipeline(folder, network, pool, ahead, bar).run(tasks)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was killed (out of memory?): the same command goes on from here; try a smaller --num_processes"
-        ) from error
     finally:
         folder.write_rejected()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from skyset.errors import PartitionError
+from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.partitions import SUFFIX
 from skyset.partitions import Partition
@@ -48,6 +49,8 @@ class FileEntry:
     def from_json(cls, values: dict) -> FileEntry:
         entry = cls(**{**values, "ra": tuple(values["ra"]), "dec": tuple(values["dec"])})
         cell_of_path(entry.path)
+        if not all(isinstance(number, int) and number > 0 for number in (entry.rows, entry.bytes)):
+            raise ValueError(f"{entry.path} has {entry.rows!r} rows and {entry.bytes!r} bytes")
         return entry
 
 
@@ -113,9 +116,12 @@ class Manifest:
             values = json.loads(_read_text(where))
             if values["format"] != FORMAT:
                 raise UserError(f"{where} has format {values['format']!r}; this skyset reads {FORMAT!r}")
+            columns = [Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]]
+            if missing := {"ra", "dec", "healpix", values["key"]} - {column.name for column in columns}:
+                raise ValueError(f"no column {', '.join(sorted(missing))}")
             return cls(
                 survey=values["survey"],
-                columns=[Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]],
+                columns=columns,
                 key=values["key"],
                 files=[FileEntry.from_json(entry) for entry in values["files"]],
                 sources=values["sources"],
@@ -123,7 +129,7 @@ class Manifest:
                 rejected=values["rejected"],
                 nside=values["healpix"]["nside"],
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"no {NAME} in {root}: not a folder of skyset partitions, or its build has not finished "
                 "(run the same build command again to complete it)"
@@ -206,7 +212,7 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
     """
     root = Path(root)
     manifest = Manifest.load(root)
-    if survey is not None and list(survey.columns) != manifest.columns:
+    if survey is not None and _layout(survey.columns) != _layout(manifest.columns):
         yield f"{NAME}: the columns differ from those of this version's {survey.name}"
     listed = {entry.path for entry in manifest.files}
     yield from (f"{path}: is there but not in {NAME}" for path in partition_files(root) if path not in listed)
@@ -214,6 +220,11 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
     seen: dict[str, str] = {}
     for entry in progress(manifest.files):
         yield from _verify_file(root, entry, manifest, seen)
+
+
+def _layout(columns: Sequence[Column]) -> list[tuple]:
+    """What decides how bytes are read; a better description is no difference."""
+    return [(column.name, column.dtype, column.shape, column.unit) for column in columns]
 
 
 def _verify_file(root: Path, entry: FileEntry, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:
@@ -237,7 +248,7 @@ def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, see
     try:
         for position in zip(ra.tolist(), dec.tolist(), strict=True):
             check_position(*position)
-    except Exception as error:
+    except RecordError as error:
         yield f"{entry.path}: {error}"
         return
     cells = set(healpix_cell(ra, dec, manifest.nside).tolist()) | set(partition.read("healpix").tolist())

@@ -11,6 +11,8 @@ slab of rows is one read at a known offset, unless a compression was asked for.
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import os
 import re
 import zlib
@@ -35,9 +37,12 @@ COMPRESSIONS = ("none", "gzip", "blosc-lz4", "bitshuffle-lz4")
 PIXELS_FROM = 4096
 #: Files are split where a cell holds more than this, so that no task is much longer than the others.
 MAX_FILE_BYTES = 256 << 20
-SLAB_BYTES = 32 << 20
+SLAB_BYTES = 8 << 20
 #: Most buffers that one ``preadv`` takes (IOV_MAX on Linux).
 _MAX_BUFFERS = 1024
+
+#: What h5py raises on a damaged file.
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError)
 
 _PATH = re.compile(r"(?:(?P<split>[^/]+)/)?healpix=(?P<healpix>\d+)/[^/]+" + re.escape(SUFFIX))
 
@@ -90,6 +95,28 @@ def load_filters(required: str = "") -> None:
             raise UserError(f"{required} needs hdf5plugin: pip install 'skyset[compression]'") from None
 
 
+class _Disk(io.FileIO):
+    """A file that keeps the first failed write in ``error`` instead of telling HDF5.
+
+    HDF5 cannot close a file after a full disk: it raises again at every attempt, and crashes when Python ends.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+        return len(data)
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
 class PartitionWriter:
     """Write one partition, row by row, in memory that does not grow with the rows' pixels.
 
@@ -123,16 +150,28 @@ class PartitionWriter:
     def __enter__(self) -> PartitionWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._file = self._create(self._temporary, self._capacity)
+        try:
+            self._disk, self._file = self._create(self._temporary, self._capacity)
+        except BaseException:
+            self._temporary.unlink(missing_ok=True)
+            raise
         return self
 
-    def _create(self, path: Path, rows: int) -> h5py.File:
-        file = h5py.File(path, "w")
-        file.attrs.update({"format": FORMAT, **self.attributes})
-        for column in self._pixels:
-            options = compression_options(self.compression, column.shape)
-            file.create_dataset(column.name, (rows, *column.shape), column.dtype, **options)
-        return file
+    def _create(self, path: Path, rows: int) -> tuple[_Disk, h5py.File]:
+        with contextlib.ExitStack() as on_error:
+            disk = on_error.enter_context(_Disk(path, "w+"))
+            file = on_error.enter_context(h5py.File(disk, "w"))
+            file.attrs.update({"format": FORMAT, **self.attributes})
+            for column in self._pixels:
+                options = compression_options(self.compression, column.shape)
+                file.create_dataset(column.name, (rows, *column.shape), column.dtype, **options)
+            on_error.pop_all()
+        return disk, file
+
+    def _close(self) -> None:
+        self._file.close()
+        self._disk.close()
+        self._disk.check()
 
     def append(self, record: Mapping[str, np.ndarray]) -> None:
         """Add one row: a validated record, as ``Survey.record`` gives it."""
@@ -142,6 +181,7 @@ class PartitionWriter:
             pixels = np.ascontiguousarray(record[column.name], column.dtype)
             self._file[column.name][self.rows] = pixels
             self._crc[column.name] = zlib.crc32(pixels, self._crc[column.name])
+        self._disk.check()
         self.rows += 1
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -149,9 +189,8 @@ class PartitionWriter:
             if kind is None and self.rows:
                 self._finish()
         finally:
-            # Closing a file that met a full disk raises once more; the first error is the one to show.
-            with contextlib.suppress(Exception) if kind else contextlib.nullcontext():
-                self._file.close()
+            with contextlib.suppress(OSError):  # the error of a full disk, again
+                self._close()
             self._temporary.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -161,7 +200,7 @@ class PartitionWriter:
             if column.name in self._scalars:
                 self._file.create_dataset(column.name, data=self._scalars[column.name][: self.rows])
             self._file[column.name].attrs.update({"unit": column.unit, "description": column.description})
-        self._file.close()
+        self._close()
         self._check()
         with open(self._temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -172,15 +211,18 @@ class PartitionWriter:
         """Copy to a file of as many rows as came: a contiguous dataset cannot be cut."""
         smaller = self._temporary.with_suffix(".shrunk.tmp")
         try:
-            with self._create(smaller, self.rows) as target:
+            disk, target = self._create(smaller, self.rows)
+            with disk, target:
                 for column in self._pixels:
                     for start, stop in slabs(self.rows, column.row_bytes):
                         target[column.name][start:stop] = self._file[column.name][start:stop]
-            self._file.close()
+            disk.check()
+            self._close()
             os.replace(smaller, self._temporary)
         finally:
             smaller.unlink(missing_ok=True)
-        self._file = h5py.File(self._temporary, "r+")
+        self._disk = _Disk(self._temporary, "r+")
+        self._file = h5py.File(self._disk, "r+")
 
     def _check(self) -> None:
         """Read the file back before it gets its name: the raw files may be deleted on the strength of it."""
@@ -231,16 +273,19 @@ class Partition:
         self._descriptor = None
         try:
             self._file = h5py.File(self._source(), "r")
-        except OSError as error:
+        except _DAMAGE as error:
             self._close_stream()
             raise PartitionError(f"{path}: {_reason(error)}") from error
         try:
             self._data = {name: self._dataset(column) for name, column in self.columns.items()}
             self.rows = self._common_rows(trusted_rows)
             self._offsets = self._contiguous_offsets()
-        except BaseException:
+        except PartitionError:
             self.close()
             raise
+        except _DAMAGE as error:
+            self.close()
+            raise PartitionError(f"{path}: {_reason(error)}") from error
 
     def _source(self):
         if "://" not in str(self.path):
@@ -255,14 +300,13 @@ class Partition:
         if not isinstance(link, h5py.HardLink):
             what = "is missing" if link is None else "is a soft or external link: refused"
             raise PartitionError(f"{self.path}: column {column.name} {what}")
-        try:
-            data = self._file[column.name]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise PartitionError(f"{self.path}: column {column.name} cannot be opened: {_reason(error)}") from error
+        data = self._file[column.name]
         if not isinstance(data, h5py.Dataset):
             raise PartitionError(f"{self.path}: {column.name} is a {type(data).__name__}, not a dataset")
         if data.is_virtual or data.external:
             raise PartitionError(f"{self.path}: column {column.name} keeps its data in another file: refused")
+        if not _is_stored(data):
+            raise PartitionError(f"{self.path}: column {column.name} is not all there: {data.shape} values are declared")
         wanted = np.dtype(column.dtype)
         same = data.dtype.kind == "S" if column.is_text else data.dtype == wanted
         if not same or data.shape[1:] != column.shape or data.ndim != len(column.shape) + 1:
@@ -302,7 +346,7 @@ class Partition:
         if out is None:
             out = np.empty((stop - start, *data.shape[1:]), data.dtype)
         try:
-            if stop > start and name in self._offsets:
+            if name in self._offsets and _rows_are_flat(out, (stop - start, *data.shape[1:]), data.dtype):
                 row_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
                 self._read_into(out, self._offsets[name] + start * row_bytes)
             elif stop > start:
@@ -351,10 +395,24 @@ class Partition:
         self.close()
 
 
+def _is_stored(data: h5py.Dataset) -> bool:
+    """Whether the file holds all of a dataset: HDF5 gives zeros for what was declared and never written."""
+    if data.chunks is None:
+        return data.id.get_storage_size() == data.nbytes
+    needed = math.prod(-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True))
+    return data.id.get_num_chunks() == needed
+
+
+def _rows_are_flat(out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether the bytes of a file can go into ``out`` as they are: same type, each row in one piece."""
+    rows_in_one_piece = out.flags.c_contiguous or (out.ndim > 1 and out[:1].flags.c_contiguous)
+    return out.size > 0 and out.shape == shape and out.dtype == dtype and rows_in_one_piece
+
+
 def _reason(error: BaseException) -> str:
     """HDF5's message without its stack of internal calls."""
-    text = str(error).strip().strip("'\"")
+    text = " ".join(str(error).split()).strip("'\"")
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    match = re.search(r"\((.*)\)$", text, re.DOTALL)
+    match = re.search(r"\((.*)\)$", text)
     return (match[1] if match else text) or type(error).__name__

@@ -16,6 +16,8 @@ from skyset.errors import RecordError
 if TYPE_CHECKING:
     from astropy.io import fits
 
+#: What astropy raises, besides its own errors, when headers or tables are damaged.
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 #: No single raw file of any survey is larger than this when unpacked; a gzip bomb is.
 MAX_BYTES = 256 << 20
 _GZIP = b"\x1f\x8b"
@@ -62,15 +64,19 @@ def open_fits(path: Path) -> Iterator[fits.HDUList]:
     from astropy.io import fits
     from astropy.utils.exceptions import AstropyWarning
 
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot be read: {error.strerror}") from error
     if Path(path).suffix == ".gz":
         data = gunzip(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", AstropyWarning)  # astropy only warns of a truncated file
+            warnings.simplefilter("ignore", AstropyWarning)  # of odd headers
+            warnings.filterwarnings("error", ".*truncated", AstropyWarning)  # astropy goes on with what is there
             with fits.open(io.BytesIO(data), memmap=False) as hdus:
                 yield hdus
     except RecordError:
         raise
-    except (OSError, ValueError, TypeError, IndexError, KeyError, AstropyWarning) as error:
+    except (*_DAMAGE, fits.VerifyError, AstropyWarning) as error:
         raise RecordError(f"not readable as FITS{_looks_like(data)}: {' '.join(str(error).split())[:200]}") from error

@@ -8,11 +8,16 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from concurrent.futures import Executor
 from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 from skyset.errors import UserError
+
+#: Seconds to wait for a Dask scheduler's answer.
+DASK_TIMEOUT = 10
 
 
 class InlineExecutor(Executor):
@@ -27,6 +32,17 @@ class InlineExecutor(Executor):
         return future
 
 
+class _ProcessPool(ProcessPoolExecutor):
+    """Leaves Ctrl-C, which a terminal sends to all processes, to the driver: workers inherit the blocked signal."""
+
+    def submit(self, function, /, *args, **kwargs) -> Future:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(function, *args, **kwargs)  # starts the workers, from this thread
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @contextlib.contextmanager
 def executor(processes: int, scheduler: str | None = None) -> Iterator[Executor]:
     """An executor for as long as the block lasts; what has not started by its end is cancelled.
@@ -37,7 +53,7 @@ def executor(processes: int, scheduler: str | None = None) -> Iterator[Executor]
             skyset installed and the same file system.
 
     Raises:
-        UserError: dask.distributed is not installed, or nobody answers at the address.
+        UserError: dask.distributed is not installed, nobody answers at the address, or scheduler or workers die.
     """
     if scheduler:
         with _dask_executor(scheduler) as pool:
@@ -46,9 +62,14 @@ def executor(processes: int, scheduler: str | None = None) -> Iterator[Executor]
         yield InlineExecutor()
     else:
         # Not fork: the driver has download threads, and a forked child may inherit a lock that one of them holds.
-        pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_start_worker)
+        pool = _ProcessPool(processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
         try:
             yield pool
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process was killed (out of memory?): "
+                "the same command goes on from here; try a smaller --num_processes"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -57,18 +78,23 @@ def executor(processes: int, scheduler: str | None = None) -> Iterator[Executor]
 def _dask_executor(address: str) -> Iterator[Executor]:
     try:
         from distributed import Client
+        from distributed import KilledWorker
     except ImportError:
         raise UserError("--scheduler needs dask.distributed: pip install 'skyset[scale]'") from None
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=DASK_TIMEOUT)
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(f"no Dask scheduler answers at {address}: {error}") from error
-    with client, client.get_executor(pure=False) as pool:
-        yield pool
+    try:
+        with client, client.get_executor(pure=False) as pool:
+            yield pool
+    except KilledWorker as error:
+        raise UserError("Dask's workers were killed (out of memory?): the same command goes on from here") from error
+    except CancelledError as error:
+        raise UserError(f"the Dask scheduler at {address} went away: the same command goes on from here") from error
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the driver, and end with it: a pool's workers would outlive a killed parent for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_parent() -> None:
+    """A pool's workers would outlive a killed driver for ever."""
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -22,6 +22,9 @@ class Column:
         shape: shape of one row, ``()`` for a scalar.
         unit: FITS standard unit string, empty where there is none.
         description: what it means, one sentence.
+
+    Raises:
+        ValueError: a dtype other than integers, floats, bool and text, or a shape that is none.
     """
 
     name: str
@@ -29,6 +32,13 @@ class Column:
     shape: tuple[int, ...] = ()
     unit: str = ""
     description: str = ""
+
+    def __post_init__(self):
+        # Columns also come from a manifest that anybody may have written.
+        if np.dtype(self.dtype).kind not in "biufS":
+            raise ValueError(f"column {self.name} cannot have dtype {self.dtype}")
+        if not all(isinstance(size, int) and size > 0 for size in self.shape):
+            raise ValueError(f"column {self.name} cannot have shape {self.shape}")
 
     @property
     def is_text(self) -> bool:

@@ -181,12 +181,8 @@ def test_a_sample_has_all_kinds_and_no_name_twice():
         91,
         127,
     }
-    assert any(galaxy.total_classifications == 0 for galaxy in sample) and any(
-        not galaxy.stars for galaxy in sample
-    )
-    assert all(
-        galaxy.total_classifications >= max(galaxy.spiral_votes, galaxy.bar_votes) for galaxy in sample
-    )
+    assert any(galaxy.total_classifications == 0 for galaxy in sample) and any(not galaxy.stars for galaxy in sample)
+    assert all(galaxy.total_classifications >= max(galaxy.spiral_votes, galaxy.bar_votes) for galaxy in sample)
 
 
 def test_clustered_puts_every_group_in_one_cell():
@@ -199,9 +195,7 @@ def test_clustered_puts_every_group_in_one_cell():
 
 def test_metadata_table_agrees_with_the_files(archive):
     table = fits.getdata(archive / METADATA_NAME, 1)
-    assert sorted(f"{name}.gz" for name in table["file_name"]) == sorted(
-        p.name for p in archive.glob("gz3d_*.fits.gz")
-    )
+    assert sorted(f"{name}.gz" for name in table["file_name"]) == sorted(p.name for p in archive.glob("gz3d_*.fits.gz"))
     for row in table:
         with fits.open(archive / f"{row['file_name']}.gz") as hdus:
             assert all(row[name] == hdus[5].data[0][name] for name in TABLE_COLUMNS)

@@ -427,9 +427,7 @@ def test_whatever_happens_final_names_hold_complete_files_only(tmp_path_factory,
                 server.fault(name, kind, times=1)
         for _ in range(runs):
             arrived = run(server, bodies, raw)
-            assert {name: (raw / name).read_bytes() for name in arrived} == {
-                name: bodies[name] for name in arrived
-            }
+            assert {name: (raw / name).read_bytes() for name in arrived} == {name: bodies[name] for name in arrived}
             others = {path.name for path in raw.iterdir()} - arrived
             assert others <= {f"{name}.part" for name in bodies}
         server.clear()
@@ -485,9 +483,7 @@ def test_listing_leaves_out_whatever_is_not_a_plain_name_here(server, fetcher):
 
 def test_read_checksums_takes_what_the_common_tools_write():
     one, two = "AB" * 20, "cd" * 16
-    text = (
-        f"# made by hand\n{one}  a.fits\n\n{one} b.fits\r\n{two} *c d.fits\n{two}  ./e.fits\n{one}  a.fits\n"
-    )
+    text = f"# made by hand\n{one}  a.fits\n\n{one} b.fits\r\n{two} *c d.fits\n{two}  ./e.fits\n{one}  a.fits\n"
     low = one.lower()
     assert read_checksums(text) == {"a.fits": low, "b.fits": low, "c d.fits": two, "e.fits": two}
     assert read_checksums("") == {}

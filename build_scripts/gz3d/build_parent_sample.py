@@ -8,6 +8,7 @@ Stop it at any moment (Ctrl-C, kill, a full disk): the same command goes on from
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import sys
@@ -18,11 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from skyset.loaders.gz3d import CHECKSUMS
-from skyset.loaders.gz3d import CLASSES
-from skyset.loaders.gz3d import METADATA
-from skyset.loaders.gz3d import SIZE
-from skyset.loaders.gz3d import SURVEY
 from tqdm.auto import tqdm
 
 from skyset.build import Item
@@ -37,6 +33,11 @@ from skyset.fetch import Fetcher
 from skyset.fetch import FetchError
 from skyset.fetch import listing
 from skyset.fetch import read_checksums
+from skyset.loaders.gz3d import CHECKSUMS
+from skyset.loaders.gz3d import CLASSES
+from skyset.loaders.gz3d import METADATA
+from skyset.loaders.gz3d import SIZE
+from skyset.loaders.gz3d import SURVEY
 from skyset.raw import open_fits
 from skyset.runner import executor
 from skyset.survey import check_position
@@ -168,26 +169,38 @@ def read_wcs(*headers) -> dict:
 
 def read_metadata(path: Path) -> list[Target]:
     """The archive's table of all objects (``gz3d_metadata.fits``), in its order."""
+    needed = ("file_name", "ra", "dec", *_COUNTS)
     try:
         with open_fits(path) as hdus:
+            if len(hdus) < 2 or getattr(hdus[1], "columns", None) is None:
+                raise RecordError("HDU 1 is not a table")
             table = {name.lower(): hdus[1].data[name] for name in hdus[1].columns.names}
-            columns = [table[name].tolist() for name in ("file_name", "ra", "dec", *_COUNTS)]
+            if missing := [name for name in needed if name not in table]:
+                raise RecordError(f"HDU 1 has no column {', '.join(missing)}")
+            rows = zip(*(table[name].tolist() for name in needed), strict=True)
+            return [Target(file_key(name), float(ra), float(dec), *counts) for name, ra, dec, *counts in rows]
     except RecordError as error:
-        raise UserError(f"{path} cannot be used: {error}") from error
-    return [Target(file_key(name), *values) for name, *values in zip(*columns, strict=True)]
+        raise UserError(f"{path.name} cannot be used: {error}") from error
 
 
-def scan_file(path: Path) -> tuple[Target | str, str]:
+def _sha1(path: Path) -> str | None:
+    """None where the file cannot be read: the build will say so."""
+    with contextlib.suppress(OSError):
+        return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+def scan_file(path: Path) -> tuple[Target | str, str | None]:
     """The target of a file that no table lists, or why it cannot be used; and the file's SHA-1."""
-    sha1 = hashlib.sha1(path.read_bytes()).hexdigest()
+    sha1 = _sha1(path)
     try:
         with open_fits(path) as hdus:
             if len(hdus) <= TABLE_HDU:
                 raise RecordError(f"HDU {len(hdus)} is missing: {len(hdus)} HDUs, at least {TABLE_HDU + 1} expected")
             row = read_table(hdus[TABLE_HDU])
+            position = float(row["ra"]), float(row["dec"])
+            return Target(file_key(path.name), *position, *(row[name] for name in _COUNTS)), sha1
     except RecordError as error:
         return str(error), sha1
-    return Target(file_key(path.name), float(row["ra"]), float(row["dec"]), *(row[name] for name in _COUNTS)), sha1
 
 
 def find_items(options: Options, network: Fetcher | None, cut: float) -> tuple[list[Item], list[Rejected]]:
@@ -281,11 +294,13 @@ def local_candidates(options: Options, rejected: list[Rejected]) -> Iterator[Can
         raise UserError(f"no *{SUFFIX} in {folder}")
     targets = read_metadata(folder / METADATA) if (folder / METADATA).exists() else []
     files = {file_key(path.name): path for path in reversed(paths)}
-    for target in targets:
-        if target.key in files:
-            yield target, str(files[target.key]), None
     known = {target.key for target in targets}
     unlisted = [path for path in paths if file_key(path.name) not in known or files[file_key(path.name)] != path]
+    sizes = {path.stat().st_size for path in unlisted}
+    for target in targets:
+        if path := files.get(target.key):
+            twin_possible = path.stat().st_size in sizes
+            yield target, str(path), _sha1(path) if twin_possible else None
     for path, (target, sha1) in scan_files(unlisted, options.num_processes):
         if isinstance(target, Target):
             yield target, str(path), sha1
@@ -293,11 +308,11 @@ def local_candidates(options: Options, rejected: list[Rejected]) -> Iterator[Can
             rejected.append(Rejected(file_key(path.name), str(path), target))
 
 
-def scan_files(paths: list[Path], processes: int) -> Iterator[tuple[Path, tuple[Target | str, str]]]:
+def scan_files(paths: list[Path], processes: int) -> Iterator[tuple[Path, tuple[Target | str, str | None]]]:
     """``scan_file`` of each path, in order, in processes, not further ahead than a few hundred files."""
     batch = 64 * processes
     with executor(processes if len(paths) > batch else 1) as pool:
-        for start in tqdm(range(0, len(paths), batch), desc="positions", disable=len(paths) <= batch):
+        for start in tqdm(range(0, len(paths), batch), desc="positions", disable=len(paths) <= batch or None):
             some = paths[start : start + batch]
             yield from zip(some, pool.map(scan_file, some), strict=True)
 
