@@ -16,13 +16,13 @@ from skyset.arrow import features_of
 from skyset.arrow import needed_columns
 from skyset.errors import UserError
 from skyset.manifest import Manifest
+from skyset.reader import PieceReader
+from skyset.reader import cut
 from skyset.registry import code_digest
 from skyset.registry import find_root
 from skyset.stream import PartitionRows
-from skyset.stream import PieceReader
 from skyset.stream import SurveyStream
 from skyset.stream import adopt
-from skyset.stream import cut
 from skyset.survey import Survey
 
 

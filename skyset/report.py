@@ -13,9 +13,10 @@ from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.manifest import Manifest
 from skyset.partitions import Partition
-from skyset.stream import Piece
-from skyset.stream import PieceReader
-from skyset.stream import row_of
+from skyset.reader import Piece
+from skyset.reader import PieceReader
+from skyset.reader import python_numbers
+from skyset.reader import rows_of
 from skyset.survey import Survey
 
 if TYPE_CHECKING:
@@ -153,6 +154,6 @@ def object_figure(survey: Survey, root: str, object_id: str | None = None, image
         if piece is None:
             raise UserError(f"no object {object_id} in {root}" if object_id else f"{root} has no rows")
         with PieceReader(survey, [feature.name for feature in survey.features], image_size) as reader:
-            return survey.plot(row_of(reader.read([piece]), 0, scalars=np.generic.item))
+            return survey.plot(next(rows_of(python_numbers(reader.read([piece])))))
     except PartitionError as error:
         raise UserError(str(error)) from error

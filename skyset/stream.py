@@ -10,12 +10,12 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from dataclasses import replace
 from itertools import islice
 
@@ -23,148 +23,32 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets.iterable_dataset import ExamplesIterable
+from datasets.iterable_dataset import FormattedExamplesIterable
 from datasets.iterable_dataset import FormattingConfig
 from datasets.iterable_dataset import HorizontallyConcatenatedMultiSourcesExamplesIterable
 from datasets.iterable_dataset import IterableDataset
 from datasets.iterable_dataset import MappedExamplesIterable
+from datasets.iterable_dataset import RebatchedArrowExamplesIterable
 from datasets.iterable_dataset import SelectColumnsIterable
 from datasets.iterable_dataset import _BaseExamplesIterable
 
 from skyset.arrow import arrow_table
 from skyset.arrow import features_of
 from skyset.arrow import needed_columns
+from skyset.formatting import Group
 from skyset.formatting import is_tensor_format
 from skyset.formatting import merge
 from skyset.formatting import own_format
-from skyset.manifest import FileEntry
-from skyset.partitions import Partition
-from skyset.partitions import load_filters
-from skyset.partitions import slabs
-from skyset.survey import Layers
+from skyset.reader import Piece
+from skyset.reader import PieceReader
+from skyset.reader import gather
+from skyset.reader import join
+from skyset.reader import python_numbers
+from skyset.reader import rows_of
 from skyset.survey import Survey
 
-#: What is read at a time, and handed to a worker or a node at a time: a part of one file.
-PIECE_BYTES = 8 << 20
 #: Memory of a shuffled stream: half of it are the rows being handed out, mixed, and half those read after them.
 BUFFER_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Rows ``start:stop`` of one partition, which has ``rows`` rows; ``path`` is absolute or a URL."""
-
-    path: str
-    start: int
-    stop: int
-    rows: int
-
-
-def cut(root: str, files: Sequence[FileEntry], row_bytes: int, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row)."""
-    base = root.rstrip("/")
-    return [
-        Piece(f"{base}/{entry.path}", start, stop, entry.rows)
-        for entry in files
-        for start, stop in slabs(entry.rows, row_bytes, slab_bytes=piece_bytes)
-    ]
-
-
-class PieceReader:
-    """Reads pieces as columns of features, keeping the last file open: neighbouring pieces are of one file.
-
-    Args:
-        survey: the declaration.
-        names: the features that are wanted; no other column is read.
-        image_size: side of the centre crop in pixels, None for all of them.
-    """
-
-    def __init__(self, survey: Survey, names: Sequence[str], image_size: int | None = None):
-        load_filters()
-        self.survey, self.image_size = survey, image_size
-        self._wanted = [f for f in survey.features if f.name in names]
-        self._columns = needed_columns(survey, names)
-        self._open: Partition | None = None
-
-    def __enter__(self) -> PieceReader:
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
-    def _partition(self, piece: Piece) -> Partition:
-        if self._open is None or self._open.path != piece.path:
-            self.__exit__()
-            self._open = Partition(piece.path, self._columns, trusted_rows=piece.rows)
-        return self._open
-
-    def read(self, pieces: Sequence[Piece]) -> dict:
-        """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, dicts of these for groups of layers.
-
-        Raises:
-            PartitionError: a file is gone, cut short, or not what the manifest says.
-        """
-        raw = self._allocate(sum(piece.stop - piece.start for piece in pieces))
-        row = 0
-        for piece in pieces:
-            partition, end = self._partition(piece), row + piece.stop - piece.start
-            for name, array in raw.items():
-                partition.read(name, piece.start, piece.stop, out=array[row:end])
-            row = end
-        return {feature.name: self._assemble(feature, raw, row) for feature in self._wanted}
-
-    def _allocate(self, rows: int) -> dict[str, np.ndarray]:
-        """One array a column; the layers of a group are views of one array (rows, layers, ...): no copy to stack them."""
-        raw = {}
-        self._stacks = {}
-        for feature in self._wanted:
-            for key, source in feature.fields.items() if isinstance(feature, Layers) else ():
-                if not isinstance(source, str):
-                    column = self.survey.column(source[0])
-                    stack = np.empty((rows, len(source), *column.shape), column.dtype)
-                    self._stacks[feature.name, key] = stack
-                    raw.update({name: stack[:, i] for i, name in enumerate(source)})
-        for column in self._columns:
-            if column.name not in raw:
-                raw[column.name] = np.empty((rows, *column.shape), column.dtype)
-        return raw
-
-    def _assemble(self, feature, raw: dict[str, np.ndarray], rows: int):
-        if not isinstance(feature, Layers):
-            return self._finish(raw[feature.source], feature.name)
-        group = {feature.label_field: [list(feature.labels) for _ in range(rows)]}
-        for key, source in feature.fields.items():
-            values = raw[source] if isinstance(source, str) else self._stacks[feature.name, key]
-            group[key] = self._finish(values, f"{feature.name}.{key}")
-        return group
-
-    def _finish(self, values: np.ndarray, name: str):
-        if values.dtype.kind == "S":
-            return [text.decode("ascii", "replace") for text in values.tolist()]
-        axis = self.survey.image_axes.get(name)
-        if axis is None or self.image_size is None:
-            return values
-        return centre_crop(values, axis + 1, self.image_size)
-
-
-def centre_crop(values: np.ndarray, axis: int, size: int) -> np.ndarray:
-    """The middle ``size`` pixels of ``axis`` and the next one, as a view."""
-    first = [(values.shape[a] - size) // 2 for a in (axis, axis + 1)]
-    window = [slice(None)] * axis + [slice(start, start + size) for start in first]
-    return values[tuple(window)]
-
-
-def row_of(columns: dict, row: int, scalars: Callable) -> dict:
-    """One row of columns; ``scalars`` turns a numpy number into what the format hands out."""
-    return {name: _value(values, row, scalars) for name, values in columns.items()}
-
-
-def _value(values, row: int, scalars: Callable):
-    if isinstance(values, dict):
-        return row_of(values, row, scalars)
-    value = values[row]
-    return scalars(value) if isinstance(value, np.generic) else value
 
 
 class PartitionRows(_BaseExamplesIterable):
@@ -220,7 +104,7 @@ class PartitionRows(_BaseExamplesIterable):
         """Rows ``start:stop`` of these, in the order they are in."""
         pieces, first = [], 0
         for piece in self.pieces:
-            rows = piece.stop - piece.start
+            rows = len(piece)
             low, high = max(start - first, 0), rows if stop is None else min(stop - first, rows)
             if low < high:
                 pieces.append(replace(piece, start=piece.start + low, stop=piece.start + high))
@@ -246,7 +130,7 @@ class PartitionRows(_BaseExamplesIterable):
     def ordered(self, epoch: int) -> PartitionRows:
         """In the order of one epoch: the same for the same seed and epoch on every worker and node."""
         if self.seed is None:
-            return self
+            return self.with_changes()  # an iteration keeps its own state
         seed = (*self.seed, epoch)
         order = np.random.default_rng(seed).permutation(len(self.pieces))
         return self.with_changes(pieces=[self.pieces[i] for i in order], seed=seed)
@@ -273,53 +157,159 @@ class PartitionRows(_BaseExamplesIterable):
         self._state_dict = state
         return self._state_dict
 
-    def _window(self, first: int) -> tuple[list[Piece], np.ndarray]:
-        """The pieces to read at a time, from number ``first`` on, and the order of their rows."""
-        window, size = [], 0
-        for piece in map(self.pieces.__getitem__, range(first, len(self.pieces))):
-            size += (piece.stop - piece.start) * self._row_bytes
-            if window and (self.seed is None or size > self.window_bytes):
-                break
-            window.append(piece)
-        rows = sum(piece.stop - piece.start for piece in window)
-        order = np.arange(rows) if self.seed is None else np.random.default_rng((*self.seed, first)).permutation(rows)
-        return window, order
+    def _advance(self, rows: int) -> None:
+        """Note that so many more rows were handed out. In a shuffled stream they are counted within a window."""
+        state = self._state_dict
+        state["shard_example_idx"] += rows
+        while self.seed is None and state["shard_example_idx"] > len(self.pieces[state["shard_idx"]]):
+            state["shard_example_idx"] -= len(self.pieces[state["shard_idx"]])
+            state["shard_idx"] += 1
 
-    def _slabs(self) -> Iterator[tuple[dict, np.ndarray]]:
-        """(columns, rows still to be handed out in their order) from the state on; keeps no hold of them itself."""
-        state = self._state_dict or self._init_state_dict()
-        if state["pieces"] != self._digest():
+    def _next_pieces(self, rows: int | None) -> list[Piece]:
+        """The next ``rows`` rows, in order; None for the rest of one piece."""
+        pieces, count, skipped = [], 0, self._state_dict["shard_example_idx"]
+        for number in range(self._state_dict["shard_idx"], len(self.pieces)):
+            piece = self.pieces[number]
+            stop = piece.stop if rows is None else min(piece.stop, piece.start + skipped + rows - count)
+            if piece.start + skipped < stop:
+                pieces.append(replace(piece, start=piece.start + skipped, stop=stop))
+                count += len(pieces[-1])
+            if count and (rows is None or count == rows):
+                break
+            skipped = 0
+        return pieces
+
+    def _next_window(self) -> tuple[list[Piece], np.ndarray]:
+        """As many pieces as a window holds, and the rows of them that are still to be handed out, in their order."""
+        first = self._state_dict["shard_idx"]
+        window, size = [], 0
+        for number in range(first, len(self.pieces)):
+            size += len(self.pieces[number]) * self._row_bytes
+            if window and size > self.window_bytes:
+                break
+            window.append(self.pieces[number])
+        order = np.random.default_rng((*self.seed, first)).permutation(sum(map(len, window)))
+        return window, order[self._state_dict["shard_example_idx"] :]
+
+    def _check_state(self) -> None:
+        if self._state_dict is None:
+            self._init_state_dict()
+        if self._state_dict["pieces"] != self._digest():
             raise ValueError(
                 "this state was saved by another stream: files were added or removed since, or seed, epoch, number of "
                 "workers or nodes differ"
             )
-        with PieceReader(self.survey, list(self._names.values()), self.image_size) as reader:
-            while state["shard_idx"] < len(self.pieces):
-                window, order = self._window(state["shard_idx"])
-                order = order[state["shard_example_idx"] :]
-                if len(order):  # a state may lie behind the last row
-                    columns = reader.read(window)
-                    yield {name: columns.pop(source) for name, source in self._names.items()}, order
-                state["shard_idx"] += len(window)
-                state["shard_example_idx"] = 0
 
-    def __iter__(self) -> Iterator[tuple[str, dict]]:
-        scalars = np.generic.item if self.mode == "python" else (lambda value: value)
-        for columns, order in self._slabs():
-            for row in order.tolist():
-                self._state_dict["shard_example_idx"] += 1
-                yield str(row), row_of(columns, row, scalars)
+    def _slabs(self, rows: Callable[[], int | None], blocks: Callable | None = None) -> Iterator[tuple[dict, list | None]]:
+        """(columns, order in which to hand out their rows, None for as they are) from the state on.
+
+        Keeps no hold of what it yields. The consumer must have called ``_advance`` for all rows before the next slab.
+
+        Args:
+            rows: asked before each slab of an unshuffled stream: how many rows it shall hold, None for one piece.
+            blocks: makes the memory, see ``PieceReader``.
+        """
+        self._check_state()
+        options = {} if blocks is None else {"new_block": blocks}
+        with PieceReader(self.survey, self._names.values(), self.image_size, **options) as reader:
+            while self.seed is None and (pieces := self._next_pieces(rows())):
+                yield self._renamed(reader.read(pieces)), None
+            while self.seed is not None and self._state_dict["shard_idx"] < len(self.pieces):
+                window, order = self._next_window()
+                if len(order):  # a state may lie behind the last row
+                    yield self._renamed(reader.read(window)), order.tolist()
+                self._state_dict["shard_idx"] += len(window)
+                self._state_dict["shard_example_idx"] = 0
+
+    def _renamed(self, columns: dict) -> dict:
+        return {name: columns.pop(source) for name, source in self._names.items()}
+
+    def __iter__(self) -> Iterator[tuple[int, dict]]:
+        rows = self._loader_rows() if self._for_loader() else self._plain_rows()
+        for row in rows:
+            self._advance(1)
+            yield 0, row
+
+    def _for_loader(self) -> bool:
+        """Whether rows may go to a torch ``DataLoader``: then they remember their slab, see ``batches.py``."""
+        if "torch" not in sys.modules or self.mode not in ("numpy", "torch"):
+            return False
+        from skyset import batches
+
+        return self.mode == "torch" or batches.in_worker()
+
+    def _plain_rows(self) -> Iterator[dict]:
+        for columns, order in self._slabs(lambda: None):
+            yield from rows_of(python_numbers(columns) if self.mode == "python" else columns, order)
             del columns  # before the next are read
 
+    def _loader_rows(self) -> Iterator[dict]:
+        """Rows out of slabs that end where batches end, once a batch was made in this process."""
+        from skyset import batches
+
+        handed_out, blocks = 0, batches.Blocks()
+
+        def rows() -> int | None:
+            size = batches.batch_size() if batches.in_worker() else None
+            return size and size - handed_out % size
+
+        for columns, order in self._slabs(rows, blocks):
+            if self.mode == "torch":
+                columns = batches.as_tensors(columns)
+            count = row_count(columns)
+            yield from batches.remembering_rows(columns, blocks.last, range(count) if order is None else order)
+            handed_out += count if order is None else len(order)
+            del columns
+
+    def batches(self, size: int) -> Iterator[dict]:
+        """Columns of ``size`` rows at a time, the last ones fewer; tensors in mode ``"torch"``."""
+        for columns in self._mixed_batches(size) if self.seed else self._ordered_batches(size):
+            if self.mode == "torch":
+                from skyset.batches import as_tensors
+
+                columns = as_tensors(columns)
+            yield {name: Group(part) if isinstance(part, dict) else part for name, part in columns.items()}
+
+    def _ordered_batches(self, size: int) -> Iterator[dict]:
+        for columns, _ in self._slabs(lambda: size):
+            self._advance(row_count(columns))
+            yield columns
+            del columns
+
+    def _mixed_batches(self, size: int) -> Iterator[dict]:
+        parts, missing = [], size
+        for columns, order in self._slabs(lambda: None):
+            for start in _cuts(len(order), missing, size):
+                chosen = order[start : start + missing]
+                parts.append(gather(columns, np.array(chosen)))
+                self._advance(len(chosen))
+                missing -= len(chosen)
+                if not missing:
+                    yield join(parts)
+                    parts, missing = [], size
+            del columns
+        if parts:
+            yield join(parts)
+
     def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
-        for columns, order in self._slabs():
+        for columns, order in self._slabs(lambda: None):
             table = arrow_table(columns, self._features)
-            if self.seed is not None or len(order) < len(table):
+            if order is not None:
                 table = table.take(pa.array(order))
             del columns
-            self._state_dict["shard_example_idx"] += len(table)
+            self._advance(len(table))
             yield "0", table
             del table
+
+
+def row_count(columns: Mapping) -> int:
+    values = next(iter(columns.values()))
+    return row_count(values) if isinstance(values, Mapping) else len(values)
+
+
+def _cuts(rows: int, first: int, size: int) -> range | list[int]:
+    """Where batches start in ``rows`` rows, of which the first batch takes ``first``."""
+    return [0, *range(first, rows, size)] if rows else []
 
 
 def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], PartitionRows]) -> _BaseExamplesIterable:
@@ -480,11 +470,12 @@ class SurveyStream(IterableDataset):
         if not (self._formatting and is_tensor_format(self._formatting.format_type)):
             yield from super().iter(batch_size, drop_last_batch)
             return
-        rows = (row for _, row in self._prepare_ex_iterable_for_iteration(batch_size, drop_last_batch))
-        while batch := list(islice(rows, batch_size)):
-            if drop_last_batch and len(batch) < batch_size:
+        source = self._prepare_ex_iterable_for_iteration(batch_size, drop_last_batch)
+        batches = source.batches(batch_size) if isinstance(source, PartitionRows) else _merged(source, batch_size)
+        for batch in batches:
+            if drop_last_batch and row_count(batch) < batch_size:
                 return
-            yield {name: merge([row[name] for row in batch]) for name in batch[0]}
+            yield batch
 
     def _prepare_ex_iterable_for_iteration(self, *args, **kwargs) -> _BaseExamplesIterable:
         """Put the source into the epoch's order first; `datasets` then splits it among nodes and workers."""
@@ -494,7 +485,24 @@ class SurveyStream(IterableDataset):
         twin.__dict__ = {**self.__dict__, "_ex_iterable": source}
         rows = super(SurveyStream, twin)._prepare_ex_iterable_for_iteration(*args, **kwargs)
         self._state_dict = twin._state_dict
-        return rows
+        return self._without_formatting(rows)
+
+    def _without_formatting(self, rows: _BaseExamplesIterable) -> _BaseExamplesIterable:
+        """Rows straight from partitions come in their format; `datasets` would go through every value once more."""
+        inner = rows
+        while isinstance(inner, FormattedExamplesIterable | RebatchedArrowExamplesIterable):
+            inner = inner.ex_iterable
+        if not isinstance(inner, PartitionRows) or not self._formatting or inner.mode != "numpy":
+            return rows
+        inner.mode = "torch" if self._formatting.format_type == own_format("torch") else "numpy"
+        return inner
+
+
+def _merged(source: _BaseExamplesIterable, batch_size: int) -> Iterator[dict]:
+    """Batches of rows that went through other steps."""
+    rows = (row for _, row in source)
+    while batch := list(islice(rows, batch_size)):
+        yield {name: merge([row[name] for row in batch]) for name in batch[0]}
 
 
 def adopt(result):

@@ -33,9 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         folder = options.folder or Path(scratch)
         if not (folder / CHECKSUMS_NAME).exists():  # written last: without it the folder is not complete
             print(f"drawing {options.objects} galaxies ...", flush=True)
-            write_archive(
-                folder, options.objects, options.seed, prefix=options.prefix, clustered=options.clustered
-            )
+            write_archive(folder, options.objects, options.seed, prefix=options.prefix, clustered=options.clustered)
         with ArchiveServer(folder, latency=options.latency, port=options.port) as server:
             for kind, pattern, times in options.fault:
                 server.fault(pattern, kind, times, retry_after=1 if kind == "429" else None)

@@ -358,11 +358,7 @@ def _stretch(flux: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     mean = np.maximum(flux.mean(axis=0), np.float32(1e-3))
     grey = np.float32(82) * np.arcsinh(4 * mean) / mean
     grain = rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32)
-    levels = (
-        np.moveaxis(flux * (grey / np.arcsinh(np.float32(4))), 0, 2)
-        + np.float32(0.3) * grain
-        + np.float32(12)
-    )
+    levels = np.moveaxis(flux * (grey / np.arcsinh(np.float32(4))), 0, 2) + np.float32(0.3) * grain + np.float32(12)
     return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 
@@ -468,9 +464,7 @@ def _wcs_header(galaxy: Galaxy) -> fits.Header:
 
 def _table(columns: list[tuple[str, str, list]]) -> fits.BinTableHDU:
     """A binary table from (name, FITS format, values)."""
-    return fits.BinTableHDU.from_columns(
-        [fits.Column(name, form, array=values) for name, form, values in columns]
-    )
+    return fits.BinTableHDU.from_columns([fits.Column(name, form, array=values) for name, form, values in columns])
 
 
 def _metadata_columns(galaxies: list[Galaxy], case: str = "mixed") -> list[tuple[str, str, list]]:
@@ -494,18 +488,14 @@ def _metadata_columns(galaxies: list[Galaxy], case: str = "mixed") -> list[tuple
 
 
 def _explorer_link(galaxy: Galaxy) -> str:
-    return (
-        f"https://skyserver.sdss.org/dr17/VisualTools/explore/summary?ra={galaxy.ra:.5f}&dec={galaxy.dec:.5f}"
-    )
+    return f"https://skyserver.sdss.org/dr17/VisualTools/explore/summary?ra={galaxy.ra:.5f}&dec={galaxy.dec:.5f}"
 
 
 def _cluster_table(clusters: list[np.ndarray], wcs: WCS) -> fits.BinTableHDU:
     """Mean, covariance (pixels and deg) and size of every cluster of clicks; no rows for no clusters."""
     rows = [[*_moments(points), *_moments(wcs.wcs_pix2world(points, 1)), len(points)] for points in clusters]
     values = np.array(rows, np.float64).reshape(-1, len(CLUSTER_COLUMNS))
-    return _table(
-        [(name, "K" if name == "count" else "D", values[:, k]) for k, name in enumerate(CLUSTER_COLUMNS)]
-    )
+    return _table([(name, "K" if name == "count" else "D", values[:, k]) for k, name in enumerate(CLUSTER_COLUMNS)])
 
 
 def _moments(points: np.ndarray) -> list[float]:
@@ -517,10 +507,7 @@ def _moments(points: np.ndarray) -> list[float]:
 def _raw_tables(galaxy: Galaxy, centres: list[np.ndarray], stars: list[np.ndarray]) -> list[fits.BinTableHDU]:
     """HDUs 8, 9, 10: what each volunteer clicked and drew, one row a classification."""
     clicks = [
-        [
-            [points[who].round(1).tolist() for points in clusters if who < len(points)]
-            for who in range(galaxy.clickers)
-        ]
+        [[points[who].round(1).tolist() for points in clusters if who < len(points)] for who in range(galaxy.clickers)]
         for clusters in (centres, stars)
     ]
     spiral = [_arm_outlines(galaxy, who) for who in range(galaxy.arm_drawers)]

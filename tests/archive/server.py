@@ -128,9 +128,7 @@ class ArchiveServer:
         self._http.shutdown()
         self._http.server_close()
 
-    def fault(
-        self, pattern: str, kind: str, times: int | None = None, retry_after: int | datetime | None = None
-    ) -> None:
+    def fault(self, pattern: str, kind: str, times: int | None = None, retry_after: int | datetime | None = None) -> None:
         """Answer the next `times` requests for names like `pattern` (fnmatch) with a fault of `kind`.
 
         Faults for the same name are used up in the order in which they were asked for. `retry_after` is a
