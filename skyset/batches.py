@@ -87,9 +87,9 @@ class Row(dict):
         return _same(tuple(leaves(self)), self.given)
 
 
-def remembering_rows(columns: Mapping, block: torch.Tensor, order: Sequence[int]) -> Iterator[Row]:
-    """Rows of columns, in ``order``; ``block`` is the memory that all arrays and tensors of the columns are parts of."""
-    for number, values in zip(order, rows_of(_unbound(columns), order), strict=True):
+def remembering_rows(columns: Mapping, block: torch.Tensor) -> Iterator[Row]:
+    """Rows of columns; ``block`` is the memory that all arrays and tensors of the columns are parts of."""
+    for number, values in enumerate(rows_of(_unbound(columns))):
         row = Row(values)
         row.block, row.columns, row.number, row.given = block, columns, number, tuple(leaves(values))
         yield row

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import datasets
 
-from skyset.arrow import arrow_table
 from skyset.arrow import features_of
 from skyset.arrow import needed_columns
 from skyset.errors import UserError
 from skyset.manifest import Manifest
-from skyset.reader import PieceReader
 from skyset.reader import cut
 from skyset.registry import code_digest
 from skyset.registry import find_root
@@ -32,9 +30,12 @@ class SurveyConfig(datasets.BuilderConfig):
 
     Args:
         image_size: side of a centre crop of all images and masks, in pixels; None for all pixels.
+        on_bad_partition: ``"raise"`` a PartitionError that names it, or ``"skip"`` its rows with a warning; a stream counts
+            them in ``skipped``.
     """
 
     image_size: int | None = None
+    on_bad_partition: str = "raise"
 
 
 class SurveyBuilder(datasets.ArrowBasedBuilder):
@@ -61,6 +62,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         sides = [survey_side(survey, name) for name in survey.image_axes]
         if size is not None and not (isinstance(size, int) and 0 < size <= min(sides, default=0)):
             raise UserError(f"image_size must be 1 to {min(sides, default=0)} pixels, not {size}")
+        if self.config.on_bad_partition not in ("raise", "skip"):
+            raise UserError(f'on_bad_partition must be "raise" or "skip", not {self.config.on_bad_partition!r}')
         return datasets.DatasetInfo(
             description=survey.title,
             features=features_of(survey, size),
@@ -86,14 +89,14 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         ]
 
     def _generate_tables(self, pieces):
-        names = list(self.info.features)
-        with PieceReader(self.SURVEY, names, self.config.image_size) as reader:
-            for number, piece in enumerate(pieces):
-                yield number, arrow_table(reader.read([piece]), self.info.features)
+        yield from enumerate(table for _, table in self._rows(pieces).with_changes(mode="arrow").iter_arrow())
 
     def _get_examples_iterable_for_split(self, split_generator) -> PartitionRows:
-        pieces = split_generator.gen_kwargs["pieces"]
-        return PartitionRows(self.SURVEY, pieces, list(self.info.features), self.config.image_size)
+        return self._rows(split_generator.gen_kwargs["pieces"])
+
+    def _rows(self, pieces) -> PartitionRows:
+        rows = PartitionRows(self.SURVEY, pieces, list(self.info.features), self.config.image_size)
+        return rows.with_changes(skip_bad=self.config.on_bad_partition == "skip")
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
         rows = self._get_examples_iterable_for_split(splits_generator)

@@ -91,6 +91,20 @@ def verify(folder: Folder) -> None:
     _end(run)
 
 
+@app.command(help="Measure in about a minute how fast rows come from this disk on this machine, and say what would help.")
+def bench(
+    folder: Folder,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="that each way of reading is measured, twice")] = 3,
+    output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also save all numbers")] = None,
+) -> None:
+    def run() -> int:
+        from skyset.bench import run as measure_and_show
+
+        return measure_and_show(folder, seconds, output, console)
+
+    _end(run)
+
+
 @app.command(help="Draw one object with its masks and the colour key.")
 def show(
     survey: SurveyName,

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -254,111 +255,31 @@ def slabs(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTE
         yield first, min(first + step, rows)
 
 
-class Partition:
-    """An open partition. Nothing in the file is believed before it is checked against the table of columns.
+class _LocalFile:
+    """A file on this machine, read at known offsets; notices when somebody writes to it meanwhile."""
 
-    Args:
-        path: local path, or a URL that fsspec can open for reading.
-        columns: what must be there; other datasets in the file are ignored.
-        trusted_rows: number of rows the manifest says; None where nothing is known.
+    def __init__(self, path: str):
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.stamp = self._now()
+        self.size = self.stamp[2]
 
-    Raises:
-        PartitionError: the file is missing, is no HDF5, lacks a column, has one of another dtype or shape, or keeps data
-            outside itself (soft and external links, external or virtual storage).
-    """
+    def _now(self) -> tuple:
+        status = os.fstat(self._descriptor)
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
-    def __init__(self, path: str | Path, columns: Sequence[Column], trusted_rows: int | None = None):
-        self.path, self.columns = path, {c.name: c for c in columns}
-        self._stream = None
-        self._descriptor = None
-        try:
-            self._file = h5py.File(self._source(), "r")
-        except _DAMAGE as error:
-            self._close_stream()
-            raise PartitionError(f"{path}: {_reason(error)}") from error
-        try:
-            self._data = {name: self._dataset(column) for name, column in self.columns.items()}
-            self.rows = self._common_rows(trusted_rows)
-            self._offsets = self._contiguous_offsets()
-        except PartitionError:
-            self.close()
-            raise
-        except _DAMAGE as error:
-            self.close()
-            raise PartitionError(f"{path}: {_reason(error)}") from error
+    def hdf5(self) -> h5py.File:
+        return h5py.File(self.path, "r")
 
-    def _source(self):
-        if "://" not in str(self.path):
-            return str(self.path)
-        import fsspec
+    def read(self, parts: Sequence[tuple[int, np.ndarray]]) -> None:
+        """Fill arrays, each from one stretch of bytes at an offset; the rows of an array may lie apart from each other."""
+        for offset, out in parts:
+            self._scatter(offset, out)
+        if self._now() != self.stamp:
+            raise OSError("the file was changed while it was being read")
 
-        self._stream = fsspec.open(str(self.path), "rb", block_size=8 << 20).open()
-        return self._stream
-
-    def _dataset(self, column: Column) -> h5py.Dataset:
-        link = self._file.get(column.name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            what = "is missing" if link is None else "is a soft or external link: refused"
-            raise PartitionError(f"{self.path}: column {column.name} {what}")
-        data = self._file[column.name]
-        if not isinstance(data, h5py.Dataset):
-            raise PartitionError(f"{self.path}: {column.name} is a {type(data).__name__}, not a dataset")
-        if data.is_virtual or data.external:
-            raise PartitionError(f"{self.path}: column {column.name} keeps its data in another file: refused")
-        if not _is_stored(data):
-            raise PartitionError(f"{self.path}: column {column.name} is not all there: {data.shape} values are declared")
-        wanted = np.dtype(column.dtype)
-        same = data.dtype.kind == "S" if column.is_text else data.dtype == wanted
-        if not same or data.shape[1:] != column.shape or data.ndim != len(column.shape) + 1:
-            raise PartitionError(
-                f"{self.path}: column {column.name} is {data.dtype}{data.shape}, not {wanted}(rows, *{column.shape})"
-            )
-        return data
-
-    def _common_rows(self, trusted: int | None) -> int:
-        counts = {data.shape[0] for data in self._data.values()}
-        if len(counts) > 1 or (trusted is not None and counts - {trusted}):
-            wanted = f", the manifest says {trusted}" if trusted is not None else ""
-            raise PartitionError(f"{self.path}: columns have {sorted(counts)} rows{wanted}")
-        return counts.pop() if counts else (trusted or 0)
-
-    def _contiguous_offsets(self) -> dict[str, int]:
-        """Where the columns lie in a local file that are stored in one piece, in their own dtype."""
-        if self._stream is not None:
-            return {}
-        self._descriptor = os.open(self.path, os.O_RDONLY)
-        return {
-            name: offset
-            for name, data in self._data.items()
-            if data.chunks is None and (offset := data.id.get_offset()) is not None
-        }
-
-    def read(self, name: str, start: int = 0, stop: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Rows ``start:stop`` of a column, shape (rows, *shape), in its own dtype.
-
-        ``out`` takes them where given; its rows may lie apart from each other (a layer of a stack of layers).
-
-        Raises:
-            PartitionError: the bytes are not there or do not unpack.
-        """
-        stop = self.rows if stop is None else stop
-        data = self._data[name]
-        if out is None:
-            out = np.empty((stop - start, *data.shape[1:]), data.dtype)
-        try:
-            if name in self._offsets and _rows_are_flat(out, (stop - start, *data.shape[1:]), data.dtype):
-                row_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
-                self._read_into(out, self._offsets[name] + start * row_bytes)
-            elif stop > start:
-                out[...] = data[start:stop]
-        except (OSError, RuntimeError, EOFError) as error:
-            raise PartitionError(f"{self.path}: column {name}, rows {start} to {stop}: {_reason(error)}") from error
-        return out
-
-    def _read_into(self, out: np.ndarray, offset: int) -> None:
-        """Scatter one stretch of the file over the rows of ``out``, without HDF5 and without a copy in between."""
-        contiguous = out.flags.c_contiguous
-        buffers = deque(memoryview(row).cast("B") for row in ([out] if contiguous else out))
+    def _scatter(self, offset: int, out: np.ndarray) -> None:
+        buffers = deque(memoryview(row).cast("B") for row in ([out] if out.flags.c_contiguous else out))
         while buffers:
             count = os.preadv(self._descriptor, list(islice(buffers, _MAX_BUFFERS)), offset)
             if count == 0:
@@ -369,6 +290,182 @@ class Partition:
             if count:
                 buffers[0] = buffers[0][count:]
 
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _RemoteFile:
+    """A file that fsspec reads by ranges (``https://``, ``hf://``): the columns of a piece in concurrent requests."""
+
+    def __init__(self, url: str):
+        import fsspec
+
+        self._system, self._path = fsspec.core.url_to_fs(url)
+        status = self._system.info(self._path)
+        self.size = status.get("size")
+        self.stamp = self.size, status.get("ETag") or status.get("etag"), str(status.get("mtime"))
+        self._stream = None
+
+    def hdf5(self) -> h5py.File:
+        # HDF5 reads its structure in many small steps: blocks of 256 kB, kept, make them few requests.
+        self._stream = self._system.open(self._path, "rb", cache_type="blockcache", block_size=256 << 10)
+        return h5py.File(self._stream, "r")
+
+    def read(self, parts: Sequence[tuple[int, np.ndarray]]) -> None:
+        """Fill arrays, each from one stretch of bytes at an offset."""
+        starts = [offset for offset, _ in parts]
+        ends = [offset + out.nbytes for offset, out in parts]
+        answers = self._system.cat_ranges([self._path] * len(parts), starts, ends, on_error="raise")
+        for (_, out), data in zip(parts, answers, strict=True):
+            if len(data) != out.nbytes:
+                raise EOFError("the file ends before them")
+            out[...] = np.frombuffer(data, out.dtype).reshape(out.shape)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the columns of a file lie that was found good: byte offsets, -1 for those that HDF5 must read."""
+
+    stamp: tuple
+    rows: int
+    offsets: np.ndarray
+
+
+#: Layouts of the files that were opened, by path and names of columns: a file is opened again without HDF5.
+_layouts: dict[tuple[str, tuple[str, ...]], _Layout] = {}
+_MAX_LAYOUTS = 100_000
+
+
+class Partition:
+    """An open partition. Nothing in the file is believed before it is checked against the table of columns.
+
+    Columns that are stored contiguously are read at their offsets, without HDF5.
+
+    Args:
+        path: local path, or a URL that fsspec can open for reading.
+        columns: what must be there; other datasets in the file are ignored.
+        trusted_rows, trusted_bytes: what the manifest says; None where nothing is known.
+
+    Raises:
+        PartitionError: the file is missing, has another size, is no HDF5, lacks a column, has one of another dtype or
+            shape, or keeps data outside itself (soft and external links, external or virtual storage).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        columns: Sequence[Column],
+        trusted_rows: int | None = None,
+        trusted_bytes: int | None = None,
+    ):
+        self.path, self.columns = path, {c.name: c for c in columns}
+        self._hdf5: h5py.File | None = None
+        try:
+            self._file = (_RemoteFile if "://" in str(path) else _LocalFile)(str(path))
+        except OSError as error:
+            raise PartitionError(f"{path}: {_reason(error)}") from error
+        try:
+            if None not in (trusted_bytes, self._file.size) and self._file.size != trusted_bytes:
+                raise PartitionError(f"{path}: has {self._file.size} bytes, the manifest says {trusted_bytes}")
+            layout = self._layout()
+            self.rows = layout.rows
+            self._offsets = dict(zip(self.columns, layout.offsets.tolist(), strict=True))
+            if trusted_rows is not None and self.rows != trusted_rows and self.columns:
+                raise PartitionError(f"{path}: has {self.rows} rows, the manifest says {trusted_rows}")
+        except PartitionError:
+            self.close()
+            raise
+        except _DAMAGE as error:
+            self.close()
+            raise PartitionError(f"{path}: {_reason(error)}") from error
+
+    def _layout(self) -> _Layout:
+        key = str(self.path), tuple(self.columns)
+        known = _layouts.get(key)
+        if known is not None and known.stamp == self._file.stamp:
+            return known
+        if len(_layouts) >= _MAX_LAYOUTS:
+            _layouts.clear()
+        _layouts[key] = layout = self._examined()
+        return layout
+
+    def _examined(self) -> _Layout:
+        """Open the file with HDF5 and check all columns."""
+        data = [self._dataset(column) for column in self.columns.values()]
+        counts = {dataset.shape[0] for dataset in data}
+        if len(counts) > 1:
+            raise PartitionError(f"{self.path}: columns have {sorted(counts)} rows")
+        offsets = [_offset(dataset, column) for dataset, column in zip(data, self.columns.values(), strict=True)]
+        return _Layout(self._file.stamp, counts.pop() if counts else 0, np.array(offsets, np.int64))
+
+    def _dataset(self, column: Column) -> h5py.Dataset:
+        """A column as HDF5 sees it, if it is what it should be."""
+        if self._hdf5 is None:
+            self._hdf5 = self._file.hdf5()
+        link = self._hdf5.get(column.name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            what = "is missing" if link is None else "is a soft or external link: refused"
+            raise PartitionError(f"{self.path}: column {column.name} {what}")
+        data = self._hdf5[column.name]
+        if not isinstance(data, h5py.Dataset):
+            raise PartitionError(f"{self.path}: {column.name} is a {type(data).__name__}, not a dataset")
+        if data.is_virtual or data.external:
+            raise PartitionError(f"{self.path}: column {column.name} keeps its data in another file: refused")
+        if not _is_stored(data):
+            raise PartitionError(f"{self.path}: column {column.name} is not all there: {data.shape} values are declared")
+        wanted = np.dtype(column.dtype)
+        narrower_text = column.is_text and data.dtype.kind == "S" and data.dtype.itemsize <= wanted.itemsize
+        fits = data.dtype == wanted or narrower_text
+        if not fits or data.shape[1:] != column.shape or data.ndim != len(column.shape) + 1:
+            raise PartitionError(
+                f"{self.path}: column {column.name} is {data.dtype}{data.shape}, not {wanted}(rows, *{column.shape})"
+            )
+        return data
+
+    def read(self, name: str, start: int = 0, stop: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """Rows ``start:stop`` of a column, shape (rows, *shape), in its own dtype.
+
+        ``out`` takes them where given; its rows may lie apart from each other (a layer of a stack of layers).
+
+        Raises:
+            PartitionError: the bytes are not there or do not unpack, or the file was changed since it was opened.
+        """
+        stop = self.rows if stop is None else stop
+        if out is None:
+            column = self.columns[name]
+            out = np.empty((max(0, stop - start), *column.shape), column.dtype)
+        self.read_columns({name: out}, start, stop)
+        return out
+
+    def read_columns(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
+        """Rows ``start:stop`` of several columns, each into its array (rows, *shape).
+
+        Raises:
+            PartitionError: see ``read``.
+        """
+        if not 0 <= start <= stop <= self.rows:
+            raise PartitionError(f"{self.path}: has {self.rows} rows, {start} to {stop} were asked for")
+        for name, out in outs.items():
+            if out.shape != (stop - start, *self.columns[name].shape):
+                raise ValueError(f"an array of shape {out.shape} cannot take {stop - start} rows of {name}")
+        try:
+            parts = []
+            for name, out in outs.items():
+                column = self.columns[name]
+                if self._offsets[name] >= 0 and _rows_are_flat(out, column):
+                    parts.append((self._offsets[name] + start * column.row_bytes, out))
+                elif stop > start:
+                    out[...] = self._dataset(column)[start:stop]
+            if parts:
+                self._file.read(parts)
+        except (*_DAMAGE, EOFError) as error:
+            names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
+            raise PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {_reason(error)}") from error
+
     def text(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:
         """Rows of a text column as Python strings."""
         return [value.decode("ascii", "replace") for value in self.read(name, start, stop).tolist()]
@@ -378,21 +475,21 @@ class Partition:
         return {name: self.read(name, row, row + 1)[0] for name in self.columns}
 
     def close(self) -> None:
+        if self._hdf5 is not None:
+            self._hdf5.close()
         self._file.close()
-        self._close_stream()
-
-    def _close_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
     def __enter__(self) -> Partition:
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _offset(data: h5py.Dataset, column: Column) -> int:
+    """Where a dataset lies in the file if it is in one piece and in the column's dtype, else -1."""
+    offset = data.id.get_offset() if data.chunks is None and data.dtype == np.dtype(column.dtype) else None
+    return -1 if offset is None else offset
 
 
 def _is_stored(data: h5py.Dataset) -> bool:
@@ -403,10 +500,10 @@ def _is_stored(data: h5py.Dataset) -> bool:
     return data.id.get_num_chunks() == needed
 
 
-def _rows_are_flat(out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+def _rows_are_flat(out: np.ndarray, column: Column) -> bool:
     """Whether the bytes of a file can go into ``out`` as they are: same type, each row in one piece."""
     rows_in_one_piece = out.flags.c_contiguous or (out.ndim > 1 and out[:1].flags.c_contiguous)
-    return out.size > 0 and out.shape == shape and out.dtype == dtype and rows_in_one_piece
+    return out.size > 0 and out.dtype == np.dtype(column.dtype) and rows_in_one_piece
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 
 from skyset.arrow import needed_columns
 from skyset.manifest import FileEntry
+from skyset.partitions import PIXELS_FROM
 from skyset.partitions import Partition
 from skyset.partitions import load_filters
 from skyset.partitions import slabs
@@ -22,17 +24,20 @@ from skyset.survey import Survey
 
 #: What is read at a time, and handed to a worker or a node at a time: a part of one file.
 PIECE_BYTES = 8 << 20
+#: Files that are kept open: neighbouring pieces are of one file, those of a shuffled window of many.
+MAX_OPEN = 128
 _ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows ``start:stop`` of one partition, which has ``rows`` rows; ``path`` is absolute or a URL."""
+    """Rows ``start:stop`` of one partition of ``rows`` rows and ``bytes`` bytes; ``path`` is absolute or a URL."""
 
     path: str
     start: int
     stop: int
     rows: int
+    bytes: int | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -42,14 +47,14 @@ def cut(root: str, files: Sequence[FileEntry], row_bytes: int, piece_bytes: int 
     """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row)."""
     base = root.rstrip("/")
     return [
-        Piece(f"{base}/{entry.path}", start, stop, entry.rows)
+        Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes)
         for entry in files
         for start, stop in slabs(entry.rows, row_bytes, slab_bytes=piece_bytes)
     ]
 
 
 class PieceReader:
-    """Reads pieces as columns of features, keeping the last file open: neighbouring pieces are of one file.
+    """Reads pieces as columns of features, keeping the last files open.
 
     Args:
         survey: the declaration.
@@ -70,21 +75,23 @@ class PieceReader:
         self.survey, self.image_size, self._new_block = survey, image_size, new_block
         self._wanted = [f for f in survey.features if f.name in names]
         self._columns = needed_columns(survey, names)
-        self._open: Partition | None = None
+        self._open: OrderedDict[str, Partition] = OrderedDict()
 
     def __enter__(self) -> PieceReader:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        while self._open:
+            self._open.popitem()[1].close()
 
     def _partition(self, piece: Piece) -> Partition:
-        if self._open is None or self._open.path != piece.path:
-            self.__exit__()
-            self._open = Partition(piece.path, self._columns, trusted_rows=piece.rows)
-        return self._open
+        partition = self._open.get(piece.path)
+        if partition is None:
+            if len(self._open) >= MAX_OPEN:
+                self._open.popitem(last=False)[1].close()
+            partition = self._open[piece.path] = Partition(piece.path, self._columns, piece.rows, piece.bytes)
+        self._open.move_to_end(piece.path)
+        return partition
 
     def read(self, pieces: Sequence[Piece]) -> dict:
         """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, dicts of these for groups of layers.
@@ -96,12 +103,37 @@ class PieceReader:
         """
         rows = sum(map(len, pieces))
         raw, stacks = self._allocate(rows)
+        self._fill(raw, pieces)
+        return self._assembled(raw, stacks, rows)
+
+    def _fill(self, raw: Mapping[str, np.ndarray], pieces: Sequence[Piece]) -> None:
         row = 0
         for piece in pieces:
-            partition, end = self._partition(piece), row + len(piece)
-            for name, array in raw.items():
-                partition.read(name, piece.start, piece.stop, out=array[row:end])
+            end = row + len(piece)
+            outs = {name: array[row:end] for name, array in raw.items()}
+            self._partition(piece).read_columns(outs, piece.start, piece.stop)
             row = end
+
+    def window(self, pieces: Sequence[Piece]) -> Window:
+        """The rows of these pieces, to be read in any order."""
+        # From afar a row costs as much as a piece: then all is held.
+        held = [c for c in self._columns if c.row_bytes < PIXELS_FROM or "://" in pieces[0].path]
+        raw = {c.name: np.empty((sum(map(len, pieces)), *c.shape), c.dtype) for c in held}
+        self._fill(raw, pieces)
+        return Window(pieces, raw)
+
+    def read_rows(self, window: Window, rows: np.ndarray) -> dict:
+        """Columns of some rows of a window, in the order of their numbers ``rows``; see ``read``."""
+        raw, stacks = self._allocate(len(rows))
+        for name, values in window.held.items():
+            raw[name][...] = values[rows]
+        pixels = {name: array for name, array in raw.items() if name not in window.held}
+        for place, (piece, row) in enumerate(window.places(rows) if pixels else ()):
+            outs = {name: array[place : place + 1] for name, array in pixels.items()}
+            self._partition(piece).read_columns(outs, row, row + 1)
+        return self._assembled(raw, stacks, len(rows))
+
+    def _assembled(self, raw: Mapping, stacks: Mapping, rows: int) -> dict:
         return {feature.name: self._assemble(feature, raw, stacks, rows) for feature in self._wanted}
 
     def _allocate(self, rows: int) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
@@ -144,6 +176,20 @@ class PieceReader:
         return centre_crop(values, axis + 1, self.image_size)
 
 
+class Window:
+    """Rows of several pieces. Small columns are held in memory, pixels are read row by row when they are wanted."""
+
+    def __init__(self, pieces: Sequence[Piece], held: dict[str, np.ndarray]):
+        self.held, self._pieces = held, pieces
+        self._ends = np.cumsum([len(piece) for piece in pieces])
+
+    def places(self, rows: np.ndarray) -> Iterator[tuple[Piece, int]]:
+        """(piece, row in its file) of each row's number."""
+        for row, number in zip(rows.tolist(), np.searchsorted(self._ends, rows, side="right").tolist(), strict=True):
+            piece = self._pieces[number]
+            yield piece, piece.stop - int(self._ends[number]) + row
+
+
 def carve(new_block: Callable[[int], np.ndarray], shapes: Mapping) -> dict:
     """Arrays of the given (dtype, shape), by key, as parts of one block of memory."""
     offsets, end = {}, 0
@@ -164,14 +210,9 @@ def centre_crop(values: np.ndarray, axis: int, size: int) -> np.ndarray:
     return values[tuple(window)]
 
 
-def rows_of(columns: Mapping, order: Sequence[int] | None = None) -> Iterator[dict]:
-    """The rows of columns, or those in ``order``; arrays give views, and numbers as the column's sequence holds them."""
-    parts = []
-    for values in columns.values():
-        if isinstance(values, Mapping):
-            parts.append(rows_of(values, order))
-        else:
-            parts.append(values if order is None else map(values.__getitem__, order))
+def rows_of(columns: Mapping) -> Iterator[dict]:
+    """The rows of columns; arrays give views, and numbers as the column's sequence holds them."""
+    parts = [rows_of(values) if isinstance(values, Mapping) else values for values in columns.values()]
     names = tuple(columns)
     for row in zip(*parts, strict=True):
         yield dict(zip(names, row, strict=True))
@@ -185,18 +226,6 @@ def python_numbers(columns: Mapping) -> dict:
         else values.tolist()
         if isinstance(values, np.ndarray) and values.ndim == 1
         else values
-        for name, values in columns.items()
-    }
-
-
-def gather(columns: Mapping, rows: np.ndarray) -> dict:
-    """Copies of some rows of columns, in that order."""
-    return {
-        name: gather(values, rows)
-        if isinstance(values, Mapping)
-        else values[rows]
-        if isinstance(values, np.ndarray)
-        else [values[row] for row in rows.tolist()]
         for name, values in columns.items()
     }
 

@@ -11,6 +11,7 @@ import copy
 import functools
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -35,13 +36,14 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 from skyset.arrow import arrow_table
 from skyset.arrow import features_of
 from skyset.arrow import needed_columns
+from skyset.errors import PartitionError
 from skyset.formatting import Group
 from skyset.formatting import is_tensor_format
 from skyset.formatting import merge
 from skyset.formatting import own_format
+from skyset.reader import PIECE_BYTES
 from skyset.reader import Piece
 from skyset.reader import PieceReader
-from skyset.reader import gather
 from skyset.reader import join
 from skyset.reader import python_numbers
 from skyset.reader import rows_of
@@ -61,6 +63,7 @@ class PartitionRows(_BaseExamplesIterable):
         mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype) or ``"arrow"`` (tables).
         seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
         window_bytes: what one window holds.
+        skip_bad: go on without the rows of partitions that cannot be read, counting them in ``bad`` (rows by message).
     """
 
     _sleep_on_threads_shutdown = False
@@ -71,6 +74,8 @@ class PartitionRows(_BaseExamplesIterable):
         self.mode = "python"
         self.seed: tuple[int, ...] | None = None
         self.seed_was_drawn = False
+        self.skip_bad = False
+        self.bad: dict[str, int] = {}
         self.window_bytes = BUFFER_BYTES // 2
         self._set_names(names if isinstance(names, Mapping) else {name: name for name in names})
 
@@ -179,17 +184,15 @@ class PartitionRows(_BaseExamplesIterable):
             skipped = 0
         return pieces
 
-    def _next_window(self) -> tuple[list[Piece], np.ndarray]:
-        """As many pieces as a window holds, and the rows of them that are still to be handed out, in their order."""
-        first = self._state_dict["shard_idx"]
+    def _next_window(self) -> list[Piece]:
+        """As many pieces as a window holds."""
         window, size = [], 0
-        for number in range(first, len(self.pieces)):
+        for number in range(self._state_dict["shard_idx"], len(self.pieces)):
             size += len(self.pieces[number]) * self._row_bytes
             if window and size > self.window_bytes:
                 break
             window.append(self.pieces[number])
-        order = np.random.default_rng((*self.seed, first)).permutation(sum(map(len, window)))
-        return window, order[self._state_dict["shard_example_idx"] :]
+        return window
 
     def _check_state(self) -> None:
         if self._state_dict is None:
@@ -200,26 +203,66 @@ class PartitionRows(_BaseExamplesIterable):
                 "workers or nodes differ"
             )
 
-    def _slabs(self, rows: Callable[[], int | None], blocks: Callable | None = None) -> Iterator[tuple[dict, list | None]]:
-        """(columns, order in which to hand out their rows, None for as they are) from the state on.
+    def _slabs(self, rows: Callable[[], int | None], blocks: Callable | None = None) -> Iterator[dict]:
+        """Columns of the rows to hand out next, from the state on; keeps no hold of what it yields.
 
-        Keeps no hold of what it yields. The consumer must have called ``_advance`` for all rows before the next slab.
+        The consumer must have called ``_advance`` for all rows before the next slab.
 
         Args:
-            rows: asked before each slab of an unshuffled stream: how many rows it shall hold, None for one piece.
+            rows: asked before each slab: how many rows it may hold, None for as many as are read at a time.
             blocks: makes the memory, see ``PieceReader``.
         """
         self._check_state()
         options = {} if blocks is None else {"new_block": blocks}
         with PieceReader(self.survey, self._names.values(), self.image_size, **options) as reader:
             while self.seed is None and (pieces := self._next_pieces(rows())):
-                yield self._renamed(reader.read(pieces)), None
+                yield from self._readable(reader.read, pieces)
             while self.seed is not None and self._state_dict["shard_idx"] < len(self.pieces):
-                window, order = self._next_window()
-                if len(order):  # a state may lie behind the last row
-                    yield self._renamed(reader.read(window)), order.tolist()
-                self._state_dict["shard_idx"] += len(window)
-                self._state_dict["shard_example_idx"] = 0
+                yield from self._mixed(reader, rows)
+
+    def _mixed(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
+        """The slabs of one window, from the state on."""
+        state = self._state_dict
+        pieces = self._next_window()
+        good = [piece for piece in pieces if self._opens(reader, piece)] if self.skip_bad else pieces
+        order = np.random.default_rng((*self.seed, state["shard_idx"])).permutation(sum(map(len, good)))
+        if state["shard_example_idx"] < len(order):  # a state may lie behind the last row
+            read = functools.partial(reader.read_rows, reader.window(good))
+            while (done := state["shard_example_idx"]) < len(order):
+                count = rows() or max(1, PIECE_BYTES // self._row_bytes)
+                yield from self._readable(read, order[done : done + count])
+        state["shard_idx"] += len(pieces)
+        state["shard_example_idx"] = 0
+
+    def _readable(self, read: Callable, wanted: Sequence) -> Iterator[dict]:
+        """``read(wanted)``: pieces, or numbers of rows; where bad partitions are skipped, in halves, without theirs."""
+        try:
+            columns = read(wanted)
+        except PartitionError as error:
+            if not self.skip_bad:
+                raise
+            if len(wanted) > 1:
+                yield from self._readable(read, wanted[: len(wanted) // 2])
+                yield from self._readable(read, wanted[len(wanted) // 2 :])
+            else:
+                rows = len(wanted[0]) if isinstance(wanted[0], Piece) else 1
+                self._note_bad(error, rows)
+                self._advance(rows)
+            return
+        yield self._renamed(columns)
+
+    def _opens(self, reader: PieceReader, piece: Piece) -> bool:
+        try:
+            reader.window([piece])
+        except PartitionError as error:
+            self._note_bad(error, len(piece))
+            return False
+        return True
+
+    def _note_bad(self, error: PartitionError, rows: int) -> None:
+        if str(error) not in self.bad:
+            warnings.warn(f"skipped: {error}", stacklevel=2)
+        self.bad[str(error)] = self.bad.get(str(error), 0) + rows
 
     def _renamed(self, columns: dict) -> dict:
         return {name: columns.pop(source) for name, source in self._names.items()}
@@ -239,8 +282,8 @@ class PartitionRows(_BaseExamplesIterable):
         return self.mode == "torch" or batches.in_worker()
 
     def _plain_rows(self) -> Iterator[dict]:
-        for columns, order in self._slabs(lambda: None):
-            yield from rows_of(python_numbers(columns) if self.mode == "python" else columns, order)
+        for columns in self._slabs(lambda: None):
+            yield from rows_of(python_numbers(columns) if self.mode == "python" else columns)
             del columns  # before the next are read
 
     def _loader_rows(self) -> Iterator[dict]:
@@ -253,49 +296,42 @@ class PartitionRows(_BaseExamplesIterable):
             size = batches.batch_size() if batches.in_worker() else None
             return size and size - handed_out % size
 
-        for columns, order in self._slabs(rows, blocks):
+        for columns in self._slabs(rows, blocks):
+            handed_out += row_count(columns)
             if self.mode == "torch":
                 columns = batches.as_tensors(columns)
-            count = row_count(columns)
-            yield from batches.remembering_rows(columns, blocks.last, range(count) if order is None else order)
-            handed_out += count if order is None else len(order)
+            yield from batches.remembering_rows(columns, blocks.last)
             del columns
 
     def batches(self, size: int) -> Iterator[dict]:
         """Columns of ``size`` rows at a time, the last ones fewer; tensors in mode ``"torch"``."""
-        for columns in self._mixed_batches(size) if self.seed else self._ordered_batches(size):
-            if self.mode == "torch":
-                from skyset.batches import as_tensors
-
-                columns = as_tensors(columns)
-            yield {name: Group(part) if isinstance(part, dict) else part for name, part in columns.items()}
-
-    def _ordered_batches(self, size: int) -> Iterator[dict]:
-        for columns, _ in self._slabs(lambda: size):
-            self._advance(row_count(columns))
-            yield columns
-            del columns
-
-    def _mixed_batches(self, size: int) -> Iterator[dict]:
         parts, missing = [], size
-        for columns, order in self._slabs(lambda: None):
-            for start in _cuts(len(order), missing, size):
-                chosen = order[start : start + missing]
-                parts.append(gather(columns, np.array(chosen)))
-                self._advance(len(chosen))
-                missing -= len(chosen)
-                if not missing:
-                    yield join(parts)
-                    parts, missing = [], size
+
+        def wanted() -> int:
+            return missing
+
+        for columns in self._slabs(wanted):
+            parts.append(columns)
+            missing -= row_count(columns)
+            self._advance(row_count(columns))
             del columns
+            if not missing:
+                yield self._batch(parts)
+                parts, missing = [], size
         if parts:
-            yield join(parts)
+            yield self._batch(parts)
+
+    def _batch(self, parts: list[dict]) -> dict:
+        columns = join(parts)
+        if self.mode == "torch":
+            from skyset.batches import as_tensors
+
+            columns = as_tensors(columns)
+        return {name: Group(part) if isinstance(part, dict) else part for name, part in columns.items()}
 
     def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
-        for columns, order in self._slabs(lambda: None):
+        for columns in self._slabs(lambda: None):
             table = arrow_table(columns, self._features)
-            if order is not None:
-                table = table.take(pa.array(order))
             del columns
             self._advance(len(table))
             yield "0", table
@@ -305,11 +341,6 @@ class PartitionRows(_BaseExamplesIterable):
 def row_count(columns: Mapping) -> int:
     values = next(iter(columns.values()))
     return row_count(values) if isinstance(values, Mapping) else len(values)
-
-
-def _cuts(rows: int, first: int, size: int) -> range | list[int]:
-    """Where batches start in ``rows`` rows, of which the first batch takes ``first``."""
-    return [0, *range(first, rows, size)] if rows else []
 
 
 def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], PartitionRows]) -> _BaseExamplesIterable:
@@ -397,6 +428,11 @@ class SurveyStream(IterableDataset):
                 "pass seed= to shuffle() where several nodes read: without it every node draws an order of its own, "
                 "and rows would be read twice or never"
             )
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Rows that were left out in this process because of ``on_bad_partition="skip"``, by the reason."""
+        return {reason: rows for link in links(self._ex_iterable) for reason, rows in getattr(link, "bad", {}).items()}
 
     def take(self, n: int) -> SurveyStream:
         """As in `datasets`; without a shuffle before it, the very first ``n`` rows however many workers read them."""

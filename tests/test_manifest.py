@@ -254,7 +254,7 @@ def test_wrong_checksum_rows_and_keys_in_the_manifest(root):
     edit(root, sha256="0" * 64)
     assert differences(root)[0].endswith(f"{NAME} says 000000000000...")
     edit(root, sha256=Manifest.load(root).files[0].sha256, rows=3)
-    assert any("columns have [2] rows, the manifest says 3" in line for line in differences(root))
+    assert any("has 2 rows, the manifest says 3" in line for line in differences(root))
 
 
 def test_other_objects_than_listed(root):
