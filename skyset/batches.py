@@ -10,8 +10,9 @@ Only processes that have imported torch import this module.
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,6 @@ from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from skyset.reader import carve
-from skyset.reader import rows_of
 
 _last_batch_size: int | None = None
 
@@ -36,24 +36,57 @@ def in_worker() -> bool:
     return get_worker_info() is not None
 
 
+class Block:
+    """Memory of one slab. A worker's is shared with the main process, and used again once nobody sees it any more.
+
+    Fresh shared memory costs ten times as much as memory that was in use before. The last byte tells: the main process
+    sets it when the last tensor of a batch is gone.
+    """
+
+    __slots__ = ("_memory", "sent", "tensor")
+
+    def __init__(self, size: int):
+        # As default_collate makes it: share_memory_() would copy what is not there yet.
+        self.tensor = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size + 1))
+
+    def take(self) -> np.ndarray:
+        """The memory for a new slab, uint8 (bytes,)."""
+        self.sent, self.tensor[-1] = False, _IN_USE
+        memory = self.tensor.numpy()
+        self._memory = weakref.ref(memory)
+        return memory[:-1]
+
+    def is_free(self) -> bool:
+        """Whether no array in this process, and no batch in the main one, is a part of it."""
+        return self._memory() is None and (not self.sent or self.tensor[-1] == _FREE)
+
+
+_IN_USE, _FREE = 0, 1
+_pool: list[Block] = []
+
+
 class Blocks:
-    """Memory for slabs, uint8 (bytes,); in a worker shared memory, which the main process can take over as it is."""
+    """Makes memory for slabs, uint8 (bytes,), and remembers the last one made, None outside of workers."""
 
     def __init__(self):
-        self.last: torch.Tensor | None = None
+        self.last: Block | None = None
 
     def __call__(self, size: int) -> np.ndarray:
-        self.last = torch.empty(size, dtype=torch.uint8)
-        if in_worker():
-            self.last.share_memory_()
-        return self.last.numpy()
+        if not in_worker():
+            return np.empty(size, np.uint8)
+        self.last = next((b for b in _pool if len(b.tensor) == size + 1 and b.is_free()), None)
+        if self.last is None:
+            _pool[:] = [block for block in _pool if not block.is_free()]  # of another size: no longer needed
+            self.last = Block(size)
+            _pool.append(self.last)
+        return self.last.take()
 
 
-def as_tensors(columns: Mapping) -> dict:
+def as_tensors(columns: dict) -> dict:
     """Columns with tensors in place of arrays, sharing their memory; text stays text."""
     return {
         name: as_tensors(values)
-        if isinstance(values, Mapping)
+        if isinstance(values, dict)
         else torch.from_numpy(values)
         if isinstance(values, np.ndarray)
         else values
@@ -61,50 +94,86 @@ def as_tensors(columns: Mapping) -> dict:
     }
 
 
-def leaves(values: Mapping) -> Iterator:
+def leaves(values: dict) -> Iterator:
     """All values, those of a group in its place."""
     for value in values.values():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             yield from leaves(value)
         else:
             yield value
 
 
-def _same(values: tuple, others: tuple) -> bool:
-    return len(values) == len(others) and all(a is b for a, b in zip(values, others, strict=True))
+def _filled(name: str):
+    """A method of dict that needs all the values."""
+    method = getattr(dict, name)
+
+    @functools.wraps(method)
+    def filled(self, *args, **kwargs):
+        self._fill()
+        return method(self, *args, **kwargs)
+
+    return filled
 
 
 class Row(dict):
-    """A row that knows its place in a slab. To everyone else it is a dict, and it pickles and copies as one."""
+    """One row of a slab: a dict whose values are taken from the slab when somebody looks.
 
-    __slots__ = ("block", "columns", "given", "number")
+    Most rows go to ``default_collate`` unseen, as parts of a batch, and making a tensor a column for each would cost more
+    than reading the pixels. It pickles and copies as a plain dict.
+    """
+
+    __slots__ = ("block", "columns", "number")
+
+    def __init__(self, columns: dict, number: int, block: Block | None):
+        self.columns, self.number, self.block = columns, number, block
+
+    def untouched(self) -> bool:
+        """Whether nobody has looked, or put something in."""
+        return self.columns is not None and not dict.__len__(self)
+
+    def _fill(self) -> None:
+        if self.columns is not None:
+            values = {**_row(self.columns, self.number), **{name: dict.__getitem__(self, name) for name in dict.keys(self)}}
+            self.columns = None
+            dict.update(self, values)
+
+    def __missing__(self, name):
+        if self.columns is None or name not in self.columns:
+            raise KeyError(name)
+        value = self[name] = _row({name: self.columns[name]}, self.number)[name]
+        return value
 
     def __reduce__(self):
         return dict, (dict(self),)
 
-    def untouched(self) -> bool:
-        """Whether all values are still those that were handed out."""
-        return _same(tuple(leaves(self)), self.given)
+
+for _name in (
+    *("__contains__", "__delitem__", "__eq__", "__ior__", "__iter__", "__len__", "__ne__", "__or__", "__repr__"),
+    *(
+        "__reversed__",
+        "__ror__",
+        "clear",
+        "copy",
+        "get",
+        "items",
+        "keys",
+        "pop",
+        "popitem",
+        "setdefault",
+        "update",
+        "values",
+    ),
+):
+    setattr(Row, _name, _filled(_name))
 
 
-def remembering_rows(columns: Mapping, block: torch.Tensor) -> Iterator[Row]:
-    """Rows of columns; ``block`` is the memory that all arrays and tensors of the columns are parts of."""
-    for number, values in enumerate(rows_of(_unbound(columns))):
-        row = Row(values)
-        row.block, row.columns, row.number, row.given = block, columns, number, tuple(leaves(values))
-        yield row
+def _row(columns: dict, number: int) -> dict:
+    return {name: _row(values, number) if isinstance(values, dict) else values[number] for name, values in columns.items()}
 
 
-def _unbound(columns: Mapping) -> dict:
-    """Tensors taken apart into rows in one call each, which costs a fraction of indexing them row by row."""
-    return {
-        name: _unbound(values)
-        if isinstance(values, Mapping)
-        else values.unbind(0)
-        if isinstance(values, torch.Tensor)
-        else values
-        for name, values in columns.items()
-    }
+def rows_of_slab(columns: dict, block: Block | None, count: int) -> Iterator[Row]:
+    """Rows of columns; ``block`` is what all arrays and tensors of the columns are parts of, in a worker."""
+    return (Row(columns, number, block) for number in range(count))
 
 
 def collate_rows(batch: Sequence[Row], *, collate_fn_map=None) -> dict:
@@ -123,9 +192,9 @@ def collate_rows(batch: Sequence[Row], *, collate_fn_map=None) -> dict:
 default_collate_fn_map[Row] = collate_rows
 
 
-def _sliced(columns: Mapping, rows: slice) -> dict:
+def _sliced(columns: dict, rows: slice) -> dict:
     return {
-        name: _sliced(values, rows) if isinstance(values, Mapping) else _collated(values[rows])
+        name: _sliced(values, rows) if isinstance(values, dict) else _collated(values[rows])
         for name, values in columns.items()
     }
 
@@ -167,9 +236,9 @@ def _runs(batch: Sequence[Row]) -> Iterator[tuple[dict, list[int], int]]:
             start = end
 
 
-def _rebuilt(columns: Mapping, parts: Iterator) -> dict:
+def _rebuilt(columns: dict, parts: Iterator) -> dict:
     return {
-        name: _rebuilt(values, parts) if isinstance(values, Mapping) else _collated(next(parts))
+        name: _rebuilt(values, parts) if isinstance(values, dict) else _collated(next(parts))
         for name, values in columns.items()
     }
 
@@ -179,42 +248,54 @@ class Packed(dict):
 
     __slots__ = ("block", "given")
 
-    def __init__(self, values: Mapping, block: torch.Tensor):
+    def __init__(self, values: dict, block: Block | None):
         super().__init__(values)
         self.block, self.given = block, tuple(leaves(values))
 
     def __reduce__(self):
         values = tuple(leaves(self))
-        if (
-            not in_worker()
-            or len(values) != len(self.given)
-            or any(a is not b for a, b in zip(values, self.given, strict=True))
-        ):
+        same = len(values) == len(self.given) and all(a is b for a, b in zip(values, self.given, strict=True))
+        if not same or not in_worker():
             return dict, (dict(self),)
-        return _unpacked, (self.block, _places(self, self.block.data_ptr()))
+        self.block.sent = True
+        return _unpacked, (self.block.tensor, _places(self, self.block.tensor.data_ptr()))
 
 
-def _places(values: Mapping, start: int) -> dict:
-    """Where each tensor lies in the block: (dtype, shape, stride, offset in bytes)."""
-    return {
-        name: _places(value, start)
-        if isinstance(value, Mapping)
-        else (value.dtype, value.shape, value.stride(), value.data_ptr() - start)
-        if isinstance(value, torch.Tensor)
-        else value
-        for name, value in values.items()
-    }
+def _places(values: dict, start: int) -> dict:
+    """Where each tensor lies in the block: an ``np.ndarray``'s (shape, dtype, offset in bytes, strides in bytes)."""
+    places = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            places[name] = _places(value, start)
+        elif isinstance(value, torch.Tensor):
+            array = value.numpy()
+            places[name] = _Place((array.shape, array.dtype.str, array.ctypes.data - start, array.strides))
+        else:
+            places[name] = value
+    return places
 
 
-def _unpacked(block: torch.Tensor, places: Mapping) -> dict:
-    storage = block.untyped_storage()
+class _Place(tuple):
+    """Marks a tensor's place among the other values of a batch."""
 
-    def part(place):
-        if isinstance(place, Mapping):
-            return {name: part(inner) for name, inner in place.items()}
-        if not isinstance(place, tuple):
-            return place
-        dtype, shape, stride, offset = place
-        return torch.empty(0, dtype=dtype).set_(storage, offset // dtype.itemsize, shape, stride)
+    __slots__ = ()
 
-    return part(places)
+
+def _unpacked(block: torch.Tensor, places: dict) -> dict:
+    """The batch in the process that it was sent to. Its tensors hold ``memory``; with the last of them it goes."""
+    memory = block.numpy()
+    weakref.finalize(memory, block.__setitem__, -1, _FREE).atexit = False
+    return _parts(memory, places)
+
+
+def _parts(memory: np.ndarray, places: dict) -> dict:
+    batch = {}
+    for name, place in places.items():
+        if isinstance(place, dict):
+            batch[name] = _parts(memory, place)
+        elif isinstance(place, _Place):
+            shape, dtype, offset, strides = place
+            batch[name] = torch.from_numpy(np.ndarray(shape, dtype, memory, offset, strides))
+        else:
+            batch[name] = place
+    return batch

@@ -65,8 +65,8 @@ SHUFFLE_BYTES = 64 << 20
 #: Arrays with fewer bytes a row are no pixels.
 PIXEL_BYTES = 256
 
-FLOOR = "files, end to end (floor)"
-ROWS, BATCHES, SHUFFLED = "rows, numpy", f"iter(batch_size={BATCH}), numpy", "rows, shuffled"
+FLOOR = "files end to end (floor)"
+ROWS, BATCHES, SHUFFLED = "rows", f"iter(batch_size={BATCH})", "rows, shuffled"
 COLD, WARM = "cold", "warm"
 
 
@@ -457,10 +457,20 @@ def limit_advice(cold: float, warm: float, cold_floor: float) -> str:
     numbers = f"{cold:,.0f} rows/s cold, {warm:,.0f} warm"
     return {
         "processor": f"The processor is the limit, not the disk: {numbers}. A faster disk would not help.",
-        "disk": f"The disk is the limit: {numbers}, and the disk reads no more than {cold_floor:,.0f}.",
+        "disk": f"The disk is the limit: {numbers}; reading files from end to end gives {cold_floor:,.0f}.",
         "waiting": f"Reading waits for the disk without keeping it busy: {numbers}, where reading files from end to end "
         f"gives {cold_floor:,.0f}. Workers of a DataLoader keep more reads under way.",
     }[limit(cold, warm, cold_floor)]
+
+
+def trust_advice(cold: float, cold_floor: float) -> str | None:
+    """A warning where rows beat what should be the floor: the cold ways did not meet the same disk."""
+    if cold < 1.3 * cold_floor:
+        return None
+    return (
+        "Cold rows came faster than the floor, which is measured first: the disk was busy then, or what lies below the page "
+        "cache (a virtual machine's host, a file server) remembered the files. Do not trust the cold numbers; measure again."
+    )
 
 
 def memory_advice(survey_bytes: int, memory: int) -> str:
@@ -496,7 +506,9 @@ def batches_advice(rows: float, batches: float) -> str:
     """Whether ``iter(batch_size=)`` is worth it."""
     if batches >= 1.2 * rows:
         return f"iter(batch_size={BATCH}) gives {batches / rows:.1f} times as many rows/s as row by row."
-    return f"iter(batch_size={BATCH}) is no faster than row by row: take what suits the code."
+    if rows >= 1.2 * batches:
+        return f"Row by row is {rows / batches:.1f} times as fast as iter(batch_size={BATCH})."
+    return f"iter(batch_size={BATCH}) is about as fast as row by row: take what suits the code."
 
 
 def batch_memory_advice(batch_bytes: int, workers: int | None, shared_bytes: int | None) -> str:
@@ -513,13 +525,14 @@ def batch_memory_advice(batch_bytes: int, workers: int | None, shared_bytes: int
 def advice(target: Target, all_ways: Sequence[Way], results: Results) -> list[str]:
     """All that can be said from what was measured, a sentence or two each."""
     cold, warm = (results.speeds.get(phase, {}) for phase in (COLD, WARM))
-    rates = {phase: r for phase in (COLD, WARM) if (r := results.of_workers(phase, all_ways))}
+    rates = {phase: r for phase in (COLD, WARM) if len(r := results.of_workers(phase, all_ways)) > 1}
     told = [workers_advice(rates)] if rates else []
     told.append(memory_advice(target.manifest.bytes, memory_bytes()))
     shared = set(cold) & set(warm) - {FLOOR}
-    if shared:
+    if shared and FLOOR in cold:
         best = max(shared, key=lambda name: cold[name].rows)
         told.append(limit_advice(cold[best].rows, max(warm[name].rows for name in shared), cold[FLOOR].rows))
+        told.append(trust_advice(cold[best].rows, cold[FLOOR].rows))
     told.append(compression_advice(
         stored_compression(target.manifest), cold[FLOOR].bytes if FLOOR in cold else None, best_share(warm)
     ))  # fmt: skip
@@ -545,10 +558,10 @@ def speed_table(all_ways: Sequence[Way], results: Results) -> Table:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("way")
+    table.add_column("\nway", no_wrap=True)
     for phase in results.speeds:
-        for heading in (f"{phase}: rows/s", "MB/s", "of floor"):
-            table.add_column(heading, justify="right")
+        for heading in (f"{phase}\nrows/s", "\nMB/s", "of\nfloor"):
+            table.add_column(heading, justify="right", no_wrap=True)
     for way in all_ways:
         cells = [cell for speeds in results.speeds.values() for cell in _cells(speeds, way.name)]
         if any(cells):
@@ -675,7 +688,8 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=steps)
         done = iter(range(steps))
         yield lambda text: bar.update(task, description=text, completed=next(done, steps), refresh=True)

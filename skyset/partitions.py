@@ -402,28 +402,28 @@ class Partition:
         offsets = [_offset(dataset, column) for dataset, column in zip(data, self.columns.values(), strict=True)]
         return _Layout(self._file.stamp, counts.pop() if counts else 0, np.array(offsets, np.int64))
 
-    def _dataset(self, column: Column) -> h5py.Dataset:
-        """A column as HDF5 sees it, if it is what it should be."""
+    def _dataset(self, column: Column) -> h5py.h5d.DatasetID:
+        """A column as HDF5 sees it, if it is what it should be. In h5py's low-level calls: a file may have a hundred."""
         if self._hdf5 is None:
             self._hdf5 = self._file.hdf5()
-        link = self._hdf5.get(column.name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            what = "is missing" if link is None else "is a soft or external link: refused"
-            raise PartitionError(f"{self.path}: column {column.name} {what}")
-        data = self._hdf5[column.name]
-        if not isinstance(data, h5py.Dataset):
-            raise PartitionError(f"{self.path}: {column.name} is a {type(data).__name__}, not a dataset")
-        if data.is_virtual or data.external:
-            raise PartitionError(f"{self.path}: column {column.name} keeps its data in another file: refused")
-        if not _is_stored(data):
-            raise PartitionError(f"{self.path}: column {column.name} is not all there: {data.shape} values are declared")
-        wanted = np.dtype(column.dtype)
-        narrower_text = column.is_text and data.dtype.kind == "S" and data.dtype.itemsize <= wanted.itemsize
-        fits = data.dtype == wanted or narrower_text
-        if not fits or data.shape[1:] != column.shape or data.ndim != len(column.shape) + 1:
-            raise PartitionError(
-                f"{self.path}: column {column.name} is {data.dtype}{data.shape}, not {wanted}(rows, *{column.shape})"
-            )
+        group, name, where = self._hdf5.id, column.name.encode(), f"{self.path}: column {column.name}"
+        if not group.links.exists(name):
+            raise PartitionError(f"{where} is missing")
+        link = group.links.get_info(name)
+        if link.type != h5py.h5l.TYPE_HARD:
+            raise PartitionError(f"{where} is a soft or external link: refused")
+        data = h5py.h5o.open(group, name)
+        if not isinstance(data, h5py.h5d.DatasetID):
+            raise PartitionError(f"{where} is a {type(data).__name__.removesuffix('ID')}, not a dataset")
+        properties = data.get_create_plist()
+        if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
+            raise PartitionError(f"{where} keeps its data in another file: refused")
+        wanted, shape, dtype = np.dtype(column.dtype), data.shape, data.dtype
+        narrower_text = column.is_text and dtype.kind == "S" and dtype.itemsize <= wanted.itemsize
+        if not (dtype == wanted or narrower_text) or len(shape) != len(column.shape) + 1 or shape[1:] != column.shape:
+            raise PartitionError(f"{where} is {dtype}{shape}, not {wanted}(rows, *{column.shape})")
+        if not _is_stored(data, properties):
+            raise PartitionError(f"{where} is not all there: {shape} values are declared")
         return data
 
     def read(self, name: str, start: int = 0, stop: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
@@ -459,7 +459,7 @@ class Partition:
                 if self._offsets[name] >= 0 and _rows_are_flat(out, column):
                     parts.append((self._offsets[name] + start * column.row_bytes, out))
                 elif stop > start:
-                    out[...] = self._dataset(column)[start:stop]
+                    out[...] = h5py.Dataset(self._dataset(column))[start:stop]
             if parts:
                 self._file.read(parts)
         except (*_DAMAGE, EOFError) as error:
@@ -486,18 +486,18 @@ class Partition:
         self.close()
 
 
-def _offset(data: h5py.Dataset, column: Column) -> int:
+def _offset(data: h5py.h5d.DatasetID, column: Column) -> int:
     """Where a dataset lies in the file if it is in one piece and in the column's dtype, else -1."""
-    offset = data.id.get_offset() if data.chunks is None and data.dtype == np.dtype(column.dtype) else None
+    offset = data.get_offset() if data.dtype == np.dtype(column.dtype) else None  # None where it is in chunks
     return -1 if offset is None else offset
 
 
-def _is_stored(data: h5py.Dataset) -> bool:
+def _is_stored(data: h5py.h5d.DatasetID, properties: h5py.h5p.PropDCID) -> bool:
     """Whether the file holds all of a dataset: HDF5 gives zeros for what was declared and never written."""
-    if data.chunks is None:
-        return data.id.get_storage_size() == data.nbytes
-    needed = math.prod(-(-size // chunk) for size, chunk in zip(data.shape, data.chunks, strict=True))
-    return data.id.get_num_chunks() == needed
+    if properties.get_layout() == h5py.h5d.CHUNKED:
+        chunks = properties.get_chunk()
+        return data.get_num_chunks() == math.prod(-(-size // chunk) for size, chunk in zip(data.shape, chunks, strict=True))
+    return data.get_storage_size() == data.dtype.itemsize * math.prod(data.shape)
 
 
 def _rows_are_flat(out: np.ndarray, column: Column) -> bool:

@@ -297,10 +297,11 @@ class PartitionRows(_BaseExamplesIterable):
             return size and size - handed_out % size
 
         for columns in self._slabs(rows, blocks):
-            handed_out += row_count(columns)
+            count = row_count(columns)
+            handed_out += count
             if self.mode == "torch":
                 columns = batches.as_tensors(columns)
-            yield from batches.remembering_rows(columns, blocks.last)
+            yield from batches.rows_of_slab(columns, blocks.last, count)
             del columns
 
     def batches(self, size: int) -> Iterator[dict]:

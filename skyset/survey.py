@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cached_property
 
 import numpy as np
 
@@ -40,11 +41,11 @@ class Column:
         if not all(isinstance(size, int) and size > 0 for size in self.shape):
             raise ValueError(f"column {self.name} cannot have shape {self.shape}")
 
-    @property
+    @cached_property
     def is_text(self) -> bool:
         return np.dtype(self.dtype).kind == "S"
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row, uncompressed."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
