@@ -25,10 +25,12 @@ from skyset.partitions import sync_folder
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import check_position
+from skyset.survey import check_types
 from skyset.survey import healpix_cell
 
 NAME = "manifest.json"
 FORMAT = "skyset-manifest/1"
+_NSIDES = [2**order for order in range(30)]
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,12 @@ class FileEntry:
 
     @classmethod
     def from_json(cls, values: dict) -> FileEntry:
+        """An entry that somebody wrote; ValueError or PartitionError unless it can be one."""
         entry = cls(**{**values, "ra": tuple(values["ra"]), "dec": tuple(values["dec"])})
+        check_types(entry)
         cell_of_path(entry.path)
-        if not all(isinstance(number, int) and number > 0 for number in (entry.rows, entry.bytes)):
-            raise ValueError(f"{entry.path} has {entry.rows!r} rows and {entry.bytes!r} bytes")
+        if not (0 < entry.rows < 2**63 and 0 < entry.bytes < 2**63):
+            raise ValueError(f"{entry.path} has {entry.rows} rows and {entry.bytes} bytes")
         return entry
 
 
@@ -116,26 +120,38 @@ class Manifest:
             values = json.loads(_read_text(where))
             if values["format"] != FORMAT:
                 raise UserError(f"{where} has format {values['format']!r}; this skyset reads {FORMAT!r}")
-            columns = [Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]]
-            if missing := {"ra", "dec", "healpix", values["key"]} - {column.name for column in columns}:
-                raise ValueError(f"no column {', '.join(sorted(missing))}")
-            return cls(
-                survey=values["survey"],
-                columns=columns,
-                key=values["key"],
-                files=[FileEntry.from_json(entry) for entry in values["files"]],
-                sources=values["sources"],
-                build=values["build"],
-                rejected=values["rejected"],
-                nside=values["healpix"]["nside"],
-            )
+            return cls._from_json(values)
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"no {NAME} in {root}: not a folder of skyset partitions, or its build has not finished "
                 "(run the same build command again to complete it)"
             ) from None
-        except (ValueError, KeyError, TypeError, PartitionError) as error:
-            raise UserError(f"{where} is damaged: {type(error).__name__}: {error}") from error
+        except OSError as error:
+            raise UserError(f"{where} cannot be read: {error}") from error
+        except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, PartitionError) as error:
+            raise UserError(f"{where} is damaged: {type(error).__name__}: {str(error)[:200]}") from error
+
+    @classmethod
+    def _from_json(cls, values: dict) -> Manifest:
+        manifest = cls(
+            survey=values["survey"],
+            columns=[Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]],
+            key=values["key"],
+            files=[FileEntry.from_json(entry) for entry in values["files"]],
+            sources=values["sources"],
+            build=values["build"],
+            rejected=values["rejected"],
+            nside=values["healpix"]["nside"],
+        )
+        check_types(manifest)
+        if missing := {"ra", "dec", "healpix", manifest.key} - {column.name for column in manifest.columns}:
+            raise ValueError(f"no column {', '.join(sorted(missing))}")
+        if manifest.nside not in _NSIDES:
+            raise ValueError(f"nside is {manifest.nside}")
+        for entry in manifest.files:
+            if not 0 <= entry.healpix == cell_of_path(entry.path) < 12 * manifest.nside**2:
+                raise ValueError(f"{entry.path} is in cell {entry.healpix}")
+        return manifest
 
 
 def _read_text(where: str) -> str:

@@ -15,6 +15,7 @@ import io
 import math
 import os
 import re
+import stat
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from skyset.chunks import check_filters
+from skyset.chunks import unpacked_chunk
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.survey import Column
@@ -260,16 +263,22 @@ class _LocalFile:
 
     def __init__(self, path: str):
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait at a named pipe
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self.close()
+            raise OSError("not a regular file")
         self.stamp = self._now()
         self.size = self.stamp[2]
 
     def _now(self) -> tuple:
         status = os.fstat(self._descriptor)
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def hdf5(self) -> h5py.File:
         return h5py.File(self.path, "r")
+
+    def bytes(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
 
     def read(self, parts: Sequence[tuple[int, np.ndarray]]) -> None:
         """Fill arrays, each from one stretch of bytes at an offset; the rows of an array may lie apart from each other."""
@@ -302,6 +311,8 @@ class _RemoteFile:
 
         self._system, self._path = fsspec.core.url_to_fs(url)
         status = self._system.info(self._path)
+        if status["type"] != "file":
+            raise OSError("not a regular file")
         self.size = status.get("size")
         self.stamp = self.size, status.get("ETag") or status.get("etag"), str(status.get("mtime"))
         self._stream = None
@@ -310,6 +321,9 @@ class _RemoteFile:
         # HDF5 reads its structure in many small steps: blocks of 256 kB, kept, make them few requests.
         self._stream = self._system.open(self._path, "rb", cache_type="blockcache", block_size=256 << 10)
         return h5py.File(self._stream, "r")
+
+    def bytes(self, offset: int, size: int) -> bytes:
+        return self._system.cat_file(self._path, start=offset, end=offset + size)
 
     def read(self, parts: Sequence[tuple[int, np.ndarray]]) -> None:
         """Fill arrays, each from one stretch of bytes at an offset."""
@@ -422,6 +436,8 @@ class Partition:
         narrower_text = column.is_text and dtype.kind == "S" and dtype.itemsize <= wanted.itemsize
         if not (dtype == wanted or narrower_text) or len(shape) != len(column.shape) + 1 or shape[1:] != column.shape:
             raise PartitionError(f"{where} is {dtype}{shape}, not {wanted}(rows, *{column.shape})")
+        if properties.get_layout() == h5py.h5d.CHUNKED:
+            check_filters(properties, shape, dtype)
         if not _is_stored(data, properties):
             raise PartitionError(f"{where} is not all there: {shape} values are declared")
         return data
@@ -459,12 +475,23 @@ class Partition:
                 if self._offsets[name] >= 0 and _rows_are_flat(out, column):
                     parts.append((self._offsets[name] + start * column.row_bytes, out))
                 elif stop > start:
-                    out[...] = h5py.Dataset(self._dataset(column))[start:stop]
+                    self._unpack(column, out, start, stop)
             if parts:
                 self._file.read(parts)
-        except (*_DAMAGE, EOFError) as error:
+        except (*_DAMAGE, EOFError, PartitionError) as error:
             names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
             raise PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {_reason(error)}") from error
+
+    def _unpack(self, column: Column, out: np.ndarray, start: int, stop: int) -> None:
+        """Rows of a column that is not stored in one piece. Chunks hold whole rows."""
+        data = self._dataset(column)
+        if data.get_create_plist().get_layout() != h5py.h5d.CHUNKED:
+            out[...] = h5py.Dataset(data)[start:stop]
+            return
+        rows = data.get_create_plist().get_chunk()[0]
+        for first in range(start // rows * rows, stop, rows):
+            low, high = max(first, start), min(first + rows, stop)
+            out[low - start : high - start] = unpacked_chunk(data, first, self._file.bytes)[low - first : high - first]
 
     def text(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:
         """Rows of a text column as Python strings."""

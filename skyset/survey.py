@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from functools import cached_property
+from typing import get_args
+from typing import get_origin
+from typing import get_type_hints
 
 import numpy as np
 
 from skyset.errors import RecordError
+
+
+def check_types(record) -> None:
+    """Raise ValueError unless every field of a dataclass has just the type it is declared with."""
+    for name, kind in get_type_hints(type(record)).items():
+        if not _is_of(getattr(record, name), kind):
+            raise ValueError(f"{name} is {getattr(record, name)!r}")
+
+
+def _is_of(value, kind) -> bool:
+    kinds = get_args(kind)
+    if get_origin(kind) is list or (kinds and kinds[-1] is Ellipsis):
+        return type(value) is get_origin(kind) and all(_is_of(item, kinds[0]) for item in value)
+    if get_origin(kind) is tuple:
+        return type(value) is tuple and len(value) == len(kinds) and all(map(_is_of, value, kinds))
+    return type(value) is kind
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,8 @@ class Column:
         description: what it means, one sentence.
 
     Raises:
-        ValueError: a dtype other than integers, floats, bool and text, or a shape that is none.
+        ValueError: a name that is none of one dataset, a dtype other than integers, floats, bool and text, or a shape
+            that is none. Columns also come from a manifest that anybody may have written.
     """
 
     name: str
@@ -35,10 +56,13 @@ class Column:
     description: str = ""
 
     def __post_init__(self):
-        # Columns also come from a manifest that anybody may have written.
-        if np.dtype(self.dtype).kind not in "biufS":
+        check_types(self)
+        if self.name in ("", ".", "..") or not self.name.isascii() or set(self.name) & {"/", "\0"}:
+            raise ValueError(f"a column cannot be named {self.name!r}")
+        dtype = np.dtype(self.dtype)
+        if dtype.kind not in "biufS" or dtype.shape or not dtype.itemsize:
             raise ValueError(f"column {self.name} cannot have dtype {self.dtype}")
-        if not all(isinstance(size, int) and size > 0 for size in self.shape):
+        if not all(size > 0 for size in self.shape) or self.row_bytes >= 2**63:
             raise ValueError(f"column {self.name} cannot have shape {self.shape}")
 
     @cached_property
@@ -48,7 +72,7 @@ class Column:
     @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row, uncompressed."""
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
     def coerce(self, value) -> np.ndarray:
         """``value`` as an array of this column's dtype and shape.

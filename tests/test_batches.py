@@ -133,7 +133,9 @@ def test_changes_to_a_batch_in_a_worker_are_kept(stream, truth):
 
 
 def test_a_collate_function_of_ones_own_sees_plain_rows(stream, truth):
-    loader = DataLoader(stream, batch_size=4, num_workers=1, collate_fn=lambda rows: [sorted(row.items())[0] for row in rows])
+    loader = DataLoader(
+        stream, batch_size=4, num_workers=1, collate_fn=lambda rows: [sorted(row.items())[0] for row in rows]
+    )
     assert [key for key, _ in next(iter(loader))] == ["dec"] * 4
 
 

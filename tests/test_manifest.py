@@ -124,7 +124,7 @@ def test_no_manifest(tmp_path, folder):
         ('{"format": "skyset-manifest/2"}', "has format 'skyset-manifest/2'; this skyset reads 'skyset-manifest/1'"),
         (
             '{"format": "skyset-manifest/1", "columns": [], "key": "object_id"}',
-            "is damaged: ValueError: no column dec, heal",
+            "is damaged: KeyError: 'survey'",
         ),
         ("\xff", "is damaged"),
     ],
@@ -229,11 +229,24 @@ def test_healpix_column_that_is_wrong(root):
     assert differences(root) == [f"{FIRST}: its rows lie in cells {sorted([5, int(healpix_cell(10.0, 0.5))])}"]
 
 
+def test_columns_that_every_survey_has_are_needed(root):
+    manifest = Manifest.load(root)
+    dataclasses.replace(manifest, columns=[c for c in manifest.columns if c.name != "dec"]).save(root)
+    with pytest.raises(UserError, match="is damaged: ValueError: no column dec"):
+        Manifest.load(root)
+
+
+def test_cell_that_differs_from_the_path(root):
+    edit(root, healpix=7)
+    with pytest.raises(UserError, match="is in cell 7"):
+        Manifest.load(root)
+
+
 def test_file_in_a_wrong_folder(root):
     wrong = partition_path(7)
     (root / wrong).parent.mkdir()
     (root / FIRST).rename(root / wrong)
-    edit(root, path=wrong)
+    edit(root, path=wrong, healpix=7)
     assert f"{wrong}: its rows lie in cells [{int(healpix_cell(10.0, 0.5))}]" in differences(root)
 
 
