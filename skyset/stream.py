@@ -432,7 +432,7 @@ class SurveyStream(IterableDataset):
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Rows that were left out in this process because of ``on_bad_partition="skip"``, by the reason."""
+        """Rows that were left out so far in this process because of ``on_bad_partition="skip"``, by the reason."""
         return {reason: rows for link in links(self._ex_iterable) for reason, rows in getattr(link, "bad", {}).items()}
 
     def take(self, n: int) -> SurveyStream:
