@@ -15,30 +15,33 @@ import h5py
 import numpy as np
 from isal import isal_zlib
 
-from skyset.errors import PartitionError
-
 DEFLATE, SHUFFLE, LZF, BLOSC, BITSHUFFLE = 1, 2, 32000, 32001, 32008
 _PIPELINES = {(), (DEFLATE,), (SHUFFLE, DEFLATE), (LZF,), (SHUFFLE, LZF), (BLOSC,), (BITSHUFFLE,)}
 #: No chunk unpacks to more than this, unless it is a single row.
 MAX_CHUNK_BYTES = 64 << 20
 _OVERHEAD = 1 << 16
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+class Unsound(ValueError):
+    """What a file says of itself does not fit together."""
 
 
 def check_filters(properties: h5py.h5p.PropDCID, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raise PartitionError unless chunks are of whole rows, and packed in a way that is known here."""
+    """Raise Unsound unless chunks are of whole rows, and packed in a way that is known here."""
     chunk = properties.get_chunk()
     filters = [properties.get_filter(number) for number in range(properties.get_nfilters())]
     codes = tuple(code for code, *_ in filters)
     if chunk[1:] != shape[1:] or not 0 < chunk[0] <= max(1, shape[0]):
-        raise PartitionError(f"chunks of {chunk} in {shape}: only chunks of whole rows are read")
+        raise Unsound(f"chunks of {chunk} in {shape}: only chunks of whole rows are read")
     size = dtype.itemsize * math.prod(chunk)
     if chunk[0] > 1 and size > MAX_CHUNK_BYTES:
-        raise PartitionError(f"chunks of {size} bytes")
+        raise Unsound(f"chunks of {size} bytes")
     if codes not in _PIPELINES:
-        raise PartitionError(f"packed by HDF5 filters {codes}: only gzip, lzf, blosc and bitshuffle are read")
+        raise Unsound(f"packed by HDF5 filters {codes}: only gzip, lzf, blosc and bitshuffle are read")
     for code, _, values, _ in filters:
         if not _fits(code, values, dtype.itemsize, size):
-            raise PartitionError(f"parameters {values} of HDF5 filter {code} do not fit chunks of {size} bytes")
+            raise Unsound(f"parameters {values} of HDF5 filter {code} do not fit chunks of {size} bytes")
 
 
 def _fits(code: int, values: tuple[int, ...], itemsize: int, size: int) -> bool:
@@ -70,7 +73,7 @@ def unpacked_chunk(data: h5py.h5d.DatasetID, first: int, read: Callable[[int, in
         read: gives bytes of the file, by offset and number.
 
     Raises:
-        PartitionError: it does not unpack to just its size.
+        Unsound: it does not unpack to just its size.
     """
     properties, dtype = data.get_create_plist(), data.dtype
     chunk = properties.get_chunk()
@@ -78,22 +81,22 @@ def unpacked_chunk(data: h5py.h5d.DatasetID, first: int, read: Callable[[int, in
     codes = tuple(properties.get_filter(number)[0] for number in range(properties.get_nfilters()))
     place = data.get_chunk_info_by_coord((first, *[0] * (len(chunk) - 1)))
     if place.filter_mask and place.filter_mask != (1 << len(codes)) - 1:
-        raise PartitionError(f"the chunk at row {first} skips some filters")
+        raise Unsound(f"the chunk at row {first} skips some filters")
     if place.filter_mask:  # it could not be made smaller, and is stored as it is
         codes = ()
     if place.size > 2 * size + _OVERHEAD:
-        raise PartitionError(f"the chunk at row {first} takes {place.size} bytes for {size}")
+        raise Unsound(f"the chunk at row {first} takes {place.size} bytes for {size}")
     # Not by HDF5, which writes past the end of its buffer where the file's index lies about the size.
     packed = read(place.byte_offset, place.size)
     if DEFLATE in codes:
         packed = _inflated(packed, size)
-    elif codes and _claimed_size(codes[-1], packed, size) != size:
-        raise PartitionError(f"the chunk at row {first} does not hold {size} bytes")
+    elif codes and not _is_sound(codes[-1], packed, size, dtype.itemsize):
+        raise Unsound(f"the chunk at row {first} does not hold {size} bytes")
     elif codes:
         # The filter's own code, now that nothing it relies on is wrong.
         return _padded(h5py.Dataset(data)[first : first + chunk[0]], chunk)
     if len(packed) != size:
-        raise PartitionError(f"the chunk at row {first} holds {len(packed)} bytes, not {size}")
+        raise Unsound(f"the chunk at row {first} holds {len(packed)} bytes, not {size}")
     if SHUFFLE in codes:
         packed = np.frombuffer(packed, np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
     return np.frombuffer(packed, dtype).reshape(chunk)
@@ -104,22 +107,35 @@ def _inflated(packed: bytes, size: int) -> bytes:
     try:
         values = stream.decompress(packed, size + 1)
     except isal_zlib.IsalError as error:
-        raise PartitionError(f"gzip: {error}") from error
+        raise Unsound(f"gzip: {error}") from error
     if not stream.eof or len(values) != size:
-        raise PartitionError(f"gzip data do not unpack to {size} bytes")
+        raise Unsound(f"gzip data do not unpack to {size} bytes")
     return values
 
 
-def _claimed_size(code: int, packed: bytes, size: int) -> int:
-    """Bytes that a chunk says it unpacks to; for lzf, which does not say, the size if it can be that."""
-    if len(packed) < 16 and code != LZF:
-        return -1
+def _is_sound(code: int, packed: bytes, size: int, itemsize: int) -> bool:
+    """Whether the sizes that a packed chunk states lead to ``size`` bytes, and not out of it. Lzf states none."""
     if code == BLOSC:
-        said, packed_size = (struct.unpack_from("<4xII4x", packed)[0], struct.unpack_from("<12xI", packed)[0])
-        return said if packed_size == len(packed) else -1
+        return len(packed) >= 16 and struct.unpack_from("<4xI4xI", packed) == (size, len(packed))
     if code == BITSHUFFLE:
-        return struct.unpack_from(">QI", packed)[0]
-    return size
+        return _bitshuffle_is_sound(packed, size, itemsize)
+    return True
+
+
+def _bitshuffle_is_sound(packed: bytes, size: int, itemsize: int) -> bool:
+    """Follow the blocks of a bitshuffle chunk: its decoder follows them wherever they lead (Masui et al. 2015)."""
+    if len(packed) < 12:
+        return False
+    total, block_bytes = struct.unpack_from(">QI", packed)
+    block, values = block_bytes // itemsize, size // itemsize
+    if total != size or block_bytes % itemsize or block < 8 or block % 8:
+        return False
+    place = 12
+    for _ in range(values // block + bool(values % block // 8)):
+        if place + 4 > len(packed):
+            return False
+        place += 4 + struct.unpack_from(">I", packed, place)[0]
+    return place + values % 8 * itemsize == len(packed)
 
 
 def _padded(rows: np.ndarray, chunk: tuple[int, ...]) -> np.ndarray:
@@ -127,3 +143,18 @@ def _padded(rows: np.ndarray, chunk: tuple[int, ...]) -> np.ndarray:
     if len(rows) == chunk[0]:
         return rows
     return np.concatenate([rows, np.zeros((chunk[0] - len(rows), *chunk[1:]), rows.dtype)])
+
+
+def check_superblock(read: Callable[[int, int], bytes], size: int | None) -> None:
+    """Raise Unsound where a file's first block names a driver: HDF5 would allocate whatever that one's size says."""
+    place = 0
+    while size is None or place < size:
+        head = read(place, 64)
+        if head[:8] == _SIGNATURE:
+            driver = {0: 48, 1: 52}.get(head[8])
+            if driver is not None and head[driver : driver + 8] != b"\xff" * 8:
+                raise Unsound("names a driver of its own: refused")
+            return
+        if len(head) < 64:
+            return
+        place = max(512, 2 * place)

@@ -28,7 +28,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from skyset.chunks import Unsound
 from skyset.chunks import check_filters
+from skyset.chunks import check_superblock
 from skyset.chunks import unpacked_chunk
 from skyset.errors import PartitionError
 from skyset.errors import UserError
@@ -419,6 +421,7 @@ class Partition:
     def _dataset(self, column: Column) -> h5py.h5d.DatasetID:
         """A column as HDF5 sees it, if it is what it should be. In h5py's low-level calls: a file may have a hundred."""
         if self._hdf5 is None:
+            check_superblock(self._file.bytes, self._file.size)
             self._hdf5 = self._file.hdf5()
         group, name, where = self._hdf5.id, column.name.encode(), f"{self.path}: column {column.name}"
         if not group.links.exists(name):
@@ -437,7 +440,10 @@ class Partition:
         if not (dtype == wanted or narrower_text) or len(shape) != len(column.shape) + 1 or shape[1:] != column.shape:
             raise PartitionError(f"{where} is {dtype}{shape}, not {wanted}(rows, *{column.shape})")
         if properties.get_layout() == h5py.h5d.CHUNKED:
-            check_filters(properties, shape, dtype)
+            try:
+                check_filters(properties, shape, dtype)
+            except Unsound as error:
+                raise PartitionError(f"{where} cannot be read: {error}") from error
         if not _is_stored(data, properties):
             raise PartitionError(f"{where} is not all there: {shape} values are declared")
         return data
@@ -478,7 +484,7 @@ class Partition:
                     self._unpack(column, out, start, stop)
             if parts:
                 self._file.read(parts)
-        except (*_DAMAGE, EOFError, PartitionError) as error:
+        except (*_DAMAGE, EOFError) as error:
             names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
             raise PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {_reason(error)}") from error
 

@@ -199,7 +199,7 @@ class Mutator:
 
     def resize(self) -> None:
         """Cut or extend, and half of the time make the superblock agree."""
-        end = int(self.rng.choice([self.place(), self.rng.integers(96, len(self.content))]))
+        end = int(self.rng.choice([self.place(), self.rng.integers(min(96, len(self.content) - 1), len(self.content))]))
         if self.rng.random() < 0.7:
             del self.content[max(end, 1) :]
         else:
