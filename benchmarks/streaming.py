@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -32,6 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 BATCH = 32
+#: Seconds after which a way is given up. Its line then says nan, as that of one which runs out of memory.
+PATIENCE = 40
+FAILED = {"rate": math.nan, "first": math.nan, "memory": math.nan}
 KINDS = {"gz3d": ("GZ3D-like", "gz3d"), "galaxiesml": ("GalaxiesML-like", "galaxiesml_like")}
 ROWS_A_FILE = {"gz3d": 64, "galaxiesml": 512}
 
@@ -164,9 +168,10 @@ def measure(way: str, folder: Path, kind: str, seconds: float) -> dict:
     """Rows a second, seconds to the first row, and growth in memory of this process and its workers."""
     import psutil
 
-    _import_everything(way)
+    _import_everything()
     me = psutil.Process()
     base, peak = me.memory_info().rss, _Peak(me)
+    warm_up(folder)
     buffer = np.zeros(64 << 20, np.uint8)
     buffer[:] = 1  # its pages exist from now on
     base += buffer.nbytes
@@ -185,20 +190,29 @@ def measure(way: str, folder: Path, kind: str, seconds: float) -> dict:
     return {"rate": rows / elapsed, "first": first - start, "memory": peak.bytes - base}
 
 
+def warm_up(folder: Path) -> None:
+    """Read all files twice: in a virtual machine the first look at a page of the cache is slow, whoever takes it."""
+    block = bytearray(8 << 20)
+    for path in 2 * sorted(folder.glob("**/*.*")):
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(block):
+                pass
+
+
 def copy_out(array: np.ndarray, buffer: np.ndarray) -> None:
     """Copy all pixels to the start of the buffer, row by row where it is too small for all."""
     for part in [array] if array.nbytes <= buffer.nbytes else array:
         np.copyto(buffer[: part.nbytes].view(part.dtype).reshape(part.shape), part)
 
 
-def _import_everything(way: str) -> None:
-    """What every way needs anyway does not count as its memory."""
+def _import_everything() -> None:
+    """What is imported anyway does not count as a way's memory."""
     import datasets  # noqa: F401
     import h5py  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import torch.utils.data  # noqa: F401
 
-    if "DataLoader" in way:
-        import torch.utils.data  # noqa: F401
+    import skyset  # noqa: F401
 
 
 class _Peak(threading.Thread):
@@ -304,7 +318,12 @@ def first_row(folder: Path) -> float:
 def in_a_process(what: str, *arguments: str | Path | float):
     """Call a function of this file in a fresh process and give back its result."""
     command = [sys.executable, __file__, "--call", json.dumps([what, *map(str, arguments)])]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE if what == "measure" else None)
+    except subprocess.TimeoutExpired:
+        return FAILED
+    if done.returncode == -9:  # out of memory
+        return FAILED
     if done.returncode:
         raise RuntimeError(f"{what} {arguments} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -328,7 +347,8 @@ def speed_table(folder: Path, kind: str, rounds: int, seconds: float) -> None:
     results: dict[str, list[dict]] = {way: [] for way in WAYS}
     for number in range(rounds):
         for way in WAYS:
-            results[way].append(in_a_process("measure", way, folder, kind, seconds))
+            failed = results[way] and results[way][-1] is FAILED
+            results[way].append(FAILED if failed else in_a_process("measure", way, folder, kind, seconds))
             progress(f"{kind} round {number + 1}/{rounds}: {way}: {results[way][-1]['rate']:.0f} rows/s")
     print("| way of iterating | rows/s | to the floor | to stock | memory, MB | first row, s |\n|---|---|---|---|---|---|")
     for way, runs in results.items():
@@ -405,7 +425,8 @@ def main() -> None:
 def make_parquet(folder: Path, kind: str) -> None:
     """The same rows as `datasets` writes them to Parquet; a part of them is enough to time its reader."""
     (folder / "parquet").mkdir()
-    ours(folder, kind, None).take(16 * BATCH).to_parquet(folder / "parquet" / "rows.parquet")
+    rows = ours(folder, kind, None).take(16 * BATCH)
+    rows.to_parquet(folder / "parquet" / "rows.parquet", batch_size=BATCH)
 
 
 if __name__ == "__main__":

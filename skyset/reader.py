@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,7 +118,7 @@ class PieceReader:
     def window(self, pieces: Sequence[Piece]) -> Window:
         """The rows of these pieces, to be read in any order."""
         # From afar a row costs as much as a piece: then all is held.
-        held = [c for c in self._columns if c.row_bytes < PIXELS_FROM or "://" in pieces[0].path]
+        held = [c for c in self._columns if c.row_bytes < PIXELS_FROM or is_remote(pieces[0])]
         raw = {c.name: np.empty((sum(map(len, pieces)), *c.shape), c.dtype) for c in held}
         self._fill(raw, pieces)
         return Window(pieces, raw)
@@ -174,6 +175,37 @@ class PieceReader:
         if axis is None or self.image_size is None:
             return values
         return centre_crop(values, axis + 1, self.image_size)
+
+
+def is_remote(piece: Piece) -> bool:
+    return "://" in piece.path
+
+
+class ReadAhead:
+    """Calls ``read`` in a thread of its own for what is expected next. One read is under way at a time."""
+
+    def __init__(self, read: Callable[[Sequence[Piece]], dict]):
+        self._read, self._pool = read, ThreadPoolExecutor(1)
+        self._next: list[Piece] = []
+        self._pieces, self._future = [], None
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def expect(self, pieces: list[Piece]) -> None:
+        """What to read after the next call."""
+        self._next = pieces
+
+    def __call__(self, pieces: Sequence[Piece]) -> dict:
+        fetched = self._future if self._pieces == list(pieces) else self._pool.submit(self._read, pieces)
+        try:
+            return fetched.result()
+        finally:
+            self._pieces, self._future = self._next, self._pool.submit(self._read, self._next) if self._next else None
+            self._next = []
 
 
 class Window:

@@ -2,11 +2,12 @@
 
 ``PartitionRows`` is the source that `datasets` iterates; ``SurveyStream`` is its ``IterableDataset`` with the formats
 that keep dtypes. Every slab is fresh memory and every row its own part of it: a row may be written to or kept for
-ever (it keeps its slab alive, at most ``PIECE_BYTES`` of pixels, or half of ``BUFFER_BYTES`` when shuffled).
+ever (it keeps its slab alive, ``PIECE_BYTES`` of pixels or a batch).
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -44,12 +45,14 @@ from skyset.formatting import own_format
 from skyset.reader import PIECE_BYTES
 from skyset.reader import Piece
 from skyset.reader import PieceReader
+from skyset.reader import ReadAhead
+from skyset.reader import is_remote
 from skyset.reader import join
 from skyset.reader import python_numbers
 from skyset.reader import rows_of
 from skyset.survey import Survey
 
-#: Memory of a shuffled stream: half of it are the rows being handed out, mixed, and half those read after them.
+#: Of rows that a shuffled stream mixes at a time. Those of local files do not take that memory.
 BUFFER_BYTES = 256 << 20
 
 
@@ -60,7 +63,8 @@ class PartitionRows(_BaseExamplesIterable):
         survey, image_size: see ``PieceReader``.
         pieces: what to read, in this order.
         names: features wanted, in the order they are handed out; a mapping gives them other names.
-        mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype) or ``"arrow"`` (tables).
+        mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype), ``"torch"`` (tensors) or
+            ``"arrow"`` (tables).
         seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
         window_bytes: what one window holds.
         skip_bad: go on without the rows of partitions that cannot be read, counting them in ``bad`` (rows by message).
@@ -76,7 +80,7 @@ class PartitionRows(_BaseExamplesIterable):
         self.seed_was_drawn = False
         self.skip_bad = False
         self.bad: dict[str, int] = {}
-        self.window_bytes = BUFFER_BYTES // 2
+        self.window_bytes = BUFFER_BYTES
         self._set_names(names if isinstance(names, Mapping) else {name: name for name in names})
 
     def _set_names(self, names: Mapping[str, str]) -> None:
@@ -157,9 +161,14 @@ class PartitionRows(_BaseExamplesIterable):
         order = (self.seed, self.window_bytes // self._row_bytes) if self.seed else None
         return hashlib.sha256("\n".join([str(order), *pieces]).encode()).hexdigest()[:16]
 
+    def _files(self) -> str:
+        """A line a file: ``healpix=7/001-of-001.hdf5, 12 rows``. As one string it costs nothing to copy with a state."""
+        names = {piece.path: f"{'/'.join(piece.path.rsplit('/', 2)[1:])}, {piece.rows} rows" for piece in self.pieces}
+        return "\n".join(names.values())
+
     def _init_state_dict(self) -> dict:
-        state = {"shard_idx": 0, "shard_example_idx": 0, "pieces": self._digest(), "type": type(self).__name__}
-        self._state_dict = state
+        state = {"shard_idx": 0, "shard_example_idx": 0, "pieces": self._digest(), "files": self._files()}
+        self._state_dict = {**state, "type": type(self).__name__}
         return self._state_dict
 
     def _advance(self, rows: int) -> None:
@@ -170,9 +179,9 @@ class PartitionRows(_BaseExamplesIterable):
             state["shard_example_idx"] -= len(self.pieces[state["shard_idx"]])
             state["shard_idx"] += 1
 
-    def _next_pieces(self, rows: int | None) -> list[Piece]:
-        """The next ``rows`` rows, in order; None for the rest of one piece."""
-        pieces, count, skipped = [], 0, self._state_dict["shard_example_idx"]
+    def _next_pieces(self, rows: int | None, after: int = 0) -> list[Piece]:
+        """The next ``rows`` rows in order, leaving out ``after`` rows before them; None for the rest of one piece."""
+        pieces, count, skipped = [], 0, self._state_dict["shard_example_idx"] + after
         for number in range(self._state_dict["shard_idx"], len(self.pieces)):
             piece = self.pieces[number]
             stop = piece.stop if rows is None else min(piece.stop, piece.start + skipped + rows - count)
@@ -181,7 +190,7 @@ class PartitionRows(_BaseExamplesIterable):
                 count += len(pieces[-1])
             if count and (rows is None or count == rows):
                 break
-            skipped = 0
+            skipped = max(0, skipped - len(piece))
         return pieces
 
     def _next_window(self) -> list[Piece]:
@@ -197,11 +206,13 @@ class PartitionRows(_BaseExamplesIterable):
     def _check_state(self) -> None:
         if self._state_dict is None:
             self._init_state_dict()
-        if self._state_dict["pieces"] != self._digest():
-            raise ValueError(
-                "this state was saved by another stream: files were added or removed since, or seed, epoch, number of "
-                "workers or nodes differ"
-            )
+        if self._state_dict["pieces"] == self._digest():
+            return
+        then, now = set(self._state_dict["files"].splitlines()), set(self._files().splitlines())
+        differences = {"new": sorted(now - then)[:5], "gone": sorted(then - now)[:5]}
+        changes = [f"{word}: {'; '.join(files)}" for word, files in differences.items() if files]
+        reason = ", ".join(changes) or "seed, epoch, number of workers or nodes, or buffer_bytes differ"
+        raise ValueError(f"this state was saved by another stream ({reason})")
 
     def _slabs(self, rows: Callable[[], int | None], blocks: Callable | None = None) -> Iterator[dict]:
         """Columns of the rows to hand out next, from the state on; keeps no hold of what it yields.
@@ -215,10 +226,20 @@ class PartitionRows(_BaseExamplesIterable):
         self._check_state()
         options = {} if blocks is None else {"new_block": blocks}
         with PieceReader(self.survey, self._names.values(), self.image_size, **options) as reader:
-            while self.seed is None and (pieces := self._next_pieces(rows())):
-                yield from self._readable(reader.read, pieces)
+            if self.seed is None:
+                yield from self._in_order(reader, rows)
             while self.seed is not None and self._state_dict["shard_idx"] < len(self.pieces):
                 yield from self._mixed(reader, rows)
+
+    def _in_order(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
+        """Slab after slab; from afar the next one is fetched while this one is used."""
+        ahead = ReadAhead(reader.read) if self.pieces and is_remote(self.pieces[0]) else None
+        read = ahead or reader.read
+        with ahead or contextlib.nullcontext():
+            while pieces := self._next_pieces(rows()):
+                if ahead:
+                    ahead.expect(self._next_pieces(rows(), after=sum(map(len, pieces))))
+                yield from self._readable(read, pieces)
 
     def _mixed(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
         """The slabs of one window, from the state on."""
@@ -390,7 +411,9 @@ class SurveyStream(IterableDataset):
 
     def shuffle(self, seed: int | None = None, generator=None, buffer_size: int | None = None,
                 buffer_bytes: int = BUFFER_BYTES, **options) -> SurveyStream:  # fmt: skip
-        """Shuffle pieces of files, then the rows of as many pieces as fit into half of ``buffer_bytes``.
+        """Shuffle pieces of files, then the rows of as many pieces as ``buffer_bytes`` spans.
+
+        Pixels in local files are read row by row when their turn comes; rows from a URL are held in memory until then.
 
         The order depends on seed and epoch alone, so resuming by ``state_dict`` is exact. Where the rows come from several
         datasets, or ``take`` or ``skip`` follow on another shuffle or a map, they go through a stock shuffle buffer.
@@ -399,7 +422,7 @@ class SurveyStream(IterableDataset):
             seed: pass one where several nodes read; without it every call draws another.
             generator: numpy.random.Generator to draw the seed from instead.
             buffer_size: rows of the stock shuffle buffer, by default as many as fit.
-            buffer_bytes: memory to take, 256 MiB by default; more mixes more cells.
+            buffer_bytes: rows to mix at a time, 256 MiB by default; more mixes more cells.
             options: for the stock shuffle buffer.
         """
         drawn = seed is None and generator is None
@@ -408,7 +431,7 @@ class SurveyStream(IterableDataset):
             seed = int(generator.integers(2**63))
         source, settled = self._ex_iterable, is_settled(self._ex_iterable)
         if not settled:
-            changes = {"seed": (seed,), "seed_was_drawn": drawn, "window_bytes": buffer_bytes // 2}
+            changes = {"seed": (seed,), "seed_was_drawn": drawn, "window_bytes": buffer_bytes}
             source = map_source(source, lambda rows: rows.with_changes(**changes))
         stream = self._with_source(source)
         leaves = [link for link in links(source) if not hasattr(link, "ex_iterable") and not hasattr(link, "ex_iterables")]

@@ -1,8 +1,10 @@
 """Streams over files that change or go bad, from near and far: the right rows, or an error that names the file."""
 
+import dataclasses
 import itertools
 import os
 import shutil
+import time
 import warnings
 
 import numpy as np
@@ -196,3 +198,51 @@ def test_partition_that_is_gone_from_the_server(built, tmp_path):
     (root / victim.path).unlink()
     with ArchiveServer(tmp_path) as server, pytest.raises(PartitionError, match=victim.path):
         ids(skyset.load("gz3d", server.url + "gz3d"))
+
+
+def test_stream_from_far_reads_ahead(built):
+    """While rows of one piece are used the next piece is on its way: waiting for the server overlaps with work."""
+    with ArchiveServer(built.parent) as server:
+        rows = iter(skyset.load("gz3d", server.url + "gz3d"))
+        next(rows)
+        deadline = time.monotonic() + 10
+        first = server.body_bytes
+        while server.body_bytes < first + 525 * 525 * 7 and time.monotonic() < deadline:
+            time.sleep(0.01)  # nobody asks for a row
+        assert server.body_bytes >= first + 525 * 525 * 7
+        assert len(list(rows)) == ROWS - 1
+
+
+@pytest.mark.parametrize("size", [3, 7])
+def test_batches_from_far_resume_in_the_middle(built, size):
+    near = [batch["object_id"] for batch in skyset.load("gz3d", str(built)).iter(batch_size=size)]
+    with ArchiveServer(built.parent) as server:
+        far = skyset.load("gz3d", server.url + "gz3d")
+        batches = far.iter(batch_size=size)
+        head = [next(batches)["object_id"] for _ in range(2)]
+        again = skyset.load("gz3d", server.url + "gz3d")
+        again.load_state_dict(far.state_dict())
+        assert head + [batch["object_id"] for batch in again.iter(batch_size=size)] == near
+
+
+def test_state_names_the_files_that_came_or_went(copy):
+    stream = skyset.load("gz3d", str(copy))
+    rows = iter(stream)
+    next(rows)
+    state = stream.state_dict()
+    manifest = Manifest.load(copy)
+    lost = manifest.files[2]
+    dataclasses.replace(manifest, files=[entry for entry in manifest.files if entry != lost]).save(copy)
+    with pytest.raises(ValueError, match=f"saved by another stream.*gone: {lost.path}, {lost.rows} rows"):
+        resume(copy, state)
+    manifest.save(copy)
+    fewer = skyset.load("gz3d", str(copy)).take(3)
+    next(iter(fewer))
+    with pytest.raises(ValueError, match=r"new: healpix=\d+/001-of-001.hdf5"):
+        resume(copy, fewer.state_dict())
+
+
+def resume(root, state):
+    stream = skyset.load("gz3d", str(root))
+    stream.load_state_dict(state)
+    return ids(stream)
