@@ -206,9 +206,13 @@ class PartitionRows(_BaseExamplesIterable):
     def _check_state(self) -> None:
         if self._state_dict is None:
             self._init_state_dict()
-        if self._state_dict["pieces"] == self._digest():
+        state = self._state_dict
+        if not state["shard_idx"] and not state["shard_example_idx"]:
+            # Before the first row: a loader's workers save what they were given, before they have taken their share.
+            state.update(pieces=self._digest(), files=self._files())
+        if state["pieces"] == self._digest():
             return
-        then, now = set(self._state_dict["files"].splitlines()), set(self._files().splitlines())
+        then, now = set(state["files"].splitlines()), set(self._files().splitlines())
         differences = {"new": sorted(now - then)[:5], "gone": sorted(then - now)[:5]}
         changes = [f"{word}: {'; '.join(files)}" for word, files in differences.items() if files]
         reason = ", ".join(changes) or "seed, epoch, number of workers or nodes, or buffer_bytes differ"

@@ -179,3 +179,23 @@ def test_what_was_put_into_a_row_stays(row):
 def test_values_are_taken_once(row):
     assert row["image"] is row["image"]
     assert dict(row)["image"] is row["image"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("seed", [None, 5])
+def test_a_stateful_loader_resumes_exactly(built, workers, seed):
+    """torchdata's StatefulDataLoader saves the state of each worker's stream."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+
+    def loader():
+        stream = skyset.load("gz3d", str(built), format="torch")
+        return stateful(stream if seed is None else stream.shuffle(seed=seed), batch_size=3, num_workers=workers)
+
+    whole = [batch["object_id"] for batch in loader()]
+    for stop in (1, 4, len(whole) - 1):
+        first = loader()
+        batches = iter(first)
+        head = [next(batches)["object_id"] for _ in range(stop)]
+        again = loader()
+        again.load_state_dict(first.state_dict())
+        assert head + [batch["object_id"] for batch in again] == whole
