@@ -49,12 +49,12 @@ class Block:
         # As default_collate makes it: share_memory_() would copy what is not there yet.
         self.tensor = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size + 1))
 
-    def take(self) -> np.ndarray:
+    def take(self, size: int) -> np.ndarray:
         """The memory for a new slab, uint8 (bytes,)."""
         self.sent, self.tensor[-1] = False, _IN_USE
         memory = self.tensor.numpy()
         self._memory = weakref.ref(memory)
-        return memory[:-1]
+        return memory[:size]
 
     def is_free(self) -> bool:
         """Whether no array in this process, and no batch in the main one, is a part of it."""
@@ -74,12 +74,13 @@ class Blocks:
     def __call__(self, size: int) -> np.ndarray:
         if not in_worker():
             return np.empty(size, np.uint8)
-        self.last = next((b for b in _pool if len(b.tensor) == size + 1 and b.is_free()), None)
+        free = [block for block in _pool if block.is_free()]
+        self.last = min((b for b in free if len(b.tensor) > size), key=lambda block: len(block.tensor), default=None)
         if self.last is None:
-            _pool[:] = [block for block in _pool if not block.is_free()]  # of another size: no longer needed
+            _pool[:] = [block for block in _pool if block not in free]  # too small, now that slabs are larger
             self.last = Block(size)
             _pool.append(self.last)
-        return self.last.take()
+        return self.last.take(size)
 
 
 def as_tensors(columns: dict) -> dict:

@@ -238,12 +238,11 @@ class PartitionRows(_BaseExamplesIterable):
     def _in_order(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
         """Slab after slab; from afar the next one is fetched while this one is used."""
         ahead = ReadAhead(reader.read) if self.pieces and is_remote(self.pieces[0]) else None
-        read = ahead or reader.read
         with ahead or contextlib.nullcontext():
             while pieces := self._next_pieces(rows()):
                 if ahead:
                     ahead.expect(self._next_pieces(rows(), after=sum(map(len, pieces))))
-                yield from self._readable(read, pieces)
+                yield from self._readable(ahead or reader.read, pieces)
 
     def _mixed(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
         """The slabs of one window, from the state on."""

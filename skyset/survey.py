@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cache
 from functools import cached_property
 from typing import get_args
 from typing import get_origin
@@ -19,9 +20,12 @@ from skyset.errors import RecordError
 
 def check_types(record) -> None:
     """Raise ValueError unless every field of a dataclass has just the type it is declared with."""
-    for name, kind in get_type_hints(type(record)).items():
+    for name, kind in _declared_types(type(record)).items():
         if not _is_of(getattr(record, name), kind):
             raise ValueError(f"{name} is {getattr(record, name)!r}")
+
+
+_declared_types = cache(get_type_hints)  # a manifest has thousands of records of a type
 
 
 def _is_of(value, kind) -> bool:
