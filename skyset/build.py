@@ -417,6 +417,7 @@ class BuildFolder:
         self.write_rejected()
         manifest.save(self.root)
         self._journal.truncate(0)
+        self._remove_leftovers()  # of workers that were killed on a cluster
         for path in set(partition_files(self.root)) - {entry.path for entry in files}:
             (self.root / path).unlink()
             with contextlib.suppress(OSError):

@@ -546,11 +546,25 @@ def test_resuming_does_not_read_what_was_done(built, read_bytes):
 
 
 def test_state_of_another_stream_is_refused(built):
-    state = shuffled(built).state_dict()
+    data = shuffled(built)
+    rows = iter(data)
+    next(rows)
     for other in (shuffled(built, 2), shuffled(built).shard(2, 0), stream(built).select_columns("object_id").take(5)):
-        other.load_state_dict(state)
+        other.load_state_dict(data.state_dict())
         with pytest.raises(ValueError, match="saved by another stream"):
             next(iter(other))
+
+
+def test_state_before_the_first_row_is_the_start_of_any_stream(built):
+    """Workers of a loader save it before they have taken their share of the files."""
+    whole = names_of(shuffled(built, 2))
+    other = shuffled(built, 2)
+    other.load_state_dict(shuffled(built).state_dict())
+    source = iter(other)
+    head = [next(source)["object_id"] for _ in range(3)]
+    again = shuffled(built, 2)
+    again.load_state_dict(other.state_dict())
+    assert head + names_of(again) == whole
 
 
 def test_state_outlives_a_move_of_the_data(built, tmp_path):
