@@ -420,9 +420,8 @@ def main() -> None:
             shutil.rmtree(folder)
         make_data(Path(top) / "cells", "galaxiesml", 3072, 1)
         seconds = [in_a_process("first_row", Path(top) / "cells") for _ in range(arguments.rounds)]
-        print(
-            f"\nFirst row of a survey of 3,072 cells: {statistics.median(seconds):.2f} s from `load_dataset` on (imports done before)"
-        )
+        first = f"{statistics.median(seconds):.2f} s from `load_dataset` on (imports done before)"
+        print(f"\nFirst row of a survey of 3,072 cells: {first}")
 
 
 def make_parquet(folder: Path, kind: str) -> None:
