@@ -18,9 +18,8 @@ BASE_URL = "https://data.sdss.org/sas/dr17/env/MANGA_MORPHOLOGY/galaxyzoo3d/v4_0
 METADATA = "gz3d_metadata.fits"
 CHECKSUMS = "manga_morphology_galaxyzoo3d_v4_0_0.sha1sum"
 
-#: Pixels a side of the published cutouts, and their scale of 0.099 arcsec in degrees.
+#: Pixels a side of the published cutouts, 0.099 arcsec each.
 SIZE = 525
-SCALE = 0.099 / 3600
 CLASSES = ("center", "star", "spiral", "bar")
 
 _COUNT = "how many of the about 15 volunteers put this pixel into "

@@ -380,6 +380,7 @@ class Partition:
     ):
         self.path, self.columns = path, {c.name: c for c in columns}
         self._hdf5: h5py.File | None = None
+        self._checked: dict[str, h5py.h5d.DatasetID] = {}
         try:
             self._file = (_RemoteFile if "://" in str(path) else _LocalFile)(str(path))
         except OSError as error:
@@ -419,6 +420,12 @@ class Partition:
         return _Layout(self._file.stamp, counts.pop() if counts else 0, np.array(offsets, np.int64))
 
     def _dataset(self, column: Column) -> h5py.h5d.DatasetID:
+        """A column as HDF5 sees it; examined once, since a compressed one is asked for at every read."""
+        if column.name not in self._checked:
+            self._checked[column.name] = self._checked_dataset(column)
+        return self._checked[column.name]
+
+    def _checked_dataset(self, column: Column) -> h5py.h5d.DatasetID:
         """A column as HDF5 sees it, if it is what it should be. In h5py's low-level calls: a file may have a hundred."""
         if self._hdf5 is None:
             check_superblock(self._file.bytes, self._file.size)
@@ -501,13 +508,14 @@ class Partition:
 
     def text(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:
         """Rows of a text column as Python strings."""
-        return [value.decode("ascii", "replace") for value in self.read(name, start, stop).tolist()]
+        return decoded(self.read(name, start, stop))
 
     def record(self, row: int) -> dict[str, np.ndarray]:
         """One row with all its columns, as ``PartitionWriter.append`` takes it."""
         return {name: self.read(name, row, row + 1)[0] for name in self.columns}
 
     def close(self) -> None:
+        self._checked.clear()
         if self._hdf5 is not None:
             self._hdf5.close()
         self._file.close()
@@ -517,6 +525,11 @@ class Partition:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def decoded(values: np.ndarray) -> list[str]:
+    """A text column's bytes as Python strings."""
+    return [value.decode("ascii", "replace") for value in values.tolist()]
 
 
 def _offset(data: h5py.h5d.DatasetID, column: Column) -> int:

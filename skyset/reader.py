@@ -17,6 +17,7 @@ from skyset.arrow import needed_columns
 from skyset.manifest import FileEntry
 from skyset.partitions import PIXELS_FROM
 from skyset.partitions import Partition
+from skyset.partitions import decoded
 from skyset.partitions import load_filters
 from skyset.partitions import slabs
 from skyset.survey import Feature
@@ -170,7 +171,7 @@ class PieceReader:
 
     def _finish(self, values: np.ndarray, name: str):
         if values.dtype.kind == "S":
-            return [text.decode("ascii", "replace") for text in values.tolist()]
+            return decoded(values)
         axis = self.survey.image_axes.get(name)
         if axis is None or self.image_size is None:
             return values

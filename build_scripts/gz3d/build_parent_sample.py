@@ -87,9 +87,7 @@ def read_record(path: Path) -> dict:
         RecordError: an HDU or a column is missing, pixels have another size, a count does not fit into uint8.
     """
     with open_fits(path) as hdus:
-        if len(hdus) <= TABLE_HDU:
-            raise RecordError(f"HDU {len(hdus)} is missing: {len(hdus)} HDUs, at least {TABLE_HDU + 1} expected")
-        values = read_table(hdus[TABLE_HDU])
+        values = read_table(hdus)
         values["false_color"] = read_image(hdus[0].data)
         for number, name in enumerate(CLASSES, 1):
             values[name] = read_mask(hdus[number].data, f"HDU {number} ({name})")
@@ -99,8 +97,11 @@ def read_record(path: Path) -> dict:
     return values | {"object_id": values["mangaid"]}
 
 
-def read_table(hdu) -> dict:
+def read_table(hdus) -> dict:
     """The one-row metadata table; names in any case. Numbers that are missing or NaN become -1, but counts must be there."""
+    if len(hdus) <= TABLE_HDU:
+        raise RecordError(f"HDU {len(hdus)} is missing: {len(hdus)} HDUs, at least {TABLE_HDU + 1} expected")
+    hdu = hdus[TABLE_HDU]
     if getattr(hdu, "columns", None) is None or hdu.data is None or len(hdu.data) != 1:
         raise RecordError(f"HDU {TABLE_HDU} is not a table of one row")
     row = {name.lower(): hdu.data[name][0] for name in hdu.columns.names}
@@ -194,9 +195,7 @@ def scan_file(path: Path) -> tuple[Target | str, str | None]:
     sha1 = _sha1(path)
     try:
         with open_fits(path) as hdus:
-            if len(hdus) <= TABLE_HDU:
-                raise RecordError(f"HDU {len(hdus)} is missing: {len(hdus)} HDUs, at least {TABLE_HDU + 1} expected")
-            row = read_table(hdus[TABLE_HDU])
+            row = read_table(hdus)
             position = float(row["ra"]), float(row["dec"])
             return Target(file_key(path.name), *position, *(row[name] for name in _COUNTS)), sha1
     except RecordError as error:
