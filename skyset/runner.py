@@ -13,6 +13,8 @@ from concurrent.futures import Executor
 from concurrent.futures import Future
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 
 from skyset.errors import UserError
 
@@ -41,6 +43,30 @@ class _ProcessPool(ProcessPoolExecutor):
             return super().submit(function, *args, **kwargs)  # starts the workers, from this thread
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As the library's, but a worker that is killed during it cannot make it wait for ever."""
+        workers, manager = list((self._processes or {}).values()), self._executor_manager_thread
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        if wait and manager is not None:
+            _see_off(workers)
+            manager.join()
+
+
+def _see_off(workers: list[BaseProcess]) -> None:
+    """Wait for processes that were told to end; where one dies of something else, kill the others.
+
+    A pool's idle worker holds the lock of the queue by which its fellows are told to end: killed just then, it takes the
+    lock along, and they would wait for it for ever.
+    """
+    alive = {worker.sentinel: worker for worker in workers}
+    while alive:
+        for sentinel in connection.wait(alive):
+            worker = alive.pop(sentinel)
+            worker.join()
+            if worker.exitcode != 0:  # None where the manager reaps it at this moment
+                for other in alive.values():
+                    other.kill()
 
 
 @contextlib.contextmanager

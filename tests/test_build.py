@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import CancelledError
 
@@ -615,6 +616,20 @@ def test_results_and_errors_come_back_from_where_it_ran(processes):
 def test_ctrl_c_is_not_taken_for_a_result():
     with pytest.raises(KeyboardInterrupt):
         InlineExecutor().submit(interrupt)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("victim", [0, 1], ids=["first", "second"])
+def test_a_worker_killed_while_the_pool_ends_does_not_leave_it_waiting(victim):
+    """One of two idle workers holds the lock of the queue by which both are told to end."""
+    with executor(2) as pool:
+        assert list(pool.map(pow, [2, 3], [5, 2])) == [32, 9]
+        killed, other = sorted((w.pid for w in multiprocessing.active_children()), reverse=victim)
+        time.sleep(0.3)  # both are idle
+        for pid in (killed, other):
+            os.kill(pid, signal.SIGSTOP)  # so that neither ends before the kill
+        threading.Timer(0.3, lambda: (os.kill(killed, signal.SIGKILL), os.kill(other, signal.SIGCONT))).start()
+    assert multiprocessing.active_children() == []
 
 
 def test_killed_worker_is_one_line():
