@@ -22,6 +22,9 @@ def features_of(survey: Survey, image_size: int | None = None) -> datasets.Featu
         else:
             column = survey.column(feature.source)
             axis = survey.image_axes.get(feature.name)
+            if feature.classes:
+                features[feature.name] = datasets.ClassLabel(names=list(feature.classes))
+                continue
             features[feature.name] = _feature(column.dtype, cropped_shape(column.shape, axis, image_size))
     return datasets.Features(features)
 

@@ -97,7 +97,7 @@ def open_target(folder: Path) -> Target:
         UserError: there is no manifest, its survey is not known here, or it has no rows.
     """
     manifest = Manifest.load(folder)
-    survey = registry.survey(manifest.survey)
+    survey = registry.survey(manifest.survey).as_built(manifest.columns)
     if not manifest.files:
         raise UserError(f"{folder} has no rows to read")
     split, files = max(manifest.splits.items(), key=lambda item: sum(entry.rows for entry in item[1]))

@@ -1,8 +1,8 @@
 """From a list of objects to a folder of partitions: plan, download, read, write, and survive being killed.
 
-A survey brings two things: the list of its objects with their positions (``Item``) and one pure function that reads
-one raw file (``read``). All else is here. The unit of work is one partition file; ``build_partition`` writes it without
-knowing what runs it. What is complete stands in ``journal.jsonl`` until the manifest is written.
+A survey brings two things: the list of its objects with their positions (``Found``) and one pure function that reads
+one object from a raw file (``read``). All else is here. The unit of work is one partition file; ``build_partition`` writes
+it without knowing what runs it. What is complete stands in ``journal.jsonl`` until the manifest is written.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ RAW = "raw"
 TINY = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One object to build.
 
@@ -72,21 +72,42 @@ class Item:
         file: name of its raw file in the archive, or the path of a local one.
         healpix: the cell its catalogue position falls in.
         checksum: ``"sha1:<hex>"``, where the archive publishes one.
+        span: first byte and number of bytes of the object, in a file of many.
     """
 
     key: str
     file: str
     healpix: int
     checksum: str | None = None
+    span: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """An object that did not get in, and why: a row of ``rejected.csv``."""
 
     key: str
     file: str
     reason: str
+
+
+@dataclass
+class Found:
+    """What there is to build.
+
+    Args:
+        items: the objects.
+        rejected: those that cannot be built.
+        survey: the declaration as this build shapes it, where it does (``Survey.shaped_by_build``).
+        sources: where the data come from; by default the folder or address of the options.
+        notes: added to the manifest's ``build``.
+    """
+
+    items: Sequence[Item]
+    rejected: Sequence[Rejected] = ()
+    survey: Survey | None = None
+    sources: Sequence[str] = ()
+    notes: Mapping = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,17 +127,27 @@ class Options:
     strict: bool = False
     overwrite: bool = False
 
+    @property
+    def downloads(self) -> bool:
+        """Whether each object has a raw file of its own in an archive."""
+        return bool(self.base_url) and self.local_data_path is None
+
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Options:
-        values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(cls)}
-        values["base_url"] = values["base_url"].rstrip("/") + "/"
+        values = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(cls) if hasattr(arguments, f.name)}
+        if "base_url" in values:
+            values["base_url"] = values["base_url"].rstrip("/") + "/"
         if arguments.tiny:
             values["limit"] = min(TINY, values["limit"] or TINY)
         return cls(**values)
 
 
-def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str) -> None:
-    """Add the options that all build scripts share; ``raw`` names the survey's raw files (``"fits"``)."""
+def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | None = None) -> None:
+    """Add the options that all build scripts share.
+
+    ``raw`` names the survey's raw files (``"fits"``) where the archive has one an object; without it the survey itself
+    asks where its data come from.
+    """
     add = parser.add_argument
     add(
         "-o",
@@ -130,23 +161,14 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str) -> 
     size.add_argument("--tiny", action="store_true", help=f"the first {TINY} objects: to try things out")
     size.add_argument("--limit", type=_positive, metavar="N", help="the first N objects of the catalogue")
     source = parser.add_argument_group("where from")
-    source.add_argument("--base_url", default=survey.base_url, metavar="URL", help="the archive (default: %(default)s)")
-    source.add_argument(
-        "--local_data_path", type=Path, metavar="DIR", help="read the archive's files from this folder and download nothing"
-    )
+    if raw is not None:
+        _add_archive_arguments(source, survey, raw)
     source.add_argument(
         "--max_connections",
         type=_positive,
         default=8,
         metavar="N",
         help="downloads at a time (default: %(default)s); be kind to the archive",
-    )
-    source.add_argument(
-        f"--keep_{raw}",
-        dest="keep_raw",
-        action="store_true",
-        help=f"keep the downloaded files in <output_dir>/{RAW}; "
-        "by default each is deleted once its partition is written and read back",
     )
     run = parser.add_argument_group("how it runs")
     run.add_argument(
@@ -177,6 +199,20 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str) -> 
     disk.add_argument("--files_per_object", action="store_true", help="one HDF5 file an object instead of one a cell")
 
 
+def _add_archive_arguments(source: argparse._ArgumentGroup, survey: Survey, raw: str) -> None:
+    source.add_argument("--base_url", default=survey.base_url, metavar="URL", help="the archive (default: %(default)s)")
+    source.add_argument(
+        "--local_data_path", type=Path, metavar="DIR", help="read the archive's files from this folder and download nothing"
+    )
+    source.add_argument(
+        f"--keep_{raw}",
+        dest="keep_raw",
+        action="store_true",
+        help=f"keep the downloaded files in <output_dir>/{RAW}; "
+        "by default each is deleted once its partition is written and read back",
+    )
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -196,7 +232,7 @@ class Task:
     files: tuple[Path, ...]
     reuse: tuple[str, ...]
     survey: Survey
-    read: Callable[[Path], Mapping]
+    read: Callable[..., Mapping]
     compression: str
 
     @property
@@ -246,7 +282,8 @@ def _existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callabl
 def _read_record(task: Task, item: Item, file: Path) -> Mapping:
     if not file.exists():
         raise RecordError("the raw file is gone")
-    row = task.survey.record({**task.read(file), task.survey.key: item.key, "healpix": task.healpix})
+    values = task.read(file, *item.span) if item.span else task.read(file)
+    row = task.survey.record({**values, task.survey.key: item.key, "healpix": task.healpix})
     cell = int(healpix_cell(row["ra"], row["dec"]))
     if cell != task.healpix:
         raise RecordError(f"its own position falls in HEALPix cell {cell}, the catalogue's in {task.healpix}")
@@ -341,7 +378,7 @@ class BuildFolder:
         self._journal.write("\n" + json.dumps(line))  # the line break first: the last line may have been cut by a kill
         self._journal.flush()
 
-    def plan(self, items: Sequence[Item], read: Callable[[Path], Mapping], split: str) -> list[Task]:
+    def plan(self, items: Sequence[Item], read: Callable[..., Mapping], split: str) -> list[Task]:
         """The partitions that are still to be written, in the order of their cells.
 
         Raises:
@@ -400,9 +437,9 @@ class BuildFolder:
             )
 
     def raw_file(self, item: Item) -> Path:
-        return Path(item.file).absolute() if self.options.local_data_path else self.root / RAW / item.file
+        return self.root / RAW / item.file if self.options.downloads else Path(item.file).absolute()
 
-    def finish(self, command: Sequence[str]) -> Manifest:
+    def finish(self, command: Sequence[str], found: Found) -> Manifest:
         """Write manifest and ``rejected.csv``, then remove what they no longer name."""
         files = [entry for path, entry in self.entries.items() if path in self._wanted]
         manifest = Manifest(
@@ -410,8 +447,13 @@ class BuildFolder:
             columns=list(self.survey.columns),
             key=self.survey.key,
             files=sorted(files, key=lambda entry: entry.path),
-            sources=[str(self.options.local_data_path or self.options.base_url)],
-            build={"command": list(command), "compression": self.options.compression, "versions": versions()},
+            sources=list(found.sources) or [str(self.options.local_data_path or self.options.base_url)],
+            build={
+                "command": list(command),
+                "compression": self.options.compression,
+                "versions": versions(),
+                **found.notes,
+            },
             rejected=len(self.rejected),
         )
         self.write_rejected()
@@ -540,9 +582,9 @@ class Pipeline:
 
 def build(
     survey: Survey,
-    read: Callable[[Path], Mapping],
+    read: Callable[..., Mapping],
     options: Options,
-    find_items: Callable[[Options, Fetcher | None], tuple[Sequence[Item], Sequence[Rejected]]],
+    find_items: Callable[[Options, Fetcher | None], Found],
     command: Sequence[str] = (),
     split: str = "train",
 ) -> int:
@@ -550,9 +592,10 @@ def build(
 
     Args:
         survey: its declaration.
-        read: pure, importable function from a raw file to the columns' values; RecordError if it cannot be used.
+        read: pure, importable function from a raw file (and the object's span in it) to the columns' values; RecordError
+            if it cannot be used.
         options: what the user asked for.
-        find_items: lists the objects to build, and those that cannot be.
+        find_items: lists the objects to build, and those that cannot be; it runs while the folder is locked.
         command: what the user typed, kept in the manifest.
         split: the split the objects belong to.
 
@@ -563,17 +606,19 @@ def build(
         UserError: nothing can be built as asked, or the disk is full or not writable; all that was complete is kept.
     """
     compression_options(options.compression, ())  # a missing plug-in is found now, not after the downloads
-    network = None if options.local_data_path else Fetcher(max_connections=options.max_connections)
+    network = Fetcher(max_connections=options.max_connections) if options.downloads else None
     try:
         with BuildFolder(options.output_dir, survey, options) as folder, network or contextlib.nullcontext():
-            items, rejected = find_items(options, network)
-            folder.rejected.extend(rejected)
-            if rejected and options.strict:
-                raise UserError(f"{rejected[0].file}: {rejected[0].reason} (--strict stops at the first)")
-            tasks = folder.plan(items, read, split)
+            found = find_items(options, network)
+            folder.survey = found.survey or survey
+            folder.rejected.extend(found.rejected)
+            if found.rejected and options.strict:
+                first = found.rejected[0]
+                raise UserError(f"{first.file or first.key}: {first.reason} (--strict stops at the first)")
+            tasks = folder.plan(found.items, read, split)
             if tasks:
                 _run_tasks(tasks, folder, network, options)
-            manifest = folder.finish(command)
+            manifest = folder.finish(command, found)
     except (FetchError, PartitionError) as error:
         raise UserError(str(error)) from error
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either

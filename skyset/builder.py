@@ -53,12 +53,13 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         data_dir = kwargs.get("data_dir")
         self._root = find_root(self.SURVEY.name, data_dir, base_path)
         self._manifest = Manifest.load(self._root) if self._root else None
+        self._survey = self.SURVEY.as_built(self._manifest.columns) if self._manifest else self.SURVEY
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
         digest = hashlib.sha256(self._manifest.to_json().encode()).hexdigest()[:16] if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
-        survey, size = self.SURVEY, self.config.image_size
+        survey, size = self._survey, self.config.image_size
         sides = [survey_side(survey, name) for name in survey.image_axes]
         if size is not None and not (isinstance(size, int) and 0 < size <= min(sides, default=0)):
             raise UserError(f"image_size must be 1 to {min(sides, default=0)} pixels, not {size}")
@@ -82,7 +83,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             )
         if self._manifest.survey != self.SURVEY.name:
             raise UserError(f"{self._root} holds {self._manifest.survey}, not {self.SURVEY.name}")
-        row_bytes = sum(c.row_bytes for c in needed_columns(self.SURVEY, list(self.info.features)))
+        row_bytes = sum(c.row_bytes for c in needed_columns(self._survey, list(self.info.features)))
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"pieces": cut(self._root, files, row_bytes)})
             for split, files in self._manifest.splits.items()
@@ -95,7 +96,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         return self._rows(split_generator.gen_kwargs["pieces"])
 
     def _rows(self, pieces) -> PartitionRows:
-        rows = PartitionRows(self.SURVEY, pieces, list(self.info.features), self.config.image_size)
+        rows = PartitionRows(self._survey, pieces, list(self.info.features), self.config.image_size)
         return rows.with_changes(skip_bad=self.config.on_bad_partition == "skip")
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:

@@ -22,10 +22,44 @@ from skyset.survey import Survey
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
+    from rich.table import Table
 
 #: Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 SKY_DEG2 = 4 * np.pi * np.degrees(1) ** 2
+
+
+def image_figure(image, title: str = "", note: str = "", scale_arcsec: float = 1.0) -> Figure:
+    """One cutout with axes in arcsec from its centre; row 0 is at the top.
+
+    Args:
+        image: uint8 (H, W, 3), or one band (H, W), drawn between its 1st and 99.5th percentile.
+        title: over the image.
+        note: under it.
+        scale_arcsec: size of a pixel in arcsec.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    image = np.asarray(image)
+    height, width = image.shape[:2]
+    extent = np.array([-width, width, -height, height]) / 2 * scale_arcsec
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(_drawable(image), extent=extent, cmap="gray")
+    axes.set(title=title, xlabel="arcsec", ylabel="arcsec")
+    figure.supxlabel(note, fontsize="small")
+    return figure
+
+
+def _drawable(image: np.ndarray) -> np.ndarray:
+    """Floats, which no screen shows, as 0 to 1."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.nanpercentile(image, [1, 99.5])
+    return np.clip((np.nan_to_num(image, nan=low) - low) / ((high - low) or 1), 0, 1)
 
 
 def overlay_figure(
@@ -118,7 +152,20 @@ def print_info(manifest: Manifest, console: Console) -> None:
         table.add_row(column.name, column.dtype, shape, column.unit, column.description)
     console.print(facts)
     console.print()
+    if "cuts" in manifest.build:
+        console.print(_cuts(manifest.build["cuts"]))
+        console.print()
     console.print(table)
+
+
+def _cuts(steps: list[dict]) -> Table:
+    """How much each cut on the catalogue removed."""
+    from skyset.catalog import Counts
+
+    try:
+        return Counts.from_json(steps).table()
+    except ValueError as error:
+        raise UserError(f"the manifest's cuts cannot be read: {error}") from error
 
 
 def _bounds(manifest: Manifest) -> str:
@@ -148,7 +195,9 @@ def object_figure(survey: Survey, root: str, object_id: str | None = None, image
     """
     if survey.plot is None:
         raise UserError(f"{survey.name} has no plot")
-    pieces = find_object(survey, root, Manifest.load(root), object_id)
+    manifest = Manifest.load(root)
+    survey = survey.as_built(manifest.columns)
+    pieces = find_object(survey, root, manifest, object_id)
     try:
         piece = next(pieces, None)
         if piece is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from functools import cache
 from functools import cached_property
 from typing import get_args
@@ -16,6 +18,7 @@ from typing import get_type_hints
 import numpy as np
 
 from skyset.errors import RecordError
+from skyset.errors import UserError
 
 
 def check_types(record) -> None:
@@ -117,10 +120,17 @@ HEALPIX = Column("healpix", "int64", (), "", "HEALPix cell of the position: nsid
 
 @dataclass(frozen=True)
 class Feature:
-    """A column as the loader hands it out: under another name (``source`` is the name on disk) if need be."""
+    """A column as the loader hands it out: under another name (``source`` is the name on disk) if need be.
+
+    Args:
+        name: the feature's name.
+        source: the column's.
+        classes: names of the values 0, 1, ...: the loader hands out a ``datasets.ClassLabel``; the column is int64.
+    """
 
     name: str
     source: str
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,7 @@ class Survey:
         features: what the loader hands out, in this order.
         key: the column that names a row uniquely (``object_id`` may repeat where a survey observed an object twice).
         image_features: features that ``image_size`` crops: the two axes of the pixels are ``image_axes[name]``.
+        shaped_by_build: columns whose dtype and shape follow from the build's options; declared is the default.
         plot: draws one row, as ``plot(row) -> matplotlib.figure.Figure``.
     """
 
@@ -172,7 +183,24 @@ class Survey:
     features: tuple[Feature | Layers, ...]
     key: str = "object_id"
     image_axes: Mapping[str, int] = field(default_factory=dict)
+    shaped_by_build: tuple[str, ...] = ()
     plot: Callable | None = None
+
+    def as_built(self, columns: Iterable[Column]) -> Survey:
+        """This survey with the columns of ``shaped_by_build`` as a manifest has them.
+
+        Raises:
+            UserError: such a column has no two axes of pixels.
+        """
+        found = {column.name: column for column in columns if column.name in self.shaped_by_build}
+        for column in found.values():
+            if column.is_text or len(column.shape) not in (2, 3):
+                raise UserError(f"{self.name}: column {column.name} has shape {column.shape}, which is no image")
+        if not found:
+            return self
+        built = (replace(c, dtype=found[c.name].dtype, shape=found[c.name].shape) if c.name in found else c
+                 for c in self.columns)  # fmt: skip
+        return replace(self, columns=tuple(built))
 
     def column(self, name: str) -> Column:
         return self.by_name[name]

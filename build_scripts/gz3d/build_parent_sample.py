@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from skyset.build import Found
 from skyset.build import Item
 from skyset.build import Options
 from skyset.build import Rejected
@@ -202,7 +203,7 @@ def scan_file(path: Path) -> tuple[Target | str, str | None]:
         return str(error), sha1
 
 
-def find_items(options: Options, network: Fetcher | None, cut: float) -> tuple[list[Item], list[Rejected]]:
+def find_items(options: Options, network: Fetcher | None, cut: float) -> Found:
     """The objects to build, each once, and those that cannot be; positions come before any pixel is fetched."""
     rejected: list[Rejected] = []
     if network is None:
@@ -217,7 +218,7 @@ def find_items(options: Options, network: Fetcher | None, cut: float) -> tuple[l
         Item(target.key, file, cell, sha1 and f"sha1:{sha1}")
         for (target, file, sha1), cell in zip(chosen, cells.tolist(), strict=True)
     ]
-    return items, rejected
+    return Found(items, rejected)
 
 
 #: An object that may be built: its catalogue entry, its file, and the file's SHA-1 where it is known.
