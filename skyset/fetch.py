@@ -97,8 +97,8 @@ class Fetcher:
         self._closing = threading.Event()
         self._targets: dict[Path, threading.Lock] = {}
         self._open: set[requests.Response] = set()
-        retry = _retry(retries, backoff, self._closing)
-        self._session = _session(max_connections, retry, user_agent or _user_agent())
+        retry = retry_policy(retries, backoff, self._closing)
+        self._session = _session(max_connections, retry, user_agent or default_user_agent())
         self._threads = ThreadPoolExecutor(max_connections, thread_name_prefix="fetch")
 
     def __enter__(self) -> Fetcher:
@@ -207,7 +207,7 @@ class Fetcher:
         try:
             response = self._session.get(url, headers=headers, stream=True, timeout=self.timeout)
         except requests.RequestException as error:
-            raise FetchError(url, _innermost(error)) from error
+            raise FetchError(url, innermost(error)) from error
         if response.status_code in (200, 206, 416):
             return response
         response.close()
@@ -404,10 +404,10 @@ def _how_it_broke(error: Exception, seconds: float) -> str:
     """One phrase for an error in the middle of a body."""
     if isinstance(error, ProtocolError | ValueError):
         return "connection cut"
-    return f"nothing for {seconds:g} s" if isinstance(error, ReadTimeoutError) else _innermost(error)
+    return f"nothing for {seconds:g} s" if isinstance(error, ReadTimeoutError) else innermost(error)
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """What the deepest cause says: libraries wrap ``Connection refused`` in four layers of their own."""
     while True:
         causes = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
@@ -423,7 +423,7 @@ def _hang_up(response: requests.Response) -> None:
         response.raw.shutdown()
 
 
-def _retry(retries: int, backoff: float, closing: threading.Event) -> Retry:
+def retry_policy(retries: int, backoff: float, closing: threading.Event) -> Retry:
     """urllib3's policy for requests without a useful answer, with waits that `closing` ends."""
 
     class InterruptibleRetry(Retry):
@@ -453,7 +453,7 @@ def _session(connections: int, retry: Retry, user_agent: str) -> requests.Sessio
     return session
 
 
-def _user_agent() -> str:
+def default_user_agent() -> str:
     try:
         return f"skyset/{importlib.metadata.version('skyset')}"
     except importlib.metadata.PackageNotFoundError:

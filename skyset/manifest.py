@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -164,11 +165,23 @@ def _read_text(where: str) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder; what was written there takes its place at the end, or is removed on failure.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
@@ -228,7 +241,7 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
     """
     root = Path(root)
     manifest = Manifest.load(root)
-    if survey is not None and _layout(survey.columns) != _layout(manifest.columns):
+    if survey is not None and _layout(survey.as_built(manifest.columns).columns) != _layout(manifest.columns):
         yield f"{NAME}: the columns differ from those of this version's {survey.name}"
     listed = {entry.path for entry in manifest.files}
     yield from (f"{path}: is there but not in {NAME}" for path in partition_files(root) if path not in listed)
