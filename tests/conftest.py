@@ -32,6 +32,15 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 
 
 @pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real files; users have none."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the folder with real files is not there (../shared/data)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def archive(tmp_path_factory) -> Path:
     """24 galaxies in groups, so that several share a HEALPix cell, with metadata table and SHA-1 list."""
     return once(tmp_path_factory, "archive", lambda folder: write_archive(folder, GALAXIES, clustered=True))
@@ -48,3 +57,26 @@ def built(archive, tmp_path_factory) -> Path:
         assert build(arguments) == 0
 
     return once(tmp_path_factory, "built", make) / "gz3d"
+
+
+@pytest.fixture(scope="session")
+def galaxies():
+    """160 galaxies for SDSS Galaxy Zoo's services."""
+    from tests.archive.sdss import draw_galaxies
+
+    return draw_galaxies(160)
+
+
+@pytest.fixture(scope="session")
+def built_sdss(tmp_path_factory, galaxies) -> Path:
+    """Those that pass the cuts as partitions, in a folder named ``sdss_galaxy_zoo``. Do not change it."""
+
+    def make(folder: Path) -> None:
+        from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main as build
+        from tests.archive.sdss import SDSSServer
+
+        with SDSSServer(galaxies) as server:
+            where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]
+            assert build([*where, "--num_processes", "1", "--slices", "8"]) == 0
+
+    return once(tmp_path_factory, "built_sdss", make) / "sdss_galaxy_zoo"

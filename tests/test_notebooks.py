@@ -13,8 +13,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 @pytest.mark.slow
 def test_demo_gz3d(built, tmp_path, monkeypatch):
     monkeypatch.setenv("SKYSET_DATA", str(built.parent))
-    notebook = nbformat.read(NOTEBOOKS / "demo_gz3d.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    notebook = executed("demo_gz3d.ipynb", tmp_path)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
     printed = "".join(output.get("text", "") for output in outputs)
@@ -22,6 +21,26 @@ def test_demo_gz3d(built, tmp_path, monkeypatch):
     assert "(525, 525, 3) uint8" in printed
     assert "(4, 525, 525, 3) (4, 4, 525, 525)" in printed
     assert not [output for output in outputs if output.output_type == "error"]
+
+
+@pytest.mark.slow
+def test_demo_sdss_galaxy_zoo(built_sdss, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKYSET_DATA", str(built_sdss.parent))
+    notebook = executed("demo_sdss_galaxy_zoo.ipynb", tmp_path)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert len(figures) == 4
+    assert "(16, 64, 64, 3) uint8" in printed
+    assert "144 galaxies; median g - i" in printed
+    assert not [output for output in outputs if output.output_type == "error"]
+
+
+def executed(name, folder):
+    """A notebook after all its cells ran in ``folder``."""
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
 
 
 def test_notebooks_are_committed_without_outputs():

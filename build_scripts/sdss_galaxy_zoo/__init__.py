@@ -1,0 +1,1 @@
+"""SDSS Galaxy Zoo, from TAP and hips2fits services to HEALPix partitions."""
