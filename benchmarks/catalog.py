@@ -60,18 +60,19 @@ def make_catalogue(path: Path, rows: int) -> None:
 
 def skyset_way(source: Path, target: Path) -> int:
     from skyset import catalog
+    from skyset import cuts
 
     table = catalog.open_catalog(source)
-    cuts = [
-        catalog.on_sky(),
-        catalog.equals("clean", 1),
-        catalog.valid_magnitudes(MAGNITUDES),
-        catalog.max_error(ERRORS, 0.15),
-        catalog.positive("petroR90_r"),
-        catalog.at_least(["p_el_debiased", "p_cs_debiased"], 0.5),
-        catalog.unique("dr8objid"),
+    chosen = [
+        cuts.on_sky(),
+        cuts.equals("clean", 1),
+        cuts.valid_magnitudes(MAGNITUDES),
+        cuts.max_error(ERRORS, 0.15),
+        cuts.positive("petroR90_r"),
+        cuts.at_least(["p_el_debiased", "p_cs_debiased"], 0.5),
+        cuts.unique("dr8objid"),
     ]
-    return catalog.write_csv_gz(target, catalog.apply(cuts, table.batches(), catalog.Counts()), table.schema)
+    return catalog.write_csv_gz(target, cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
 
 
 def floor_way(source: Path, target: Path) -> int:

@@ -1,27 +1,16 @@
-"""Catalogues of any length: read from what archives hand out, give columns their numbers, cut rows and count them, write.
+"""Catalogues of any length: read from what archives hand out, with numbers as `skyset.numbers` has them, and write.
 
 Rows come and go in Arrow record batches, so that memory does not grow with the file, and 64-bit identifiers never pass
 through floating point. A CSV file is read twice: a column is numeric only if all its values in the whole file are.
-
-What is a number (`safe_to_numeric`; the same rules type a CSV file):
-
-- integers as a computer writes them (``0``, ``-12``): int64, or uint64 where one is too large for that and none is negative;
-- decimals and exponents (``1.5``, ``.5``, ``+02.156``, ``1e-05``): float64, rounded as Python's ``float`` does;
-- a column of both: float64 if no integer is beyond 2**53, which float64 could not hold exactly;
-- missing: nothing but blanks, ``null``, ``NULL``, ``\\N``, ``--``; ``nan`` is NaN among decimals, missing among integers;
-- everything else is text, and makes its column text: ``007`` and ``+5`` (names, of plates for example), integers beyond 64
-  bits, ``0x1F``, ``1_000``, ``1,000``, ``inf``, ``True``, digits that are not ASCII. So is a column without any value.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import difflib
 import math
 import re
-import sys
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -29,10 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from functools import partial
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
-from typing import Any
 from typing import BinaryIO
 
 import numpy as np
@@ -44,245 +31,20 @@ from isal import isal_zlib
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.manifest import replacing
+from skyset.numbers import NULLS
+from skyset.numbers import Seen
+from skyset.numbers import is_text
+from skyset.numbers import look
+from skyset.numbers import to_number
 from skyset.raw import MAX_BYTES
 from skyset.raw import gunzip
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.table import Table
-
+    pass
 ROWS = 65536
-#: Missing in every CSV column, text too, unless quoted; the others only where the rest of the column is numeric.
-_NULLS = ("", "null", "NULL", "\\N")
-_MISSING = pa.array([*_NULLS, "--"])
-_NANS = pa.array(["nan", "NaN", "NAN", "-nan", "-NaN"])
-_INTEGER = r"^(0|-?[1-9][0-9]{0,19})$"
-_DECIMAL = r"^([+-]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?0*[0-9]{1,3})?|[+-]?[0-9]+[eE][+-]?0*[0-9]{1,3}|-0)$"
-_EXACT = 2**53
-_PROBE = 64
-_INT64 = 2**63
 _BLOCK_BYTES = 2 << 20
 _PEEK_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
-
-
-# --- Text to numbers ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the blocks of a text column have shown so far; ``|`` joins the views of two blocks."""
-
-    text: bool = False
-    integers: bool = False
-    decimals: bool = False
-    nans: bool = False
-    smallest: int = 0
-    largest: int = 0
-    plain: bool = True  # Arrow's own parsers would read it, blanks and all
-
-    def __or__(self, other: _Seen) -> _Seen:
-        return _Seen(
-            self.text or other.text,
-            self.integers or other.integers,
-            self.decimals or other.decimals,
-            self.nans or other.nans,
-            min(self.smallest, other.smallest),
-            max(self.largest, other.largest),
-            self.plain and other.plain,
-        )
-
-    @property
-    def type(self) -> pa.DataType | None:
-        """int64, uint64 or float64; None where the column has to stay text."""
-        low, high = self.smallest, self.largest
-        if self.text or not (self.integers or self.decimals or self.nans):
-            return None
-        if self.decimals or not self.integers:
-            return pa.float64() if low >= -_EXACT and high <= _EXACT else None
-        if low >= -_INT64 and high < _INT64:
-            return pa.int64()
-        return pa.uint64() if low >= 0 and high < 2 * _INT64 else None
-
-    @property
-    def direct(self) -> bool:
-        return self.plain and not (self.nans and self.integers and not self.decimals)
-
-
-def _cast(text: pa.Array, kind: pa.DataType) -> pa.Array | None:
-    try:
-        pc.cast(text[:_PROBE], kind)  # Arrow goes on after the first failure, at ten times the cost of a success
-        return pc.cast(text, kind)
-    except pa.ArrowInvalid:
-        return None
-
-
-def _look(text: pa.Array) -> _Seen:
-    """Judge a block of strings; the two common cases without a regular expression."""
-    values = len(text) - text.null_count
-    for kind in (pa.int64(), pa.uint64()):
-        numbers = _cast(text, kind)
-        # Leading zeros, hexadecimal and "-0" are what Arrow reads as integers but would not write so.
-        if numbers is not None and pc.all(pc.equal(pc.cast(numbers, text.type), text), min_count=0).as_py():
-            ends = pc.min_max(numbers).as_py()
-            return _Seen(integers=values > 0, smallest=min(0, ends["min"] or 0), largest=max(0, ends["max"] or 0))
-    numbers = _cast(text, pa.float64())
-    if numbers is None or pc.any(pc.is_inf(numbers)).as_py():
-        return _look_closely(text)
-    rest = text.filter(pc.invert(pc.match_substring(text, ".")))
-    seen = _Seen(decimals=len(rest) < values)
-    if len(rest):
-        seen |= dataclasses.replace(_look_closely(rest), plain=True)
-    return seen
-
-
-def _tidy(text: pa.Array) -> pa.Array:
-    """Without blanks around the values; null where missing."""
-    text = pc.ascii_trim_whitespace(text)
-    return pc.if_else(pc.is_in(text, _MISSING.cast(text.type)), pa.scalar(None, text.type), text)
-
-
-def _look_closely(text: pa.Array) -> _Seen:
-    text = _tidy(text).drop_null()
-    is_nan = pc.is_in(text, _NANS.cast(text.type))
-    is_integer = pc.match_substring_regex(text, _INTEGER)
-    is_decimal = pc.match_substring_regex(text, _DECIMAL)
-    if not pc.all(pc.or_(pc.or_(is_nan, is_integer), is_decimal), min_count=0).as_py():
-        return _Seen(text=True, plain=False)
-    integers = text.filter(is_integer)
-    ends = pc.min_max(pc.cast(integers, pa.decimal128(38, 0))).as_py()
-    return _Seen(
-        integers=len(integers) > 0,
-        decimals=bool(pc.any(is_decimal).as_py()),
-        nans=bool(pc.any(is_nan).as_py()),
-        smallest=min(0, int(ends["min"] or 0)),
-        largest=max(0, int(ends["max"] or 0)),
-        plain=False,
-    )
-
-
-def _to_number(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    """The numbers of a block whose whole column was judged to be of this type."""
-    numbers = _cast(text, kind)
-    if numbers is not None:
-        return numbers
-    text = _tidy(text)
-    if kind != pa.float64():
-        text = pc.if_else(pc.is_in(text, _NANS.cast(text.type)), pa.scalar(None, text.type), text)
-    numbers = _cast(text, kind)
-    if numbers is None:  # the sign or the size of some is beyond older versions of Arrow
-        numbers = pa.array([None if value is None else float(value) for value in text.to_pylist()], kind)
-    return numbers
-
-
-def _numeric(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """The strings as numbers, or None."""
-    chunks = text.chunks if isinstance(text, pa.ChunkedArray) else [text]
-    seen = _Seen()
-    for chunk in chunks:
-        seen |= _look(chunk)
-        if seen.text:
-            return None
-    if seen.type is None:
-        return None
-    numbers = [_to_number(chunk, seen.type) for chunk in chunks]
-    return pa.chunked_array(numbers, seen.type) if isinstance(text, pa.ChunkedArray) else numbers[0]
-
-
-def safe_to_numeric(column):
-    """A column of text that is wholly numeric, as numbers; any other column, itself. The rules are at the top of the module.
-
-    Args:
-        column: pandas Series, numpy array, pyarrow Array or ChunkedArray, astropy Column or MaskedColumn, or list of str.
-            Values that are no strings (an ``object`` column) count as Python prints them.
-
-    Returns:
-        The same kind of container: Arrow int64, uint64 or float64 with nulls; pandas likewise, ``Int64`` or ``UInt64`` where
-        integers are missing; numpy likewise, a masked array where integers are missing; astropy likewise, a MaskedColumn
-        there; a list of int or float and None. Missing decimals are NaN, in masked containers masked. A column that is not
-        wholly numeric, or is numbers already, is returned unchanged, the same object.
-    """
-    if isinstance(column, (pa.Array, pa.ChunkedArray)):
-        return _first(_numeric(column) if _is_text(column.type) else None, column)
-    if isinstance(column, list):
-        numbers = _numeric_objects(column)
-        return column if numbers is None else numbers.to_pylist()
-    pandas = sys.modules.get("pandas")
-    if pandas and isinstance(column, pandas.Series):
-        return _numeric_series(column)
-    if isinstance(column, np.ndarray):
-        return _numeric_numpy(column)
-    raise TypeError(f"not a column: {type(column).__name__}")
-
-
-def _first(value, otherwise):
-    return otherwise if value is None else value
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _numeric_objects(values, mask: np.ndarray | None = None) -> pa.Array | None:
-    try:
-        text = pa.array(values, pa.string(), mask=mask, from_pandas=True)
-    except (pa.ArrowTypeError, pa.ArrowInvalid):  # not all are strings, or bytes that are no text
-        printed = [None if _is_none(value) else str(value) for value in values]
-        text = pa.array(printed, pa.large_string(), mask=mask)
-    return _numeric(text)
-
-
-def _is_none(value) -> bool:
-    return value is None or type(value).__name__ in ("NAType", "MaskedConstant")  # pandas' and numpy's
-
-
-def _numeric_series(series):
-    import pandas as pd
-
-    if not (series.dtype == object or isinstance(series.dtype, pd.StringDtype)):
-        return series
-    numbers = _numeric_objects(series)
-    if numbers is None:
-        return series
-    kind = numbers.type.to_pandas_dtype()
-    if numbers.null_count and numbers.type != pa.float64():
-        values, missing = _values_and_mask(numbers)
-        values = pd.arrays.IntegerArray(values, missing)
-    else:
-        values = np.asarray(numbers.to_numpy(zero_copy_only=False), kind)
-    return pd.Series(values, index=series.index, name=series.name)
-
-
-def _values_and_mask(numbers: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Values, zero or NaN where missing, and where they are missing; writable copies."""
-    missing = numbers.is_null().to_numpy(zero_copy_only=False)
-    filler = float("nan") if numbers.type == pa.float64() else 0
-    return np.array(numbers.fill_null(filler).to_numpy(zero_copy_only=False)), np.array(missing)
-
-
-def _numeric_numpy(column: np.ndarray):
-    if column.dtype.kind not in "USOT" or column.ndim != 1:
-        return column
-    masked = isinstance(column, np.ma.MaskedArray)
-    plain = np.asarray(np.ma.getdata(column))
-    if plain.dtype.kind == "S":
-        try:
-            plain = np.char.decode(plain, "ascii")
-        except UnicodeDecodeError:
-            return column
-    numbers = _numeric_objects(plain.astype(object) if plain.dtype.kind == "T" else plain,
-                               np.ma.getmaskarray(column) if masked else None)  # fmt: skip
-    if numbers is None:
-        return column
-    values, missing = _values_and_mask(numbers)
-    masked |= bool(missing.any()) and numbers.type != pa.float64()
-    if hasattr(column, "info"):  # astropy's, with its name, unit and description
-        from astropy.table import Column
-        from astropy.table import MaskedColumn
-
-        about = {key: getattr(column, key) for key in ("name", "unit", "description", "meta")}
-        return MaskedColumn(values, mask=missing, **about) if masked else Column(values, **about)
-    return np.ma.MaskedArray(values, mask=missing) if masked else values
 
 
 def check_ids(table: pa.Table | pa.RecordBatch, name: str) -> None:
@@ -296,7 +58,7 @@ def check_ids(table: pa.Table | pa.RecordBatch, name: str) -> None:
     advice = "identifiers that went through floating point (a spreadsheet?) cannot be repaired: export them again, as text"
     if pa.types.is_floating(ids.type):
         raise UserError(f"column {name} is {ids.type}, not integer: {advice}")
-    if not _is_text(ids.type):
+    if not is_text(ids.type):
         return
     spoilt = pc.match_substring_regex(ids, r"^\s*[+-]?([0-9](\.[0-9]*)?[eE]\+?[0-9]+|[0-9]{16,}\.0*)\s*$")
     if pc.any(spoilt).as_py():
@@ -479,7 +241,7 @@ class _Csv:
                         delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse
                     ),
                     arrow_csv.ConvertOptions(
-                        include_columns=list(types), column_types=types, null_values=list(_NULLS), strings_can_be_null=True,
+                        include_columns=list(types), column_types=types, null_values=list(NULLS), strings_can_be_null=True,
                         quoted_strings_can_be_null=False, timestamp_parsers=[],
                     ),
                 )  # fmt: skip
@@ -555,25 +317,25 @@ def _is_header(comment: str, following: list[str], delimiter: str) -> bool:
     return len(set(widths)) == 1 and (widths[0] > 1 or re.match(r"#\s*\w+\s*$", comment) is not None)
 
 
-def _settle(layout: _Csv, wanted: list[str]) -> tuple[int, dict[str, _Seen]]:
+def _settle(layout: _Csv, wanted: list[str]) -> tuple[int, dict[str, Seen]]:
     """First pass: the number of rows, and what each column is over all of them."""
-    seen, rows = dict.fromkeys(wanted, _Seen()), 0
+    seen, rows = dict.fromkeys(wanted, Seen()), 0
     for block in layout.stream(dict.fromkeys(wanted, pa.string())):
         rows += block.num_rows
         for name, values in zip(wanted, block.columns, strict=True):
             if not seen[name].text:
-                seen[name] |= _look(values)
+                seen[name] |= look(values)
     return rows, seen
 
 
-def _read_csv(layout: _Csv, schema: pa.Schema, seen: dict[str, _Seen], rows: int, _: int) -> Iterator[pa.RecordBatch]:
+def _read_csv(layout: _Csv, schema: pa.Schema, seen: dict[str, Seen], rows: int, _: int) -> Iterator[pa.RecordBatch]:
     """Second pass. Arrow parses what it can by itself."""
     types = {each.name: each.type if seen[each.name].direct else pa.string() for each in schema}
     left = rows
     for block in layout.stream(types):
         left -= block.num_rows
         pairs = zip(block.columns, schema, strict=True)
-        arrays = [values if values.type == each.type else _to_number(values, each.type) for values, each in pairs]
+        arrays = [values if values.type == each.type else to_number(values, each.type) for values, each in pairs]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
     if left:
         raise UserError(f"{layout.path}: had {rows} rows when it was opened and has {rows - left} now")
@@ -787,279 +549,6 @@ _OPENERS: dict[str, Callable[[str, Sequence[str] | None], Catalog]] = {
     "vot": _open_votable,
     "xml": _open_votable,
 }
-
-
-# --- Cuts -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A condition that rows have to meet. ``keep`` gives a boolean for each row of a batch; null is not kept."""
-
-    name: str
-    description: str
-    keep: Callable[[pa.RecordBatch | pa.Table], np.ndarray | pa.BooleanArray | pa.ChunkedArray]
-
-
-@dataclass
-class Removed:
-    """How many rows one cut has removed."""
-
-    name: str
-    description: str
-    rows: int = 0
-
-
-@dataclass
-class Counts:
-    """Rows read, and how many of them each cut removed, summed over all batches that went through."""
-
-    rows: int = 0
-    cuts: list[Removed] = field(default_factory=list)
-
-    @property
-    def left(self) -> int:
-        return self.rows - sum(cut.rows for cut in self.cuts)
-
-    def steps(self) -> list[dict]:
-        """The rows read, then each cut: ``name``, ``description``, rows ``removed`` and ``left``."""
-        left, steps = self.rows, [{"name": "read", "description": "rows read", "removed": 0, "left": self.rows}]
-        for cut in self.cuts:
-            left -= cut.rows
-            steps.append({"name": cut.name, "description": cut.description, "removed": cut.rows, "left": left})
-        return steps
-
-    def to_json(self) -> list[dict]:
-        """For a manifest; the same as `steps`."""
-        return self.steps()
-
-    @classmethod
-    def from_json(cls, steps: list[dict]) -> Counts:
-        """The counts that somebody wrote.
-
-        Raises:
-            ValueError: they are not such a list, or its numbers do not add up.
-        """
-        try:
-            counts = cls(steps[0]["left"], [Removed(s["name"], s["description"], s["removed"]) for s in steps[1:]])
-            numbers = [counts.rows, *(cut.rows for cut in counts.cuts)]
-            sound = all(type(number) is int and number >= 0 for number in numbers) and counts.steps() == steps
-        except (LookupError, TypeError) as error:
-            raise ValueError(f"not a list of counted cuts: {error}") from error
-        if not sound:
-            raise ValueError("the counts of the cuts do not add up")
-        return counts
-
-    def table(self) -> Table:
-        """For rich's console."""
-        from rich.table import Table
-
-        table = Table("cut", header_style="bold", box=None, padding=(0, 2, 0, 0))
-        for heading in ("removed", "left", "% left"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("keeps rows with")
-        for number, step in enumerate(self.steps()):
-            share = f"{100 * step['left'] / self.rows:.1f}" if self.rows else ""
-            removed = f"{step['removed']:,}" if number else ""
-            table.add_row(step["name"], removed, f"{step['left']:,}", share, step["description"] if number else "")
-        return table
-
-    def figure(self) -> Figure:
-        """What is left after each cut, a bar each, with what the cut removed in a lighter colour."""
-        from matplotlib.figure import Figure
-
-        steps = self.steps()
-        names, left = [step["name"] for step in steps], [step["left"] for step in steps]
-        figure = Figure(figsize=(9, 1.2 + 0.38 * len(steps)), layout="constrained")
-        axes = figure.subplots()
-        places = range(len(steps))
-        axes.barh(places, left, color="#0072B2", label="left")
-        axes.barh(places, [step["removed"] for step in steps], left=left, color="#56B4E9", alpha=0.5, label="removed")
-        for place, step in enumerate(steps):
-            axes.annotate(f"{step['left']:,}", (step["left"] + step["removed"], place), (4, 0),
-                          textcoords="offset points", va="center")  # fmt: skip
-        axes.set_yticks(places, names)
-        axes.invert_yaxis()
-        axes.set(xlabel="rows", xlim=(0, 1.15 * max(1, self.rows)))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
-        return figure
-
-
-def apply(cuts: Sequence[Cut], batches: Iterable[pa.RecordBatch], counts: Counts) -> Iterator[pa.RecordBatch]:
-    """Rows that meet all cuts. A row counts at the first cut that removes it, and later cuts do not see it.
-
-    Args:
-        cuts: in the order in which they are made.
-        batches: of one schema.
-        counts: is added to as the batches are taken; empty, or of the same cuts.
-
-    Raises:
-        ValueError: ``counts`` is of other cuts.
-    """
-    if not counts.cuts and not counts.rows:
-        counts.cuts = [Removed(cut.name, cut.description) for cut in cuts]
-    if [(cut.name, cut.description) for cut in cuts] != [(cut.name, cut.description) for cut in counts.cuts]:
-        raise ValueError("these counts are of other cuts")
-    return _applied(cuts, batches, counts)
-
-
-def _applied(cuts: Sequence[Cut], batches: Iterable[pa.RecordBatch], counts: Counts) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        counts.rows += batch.num_rows
-        for cut, removed in zip(cuts, counts.cuts, strict=True):
-            before = batch.num_rows
-            batch = _kept(cut, batch)
-            removed.rows += before - batch.num_rows
-        if batch.num_rows:
-            yield batch
-
-
-def _kept(cut: Cut, batch: pa.RecordBatch) -> pa.RecordBatch:
-    keep = cut.keep(batch)
-    keep = keep.combine_chunks() if isinstance(keep, pa.ChunkedArray) else pa.array(keep)
-    if len(keep) != batch.num_rows or not pa.types.is_boolean(keep.type):
-        raise TypeError(f"cut {cut.name} gave {len(keep)} {keep.type} for {batch.num_rows} rows")
-    return batch if keep.true_count == len(keep) else batch.filter(keep)
-
-
-def _column(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
-    """A column, booleans as 0 and 1, dictionaries as what they stand for."""
-    values = batch[require(batch.schema.names, name, "the catalogue")]
-    if pa.types.is_dictionary(values.type):
-        return pc.cast(values, values.type.value_type)
-    return pc.cast(values, pa.uint8()) if pa.types.is_boolean(values.type) else values
-
-
-def _numbers(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
-    """A column as float32 where it is that, otherwise float64; NaN and infinities are null."""
-    values = _column(batch, name)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise UserError(f"column {name} is {values.type}, not a number; its first values are {values[:3].to_pylist()}")
-    values = values if pa.types.is_float32(values.type) else pc.cast(values, pa.float64(), safe=False)
-    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))
-
-
-def _between(values, low: float, high: float):
-    """Both included. The bounds are rounded as the values are: 0.1 in float32 is at most 0.1."""
-    low, high = (pa.scalar(bound, values.type) for bound in (low, high))
-    return pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
-
-
-def _above(values, low: float):
-    return pc.greater(values, pa.scalar(low, values.type))
-
-
-def _joined(columns: Sequence[str], test: Callable, join: Callable) -> Callable[[pa.RecordBatch | pa.Table], Any]:
-    """A test of several columns. Without nulls, so that "any" and "all" mean what they say."""
-    if not columns:
-        raise ValueError("a cut on no column")
-    return lambda batch: reduce(join, (pc.fill_null(test(_numbers(batch, name)), False) for name in columns))
-
-
-def valid_magnitudes(columns: Sequence[str], bright: float = 0, faint: float = 40) -> Cut:
-    """Every column is finite and between ``bright`` and ``faint`` mag, both excluded: surveys write 0 or -9999 for none."""
-
-    def test(values):
-        return pc.and_(_above(values, bright), pc.less(values, pa.scalar(faint, values.type)))
-
-    return Cut("valid magnitudes", f"{bright:g} < {', '.join(columns)} < {faint:g} mag", _joined(columns, test, pc.and_))
-
-
-def max_error(columns: Sequence[str], limit: float) -> Cut:
-    """Every column is between 0 and ``limit``, both included: a negative error is a flag."""
-    test = partial(_between, low=0, high=limit)
-    return Cut("small errors", f"0 <= {', '.join(columns)} <= {limit:g}", _joined(columns, test, pc.and_))
-
-
-def positive(column: str) -> Cut:
-    """The column is finite and larger than 0."""
-    return Cut(f"{column} > 0", f"{column} > 0", _joined([column], partial(_above, low=0), pc.and_))
-
-
-def equals(column: str, value: bool | int | float | str) -> Cut:
-    """The column is ``value``; booleans match 1 and 0 too.
-
-    Raises (when used):
-        UserError: text is compared with a number.
-    """
-
-    def keep(batch):
-        values = _column(batch, column)
-        if isinstance(value, str) != _is_text(values.type):
-            raise UserError(f"column {column} is {values.type} and cannot equal {value!r}")
-        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if pa.types.is_integer(values.type) and not whole:  # Arrow would truncate it
-            return np.zeros(batch.num_rows, bool)
-        try:
-            return pc.equal(values, pa.scalar(int(value) if whole else value, values.type))
-        except (pa.ArrowInvalid, OverflowError):  # a value that this type cannot hold
-            return np.zeros(batch.num_rows, bool)
-
-    return Cut(f"{column} = {value}", f"{column} = {value}", keep)
-
-
-def at_least(columns: Sequence[str], value: float, every: bool = False) -> Cut:
-    """At least one of the columns, or every one, is finite and ``value`` or more."""
-    listed, word = ", ".join(columns), "all of " if every else "one of "
-    text = f"{word * (len(columns) > 1)}{listed} >= {value:g}"
-    test = _joined(columns, partial(_between, low=value, high=math.inf), pc.and_ if every else pc.or_)
-    return Cut(f"{listed} >= {value:g}", text, test)
-
-
-def on_sky(ra: str = "ra", dec: str = "dec") -> Cut:
-    """Both coordinates (degrees) are finite, 0 <= ra <= 360 and -90 <= dec <= 90."""
-
-    def keep(batch):
-        return pc.and_(_between(_numbers(batch, ra), 0, 360), _between(_numbers(batch, dec), -90, 90))
-
-    return Cut("on the sky", f"0 <= {ra} <= 360 and -90 <= {dec} <= 90 deg", keep)
-
-
-def unique(column: str) -> Cut:
-    """The first row of each value of an integer column. It remembers what it saw: make a new one for each pass."""
-    seen = _SeenIntegers()
-
-    def keep(batch):
-        values = batch[require(batch.schema.names, column, "the catalogue")]
-        if not pa.types.is_integer(values.type):
-            raise UserError(f"column {column} is {values.type}; only integers can be told apart exactly here")
-        numbers, missing = _values_and_mask(values)
-        # The bits are what is compared: one to one for a column of one type.
-        numbers = numbers.view(np.int64) if numbers.dtype == np.uint64 else numbers.astype(np.int64, copy=False)
-        new = np.zeros(len(numbers), bool)
-        new[~missing] = seen.add(numbers[~missing])
-        return new
-
-    return Cut(f"unique {column}", f"{column} not in an earlier row", keep)
-
-
-class _SeenIntegers:
-    """A growing set of int64 as a few sorted arrays, each at least twice as long as the next; 16 bytes a value at most."""
-
-    def __init__(self) -> None:
-        self._runs: list[np.ndarray] = []
-
-    def add(self, values: np.ndarray) -> np.ndarray:
-        """True where a value is neither in the set nor earlier in ``values``; adds them all."""
-        distinct, first = np.unique(values, return_index=True)
-        fresh = np.ones(len(distinct), bool)
-        for run in self._runs:
-            places = np.minimum(np.searchsorted(run, distinct), len(run) - 1)
-            fresh &= run[places] != distinct
-        self._insert(distinct[fresh])
-        new = np.zeros(len(values), bool)
-        new[first[fresh]] = True
-        return new
-
-    def _insert(self, run: np.ndarray) -> None:
-        while len(run) and self._runs and len(self._runs[-1]) < 2 * len(run):
-            run = np.concatenate([self._runs.pop(), run])
-            run.sort()
-        if len(run):
-            self._runs.append(run)
-
 
 # --- Writing --------------------------------------------------------------------------------------
 

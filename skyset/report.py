@@ -160,7 +160,7 @@ def print_info(manifest: Manifest, console: Console) -> None:
 
 def _cuts(steps: list[dict]) -> Table:
     """How much each cut on the catalogue removed."""
-    from skyset.catalog import Counts
+    from skyset.cuts import Counts
 
     try:
         return Counts.from_json(steps).table()

@@ -27,14 +27,16 @@ from pyarrow import parquet
 from rich.console import Console
 
 from skyset import catalog
-from skyset.catalog import Counts
-from skyset.catalog import Cut
+from skyset import cuts
+from skyset import numbers
 from skyset.catalog import open_catalog
-from skyset.catalog import safe_to_numeric
 from skyset.catalog import write_csv_gz
 from skyset.catalog import write_parquet
+from skyset.cuts import Counts
+from skyset.cuts import Cut
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.numbers import safe_to_numeric
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 GZ2 = SHARED / "gz2" / "gz2_stripe82_table5.fits.gz"
@@ -215,7 +217,7 @@ def test_the_answer_does_not_depend_on_the_blocks(texts, data):
     cut = data.draw(st.integers(0, len(texts)))
     blocks = safe_to_numeric(pa.chunked_array([texts[:cut], texts[cut:]], pa.string()))
     assert blocks.type == whole.type and same(blocks.to_pylist(), whole.to_pylist())
-    seen = catalog._look_closely(pa.array(texts, pa.string()))
+    seen = numbers._look_closely(pa.array(texts, pa.string()))
     assert (seen.type or pa.string()) == whole.type
 
 
@@ -545,60 +547,60 @@ def test_several_parquet_files(tmp_path):
 def passing(cut: Cut, **columns) -> list[int]:
     """Numbers of the rows that a cut keeps."""
     table = pa.table({**columns, "row": range(len(next(iter(columns.values()))))})
-    return [n for batch in catalog.apply([cut], table.to_batches(), Counts()) for n in batch["row"].to_pylist()]
+    return [n for batch in cuts.apply([cut], table.to_batches(), Counts()) for n in batch["row"].to_pylist()]
 
 
 def test_ready_made_cuts():
     odd = [18.0, None, math.nan, math.inf, -9999, 0.0, 40.0, 39.9]
-    assert passing(catalog.valid_magnitudes(["u"]), u=odd) == [0, 7]
-    assert passing(catalog.valid_magnitudes(["u", "g"], faint=20), u=[18.0, 18, 21], g=[18.0, None, 18]) == [0]
-    assert passing(catalog.max_error(["e"], 0.1), e=[0.1, 0.0, -1, 0.11, math.nan, None]) == [0, 1]
-    assert passing(catalog.positive("r"), r=[1e-9, 0.0, -1, math.nan, None, math.inf]) == [0]
-    assert passing(catalog.equals("clean", 1), clean=[1, 0, None]) == [0]
-    assert passing(catalog.equals("clean", True), clean=[True, False, None]) == [0]
-    assert passing(catalog.equals("kind", "spiral"), kind=["spiral", "", None]) == [0]
-    assert passing(catalog.equals("id", OBJID), id=[OBJID, OBJID - 1]) == [0]
-    assert passing(catalog.equals("k", "a"), k=pa.array(["a", "b"]).dictionary_encode()) == [0]
-    assert passing(catalog.equals("u", 2**64 - 1), u=pa.array([2**64 - 1, 1], pa.uint64())) == [0]
-    assert passing(catalog.equals("u", -9999), u=pa.array([1], pa.uint8())) == []
-    assert passing(catalog.equals("u", 1.5), u=[1, 2]) == []
-    assert passing(catalog.max_error(["e"], 0.1), e=pa.array([0.1, 0.2], pa.float32())) == [0]
-    assert passing(catalog.positive("u"), u=pa.array([2**64 - 1, 0], pa.uint64())) == [0]
-    assert passing(catalog.at_least(["s", "e"], 0.8), s=[0.8, None, 0.1, math.nan], e=[0.1, 0.9, 0.2, 0.9]) == [0, 1, 3]
-    assert passing(catalog.at_least(["s", "e"], 0.8, every=True), s=[0.8, None, 0.9], e=[0.1, 0.9, 0.8]) == [2]
-    assert passing(catalog.on_sky(), ra=[0.0, 360, 361, -1, 5, math.nan], dec=[-90.0, 90, 0, 0, 91, 0]) == [0, 1]
-    assert passing(catalog.unique("id"), id=[5, 5, None, 6, None]) == [0, 3]
-    assert passing(catalog.unique("id"), id=np.array([2**64 - 1, 2**63, 2**64 - 1], np.uint64)) == [0, 1]
+    assert passing(cuts.valid_magnitudes(["u"]), u=odd) == [0, 7]
+    assert passing(cuts.valid_magnitudes(["u", "g"], faint=20), u=[18.0, 18, 21], g=[18.0, None, 18]) == [0]
+    assert passing(cuts.max_error(["e"], 0.1), e=[0.1, 0.0, -1, 0.11, math.nan, None]) == [0, 1]
+    assert passing(cuts.positive("r"), r=[1e-9, 0.0, -1, math.nan, None, math.inf]) == [0]
+    assert passing(cuts.equals("clean", 1), clean=[1, 0, None]) == [0]
+    assert passing(cuts.equals("clean", True), clean=[True, False, None]) == [0]
+    assert passing(cuts.equals("kind", "spiral"), kind=["spiral", "", None]) == [0]
+    assert passing(cuts.equals("id", OBJID), id=[OBJID, OBJID - 1]) == [0]
+    assert passing(cuts.equals("k", "a"), k=pa.array(["a", "b"]).dictionary_encode()) == [0]
+    assert passing(cuts.equals("u", 2**64 - 1), u=pa.array([2**64 - 1, 1], pa.uint64())) == [0]
+    assert passing(cuts.equals("u", -9999), u=pa.array([1], pa.uint8())) == []
+    assert passing(cuts.equals("u", 1.5), u=[1, 2]) == []
+    assert passing(cuts.max_error(["e"], 0.1), e=pa.array([0.1, 0.2], pa.float32())) == [0]
+    assert passing(cuts.positive("u"), u=pa.array([2**64 - 1, 0], pa.uint64())) == [0]
+    assert passing(cuts.at_least(["s", "e"], 0.8), s=[0.8, None, 0.1, math.nan], e=[0.1, 0.9, 0.2, 0.9]) == [0, 1, 3]
+    assert passing(cuts.at_least(["s", "e"], 0.8, every=True), s=[0.8, None, 0.9], e=[0.1, 0.9, 0.8]) == [2]
+    assert passing(cuts.on_sky(), ra=[0.0, 360, 361, -1, 5, math.nan], dec=[-90.0, 90, 0, 0, 91, 0]) == [0, 1]
+    assert passing(cuts.unique("id"), id=[5, 5, None, 6, None]) == [0, 3]
+    assert passing(cuts.unique("id"), id=np.array([2**64 - 1, 2**63, 2**64 - 1], np.uint64)) == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("cut", "reason"),
     [
-        (catalog.positive("rr"), "no column rr"),
-        (catalog.positive("word"), "column word is string, not a number.*'a'"),
-        (catalog.equals("word", 1), "column word is string and cannot equal 1"),
-        (catalog.equals("r", "1"), "column r is double and cannot equal '1'"),
-        (catalog.unique("r"), "column r is double; only integers"),
+        (cuts.positive("rr"), "no column rr"),
+        (cuts.positive("word"), "column word is string, not a number.*'a'"),
+        (cuts.equals("word", 1), "column word is string and cannot equal 1"),
+        (cuts.equals("r", "1"), "column r is double and cannot equal '1'"),
+        (cuts.unique("r"), "column r is double; only integers"),
     ],
 )
 def test_cuts_on_unfit_columns(cut, reason):
     with pytest.raises(UserError, match=reason):
         passing(cut, r=[1.5], word=["a"])
     with pytest.raises(ValueError, match="no column"):
-        catalog.positive("r") and catalog.at_least([], 1)
+        cuts.positive("r") and cuts.at_least([], 1)
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-20, 20), max_size=60), max_size=12))
 def test_unique_keeps_the_first_of_each(blocks):
-    cut, counts = catalog.unique("id"), Counts()
+    cut, counts = cuts.unique("id"), Counts()
     batches = [pa.record_batch({"id": pa.array(block, pa.int64())}) for block in blocks]
-    kept = [n for batch in catalog.apply([cut], batches, counts) for n in batch["id"].to_pylist()]
+    kept = [n for batch in cuts.apply([cut], batches, counts) for n in batch["id"].to_pylist()]
     assert kept == list(dict.fromkeys(n for block in blocks for n in block))
 
 
 def test_unique_is_thrifty():
-    seen = catalog._SeenIntegers()
+    seen = cuts._SeenIntegers()
     rng = np.random.default_rng(0)
     for _ in range(50):
         seen.add(rng.integers(-(2**63), 2**63, 10_000))
@@ -613,9 +615,9 @@ def test_unique_is_thrifty():
 )
 def test_each_row_is_counted_at_the_first_cut_that_removes_it(rows, size, limits):
     table = pa.table({"a": pa.array([a for a, _ in rows], pa.int64()), "b": pa.array([b for _, b in rows], pa.int64())})
-    cuts = [catalog.at_least([name], limit) for name, limit in limits]
+    chosen = [cuts.at_least([name], limit) for name, limit in limits]
     counts = Counts()
-    kept = sum(batch.num_rows for batch in catalog.apply(cuts, table.to_batches(max_chunksize=size), counts))
+    kept = sum(batch.num_rows for batch in cuts.apply(chosen, table.to_batches(max_chunksize=size), counts))
     left, removed = [dict(zip("ab", row, strict=True)) for row in rows], []
     for name, limit in limits:
         stays = [row for row in left if row[name] is not None and row[name] >= limit]
@@ -628,7 +630,7 @@ def test_each_row_is_counted_at_the_first_cut_that_removes_it(rows, size, limits
 def some_counts() -> Counts:
     counts = Counts()
     table = pa.table({"r": np.arange(-500.0, 1500), "id": np.arange(2000) // 2})
-    list(catalog.apply([catalog.positive("r"), catalog.unique("id")], table.to_batches(), counts))
+    list(cuts.apply([cuts.positive("r"), cuts.unique("id")], table.to_batches(), counts))
     return counts
 
 
@@ -674,11 +676,11 @@ def test_cuts_that_are_wrong_themselves():
     table = pa.table({"a": [1, 2]})
     for keep, reason in ((lambda b: np.array([True]), "gave 1 bool for 2 rows"), (lambda b: b["a"], "gave 2 int64")):
         with pytest.raises(TypeError, match=reason):
-            list(catalog.apply([Cut("odd", "", keep)], table.to_batches(), Counts()))
+            list(cuts.apply([Cut("odd", "", keep)], table.to_batches(), Counts()))
     with pytest.raises(ValueError, match="of other cuts"):
-        catalog.apply([catalog.positive("a")], table.to_batches(), some_counts())
+        cuts.apply([cuts.positive("a")], table.to_batches(), some_counts())
     by_numpy = Cut("second", "", lambda b: np.asarray(b["a"]) == 2)
-    assert next(catalog.apply([by_numpy], table.to_batches(), Counts()))["a"].to_pylist() == [2]
+    assert next(cuts.apply([by_numpy], table.to_batches(), Counts()))["a"].to_pylist() == [2]
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
@@ -760,10 +762,10 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
 MEASURE = """
 import sys
 import pyarrow
-from skyset import catalog as c
-table = c.open_catalog(sys.argv[1])
-cuts = [c.positive("x0"), c.unique("id")]
-c.write_csv_gz(sys.argv[2], c.apply(cuts, table.batches(), c.Counts()), table.schema)
+from skyset import catalog, cuts
+table = catalog.open_catalog(sys.argv[1])
+chosen = [cuts.positive("x0"), cuts.unique("id")]
+catalog.write_csv_gz(sys.argv[2], cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
 print(pyarrow.default_memory_pool().max_memory())
 """
 
@@ -804,9 +806,9 @@ def test_real_fits_table_equals_astropys_and_comes_back_from_csv(tmp_path):
 @needs_gz2
 def test_cuts_on_a_real_table(tmp_path):
     found, counts = open_catalog(GZ2), Counts()
-    cuts = [catalog.on_sky(), catalog.at_least(["total_votes"], 100), catalog.unique("objid")]
+    chosen = [cuts.on_sky(), cuts.at_least(["total_votes"], 100), cuts.unique("objid")]
     path = tmp_path / "t.csv.gz"
-    rows = write_csv_gz(path, catalog.apply(cuts, found.batches(5000), counts), found.schema)
+    rows = write_csv_gz(path, cuts.apply(chosen, found.batches(5000), counts), found.schema)
     wanted = Table.read(GZ2)
     wanted = wanted[np.asarray(wanted["total_votes"]) >= 100]
     assert rows == counts.left == len(np.unique(wanted["objid"]))

@@ -47,10 +47,10 @@ from skyset.build_scripts.sdss_galaxy_zoo.catalog import columns_in
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import cuts
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import labels
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import rows_of
-from skyset.catalog import Counts
-from skyset.catalog import apply
 from skyset.catalog import open_catalog
 from skyset.catalog import write_csv_gz
+from skyset.cuts import Counts
+from skyset.cuts import apply
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.hips import FORMATS
