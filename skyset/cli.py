@@ -43,7 +43,7 @@ def _end(run: Callable[[], int | None]) -> None:
 def build(context: typer.Context, survey: Annotated[str | None, typer.Argument(metavar="SURVEY")] = None) -> None:
     arguments = list(context.args)
     if survey is None or survey.startswith("-"):
-        console.print(f"Usage: skyset build SURVEY [OPTIONS]\n\nSURVEY is one of: {', '.join(registry.surveys())}")
+        console.print(f"Usage: skyset build SURVEY [OPTIONS]\n\nSURVEY is one of: {', '.join(registry.buildable())}")
         console.print("Its options: skyset build SURVEY --help", highlight=False)
         raise typer.Exit(0 if survey in (None, "--help", "-h") else 2)
     _end(lambda: registry.build_script(survey).main(arguments, program=f"skyset build {survey}"))
@@ -89,6 +89,67 @@ def verify(folder: Folder) -> None:
         return 0
 
     _end(run)
+
+
+@app.command(help="Pairs of objects of two catalogues: folders of partitions, or csv, fits, vot or parquet files.")
+def crossmatch(
+    left: Annotated[str, typer.Argument(metavar="LEFT", help="a folder of partitions (or its URL), or a catalogue's file")],
+    right: Annotated[str, typer.Argument(metavar="RIGHT", help="the same")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help=".parquet or .csv.gz")] = None,
+    radius: Annotated[float, typer.Option("--radius", metavar="ARCSEC", help="largest separation")] = 1.0,
+    key: Annotated[str | None, typer.Option("--key", metavar="COLUMN[=COLUMN]", help="match equal names instead of "
+                                            "positions: iauname, id_str, left_name=right_name")] = None,
+    best: Annotated[str, typer.Option("--best", metavar="HOW", help="all pairs, the nearest of each left object, or mutual "
+                                      "(nearest of each other)")] = "all",
+    ids: Annotated[str, typer.Option("--ids", metavar="COLUMN[=COLUMN]", help="the names of objects")] = "object_id",
+    partitions: Annotated[Path | None, typer.Option("--partitions", metavar="DIR", help="the pairs as partitions too: "
+                                                    'load_dataset("crossmatch", data_dir=DIR)')] = None,
+) -> None:  # fmt: skip
+    def run() -> None:
+        if best not in ("all", "nearest", "mutual"):
+            raise UserError(f"--best {best}: it is all, nearest or mutual")
+        if output is None and partitions is None:
+            raise UserError("where to? -o pairs.parquet, or --partitions DIR")
+        _crossmatch(left, right, output, radius, key, best, ids, partitions)
+
+    _end(run)
+
+
+def _crossmatch(left, right, output, radius, key, best, ids, partitions) -> None:
+    from skyset.crossmatch import catalogue_of
+    from skyset.crossmatch import match_keys
+    from skyset.crossmatch import match_positions
+    from skyset.crossmatch import nearest
+    from skyset.crossmatch import pairs_table
+    from skyset.crossmatch import with_positions
+    from skyset.crossmatch import write_pairs
+    from skyset.crossmatch import write_partitions
+
+    names, keys = (text.partition("=")[::2] if text else ("", "") for text in (ids, key))
+    tables = []
+    for source, name, column in zip(
+        (left, right), (names[0], names[1] or names[0]), (keys[0], keys[1] or keys[0]), strict=True
+    ):
+        table = catalogue_of(source, [column] if column and column != name else [], object_id=name, positions=not key)
+        if not key:
+            table, dropped = with_positions(table)
+            if dropped:
+                console.print(f"{source}: {dropped:,} objects without a position are left out", highlight=False)
+        tables.append((table, "object_id" if column in ("", name) else column))
+    (one, one_key), (other, other_key) = tables
+    if key:
+        pairs = match_keys(one[one_key], other[other_key])
+    else:
+        pairs = match_positions(one["ra"], one["dec"], other["ra"], other["dec"], radius)
+        pairs = pairs if best == "all" else nearest(pairs, one_to_one=best == "mutual")
+    table = pairs_table(pairs, one, other)
+    console.print(f"{len(pairs):,} pairs of {one.num_rows:,} and {other.num_rows:,} objects", highlight=False)
+    if output is not None:
+        write_pairs(table, output)
+        print(f"wrote {output}")
+    if partitions is not None:
+        write_partitions(table, partitions, registry.survey("crossmatch"), ["skyset", *sys.argv[1:]], [left, right])
+        print(f"wrote {partitions}")
 
 
 @app.command(help="Measure in about a minute how fast rows come from this disk on this machine, and say what would help.")

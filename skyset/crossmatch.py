@@ -23,9 +23,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skyset.errors import PartitionError
+from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.manifest import Manifest
+from skyset.manifest import describe_file
 from skyset.partitions import Partition
+from skyset.partitions import PartitionWriter
+from skyset.partitions import partition_path
+from skyset.survey import Survey
+from skyset.survey import healpix_cell
 
 #: Pairs that one call gives at most: 24 bytes each, and as much again for a moment while they are put together.
 MAX_PAIRS = 200_000_000
@@ -325,7 +331,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def catalogue_of(
-    source: str | Path, columns: Sequence[str] = (), object_id: str = "object_id", ra: str = "ra", dec: str = "dec"
+    source: str | Path,
+    columns: Sequence[str] = (),
+    object_id: str = "object_id",
+    ra: str = "ra",
+    dec: str = "dec",
+    positions: bool = True,
 ) -> pa.Table:
     """Names and positions of all objects; no pixel is read.
 
@@ -333,6 +344,7 @@ def catalogue_of(
         source: a folder of skyset partitions (or the URL of one), or a file that ``skyset.catalog.open_catalog`` reads.
         columns: further columns, one value a row.
         object_id, ra, dec: what these columns are called there.
+        positions: whether a file has to have them; where it has not, they are null.
 
     Returns:
         Table of ``object_id``, ``ra``, ``dec`` (float64, degrees) and the further columns under their own names, with their
@@ -348,7 +360,13 @@ def catalogue_of(
             raise UserError(f"{source}: {wanted[name]} is to be called {name}, which is another column there")
     path = Path(source)
     is_folder = "://" in str(source) or path.is_dir() or not path.suffix
-    table = (_read_folder if is_folder else _read_file)(str(source), list(dict.fromkeys(wanted.values())))
+    names = list(dict.fromkeys(wanted.values()))
+    if not is_folder and not positions:
+        names = [name for name in names if name not in (ra, dec) or name in _names_in(str(source))]
+    table = (_read_folder if is_folder else _read_file)(str(source), names)
+    for name in wanted.values() if not positions else ():
+        if name not in table.schema.names:
+            table = table.append_column(pa.field(name, pa.float64()), pa.nulls(table.num_rows, pa.float64()))
     _check_ids(table, object_id, source)
     fields = [table.schema.field(name).with_name(new) for new, name in wanted.items()]
     table = pa.table([table[name] for name in wanted.values()], schema=pa.schema(fields))
@@ -390,6 +408,12 @@ def _read_file(path: str, names: list[str]) -> pa.Table:
     return open_catalog(path, names).table()
 
 
+def _names_in(path: str) -> list[str]:
+    from skyset.catalog import open_catalog
+
+    return open_catalog(path).schema.names
+
+
 def _check_ids(table: pa.Table, name: str, source: str | Path) -> None:
     from skyset.catalog import check_ids
 
@@ -412,6 +436,13 @@ def _in_degrees(table: pa.Table, name: str, source: str) -> pa.Table:
 
 def _unit(field: pa.Field) -> str:
     return (field.metadata or {}).get(b"unit", b"").decode()
+
+
+def with_positions(table: pa.Table) -> tuple[pa.Table, int]:
+    """Those rows of a table of ``catalogue_of`` that have a position on the sky, and how many have none."""
+    ra, dec = (table[name].to_numpy() for name in ("ra", "dec"))
+    good = np.isfinite(ra) & (np.abs(dec) <= 90)
+    return table.filter(pa.array(good)), int((~good).sum())
 
 
 def pairs_table(pairs: Pairs, left: pa.Table, right: pa.Table, suffixes: tuple[str, str] = ("_left", "_right")) -> pa.Table:
@@ -461,3 +492,43 @@ def write_pairs(table: pa.Table, path: str | Path) -> None:
         write(path, table.to_batches(max_chunksize=1 << 16), table.schema)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def write_partitions(
+    table: pa.Table, root: Path, survey: Survey, command: Sequence[str], sources: Sequence[str]
+) -> Manifest:
+    """Write pairs as HEALPix partitions, in the cells of the left objects.
+
+    Args:
+        table: as ``pairs_table`` gives it, with the standard suffixes.
+        root: a new or empty folder.
+        survey: the declaration of the columns.
+        command, sources: for the manifest.
+
+    Raises:
+        UserError: the folder has something in it, or a name is too long for its column.
+    """
+    root = Path(root)
+    if root.exists() and any(root.iterdir()):
+        raise UserError(f"{root} is not empty: choose another folder")
+    names = {"object_id": "object_id_left", "ra": "ra_left", "dec": "dec_left"}
+    columns = {name: table[names.get(name, name)].to_numpy() for name in survey.by_name if name not in ("pair", "healpix")}
+    ids = (pc.cast(table[f"object_id_{side}"], pa.string()) for side in ("left", "right"))
+    columns["pair"] = pc.binary_join_element_wise(*ids, "|").to_numpy()
+    columns["healpix"] = healpix_cell(columns["ra"], columns["dec"])
+    order = np.lexsort((columns["pair"].astype(str), columns["healpix"]))
+    cells, starts = np.unique(columns["healpix"][order], return_index=True)
+    entries = []
+    for cell, rows in zip(cells.tolist(), np.split(order, starts[1:]), strict=True):
+        path = partition_path(cell)
+        with PartitionWriter(root / path, survey.columns, len(rows), {"survey": survey.name, "healpix": cell}) as writer:
+            for row in rows.tolist():
+                try:
+                    writer.append(survey.record({name: values[row] for name, values in columns.items()}))
+                except RecordError as error:
+                    raise UserError(f"pair {columns['pair'][row]}: {error}") from error
+        entries.append(describe_file(root, path, survey, "train"))
+    root.mkdir(parents=True, exist_ok=True)
+    manifest = Manifest(survey.name, list(survey.columns), survey.key, entries, list(sources), {"command": list(command)})
+    manifest.save(root)
+    return manifest

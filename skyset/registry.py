@@ -45,9 +45,17 @@ def survey(name: str) -> Survey:
 
 
 def build_script(name: str) -> ModuleType:
-    """The module that builds a survey, with ``main(arguments, program) -> exit status``."""
+    """The module that builds a survey, with ``main(arguments, program) -> exit status``; UserError if there is none."""
     loader(name)
+    if name not in buildable():
+        raise UserError(f"{name} has no build script; those that have: {', '.join(buildable())}")
     return importlib.import_module(f"skyset.build_scripts.{name}.build_parent_sample")
+
+
+def buildable() -> list[str]:
+    """Names that ``skyset build`` knows, sorted."""
+    scripts = {found.name for found in pkgutil.iter_modules(importlib.import_module("skyset.build_scripts").__path__)}
+    return [name for name in surveys() if name in scripts]
 
 
 def find_root(name: str, data_dir: str | None = None, base_path: str | None = None) -> str | None:

@@ -64,8 +64,8 @@ def test_build_from_the_command_line(archive, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("show", "gz4d"), "unknown survey 'gz4d'; known: gz3d"),
-        (("build", "gz4d"), "unknown survey 'gz4d'; known: gz3d"),
+        (("show", "gz4d"), "unknown survey 'gz4d'; known: "),
+        (("build", "gz4d"), "unknown survey 'gz4d'; known: "),
         (("info", "nowhere"), "no manifest.json in nowhere"),
         (("verify", "nowhere"), "no manifest.json in nowhere"),
         (("show", "gz3d", "--data_dir", "nowhere"), "no manifest.json in"),

@@ -4,6 +4,7 @@ import gzip
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import example
@@ -11,8 +12,11 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from typer.testing import CliRunner
 
+import skyset
 from skyset import crossmatch
+from skyset.cli import app
 from skyset.crossmatch import Pairs
 from skyset.crossmatch import catalogue_of
 from skyset.crossmatch import match_keys
@@ -22,7 +26,9 @@ from skyset.crossmatch import pairs_table
 from skyset.crossmatch import separation_arcsec
 from skyset.crossmatch import write_pairs
 from skyset.errors import UserError
+from skyset.loaders.crossmatch import SURVEY
 from skyset.manifest import Manifest
+from skyset.manifest import verify
 
 NONE = np.zeros(0)
 #: Where methods of matching lose pairs: poles, RA = 0, the equator, corners of HEALPix base cells (with seven neighbours).
@@ -440,3 +446,60 @@ def test_tables_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         write_pairs(pairs_table(pairs, table, table), tmp_path / "file" / "pairs.csv.gz")
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def skyset_crossmatch(*arguments):
+    return CliRunner().invoke(app, ["crossmatch", *map(str, arguments)])
+
+
+def test_the_command_matches_folders_and_files(built_sdss, tmp_path):
+    catalog = built_sdss / "ZooSpecPhotoDR19_filtered.csv.gz"
+    done = skyset_crossmatch(built_sdss, catalog, "--ids", "object_id=objid", "-o", tmp_path / "pairs.parquet")
+    assert done.exit_code == 0 and "144 pairs of 144 and 144 objects" in done.output
+    table = parquet.read_table(tmp_path / "pairs.parquet")
+    assert table["object_id_left"].to_pylist() == [str(n) for n in table["object_id_right"].to_pylist()]
+    assert max(table["separation_arcsec"].to_pylist()) < 1e-6
+    done = skyset_crossmatch(
+        built_sdss, catalog, "--key", "dr7objid", "--ids", "object_id=objid", "-o", tmp_path / "k.csv.gz"
+    )
+    assert done.exit_code == 0 and "144 pairs" in done.output
+    assert pd.read_csv(tmp_path / "k.csv.gz")["separation_arcsec"].max() < 1e-6
+
+
+def test_names_match_where_a_file_has_no_positions(built_sdss, tmp_path):
+    names = pd.read_csv(built_sdss / "ZooSpecPhotoDR19_filtered.csv.gz")["objid"][:7]
+    pd.DataFrame({"id_str": names.astype(str)}).to_csv(tmp_path / "features.csv", index=False)
+    arguments = ("--key", "object_id=id_str", "--ids", "object_id=id_str", "-o", tmp_path / "k.csv.gz")
+    assert "7 pairs of 144 and 7 objects" in skyset_crossmatch(built_sdss, tmp_path / "features.csv", *arguments).output
+    assert len(pd.read_csv(tmp_path / "k.csv.gz")) == 7
+    done = skyset_crossmatch(built_sdss, tmp_path / "features.csv", "--ids", "object_id=id_str", "-o", tmp_path / "p.csv.gz")
+    assert done.exit_code == 2 and "no column ra" in done.output
+
+
+def test_pairs_as_partitions(built_sdss, tmp_path):
+    root = tmp_path / "pairs"
+    assert skyset_crossmatch(built_sdss, built_sdss, "--radius", 3600, "--partitions", root).exit_code == 0
+    assert list(verify(root, SURVEY)) == []
+    wanted = match_positions(*(np.array(catalogue_of(built_sdss)[name]) for name in ("ra", "dec", "ra", "dec")), 3600)
+    rows = list(skyset.load("crossmatch", data_dir=str(root)))
+    assert len(rows) == len(wanted) > 144
+    for row in rows:
+        assert row["pair"] == f"{row['object_id']}|{row['object_id_right']}"
+        assert row["separation_arcsec"] <= 3600
+    again = skyset_crossmatch(built_sdss, built_sdss, "--partitions", root)
+    assert again.exit_code == 2 and "is not empty" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((), "where to?"), (("-o", "pairs.txt"), "written as .parquet or .csv.gz"), (("-o", "p.parquet", "--best", "x"), "mutual"),
+     (("-o", "p.parquet", "--radius", "-1"), "radius"), (("-o", "p.parquet", "--key", "nothing"), "no column nothing")],
+)  # fmt: skip
+def test_what_is_asked_for_wrongly_is_one_line(built_sdss, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = skyset_crossmatch(built_sdss, built_sdss, *arguments)
+    assert done.exit_code == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
