@@ -495,9 +495,14 @@ def test_pairs_as_partitions(built_sdss, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((), "where to?"), (("-o", "pairs.txt"), "written as .parquet or .csv.gz"), (("-o", "p.parquet", "--best", "x"), "mutual"),
-     (("-o", "p.parquet", "--radius", "-1"), "radius"), (("-o", "p.parquet", "--key", "nothing"), "no column nothing")],
-)  # fmt: skip
+    [
+        ((), "where to?"),
+        (("-o", "pairs.txt"), "written as .parquet or .csv.gz"),
+        (("-o", "p.parquet", "--best", "x"), "mutual"),
+        (("-o", "p.parquet", "--radius", "-1"), "radius"),
+        (("-o", "p.parquet", "--key", "nothing"), "no column nothing"),
+    ],
+)
 def test_what_is_asked_for_wrongly_is_one_line(built_sdss, arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = skyset_crossmatch(built_sdss, built_sdss, *arguments)
