@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from skyset.encoded import Bytes
 from skyset.survey import Column
 from skyset.survey import Layers
 from skyset.survey import Survey
@@ -24,6 +25,9 @@ def features_of(survey: Survey, image_size: int | None = None) -> datasets.Featu
             axis = survey.image_axes.get(feature.name)
             if feature.classes:
                 features[feature.name] = datasets.ClassLabel(names=list(feature.classes))
+                continue
+            if column.is_bytes:
+                features[feature.name] = datasets.Image() if feature.encoded else datasets.Value("binary")
                 continue
             features[feature.name] = _feature(column.dtype, cropped_shape(column.shape, axis, image_size))
     return datasets.Features(features)
@@ -65,7 +69,9 @@ def arrow_table(columns: dict, features: datasets.Features) -> pa.Table:
 
 
 def _arrow(values, kind: pa.DataType) -> pa.Array:
-    """``values`` (array, list of str, or dict of these; first axis = rows) as an Arrow array of type ``kind``."""
+    """``values`` (array, list of str, bytes, or dict of these; first axis = rows) as an Arrow array of type ``kind``."""
+    if isinstance(values, Bytes):
+        return _binary(values, kind)
     if isinstance(values, dict):
         fields = [kind.field(i) for i in range(kind.num_fields)]
         return pa.StructArray.from_arrays([_arrow(values[f.name], f.type) for f in fields], fields=fields)
@@ -78,6 +84,17 @@ def _arrow(values, kind: pa.DataType) -> pa.Array:
         offsets = pa.array(np.arange(0, (rows + 1) * length, length, dtype=np.int32))
         return pa.ListArray.from_arrays(offsets, _arrow(_flat(values), kind.value_type), type=kind)
     return pa.array(values, kind)
+
+
+def _binary(values: Bytes, kind: pa.DataType) -> pa.Array:
+    """Bytes without a copy; images as the struct of bytes and path that ``datasets.Image`` stores."""
+    if len(values.data) >= 2**31:
+        raise ValueError(f"{len(values.data)} bytes are more than one Arrow array takes")
+    offsets = values.bounds.astype(np.int32)
+    array = pa.Array.from_buffers(pa.binary(), len(values), [None, pa.py_buffer(offsets), pa.py_buffer(values.data)])
+    if not pa.types.is_struct(kind):
+        return array
+    return pa.StructArray.from_arrays([array, pa.nulls(len(values), pa.string())], fields=list(kind))
 
 
 def _flat(values):

@@ -21,6 +21,11 @@ from torch.utils.data import default_collate
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
+from skyset.encoded import ARRAY
+from skyset.encoded import TURNED
+from skyset.encoded import Bytes
+from skyset.encoded import Images
+from skyset.encoded import same_shapes
 from skyset.reader import carve
 
 _last_batch_size: int | None = None
@@ -84,12 +89,14 @@ class Blocks:
 
 
 def as_tensors(columns: dict) -> dict:
-    """Columns with tensors in place of arrays, sharing their memory; text stays text."""
+    """Columns with tensors in place of arrays, sharing their memory; text stays text; images become tensors later."""
     return {
         name: as_tensors(values)
         if isinstance(values, dict)
         else torch.from_numpy(values)
         if isinstance(values, np.ndarray)
+        else values.handed_out(finish=torch.from_numpy)
+        if isinstance(values, Images)
         else values
         for name, values in columns.items()
     }
@@ -185,7 +192,8 @@ def collate_rows(batch: Sequence[Row], *, collate_fn_map=None) -> dict:
         return default_collate([dict(row) for row in batch])
     first, numbers = batch[0], [row.number for row in batch]
     run = range(numbers[0], numbers[0] + len(batch))
-    if numbers == list(run) and all(row.columns is first.columns for row in batch):
+    whole = not any(isinstance(values, Bytes) for values in leaves(first.columns))  # images are yet to be decoded
+    if whole and numbers == list(run) and all(row.columns is first.columns for row in batch):
         return Packed(_sliced(first.columns, slice(run.start, run.stop)), first.block)
     return _copied(batch)
 
@@ -201,9 +209,14 @@ def _sliced(columns: dict, rows: slice) -> dict:
 
 
 def _collated(values):
-    """A column as ``default_collate`` gives it: a tensor; a list of text; for lists of text, one tuple a place."""
+    """A column as ``default_collate`` gives it: a tensor; a list of text; for lists of text, one tuple a place.
+
+    Images that are not to be decoded, ``{"bytes": ..., "path": None}``, are one dict of two lists.
+    """
     if isinstance(values, np.ndarray):
         return torch.from_numpy(values)
+    if isinstance(values, list) and values and isinstance(values[0], dict):
+        return {name: [value[name] for value in values] for name in values[0]}
     if isinstance(values, list) and values and isinstance(values[0], list):
         return list(zip(*values, strict=True))
     return values
@@ -212,20 +225,49 @@ def _collated(values):
 def _copied(batch: Sequence[Row]) -> Packed:
     """A batch of rows from here and there, copied into one block."""
     blocks, shapes, first = Blocks(), {}, batch[0].columns
+    pictures = _decoded(batch)
     for place, values in enumerate(leaves(first)):
-        if not isinstance(values, list):
+        if place in pictures and same_shapes(pictures[place]):
+            shapes[place] = pictures[place][0].dtype, (len(batch), *pictures[place][0].shape)
+        elif not isinstance(values, list | Bytes):
             dtype = values.numpy().dtype if isinstance(values, torch.Tensor) else values.dtype
             shapes[place] = dtype, (len(batch), *values.shape[1:])
     arrays = carve(blocks, shapes)
     texts = {place: [] for place, values in enumerate(leaves(first)) if place not in shapes}
     for columns, numbers, at in _runs(batch):
         for place, values in enumerate(leaves(columns)):
+            if place in pictures:
+                continue
             if place in texts:
                 texts[place].extend(values[number] for number in numbers)
             else:
                 np.take(np.asarray(values), numbers, axis=0, out=arrays[place][at : at + len(numbers)], mode="clip")
-    parts = iter({**arrays, **texts}[place] for place in range(len(arrays) + len(texts)))
-    return Packed(_rebuilt(first, parts), blocks.last)
+    for place, images in pictures.items():
+        arrays[place] = _stacked(list(leaves(first))[place], images, arrays.get(place))
+    columns = texts | arrays
+    return Packed(_rebuilt(first, iter(columns[place] for place in range(len(columns)))), blocks.last)
+
+
+def _decoded(batch: Sequence[Row]) -> dict[int, list[np.ndarray]]:
+    """Pixels of the batch's images, by the place of their column."""
+    pictures: dict[int, list[np.ndarray]] = {
+        place: []
+        for place, values in enumerate(leaves(batch[0].columns))
+        if isinstance(values, Images) and values.form in (ARRAY, TURNED)
+    }
+    for row in batch if pictures else ():
+        columns = list(leaves(row.columns))
+        for place, images in pictures.items():
+            images.append(columns[place].pixels(row.number))
+    return pictures
+
+
+def _stacked(values: Images, images: Sequence[np.ndarray], out: np.ndarray | None):
+    """Images of one size as one array in ``out``, others as a list of tensors."""
+    if out is None:
+        return [torch.from_numpy(values.handed_out(finish=None).finished(np.array(image))) for image in images]
+    np.stack(images, out=out)
+    return values.handed_out(finish=None).finished(out)
 
 
 def _runs(batch: Sequence[Row]) -> Iterator[tuple[dict, list[int], int]]:

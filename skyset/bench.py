@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ from skyset.manifest import FileEntry
 from skyset.manifest import Manifest
 from skyset.stream import SurveyStream
 from skyset.stream import map_source
+from skyset.stream import row_count
+from skyset.survey import Feature
 from skyset.survey import Survey
 
 if TYPE_CHECKING:
@@ -83,11 +86,20 @@ class Target:
     split: str
     files: list[FileEntry]
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
-        """Bytes of one row as it is handed out."""
+        """Bytes of one row as it is handed out; images decoded, of the size of the first row's."""
         names = [feature.name for feature in self.survey.features]
-        return sum(column.row_bytes for column in needed_columns(self.survey, names))
+        columns = needed_columns(self.survey, names)
+        size = sum(column.row_bytes for column in columns if not column.is_bytes)
+        return size + self._decoded_bytes() if any(column.is_bytes for column in columns) else size
+
+    def _decoded_bytes(self) -> int:
+        with readable_errors():
+            row = next(iter(stream(self, "numpy", self.files[:1], 1)))
+        values = [row[feature.name] for feature in self.survey.features if isinstance(feature, Feature)
+                  and self.survey.column(feature.source).is_bytes]  # fmt: skip
+        return sum(value.nbytes if isinstance(value, np.ndarray) else len(value) for value in values)
 
 
 def open_target(folder: Path) -> Target:
@@ -97,7 +109,7 @@ def open_target(folder: Path) -> Target:
         UserError: there is no manifest, its survey is not known here, or it has no rows.
     """
     manifest = Manifest.load(folder)
-    survey = registry.survey(manifest.survey).as_built(manifest.columns)
+    survey = registry.survey(manifest.survey, manifest.config).as_built(manifest.columns)
     if not manifest.files:
         raise UserError(f"{folder} has no rows to read")
     split, files = max(manifest.splits.items(), key=lambda item: sum(entry.rows for entry in item[1]))
@@ -122,7 +134,7 @@ def total_bytes(files: Iterable[FileEntry]) -> int:
 def stored_compression(manifest: Manifest) -> str | None:
     """What the build was told; without such a note ``"none"`` if the files are as large as their rows, else None."""
     row_bytes = sum(column.row_bytes for column in manifest.columns)
-    as_large = manifest.bytes >= manifest.rows * row_bytes
+    as_large = not any(column.is_bytes for column in manifest.columns) and manifest.bytes >= manifest.rows * row_bytes
     return manifest.build.get("compression") or ("none" if as_large else None)
 
 
@@ -196,9 +208,8 @@ def single_rows(rows: Iterable[Mapping]) -> Iterator[tuple[int, list[np.ndarray]
 
 def whole_batches(batches: Iterable[Mapping]) -> Iterator[tuple[int, list[np.ndarray]]]:
     for batch in batches:
-        arrays = list(arrays_of(batch))
-        count = len(arrays[0])
-        yield count, pixels(arrays, count)
+        count = row_count(batch)
+        yield count, pixels(arrays_of(batch), count)
 
 
 def arrays_of(values: Mapping) -> Iterator[np.ndarray]:
@@ -206,6 +217,8 @@ def arrays_of(values: Mapping) -> Iterator[np.ndarray]:
     for value in values.values():
         if isinstance(value, Mapping):
             yield from arrays_of(value)
+        elif isinstance(value, list) and getattr(value[0] if value else None, "ndim", 0):  # images of several sizes
+            yield from map(np.asarray, value)
         elif getattr(value, "ndim", 0):
             yield np.asarray(value)
 

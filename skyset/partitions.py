@@ -5,7 +5,9 @@ Layout (MultimodalUniverse's, so that its tools feel at home), ``<root>`` being 
     <root>/[<split>/]healpix=<pix>/<kkk>-of-<nnn>.hdf5
 
 One HDF5 dataset a column, row = axis 0, attributes ``unit`` and ``description``. Pixels are stored contiguously, so that a
-slab of rows is one read at a known offset, unless a compression was asked for.
+slab of rows is one read at a known offset, unless a compression was asked for. A column of bytes is two datasets:
+``<name>``, uint8, has the bytes of all rows one after the other, always contiguous (encoded images do not compress);
+``<name>_end``, int64, says where each row ends.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import math
 import os
 import re
 import stat
+import tempfile
 import zlib
 from collections import deque
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -34,6 +38,7 @@ from skyset.chunks import check_superblock
 from skyset.chunks import unpacked_chunk
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.survey import MAX_VALUE_BYTES
 from skyset.survey import Column
 
 SUFFIX = ".hdf5"
@@ -44,6 +49,10 @@ PIXELS_FROM = 4096
 #: Files are split where a cell holds more than this, so that no task is much longer than the others.
 MAX_FILE_BYTES = 256 << 20
 SLAB_BYTES = 8 << 20
+#: Of a column of bytes, at a time. Slabs are cut by the mean length of a file's rows, and are far below that.
+MAX_READ_BYTES = 256 << 20
+#: Where rows end is kept of files with no more rows than this: a file is asked once.
+_KEPT_ENDS = 1 << 16
 #: Most buffers that one ``preadv`` takes (IOV_MAX on Linux).
 _MAX_BUFFERS = 1024
 
@@ -127,7 +136,8 @@ class PartitionWriter:
     """Write one partition, row by row, in memory that does not grow with the rows' pixels.
 
     The file appears under its name only when it is complete, synced and read back: until then it is
-    ``.<name>.<pid>.tmp`` beside it, and it is removed when anything fails.
+    ``.<name>.<pid>.tmp`` beside it, and it is removed when anything fails. Columns of bytes wait in nameless files on the
+    same disk, since how long they get is known only at the end.
 
     Args:
         path: final path.
@@ -149,19 +159,31 @@ class PartitionWriter:
         self.attributes = dict(attributes or {})
         self.rows = 0
         self._capacity = rows
-        self._pixels = [c for c in self.columns if c.row_bytes >= PIXELS_FROM]
-        self._scalars = {c.name: np.zeros((rows, *c.shape), c.dtype) for c in self.columns if c.row_bytes < PIXELS_FROM}
-        self._crc = dict.fromkeys((c.name for c in self._pixels), 0)
+        self._bytes = [c for c in self.columns if c.is_bytes]
+        self._pixels = [c for c in self.columns if c.row_bytes >= PIXELS_FROM and not c.is_bytes]
+        small = [c for c in self.columns if c.row_bytes < PIXELS_FROM and not c.is_bytes]
+        self._scalars = {c.name: np.zeros((rows, *c.shape), c.dtype) for c in small}
+        self._ends = {c.name: np.zeros(rows, np.int64) for c in self._bytes}
+        self._crc = dict.fromkeys((c.name for c in self.columns), 0)
+        self._spools: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> PartitionWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
+            for column in self._bytes:
+                self._spools[column.name] = tempfile.TemporaryFile(dir=self.path.parent)
             self._disk, self._file = self._create(self._temporary, self._capacity)
         except BaseException:
+            self._close_spools()
             self._temporary.unlink(missing_ok=True)
             raise
         return self
+
+    def _close_spools(self) -> None:
+        for spool in self._spools.values():
+            with contextlib.suppress(OSError):  # what a full disk did not take
+                spool.close()
 
     def _create(self, path: Path, rows: int) -> tuple[_Disk, h5py.File]:
         with contextlib.ExitStack() as on_error:
@@ -179,7 +201,7 @@ class PartitionWriter:
         self._disk.close()
         self._disk.check()
 
-    def append(self, record: Mapping[str, np.ndarray]) -> None:
+    def append(self, record: Mapping[str, np.ndarray | bytes]) -> None:
         """Add one row: a validated record, as ``Survey.record`` gives it."""
         for name, values in self._scalars.items():
             values[self.rows] = record[name]
@@ -187,6 +209,10 @@ class PartitionWriter:
             pixels = np.ascontiguousarray(record[column.name], column.dtype)
             self._file[column.name][self.rows] = pixels
             self._crc[column.name] = zlib.crc32(pixels, self._crc[column.name])
+        for name, ends in self._ends.items():
+            ends[self.rows] = len(record[name]) + (ends[self.rows - 1] if self.rows else 0)
+            self._spools[name].write(record[name])
+            self._crc[name] = zlib.crc32(record[name], self._crc[name])
         self._disk.check()
         self.rows += 1
 
@@ -195,6 +221,7 @@ class PartitionWriter:
             if kind is None and self.rows:
                 self._finish()
         finally:
+            self._close_spools()
             with contextlib.suppress(OSError):  # the error of a full disk, again
                 self._close()
             self._temporary.unlink(missing_ok=True)
@@ -203,15 +230,32 @@ class PartitionWriter:
         if self.rows < self._capacity:
             self._shrink()
         for column in self.columns:
-            if column.name in self._scalars:
+            if column.is_bytes:
+                self._store_bytes(column)
+            elif column.name in self._scalars:
                 self._file.create_dataset(column.name, data=self._scalars[column.name][: self.rows])
-            self._file[column.name].attrs.update({"unit": column.unit, "description": column.description})
+            self._describe(column)
         self._close()
         self._check()
         with open(self._temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(self._temporary, self.path)
         sync_folder(self.path.parent)
+
+    def _describe(self, column: Column) -> None:
+        self._file[column.name].attrs.update({"unit": column.unit, "description": column.description})
+
+    def _store_bytes(self, column: Column) -> None:
+        """Both datasets of a column of bytes, the bytes in one piece."""
+        spool, ends = self._spools[column.name], self._ends[column.name][: self.rows]
+        spool.seek(0)
+        data = self._file.create_dataset(column.name, (int(ends[-1]),), np.uint8)
+        for start, stop in slabs(len(data), 1):
+            data[start:stop] = np.frombuffer(spool.read(stop - start), np.uint8)
+            self._disk.check()
+        data.attrs.update({"kind": column.dtype, "end": column.end.name})
+        self._file.create_dataset(column.end.name, data=ends)
+        self._describe(column.end)
 
     def _shrink(self) -> None:
         """Copy to a file of as many rows as came: a contiguous dataset cannot be cut."""
@@ -238,6 +282,13 @@ class PartitionWriter:
                 for start, stop in slabs(self.rows, column.row_bytes):
                     crc = zlib.crc32(written.read(column.name, start, stop), crc)
                 if crc != self._crc[column.name]:
+                    raise PartitionError(f"{self.path}: {column.name} reads back otherwise than it was written")
+            for column in self._bytes:
+                crc = 0
+                for row in range(self.rows):
+                    crc = zlib.crc32(written.read(column.name, row, row + 1), crc)
+                same_ends = np.array_equal(written.ends(column.name)[1:], self._ends[column.name][: self.rows])
+                if crc != self._crc[column.name] or not same_ends:
                     raise PartitionError(f"{self.path}: {column.name} reads back otherwise than it was written")
             for name, values in self._scalars.items():
                 if written.read(name).tobytes() != values[: self.rows].tobytes():
@@ -344,11 +395,12 @@ class _RemoteFile:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the columns of a file lie that was found good: byte offsets, -1 for those that HDF5 must read."""
+    """Where the datasets of a file lie that was found good: byte offsets, -1 for those that HDF5 must read; lengths."""
 
     stamp: tuple
     rows: int
     offsets: np.ndarray
+    lengths: np.ndarray
 
 
 #: Layouts of the files that were opened, by path and names of columns: a file is opened again without HDF5.
@@ -368,7 +420,8 @@ class Partition:
 
     Raises:
         PartitionError: the file is missing, has another size, is no HDF5, lacks a column, has one of another dtype or
-            shape, or keeps data outside itself (soft and external links, external or virtual storage).
+            shape, or keeps data outside itself (soft and external links, external or virtual storage); its bytes are not
+            in one piece.
     """
 
     def __init__(
@@ -379,6 +432,9 @@ class Partition:
         trusted_bytes: int | None = None,
     ):
         self.path, self.columns = path, {c.name: c for c in columns}
+        self._stored = {**self.columns, **{c.end.name: c.end for c in columns if c.is_bytes}}
+        self._has_bytes = len(self._stored) > len(self.columns)
+        self._bounds: dict[str, np.ndarray] = {}
         self._hdf5: h5py.File | None = None
         self._checked: dict[str, h5py.h5d.DatasetID] = {}
         try:
@@ -390,7 +446,8 @@ class Partition:
                 raise PartitionError(f"{path}: has {self._file.size} bytes, the manifest says {trusted_bytes}")
             layout = self._layout()
             self.rows = layout.rows
-            self._offsets = dict(zip(self.columns, layout.offsets.tolist(), strict=True))
+            self._offsets = dict(zip(self._stored, layout.offsets.tolist(), strict=True))
+            self._lengths = dict(zip(self._stored, layout.lengths.tolist(), strict=True))
             if trusted_rows is not None and self.rows != trusted_rows and self.columns:
                 raise PartitionError(f"{path}: has {self.rows} rows, the manifest says {trusted_rows}")
         except PartitionError:
@@ -401,7 +458,7 @@ class Partition:
             raise PartitionError(f"{path}: {_reason(error)}") from error
 
     def _layout(self) -> _Layout:
-        key = str(self.path), tuple(self.columns)
+        key = str(self.path), tuple(self._stored)
         known = _layouts.get(key)
         if known is not None and known.stamp == self._file.stamp:
             return known
@@ -412,12 +469,13 @@ class Partition:
 
     def _examined(self) -> _Layout:
         """Open the file with HDF5 and check all columns."""
-        data = [self._dataset(column) for column in self.columns.values()]
-        counts = {dataset.shape[0] for dataset in data}
+        data = [(column, self._dataset(column)) for column in self._stored.values()]
+        counts = {dataset.shape[0] for column, dataset in data if not column.is_bytes}
         if len(counts) > 1:
             raise PartitionError(f"{self.path}: columns have {sorted(counts)} rows")
-        offsets = [_offset(dataset, column) for dataset, column in zip(data, self.columns.values(), strict=True)]
-        return _Layout(self._file.stamp, counts.pop() if counts else 0, np.array(offsets, np.int64))
+        offsets = np.array([_offset(dataset, column) for column, dataset in data], np.int64)
+        lengths = np.array([dataset.shape[0] for _, dataset in data], np.int64)
+        return _Layout(self._file.stamp, counts.pop() if counts else 0, offsets, lengths)
 
     def _dataset(self, column: Column) -> h5py.h5d.DatasetID:
         """A column as HDF5 sees it; examined once, since a compressed one is asked for at every read."""
@@ -442,6 +500,9 @@ class Partition:
         properties = data.get_create_plist()
         if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
             raise PartitionError(f"{where} keeps its data in another file: refused")
+        if column.is_bytes:
+            _check_bytes(data, properties, where)
+            return data
         wanted, shape, dtype = np.dtype(column.dtype), data.shape, data.dtype
         narrower_text = column.is_text and dtype.kind == "S" and dtype.itemsize <= wanted.itemsize
         if not (dtype == wanted or narrower_text) or len(shape) != len(column.shape) + 1 or shape[1:] != column.shape:
@@ -456,7 +517,7 @@ class Partition:
         return data
 
     def read(self, name: str, start: int = 0, stop: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Rows ``start:stop`` of a column, shape (rows, *shape), in its own dtype.
+        """Rows ``start:stop`` of a column, shape (rows, *shape), in its own dtype; of bytes, all of them, uint8 (bytes,).
 
         ``out`` takes them where given; its rows may lie apart from each other (a layer of a stack of layers).
 
@@ -465,26 +526,33 @@ class Partition:
         """
         stop = self.rows if stop is None else stop
         if out is None:
-            column = self.columns[name]
-            out = np.empty((max(0, stop - start), *column.shape), column.dtype)
+            column = self._stored[name]
+            out = (
+                np.empty(self.size(name, start, stop), np.uint8)
+                if column.is_bytes
+                else np.empty((max(0, stop - start), *column.shape), column.dtype)
+            )
         self.read_columns({name: out}, start, stop)
         return out
 
     def read_columns(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
-        """Rows ``start:stop`` of several columns, each into its array (rows, *shape).
+        """Rows ``start:stop`` of several columns, each into its array (rows, *shape), those of bytes into uint8 (bytes,).
 
         Raises:
             PartitionError: see ``read``.
         """
-        if not 0 <= start <= stop <= self.rows:
-            raise PartitionError(f"{self.path}: has {self.rows} rows, {start} to {stop} were asked for")
+        self._check_rows(start, stop)
+        parts = []
+        if self._has_bytes:
+            stretches = [self._stretch(name, out, start, stop) for name, out in outs.items() if self._stored[name].is_bytes]
+            parts = [(offset, out) for offset, out in stretches if out.size]
+            outs = {name: out for name, out in outs.items() if not self._stored[name].is_bytes}
         for name, out in outs.items():
-            if out.shape != (stop - start, *self.columns[name].shape):
+            if out.shape != (stop - start, *self._stored[name].shape):
                 raise ValueError(f"an array of shape {out.shape} cannot take {stop - start} rows of {name}")
         try:
-            parts = []
             for name, out in outs.items():
-                column = self.columns[name]
+                column = self._stored[name]
                 if self._offsets[name] >= 0 and _rows_are_flat(out, column):
                     parts.append((self._offsets[name] + start * column.row_bytes, out))
                 elif stop > start:
@@ -494,6 +562,56 @@ class Partition:
         except (*_DAMAGE, EOFError) as error:
             names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
             raise PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {_reason(error)}") from error
+
+    def _stretch(self, name: str, out: np.ndarray, start: int, stop: int) -> tuple[int, np.ndarray]:
+        """Where the bytes of some rows begin in the file, and what takes them."""
+        bounds = self.ends(name, start, stop)
+        if out.shape != (bounds[-1] - bounds[0],):
+            raise ValueError(f"an array of shape {out.shape} cannot take {bounds[-1] - bounds[0]} bytes of {name}")
+        return self._offsets[name] + int(bounds[0]), out
+
+    def _check_rows(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.rows:
+            raise PartitionError(f"{self.path}: has {self.rows} rows, {start} to {stop} were asked for")
+
+    def ends(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Where rows ``start:stop`` of a column of bytes lie among all of its bytes, int64 (rows + 1,).
+
+        Raises:
+            PartitionError: they do not lie one after the other, or one has more than ``MAX_VALUE_BYTES``.
+        """
+        stop = self.rows if stop is None else stop
+        self._check_rows(start, stop)
+        bounds, where = self._raw_bounds(name, start, stop), f"{self.path}: column {name}, rows {start} to {stop}"
+        if bounds[0] < 0 or bounds[-1] > self._lengths[name] or (bounds[1:] < bounds[:-1]).any():
+            raise PartitionError(f"{where}: do not lie one after the other in {self._lengths[name]} bytes")
+        if (largest := int(np.diff(bounds).max(initial=0))) > MAX_VALUE_BYTES:
+            raise PartitionError(f"{where}: one has {largest} bytes, more than {MAX_VALUE_BYTES}")
+        return bounds
+
+    def size(self, name: str, start: int, stop: int) -> int:
+        """Bytes of rows ``start:stop`` of a column of bytes.
+
+        Raises:
+            PartitionError: see ``ends``; or there are too many to be read at a time.
+        """
+        bounds = self.ends(name, start, stop)
+        if (size := int(bounds[-1] - bounds[0])) > MAX_READ_BYTES:
+            raise PartitionError(
+                f"{self.path}: column {name}, rows {start} to {stop}: {size} bytes, more than {MAX_READ_BYTES} at a time"
+            )
+        return size
+
+    def _raw_bounds(self, name: str, start: int, stop: int) -> np.ndarray:
+        """As the file has them; the first row begins at 0."""
+        end = self.columns[name].end.name
+        if self.rows <= _KEPT_ENDS:
+            if name not in self._bounds:
+                self._bounds[name] = np.concatenate([np.zeros(1, np.int64), self.read(end)])
+            return self._bounds[name][start : stop + 1]
+        if start:
+            return self.read(end, start - 1, stop)
+        return np.concatenate([np.zeros(1, np.int64), self.read(end, start, stop)])
 
     def _unpack(self, column: Column, out: np.ndarray, start: int, stop: int) -> None:
         """Rows of a column that is not stored in one piece. Chunks hold whole rows."""
@@ -510,9 +628,10 @@ class Partition:
         """Rows of a text column as Python strings."""
         return decoded(self.read(name, start, stop))
 
-    def record(self, row: int) -> dict[str, np.ndarray]:
+    def record(self, row: int) -> dict[str, np.ndarray | bytes]:
         """One row with all its columns, as ``PartitionWriter.append`` takes it."""
-        return {name: self.read(name, row, row + 1)[0] for name in self.columns}
+        values = {name: self.read(name, row, row + 1) for name in self.columns}
+        return {name: value.tobytes() if self.columns[name].is_bytes else value[0] for name, value in values.items()}
 
     def close(self) -> None:
         self._checked.clear()
@@ -534,8 +653,19 @@ def decoded(values: np.ndarray) -> list[str]:
 
 def _offset(data: h5py.h5d.DatasetID, column: Column) -> int:
     """Where a dataset lies in the file if it is in one piece and in the column's dtype, else -1."""
-    offset = data.get_offset() if data.dtype == np.dtype(column.dtype) else None  # None where it is in chunks
+    dtype = np.dtype(np.uint8 if column.is_bytes else column.dtype)
+    offset = data.get_offset() if data.dtype == dtype else None  # None where it is in chunks
     return -1 if offset is None else offset
+
+
+def _check_bytes(data: h5py.h5d.DatasetID, properties: h5py.h5p.PropDCID, where: str) -> None:
+    """Raise PartitionError unless a dataset is uint8 (bytes,), all there, and in one piece as the writer leaves it."""
+    if data.dtype != np.uint8 or len(data.shape) != 1:
+        raise PartitionError(f"{where} is {data.dtype}{data.shape}, not bytes: uint8(bytes,)")
+    if not _is_stored(data, properties):
+        raise PartitionError(f"{where} is not all there: {data.shape} values are declared")
+    if data.shape[0] and (properties.get_layout() != h5py.h5d.CONTIGUOUS or data.get_offset() is None):
+        raise PartitionError(f"{where} is not stored in one piece: refused")
 
 
 def _is_stored(data: h5py.h5d.DatasetID, properties: h5py.h5p.PropDCID) -> bool:

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from skyset.arrow import needed_columns
+from skyset.encoded import Bytes
+from skyset.encoded import Images
+from skyset.encoded import bounds_of
 from skyset.manifest import FileEntry
 from skyset.partitions import PIXELS_FROM
 from skyset.partitions import Partition
 from skyset.partitions import decoded
 from skyset.partitions import load_filters
 from skyset.partitions import slabs
+from skyset.survey import Column
 from skyset.survey import Feature
 from skyset.survey import Layers
 from skyset.survey import Survey
@@ -45,14 +49,28 @@ class Piece:
         return self.stop - self.start
 
 
-def cut(root: str, files: Sequence[FileEntry], row_bytes: int, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
-    """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row)."""
-    base = root.rstrip("/")
+def cut(root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_bytes: int = PIECE_BYTES) -> list[Piece]:
+    """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row).
+
+    Of columns of bytes that is about as many: how long their rows are follows from the file's size.
+    """
+    base, alike = root.rstrip("/"), None
+    if not any(column.is_bytes for column in columns):
+        alike = row_bytes(columns, [])
     return [
         Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes)
         for entry in files
-        for start, stop in slabs(entry.rows, row_bytes, slab_bytes=piece_bytes)
+        for start, stop in slabs(entry.rows, alike or row_bytes(columns, [entry]), slab_bytes=piece_bytes)
     ]
+
+
+def row_bytes(columns: Sequence[Column], files: Sequence[FileEntry | Piece]) -> int:
+    """Bytes of one row of some columns; with bytes of any length among them, a mean that follows from the files' size."""
+    known = sum(column.row_bytes for column in columns if not column.is_bytes)
+    if not any(column.is_bytes for column in columns):
+        return known
+    means = [file.bytes // file.rows for file in files if file.bytes]
+    return known + (sum(means) // len(means) if means else sum(c.row_bytes for c in columns if c.is_bytes))
 
 
 class PieceReader:
@@ -77,6 +95,7 @@ class PieceReader:
         self.survey, self.image_size, self._new_block = survey, image_size, new_block
         self._wanted = [f for f in survey.features if f.name in names]
         self._columns = needed_columns(survey, names)
+        self._bytes = [column.name for column in self._columns if column.is_bytes]
         self._open: OrderedDict[str, Partition] = OrderedDict()
 
     def __enter__(self) -> PieceReader:
@@ -96,52 +115,77 @@ class PieceReader:
         return partition
 
     def read(self, pieces: Sequence[Piece]) -> dict:
-        """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, dicts of these for groups of layers.
+        """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, ``Bytes``, dicts of these for layers.
 
         All arrays are parts of one block of memory, which nothing else uses.
 
         Raises:
             PartitionError: a file is gone, cut short, or not what the manifest says.
         """
-        rows = sum(map(len, pieces))
-        raw, stacks = self._allocate(rows)
-        self._fill(raw, pieces)
-        return self._assembled(raw, stacks, rows)
+        rows, bounds = sum(map(len, pieces)), self._bounds(pieces)
+        raw, stacks = self._allocate(rows, bounds)
+        self._fill(raw, bounds, pieces)
+        origins = [(len(piece), piece.path, piece.start) for piece in pieces] if bounds else ()
+        return self._assembled(_with_bounds(raw, bounds, origins), stacks, rows)
 
-    def _fill(self, raw: Mapping[str, np.ndarray], pieces: Sequence[Piece]) -> None:
+    def _bounds(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
+        """Where the bytes of each row come to lie if they are read one after the other, by column."""
+        lengths = {name: [np.diff(self._ends(name, piece)) for piece in pieces] for name in self._bytes}
+        return {name: bounds_of(np.concatenate(parts)) for name, parts in lengths.items()}
+
+    def _ends(self, name: str, piece: Piece) -> np.ndarray:
+        partition = self._partition(piece)
+        partition.size(name, piece.start, piece.stop)  # refuses too many, before memory is taken for them
+        return partition.ends(name, piece.start, piece.stop)
+
+    def _fill(self, raw: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray], pieces: Sequence[Piece]) -> None:
         row = 0
         for piece in pieces:
             end = row + len(piece)
             outs = {name: array[row:end] for name, array in raw.items()}
+            outs |= {name: raw[name][b[row] : b[end]] for name, b in bounds.items() if name in raw}
             self._partition(piece).read_columns(outs, piece.start, piece.stop)
             row = end
 
     def window(self, pieces: Sequence[Piece]) -> Window:
         """The rows of these pieces, to be read in any order."""
         # From afar a row costs as much as a piece: then all is held.
-        held = [c for c in self._columns if c.row_bytes < PIXELS_FROM or is_remote(pieces[0])]
-        raw = {c.name: np.empty((sum(map(len, pieces)), *c.shape), c.dtype) for c in held}
-        self._fill(raw, pieces)
-        return Window(pieces, raw)
+        far, bounds = is_remote(pieces[0]), self._bounds(pieces)
+        held = [c for c in self._columns if far or (c.row_bytes < PIXELS_FROM and not c.is_bytes)]
+        rows = sum(map(len, pieces))
+        raw = {c.name: np.empty(bounds[c.name][-1], np.uint8) if c.is_bytes else np.empty((rows, *c.shape), c.dtype)
+               for c in held}  # fmt: skip
+        self._fill(raw, bounds, pieces)
+        return Window(pieces, _with_bounds(raw, bounds), bounds)
 
     def read_rows(self, window: Window, rows: np.ndarray) -> dict:
         """Columns of some rows of a window, in the order of their numbers ``rows``; see ``read``."""
-        raw, stacks = self._allocate(len(rows))
+        bounds = {name: bounds_of(np.diff(whole)[rows]) for name, whole in window.bounds.items()}
+        raw, stacks = self._allocate(len(rows), bounds)
         for name, values in window.held.items():
-            raw[name][...] = values[rows]
-        pixels = {name: array for name, array in raw.items() if name not in window.held}
-        for place, (piece, row) in enumerate(window.places(rows) if pixels else ()):
-            outs = {name: array[place : place + 1] for name, array in pixels.items()}
+            if isinstance(values, Bytes):
+                for place, row in enumerate(rows.tolist()):
+                    raw[name][bounds[name][place] : bounds[name][place + 1]] = values.raw(row)
+            else:
+                raw[name][...] = values[rows]
+        apart = {name: array for name, array in raw.items() if name not in window.held}
+        for place, (piece, row) in enumerate(window.places(rows) if apart else ()):
+            outs = {name: array[place : place + 1] for name, array in apart.items()}
+            outs |= {name: apart[name][b[place] : b[place + 1]] for name, b in bounds.items() if name in apart}
             self._partition(piece).read_columns(outs, row, row + 1)
-        return self._assembled(raw, stacks, len(rows))
+        origins = [(1, piece.path, row) for piece, row in window.places(rows)] if bounds else ()
+        return self._assembled(_with_bounds(raw, bounds, origins), stacks, len(rows))
 
     def _assembled(self, raw: Mapping, stacks: Mapping, rows: int) -> dict:
         return {feature.name: self._assemble(feature, raw, stacks, rows) for feature in self._wanted}
 
-    def _allocate(self, rows: int) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
+    def _allocate(
+        self, rows: int, bounds: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
         """One array a column; the layers of a group are views of one array (rows, layers, ...): no copy to stack them."""
         shapes, layers = self._shapes()
-        arrays = carve(self._new_block, {key: (dtype, (rows, *shape)) for key, (dtype, shape) in shapes.items()})
+        bytes_of = {name: (np.uint8, (int(ends[-1]),)) for name, ends in bounds.items()}
+        arrays = carve(self._new_block, {key: (dtype, (rows, *shape)) for key, (dtype, shape) in shapes.items()} | bytes_of)
         raw = {name: arrays[key] if place is None else arrays[key][:, place] for name, (key, place) in layers.items()}
         return raw, {key: array for key, array in arrays.items() if isinstance(key, tuple)}
 
@@ -162,7 +206,10 @@ class PieceReader:
 
     def _assemble(self, feature: Feature | Layers, raw: Mapping, stacks: Mapping, rows: int):
         if not isinstance(feature, Layers):
-            return self._finish(raw[feature.source], feature.name)
+            values = raw[feature.source]
+            if isinstance(values, Bytes):
+                return Images(values.data, values.bounds, values.origins) if feature.encoded else values
+            return self._finish(values, feature.name)
         group = {feature.label_field: [list(feature.labels) for _ in range(rows)]}
         for key, source in feature.fields.items():
             values = raw[source] if isinstance(source, str) else stacks[feature.name, key]
@@ -210,10 +257,13 @@ class ReadAhead:
 
 
 class Window:
-    """Rows of several pieces. Small columns are held in memory, pixels are read row by row when they are wanted."""
+    """Rows of several pieces. Small columns are held in memory, pixels are read row by row when they are wanted.
 
-    def __init__(self, pieces: Sequence[Piece], held: dict[str, np.ndarray]):
-        self.held, self._pieces = held, pieces
+    ``bounds`` has where the bytes of each row would lie if all were read, by column.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], held: dict[str, np.ndarray | Bytes], bounds: dict[str, np.ndarray]):
+        self.held, self.bounds, self._pieces = held, bounds, pieces
         self._ends = np.cumsum([len(piece) for piece in pieces])
 
     def places(self, rows: np.ndarray) -> Iterator[tuple[Piece, int]]:
@@ -234,6 +284,11 @@ def carve(new_block: Callable[[int], np.ndarray], shapes: Mapping) -> dict:
     return {
         key: block[slice(*offsets[key])].view(dtype).reshape(shape) for key, (dtype, shape) in shapes.items()
     }  # fmt: skip
+
+
+def _with_bounds(raw: Mapping, bounds: Mapping[str, np.ndarray], origins: Sequence = ()) -> dict:
+    """Arrays by column, those of bytes as ``Bytes``."""
+    return {**raw, **{name: Bytes(raw[name], ends, origins) for name, ends in bounds.items() if name in raw}}
 
 
 def centre_crop(values: np.ndarray, axis: int, size: int) -> np.ndarray:
@@ -273,6 +328,8 @@ def join(parts: Sequence[Mapping]) -> dict:
         if isinstance(values, Mapping)
         else np.concatenate([part[name] for part in parts])
         if isinstance(values, np.ndarray)
+        else values.joined([part[name] for part in parts])
+        if isinstance(values, Bytes)
         else [value for part in parts for value in part[name]]
         for name, values in first.items()
     }

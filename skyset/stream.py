@@ -37,8 +37,14 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 from skyset.arrow import arrow_table
 from skyset.arrow import features_of
 from skyset.arrow import needed_columns
+from skyset.encoded import PIL_IMAGE
+from skyset.encoded import UNDECODED
+from skyset.encoded import Bytes
+from skyset.encoded import Images
 from skyset.errors import PartitionError
+from skyset.formatting import DecodedFeatures
 from skyset.formatting import Group
+from skyset.formatting import image_form
 from skyset.formatting import is_tensor_format
 from skyset.formatting import merge
 from skyset.formatting import own_format
@@ -49,6 +55,7 @@ from skyset.reader import ReadAhead
 from skyset.reader import is_remote
 from skyset.reader import join
 from skyset.reader import python_numbers
+from skyset.reader import row_bytes
 from skyset.reader import rows_of
 from skyset.survey import Survey
 
@@ -65,9 +72,12 @@ class PartitionRows(_BaseExamplesIterable):
         names: features wanted, in the order they are handed out; a mapping gives them other names.
         mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype), ``"torch"`` (tensors) or
             ``"arrow"`` (tables).
+        images: ``datasets.Image`` features that differ from the survey's, by its names: undecoded, or of another mode.
+        image_form: how images are handed out, see ``encoded.py``; nothing to mode ``"arrow"``.
         seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
         window_bytes: what one window holds.
-        skip_bad: go on without the rows of partitions that cannot be read, counting them in ``bad`` (rows by message).
+        skip_bad: go on without the rows of partitions that cannot be read, and without those whose images cannot be decoded
+            in the other modes, counting them in ``bad`` (rows by message).
     """
 
     _sleep_on_threads_shutdown = False
@@ -75,7 +85,8 @@ class PartitionRows(_BaseExamplesIterable):
     def __init__(self, survey: Survey, pieces: list[Piece], names: Iterable[str], image_size: int | None = None):
         super().__init__()
         self.survey, self.pieces, self.image_size = survey, pieces, image_size
-        self.mode = "python"
+        self.mode, self.image_form = "python", PIL_IMAGE
+        self.images: dict[str, datasets.Image] = {}
         self.seed: tuple[int, ...] | None = None
         self.seed_was_drawn = False
         self.skip_bad = False
@@ -85,10 +96,11 @@ class PartitionRows(_BaseExamplesIterable):
 
     def _set_names(self, names: Mapping[str, str]) -> None:
         """``names``: the survey's features by the names they are handed out under."""
-        every = features_of(self.survey, self.image_size)
+        every = features_of(self.survey, self.image_size) | self.images
         self._names = names
         self._features = datasets.Features({name: every[source] for name, source in names.items()})
-        self._row_bytes = sum(c.row_bytes for c in needed_columns(self.survey, list(names.values()))) or 1
+        self.has_images = any(isinstance(feature, datasets.Image) for feature in self._features.values())
+        self._row_bytes = row_bytes(needed_columns(self.survey, list(names.values())), self.pieces) or 1
 
     def with_changes(self, **changes) -> PartitionRows:
         twin = copy.copy(self)
@@ -108,6 +120,13 @@ class PartitionRows(_BaseExamplesIterable):
         twin = copy.copy(self)
         twin._set_names(names)
         return twin
+
+    def cast(self, features: Mapping) -> PartitionRows:
+        """Hand out encoded images as these features say, ``datasets.Image(decode=False)`` or with another mode."""
+        images = {source: features[name] for name, source in self._names.items()
+                  if isinstance(self._features[name], datasets.Image) and isinstance(features.get(name), datasets.Image)
+                  }  # fmt: skip
+        return self.with_changes(images=self.images | images)._named(self._names)
 
     def between(self, start: int, stop: int | None) -> PartitionRows:
         """Rows ``start:stop`` of these, in the order they are in."""
@@ -273,7 +292,26 @@ class PartitionRows(_BaseExamplesIterable):
                 self._note_bad(error, rows)
                 self._advance(rows)
             return
-        yield self._renamed(columns)
+        columns = self._renamed(columns)
+        if self.skip_bad and self.mode != "arrow" and self.has_images:
+            yield from self._decodable(columns)
+        else:
+            yield columns
+
+    def _decodable(self, columns: dict) -> Iterator[dict]:
+        """The rows in runs between those with an image that cannot be decoded."""
+        bad: dict[int, PartitionError] = {}
+        for values in columns.values():
+            if isinstance(values, Images) and values.form != UNDECODED:
+                bad |= values.keep()
+        start = 0
+        for row in [*sorted(bad), row_count(columns)]:
+            if start < row:
+                yield part(columns, start, row)
+            if row in bad:
+                self._note_bad(bad[row], 1)
+                self._advance(1)
+            start = row + 1
 
     def _opens(self, reader: PieceReader, piece: Piece) -> bool:
         try:
@@ -289,7 +327,15 @@ class PartitionRows(_BaseExamplesIterable):
         self.bad[str(error)] = self.bad.get(str(error), 0) + rows
 
     def _renamed(self, columns: dict) -> dict:
-        return {name: columns.pop(source) for name, source in self._names.items()}
+        renamed = {name: columns.pop(source) for name, source in self._names.items()}
+        return {name: self._formed(values, name) for name, values in renamed.items()} if self.has_images else renamed
+
+    def _formed(self, values, name: str):
+        if not isinstance(values, Images):
+            return values
+        feature = self._features[name]
+        form = self.image_form if feature.decode else UNDECODED
+        return values.handed_out(form=form, mode=feature.mode, column=self._names[name])
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:
         rows = self._loader_rows() if self._for_loader() else self._plain_rows()
@@ -315,12 +361,14 @@ class PartitionRows(_BaseExamplesIterable):
         from skyset import batches
 
         handed_out, blocks = 0, batches.Blocks()
+        # A batch of images is not a part of their encoded bytes: these need not be shared.
+        shared = not any(column.is_bytes for column in needed_columns(self.survey, list(self._names.values())))
 
         def rows() -> int | None:
             size = batches.batch_size() if batches.in_worker() else None
             return size and size - handed_out % size
 
-        for columns in self._slabs(rows, blocks):
+        for columns in self._slabs(rows, blocks if shared else None):
             count = row_count(columns)
             handed_out += count
             if self.mode == "torch":
@@ -352,7 +400,10 @@ class PartitionRows(_BaseExamplesIterable):
             from skyset.batches import as_tensors
 
             columns = as_tensors(columns)
-        return {name: Group(part) if isinstance(part, dict) else part for name, part in columns.items()}
+        return {
+            name: Group(values) if isinstance(values, dict) else values.batch() if isinstance(values, Bytes) else values
+            for name, values in columns.items()
+        }
 
     def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
         for columns in self._slabs(lambda: None):
@@ -366,6 +417,14 @@ class PartitionRows(_BaseExamplesIterable):
 def row_count(columns: Mapping) -> int:
     values = next(iter(columns.values()))
     return row_count(values) if isinstance(values, Mapping) else len(values)
+
+
+def part(columns: Mapping, start: int, stop: int) -> dict:
+    """Rows ``start:stop`` of columns."""
+    return {
+        name: part(values, start, stop) if isinstance(values, Mapping) else values[start:stop]
+        for name, values in columns.items()
+    }
 
 
 def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], PartitionRows]) -> _BaseExamplesIterable:
@@ -400,14 +459,20 @@ class SurveyStream(IterableDataset):
     """``datasets.IterableDataset`` over partitions; what it does differently is in the methods below."""
 
     def with_format(self, type: str | None = None) -> SurveyStream:
-        """As in `datasets`, but ``"numpy"`` and ``"torch"`` keep the columns' dtypes (uint8 stays uint8)."""
+        """As in `datasets`, but ``"numpy"`` and ``"torch"`` keep the columns' dtypes (uint8 stays uint8).
+
+        Encoded images come as RGB, uint8 (H, W, 3) in ``"numpy"`` and (3, H, W) in ``"torch"``.
+        """
         config = FormattingConfig(format_type=own_format(type))
+        form = image_form(config.format_type)
         mode = "arrow" if config.is_table else "numpy" if config.is_tensor else "python"
         mapped = any(isinstance(link, MappedExamplesIterable) for link in links(self._ex_iterable))
 
         def change(rows: PartitionRows) -> PartitionRows:
             # A function mapped before keeps getting what it got; but Python's numbers would lose their dtypes here.
-            return rows if mapped and (rows.mode, mode) != ("python", "numpy") else rows.with_changes(mode=mode)
+            if mapped:
+                return rows if (rows.mode, mode) != ("python", "numpy") else rows.with_changes(mode=mode)
+            return rows.with_changes(mode=mode, image_form=form)
 
         stream = adopt(super().with_format(config.format_type))
         return stream._with_source(map_source(stream._ex_iterable, change))
@@ -513,6 +578,16 @@ class SurveyStream(IterableDataset):
             return self.select_columns([name for name in self.features if name not in gone])
         return adopt(super().remove_columns(column_names))
 
+    def cast(self, features: datasets.Features) -> SurveyStream:
+        """As in `datasets`; images that are not to be decoded are not."""
+        stream = adopt(super().cast(features))
+        rows = stream._ex_iterable
+        return stream._with_source(rows.cast(stream.features)) if isinstance(rows, PartitionRows) else stream
+
+    def cast_column(self, column: str, feature) -> SurveyStream:
+        """As in `datasets`; images that are not to be decoded are not."""
+        return self.cast(datasets.Features({**self.features, column: feature}))
+
     def rename_columns(self, column_mapping: dict[str, str]) -> SurveyStream:
         """As in `datasets`; costs nothing."""
         rows, old = self._ex_iterable, set(column_mapping)
@@ -547,8 +622,24 @@ class SurveyStream(IterableDataset):
         source = map_source(self._ex_iterable, lambda rows: rows.ordered(self.epoch))
         twin.__dict__ = {**self.__dict__, "_ex_iterable": source}
         rows = super(SurveyStream, twin)._prepare_ex_iterable_for_iteration(*args, **kwargs)
+        if any(link.has_images for link in links(rows) if isinstance(link, PartitionRows)):
+            twin._keep_decoded(rows)
         self._state_dict = twin._state_dict
         return self._without_formatting(rows)
+
+    def _keep_decoded(self, rows: _BaseExamplesIterable) -> None:
+        """Spare decoded images from being encoded again, wherever a step made `datasets` forget the rows' features."""
+        for link in links(rows):
+            if not isinstance(link, FormattedExamplesIterable) or (link.formatting and link.formatting.is_table):
+                continue
+            inner = link.ex_iterable
+            if isinstance(inner, RebatchedArrowExamplesIterable) and not inner.ex_iterable.iter_arrow:  # datasets 3
+                link.ex_iterable = inner.ex_iterable
+                self._state_dict["examples_iterable"] = rows._init_state_dict()
+                if self._starting_state_dict and self.epoch == self._starting_state_dict["epoch"]:
+                    rows.load_state_dict(self._starting_state_dict["examples_iterable"])
+            if link._features and not link.iter_arrow:
+                link._features = DecodedFeatures(link._features)
 
     def _without_formatting(self, rows: _BaseExamplesIterable) -> _BaseExamplesIterable:
         """Rows straight from partitions come in their format; `datasets` would go through every value once more."""

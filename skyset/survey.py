@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -19,6 +20,11 @@ import numpy as np
 
 from skyset.errors import RecordError
 from skyset.errors import UserError
+
+#: The dtype of a column whose rows are bytes of any length, and what is added to its name for where each row's bytes end.
+BYTES, END = "bytes", "_end"
+#: Of one row of such a column. An image of the sky has a thousandth of it.
+MAX_VALUE_BYTES = 64 << 20
 
 
 def check_types(record) -> None:
@@ -42,14 +48,16 @@ def _is_of(value, kind) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """One HDF5 dataset of a partition; row = axis 0.
+    """One HDF5 dataset of a partition; row = axis 0. One of bytes is two datasets, see ``end``.
 
     Args:
         name: name on disk.
-        dtype: numpy dtype of one value, ``"S<n>"`` for text of at most n ASCII characters.
-        shape: shape of one row, ``()`` for a scalar.
+        dtype: numpy dtype of one value, ``"S<n>"`` for text of at most n ASCII characters; ``"bytes"`` for any number of
+            bytes a row, such as PNG and JPEG files as the archive has them.
+        shape: shape of one row, ``()`` for a scalar and for bytes.
         unit: FITS standard unit string, empty where there is none.
         description: what it means, one sentence.
+        typical_bytes: of one row of bytes: how many rows go into a file follows from it. It is not in the manifest.
 
     Raises:
         ValueError: a name that is none of one dataset, a dtype other than integers, floats, bool and text, or a shape
@@ -61,11 +69,16 @@ class Column:
     shape: tuple[int, ...] = ()
     unit: str = ""
     description: str = ""
+    typical_bytes: int = 1 << 16
 
     def __post_init__(self):
         check_types(self)
         if self.name in ("", ".", "..") or not self.name.isascii() or set(self.name) & {"/", "\0"}:
             raise ValueError(f"a column cannot be named {self.name!r}")
+        if self.is_bytes:
+            if self.shape or not 0 < self.typical_bytes <= MAX_VALUE_BYTES:
+                raise ValueError(f"column {self.name} of bytes cannot have shape {self.shape}, {self.typical_bytes} bytes")
+            return
         dtype = np.dtype(self.dtype)
         if dtype.kind not in "biufS" or dtype.shape or not dtype.itemsize:
             raise ValueError(f"column {self.name} cannot have dtype {self.dtype}")
@@ -73,21 +86,34 @@ class Column:
             raise ValueError(f"column {self.name} cannot have shape {self.shape}")
 
     @cached_property
+    def is_bytes(self) -> bool:
+        return self.dtype == BYTES
+
+    @cached_property
     def is_text(self) -> bool:
-        return np.dtype(self.dtype).kind == "S"
+        return not self.is_bytes and np.dtype(self.dtype).kind == "S"
+
+    @cached_property
+    def end(self) -> Column:
+        """The dataset beside one of bytes: the bytes of row k are those from where row k - 1 ends to where row k does."""
+        return Column(f"{self.name}{END}", "int64", (), "byte", f"where the row ends in {self.name}")
 
     @cached_property
     def row_bytes(self) -> int:
-        """Bytes of one row, uncompressed."""
+        """Bytes of one row, uncompressed; of a column of bytes, about as many."""
+        if self.is_bytes:
+            return self.typical_bytes + self.end.row_bytes
         return np.dtype(self.dtype).itemsize * math.prod(self.shape)
 
-    def coerce(self, value) -> np.ndarray:
-        """``value`` as an array of this column's dtype and shape.
+    def coerce(self, value) -> np.ndarray | bytes:
+        """``value`` as an array of this column's dtype and shape, or as bytes.
 
         Raises:
             RecordError: another shape, text too long or not ASCII, or a number that this dtype cannot hold exactly
                 enough (integers must survive unchanged).
         """
+        if self.is_bytes:
+            return self._coerce_bytes(value)
         if self.is_text:
             return self._coerce_text(value)
         array = np.asarray(value)
@@ -102,6 +128,13 @@ class Column:
                 raise RecordError(f"{self.name} holds a value that {dtype} cannot hold")
         return array.astype(dtype)
 
+    def _coerce_bytes(self, value) -> bytes:
+        if not isinstance(value, bytes | bytearray | memoryview):
+            raise RecordError(f"{self.name} is of type {type(value).__name__}, not bytes")
+        if memoryview(value).nbytes > MAX_VALUE_BYTES:
+            raise RecordError(f"{self.name} has {memoryview(value).nbytes} bytes, more than {MAX_VALUE_BYTES}")
+        return bytes(value)
+
     def _coerce_text(self, value) -> np.ndarray:
         text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
         try:
@@ -112,6 +145,13 @@ class Column:
         if len(data) > width:
             raise RecordError(f"{self.name} is longer than {width} characters: {text[:40]!r}...")
         return np.asarray(data, dtype=self.dtype)
+
+
+def check_columns(columns: Iterable[Column]) -> None:
+    """Raise ValueError where two columns want the same HDF5 dataset."""
+    names = [name for c in columns for name in ((c.name, c.end.name) if c.is_bytes else (c.name,))]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"two columns are stored under {', '.join(sorted(twice))}")
 
 
 #: Columns that every survey has (see "On disk" in the design): position in ICRS degrees, and the cell it falls in.
@@ -126,11 +166,25 @@ class Feature:
         name: the feature's name.
         source: the column's.
         classes: names of the values 0, 1, ...: the loader hands out a ``datasets.ClassLabel``; the column is int64.
+        encoded: the column's bytes are PNG or JPEG images: the loader hands out a ``datasets.Image``. Means nothing where
+            a build stored their pixels (``Survey.shaped_by_build``).
     """
 
     name: str
     source: str
     classes: tuple[str, ...] = ()
+    encoded: bool = False
+
+
+def plain_features(columns: Iterable[Column], classes: Mapping[str, tuple[str, ...]], images: tuple[str, ...] = ("image",)):
+    """Features in the columns' order and under their names.
+
+    Args:
+        columns: what is on disk.
+        classes: names of the values, by column.
+        images: columns whose bytes are images.
+    """
+    return tuple(Feature(c.name, c.name, classes.get(c.name, ()), encoded=c.name in images) for c in columns)
 
 
 @dataclass(frozen=True)
@@ -170,7 +224,11 @@ class Survey:
         key: the column that names a row uniquely (``object_id`` may repeat where a survey observed an object twice).
         image_features: features that ``image_size`` crops: the two axes of the pixels are ``image_axes[name]``.
         shaped_by_build: columns whose dtype and shape follow from the build's options; declared is the default.
+        optional: columns that a build has only where its sources have them; features of those it has not are left out.
         plot: draws one row, as ``plot(row) -> matplotlib.figure.Figure``.
+
+    Raises:
+        ValueError: two columns are stored under one name, or a layer is of bytes.
     """
 
     name: str
@@ -184,23 +242,42 @@ class Survey:
     key: str = "object_id"
     image_axes: Mapping[str, int] = field(default_factory=dict)
     shaped_by_build: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     plot: Callable | None = None
 
+    def __post_init__(self):
+        check_columns(self.columns)
+        layers = {source for feature in self.features if isinstance(feature, Layers) for source in feature.sources}
+        if any(column.is_bytes and column.name in layers for column in self.columns):
+            raise ValueError(f"{self.name}: the layers of a group cannot be of bytes")
+
     def as_built(self, columns: Iterable[Column]) -> Survey:
-        """This survey with the columns of ``shaped_by_build`` as a manifest has them.
+        """This survey with the columns of ``shaped_by_build`` as a manifest has them, without the optional ones it has not.
 
         Raises:
-            UserError: such a column has no two axes of pixels.
+            UserError: such a column is an image's and has no two axes of pixels, and is not of bytes.
         """
+        columns = list(columns)
         found = {column.name: column for column in columns if column.name in self.shaped_by_build}
         for column in found.values():
-            if column.is_text or len(column.shape) not in (2, 3):
+            sizes = (2, 3) if self._is_image(column.name) else (1, 2, 3)
+            if not column.is_bytes and (column.is_text or len(column.shape) not in sizes):
                 raise UserError(f"{self.name}: column {column.name} has shape {column.shape}, which is no image")
-        if not found:
+        absent = set(self.optional) - {column.name for column in columns}
+        if not found and not absent:
             return self
         built = (replace(c, dtype=found[c.name].dtype, shape=found[c.name].shape) if c.name in found else c
-                 for c in self.columns)  # fmt: skip
-        return replace(self, columns=tuple(built))
+                 for c in self.columns if c.name not in absent)  # fmt: skip
+        features = tuple(f for f in self.features if isinstance(f, Layers) or f.source not in absent)
+        axes = {name: axis for name, axis in self.image_axes.items() if name.partition(".")[0] in {f.name for f in features}}
+        return replace(self, columns=tuple(built), features=features, image_axes=axes)
+
+    def hands_out_images(self, feature: Feature) -> bool:
+        """Whether a feature is a ``datasets.Image``: encoded, and not stored as pixels."""
+        return feature.encoded and self.column(feature.source).is_bytes
+
+    def _is_image(self, column: str) -> bool:
+        return any(f.name in self.image_axes for f in self.features if isinstance(f, Feature) and f.source == column)
 
     def column(self, name: str) -> Column:
         return self.by_name[name]
@@ -211,10 +288,10 @@ class Survey:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row on disk, uncompressed."""
+        """Bytes of one row on disk, uncompressed; about as many where there are columns of bytes."""
         return sum(column.row_bytes for column in self.columns)
 
-    def record(self, values: Mapping) -> dict[str, np.ndarray]:
+    def record(self, values: Mapping) -> dict[str, np.ndarray | bytes]:
         """One validated row: every column, in its dtype and shape.
 
         Raises:

@@ -80,6 +80,7 @@ COLUMNS = (
     Column("flux", "float32", (3,), "nJy", "flux in three bands"),
     Column("count", "int64"),
     Column("flag", "bool"),
+    Column("note", "bytes", (), "", "bytes of any length"),
     Column("image", "uint8", (SIDE, SIDE), "count", "pixels"),
 )
 #: What lies in the files beside the partition, and in memory that was freed: neither may ever be among the values.
@@ -92,13 +93,25 @@ def records() -> list[dict]:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 4, (ROWS, SIDE, SIDE), np.uint8)
     return [
-        {"id": np.bytes_(f"row-{k}"), "flux": np.arange(3) + k, "count": 1000 + k, "flag": k == 1, "image": pixels[k]}
+        {
+            "id": np.bytes_(f"row-{k}"),
+            "flux": np.arange(3) + k,
+            "count": 1000 + k,
+            "flag": k == 1,
+            "note": b"note" * (k + 1),
+            "image": pixels[k],
+        }
         for k in range(ROWS)
     ]
 
 
 RECORDS = records()
-EXPECTED = {c.name: np.array([r[c.name] for r in RECORDS]).astype(c.dtype) for c in COLUMNS}
+NOTES = [record["note"] for record in RECORDS]
+NOTE = np.frombuffer(b"".join(NOTES), np.uint8)
+ENDS = np.cumsum([len(note) for note in NOTES])
+#: What lies in the file under each name.
+EXPECTED = {c.name: np.array([r[c.name] for r in RECORDS]).astype(c.dtype) for c in COLUMNS if not c.is_bytes}
+EXPECTED |= {"note": NOTE, "note_end": ENDS}
 IMAGE = EXPECTED["image"]
 
 
@@ -267,6 +280,26 @@ def instead_of_image(name: str, expected: str, make: Callable[[h5py.File], objec
     STRUCTURED[name] = expected, change
 
 
+def instead_of_notes(name: str, expected: str, make: Callable[[h5py.File], object]) -> None:
+    """A file whose ``note`` or ``note_end`` are what ``make(file)`` leaves of them."""
+
+    def change(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            make(file)
+
+    STRUCTURED[f"bytes:{name}"] = expected, change
+
+
+def other(name: str, data=None, **options) -> Callable[[h5py.File], object]:
+    """``name`` as another dataset."""
+
+    def make(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, data=data, **options)
+
+    return make
+
+
 def beside_image(name: str, make: Callable[[h5py.File], object]) -> None:
     """A good file with something more in it: the rows must come."""
 
@@ -335,10 +368,10 @@ def declare_links() -> None:
         instead_of_image(f"virtual:{name}", "refused", lambda file, name=name: virtual(file, name))
 
 
-def virtual(file: h5py.File, source: str) -> None:
-    layout = h5py.VirtualLayout(IMAGE.shape, "u1")
-    layout[:] = h5py.VirtualSource(source, "image", IMAGE.shape)
-    file.create_virtual_dataset("image", layout)
+def virtual(file: h5py.File, source: str, name: str = "image", shape: tuple[int, ...] = IMAGE.shape) -> None:
+    layout = h5py.VirtualLayout(shape, "u1")
+    layout[:] = h5py.VirtualSource(source, name, shape)
+    file.create_virtual_dataset(name, layout)
 
 
 @structured("external:absolute", "refused")
@@ -502,6 +535,50 @@ def scales(file: h5py.File) -> None:
         file["image"].dims[axis].attach_scale(file["flux"])
 
 
+def declare_bytes() -> None:
+    """Rows of bytes whose ends do not fit, or whose bytes are not where they should be."""
+    last = 2**63 - 1
+    for name, ends in {
+        "fall": [8, 4, 24], "fall below zero": [-4, 4, 24], "all below zero": [-9, -5, -1], "beyond the end": [4, 12, 25],
+        "far beyond": [4, 12, 2**62], "from beyond": [2**40, 2**40, 2**40], "wrap round": [-last - 1, last, 24],
+        "largest number": [last] * ROWS,
+    }.items():  # fmt: skip
+        instead_of_notes(f"ends {name}", "refused", other("note_end", np.array(ends)))
+    for name, ends in {"stop early": [0, 4, 8], "are one": [24] * ROWS}.items():
+        instead_of_notes(f"ends {name}", "any", other("note_end", np.array(ends)))
+    for name, data in {
+        "floats": ENDS.astype("f8"), "narrow": ENDS.astype("i4"), "unsigned": ENDS.astype("u8"),
+        "big-endian": ENDS.astype(">i8"), "text": ENDS.astype("S8"), "pairs": np.stack([ENDS] * 2, axis=1),
+        "fewer": ENDS[:-1], "more": np.append(ENDS, 24),
+        "none": ENDS[:0], "one": np.int64(24),
+    }.items():  # fmt: skip
+        instead_of_notes(f"ends are {name}", "refused", other("note_end", data))
+    instead_of_notes("no ends", "refused", lambda file: file.__delitem__("note_end"))
+    instead_of_notes("ends in chunks", "rows", other("note_end", ENDS, chunks=(2,), compression="gzip"))
+    instead_of_notes("ends never written", "refused", other("note_end", shape=(10**12,), dtype="i8"))
+    for name, options in {
+        "chunks": {"chunks": (8,)}, "one chunk": {"chunks": NOTE.shape}, "gzip": {"compression": "gzip"},
+        "resizable": {"maxshape": (None,)},
+    }.items():  # fmt: skip
+        instead_of_notes(f"in {name}", "refused", other("note", NOTE, **options))
+    for name, data in {
+        "signed": NOTE.view("i1"), "wide": NOTE.astype("u2"), "text": NOTE.view("S1"), "opaque": NOTE.view("V1"),
+        "two axes": NOTE.reshape(2, -1), "none": NOTE[:0], "cut": NOTE[:-1], "vlen": None,
+    }.items():  # fmt: skip
+        options = {"shape": (ROWS,), "dtype": h5py.vlen_dtype("u1")} if data is None else {}
+        instead_of_notes(f"are {name}", "refused", other("note", data, **options))
+    instead_of_notes("more than the rows have", "rows", other("note", np.append(NOTE, NOTE)))
+    instead_of_notes("never written", "refused", other("note", shape=(10**12,), dtype="u1"))
+    instead_of_notes("in another file", "refused", other("note", shape=NOTE.shape, dtype="u1", external="outside.bin"))
+    instead_of_notes("virtual", "refused", lambda f: (f.__delitem__("note"), virtual(f, "outside.hdf5", "note", NOTE.shape)))
+    instead_of_notes("soft link", "refused", lambda f: (f.move("note", "far"), f.__setitem__("note", h5py.SoftLink("/far"))))
+    instead_of_notes("ends elsewhere", "refused", lambda f: (
+        f.__delitem__("note_end"), f.__setitem__("note_end", h5py.ExternalLink("outside.hdf5", "/image"))))  # fmt: skip
+    for name, ends, expected in (("one row", [0, 0, 1 << 30], "refused"), ("a hole", [0, 0, 16 << 20], "any")):
+        instead_of_notes(f"1 GB, {name}", expected, lambda f, ends=ends: (
+            f.__delitem__("note"), reserve(f, "note", "u1", (1 << 30,)), other("note_end", np.array(ends))(f)))  # fmt: skip
+
+
 def rewritten(name: str, options: dict, change: Callable[[h5py.File], object] = lambda file: None, expected="rows") -> None:
     """The rows in a file of another make than ours."""
 
@@ -539,8 +616,8 @@ def declare_files() -> None:
 
 def all_rows(path: Path, count: int) -> None:
     with h5py.File(path, "w") as file:
-        for column in COLUMNS:
-            reserve(file, column.name, column.dtype, (count, *column.shape))
+        for name, values in EXPECTED.items():
+            reserve(file, name, values.dtype, (count, *values.shape[1:]))
 
 
 @structured("size:1 GB that is a hole", "any")
@@ -602,7 +679,15 @@ def odd_name(path: Path) -> None:
 for _name in NAMES:
     STRUCTURED[f"column:{_name!a}"] = "refused", odd_name
 
-for _declare in (declare_links, declare_types, declare_storage, declare_filters, declare_company, declare_files):
+for _declare in (
+    declare_links,
+    declare_types,
+    declare_storage,
+    declare_filters,
+    declare_company,
+    declare_bytes,
+    declare_files,
+):
     _declare()
 
 
@@ -750,7 +835,7 @@ def read_all(where: str | Path, columns: Sequence[Column], rows: int | None) -> 
     values = {}
     with Partition(where, columns, trusted_rows=rows) as partition:
         for column in columns:
-            if column.row_bytes < PIXELS_FROM:
+            if column.row_bytes < PIXELS_FROM or column.is_bytes:
                 values[column.name] = partition.read(column.name)
                 continue
             runs = list(slabs(min(partition.rows, 10**5), column.row_bytes))
@@ -774,7 +859,7 @@ def read_slab(partition: Partition, column: Column, start: int, stop: int) -> np
 def judge(columns: Sequence[Column], values: dict[str, np.ndarray]) -> tuple[str, str]:
     for column in columns:
         array = values[column.name]
-        if array.dtype != np.dtype(column.dtype) or array.shape[1:] != column.shape:
+        if array.dtype != (np.uint8 if column.is_bytes else np.dtype(column.dtype)) or array.shape[1:] != column.shape:
             return "OTHER DTYPE", f"{column.name} is {array.dtype}{array.shape}"
         for mark in (OUTSIDE, MEMORY_MARK):
             if mark in array.tobytes():
@@ -942,7 +1027,8 @@ ODD_PATHS = (
     "healpix=٣/x.hdf5",
     "healpix=" + "9" * 5000 + "/x.hdf5",
 )
-ODD_DTYPES = ("O", "V8", "S0", "S", "(2,", "f4,(", "i4,i4", "<u1", ">f8", "S2147483647", "M8[s]", "\0", "4f8", None)
+ODD_DTYPES = ("bytes", "bytes_", "O", "V8", "S0", "S", "(2,", "f4,(", "i4,i4", "<u1", ">f8", "S2147483647", "M8[s]", "\0",
+              "4f8", None)  # fmt: skip
 ODD_NUMBERS = (-1, 0, 0.5, True, 2**31, 2**63, 2**64, 10**400, -(10**400), float("nan"), float("inf"), 1e308, "3", "NaN")
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

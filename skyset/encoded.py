@@ -1,0 +1,226 @@
+"""Rows of bytes of any length, and the images that they encode: decoded when somebody looks, and not before.
+
+An image comes as ``datasets.Image`` gives it where no format is set: a ``PIL.Image`` in the file's own mode. As an array it
+is RGB always, uint8 (H, W, 3), so that images can be stacked: grey is repeated, palettes are looked up, transparency is left
+out, and of 16 bits the upper 8 are taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skyset.errors import PartitionError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+#: What the bytes may be. Pillow reads much more, some of it by starting other programs.
+FORMATS = ("JPEG", "PNG")
+#: An image of more pixels is refused before it is unpacked.
+MAX_PIXELS = 1 << 26
+#: How images are handed out; "turned" arrays have their channels first, as torch has them.
+PIL_IMAGE, ARRAY, TURNED, UNDECODED = "pil", "array", "turned", "undecoded"
+_ORIENTATION = 0x0112
+
+
+class Bytes(Sequence):
+    """Rows of a column of bytes; each is taken out of the block when it is asked for.
+
+    Args:
+        data: uint8 (bytes,), the bytes of all rows one after the other.
+        bounds: int64 (rows + 1,); row k is ``data[bounds[k]:bounds[k + 1]]``.
+        origins: where the rows are from, for messages: (rows, file, number of the first one there) of each run of rows.
+    """
+
+    def __init__(self, data: np.ndarray, bounds: np.ndarray, origins: Sequence[tuple[int, str, int]] = ()):
+        self.data, self.bounds, self.origins = data, bounds, origins
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, row):
+        if isinstance(row, slice):
+            return self._part(*row.indices(len(self))[:2])
+        return self._value(range(len(self))[row])
+
+    def __iter__(self) -> Iterator:
+        return map(self._value, range(len(self)))
+
+    def _part(self, start: int, stop: int) -> Bytes:
+        """Some rows, of the same block."""
+        part = copy.copy(self)
+        part.bounds = self.bounds[start : stop + 1]
+        part.origins = [(1, *self.origin(row)) for row in range(start, stop)] if self.origins else ()
+        return part
+
+    def _value(self, row: int):
+        return self.raw(row).tobytes()
+
+    def raw(self, row: int) -> np.ndarray:
+        """The bytes of a row, uint8 (bytes,), as a view."""
+        return self.data[self.bounds[row] : self.bounds[row + 1]]
+
+    def origin(self, row: int) -> tuple[str, int]:
+        """File of a row, and its number there."""
+        for rows, path, first in self.origins:
+            if row < rows:
+                return path, first + row
+            row -= rows
+        return "", row
+
+    def batch(self):
+        """All rows as one value of a batch."""
+        return list(self)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Bytes]) -> Bytes:
+        """Rows of several slabs one after the other."""
+        whole = copy.copy(parts[0])
+        whole.data = np.concatenate([part.data[part.bounds[0] : part.bounds[-1]] for part in parts])
+        whole.bounds = bounds_of(np.concatenate([np.diff(part.bounds) for part in parts]))
+        whole.origins = [origin for part in parts for origin in part.origins]
+        return whole
+
+
+class Images(Bytes):
+    """Rows of encoded images, decoded one by one when they are asked for.
+
+    ``form`` is one of the constants above, ``mode`` the Pillow mode that ``datasets.Image`` asks for (None: the file's own),
+    and ``column`` the name for messages; ``finish`` turns an array into something else.
+    """
+
+    form, mode, column = ARRAY, None, "image"
+    finish: Callable[[np.ndarray], object] | None = None
+    _kept: list | None = None
+
+    def handed_out(self, **changes) -> Images:
+        """The same rows in another form."""
+        twin = copy.copy(self)
+        twin.__dict__.update(changes)
+        return twin
+
+    def _part(self, start: int, stop: int) -> Images:
+        part = super()._part(start, stop)
+        part._kept = None if self._kept is None else self._kept[start:stop]
+        return part
+
+    @classmethod
+    def joined(cls, parts: Sequence[Images]) -> Images:
+        whole = super().joined(parts)
+        kept = [part._kept for part in parts]
+        whole._kept = None if None in kept else [image for images in kept for image in images]
+        return whole
+
+    def _value(self, row: int):
+        if self.form == UNDECODED:
+            return {"bytes": self.raw(row).tobytes(), "path": None}
+        if self.form == PIL_IMAGE:
+            return self.image(row)
+        return self.finished(np.array(self.pixels(row)))
+
+    def image(self, row: int) -> PIL.Image.Image:
+        """One image, decoded.
+
+        Raises:
+            PartitionError: the bytes are no PNG or JPEG image, are damaged, or are of too many pixels.
+        """
+        if self._kept is not None:
+            return self._kept[row]
+        try:
+            return decoded_image(self.raw(row), self.mode)
+        except Exception as error:  # Pillow raises nearly anything on damaged bytes
+            path, number = self.origin(row)
+            reason = _reason(error)
+            raise PartitionError(f"{path}: column {self.column}, row {number}: {reason}") from error
+
+    def pixels(self, row: int) -> np.ndarray:
+        """One image as an array, uint8 (H, W, 3); it may not be written to."""
+        return rgb(self.image(row))
+
+    def finished(self, pixels: np.ndarray):
+        """Arrays (..., H, W, 3) as they are handed out."""
+        pixels = np.moveaxis(pixels, -1, -3) if self.form == TURNED else pixels
+        return self.finish(pixels) if self.finish else pixels
+
+    def batch(self):
+        """All images stacked where they are of one size, else a list of them; a list where they are no arrays."""
+        if self.form not in (ARRAY, TURNED):
+            return list(self)
+        pixels = [self.pixels(row) for row in range(len(self))]
+        if same_shapes(pixels):
+            return self.finished(np.stack(pixels))
+        return [self.finished(np.array(image)) for image in pixels]
+
+    def keep(self) -> dict[int, PartitionError]:
+        """Decode all images now and hold them; the errors of those that are no images, by row."""
+        kept, bad = [], {}
+        for row in range(len(self)):
+            try:
+                kept.append(self.image(row))
+            except PartitionError as error:
+                kept.append(None)
+                bad[row] = error
+        self._kept = kept
+        return bad
+
+
+def bounds_of(lengths: np.ndarray) -> np.ndarray:
+    """Where rows of these lengths begin and end, one after the other from 0 on: int64 (rows + 1,)."""
+    bounds = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    return bounds
+
+
+def same_shapes(arrays: Sequence[np.ndarray]) -> bool:
+    return len({(array.shape, array.dtype) for array in arrays}) == 1
+
+
+def decoded_image(data: np.ndarray, mode: str | None = None) -> PIL.Image.Image:
+    """The image that bytes encode, upright, as ``datasets.Image`` gives it.
+
+    Raises:
+        ValueError: it has too many pixels. On damaged bytes Pillow raises nearly anything.
+    """
+    from PIL import Image
+    from PIL import ImageOps
+
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}: refused")
+    image.load()
+    if image.getexif().get(_ORIENTATION) is not None:
+        image = ImageOps.exif_transpose(image)
+    return image if mode in (None, image.mode) else image.convert(mode)
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return f"no {' or '.join(FORMATS)} image"  # Pillow tells the address of its buffer
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def is_image(value) -> bool:
+    """Whether this is a ``PIL.Image``; does not import Pillow."""
+    return "PIL.Image" in sys.modules and isinstance(value, sys.modules["PIL.Image"].Image)
+
+
+def rgb(image: PIL.Image.Image) -> np.ndarray:
+    """The pixels of an image, uint8 (H, W, 3), as the module says; floats stay as they are, (H, W)."""
+    if image.mode == "F":
+        return np.asarray(image)
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion cuts off what is above 255
+        grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns otherwise
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
