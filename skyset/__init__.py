@@ -16,13 +16,14 @@ __all__ = ["load", "register", "surveys"]
 install()
 
 
-def load(name: str, data_dir: str | None = None, *, split: str = "train", streaming: bool = True, format: str = "numpy",
-         **options):  # fmt: skip
-    """Short for ``load_dataset(name, data_dir=..., split=..., streaming=...).with_format(format)``.
+def load(name: str, data_dir: str | None = None, *, config: str | None = None, split: str = "train", streaming: bool = True,
+         format: str = "numpy", **options):  # fmt: skip
+    """Short for ``load_dataset(name, config, data_dir=..., split=..., streaming=...).with_format(format)``.
 
     Args:
         name: a survey, see ``skyset.surveys()``.
         data_dir: its folder or URL; by default the usual places are searched (``skyset.registry.find_root``).
+        config: one of the survey's datasets, where it has several (``skyset.registry.configs``).
         split: ``"train"`` unless the survey has others.
         streaming: False builds an Arrow cache first, for random access by row number.
         format: ``"numpy"``, ``"torch"``, ``"arrow"``, ``"pandas"``, None.
@@ -37,4 +38,4 @@ def load(name: str, data_dir: str | None = None, *, split: str = "train", stream
     from datasets import load_dataset
 
     loader(name)  # an unknown name would be looked for on the Hub
-    return load_dataset(name, data_dir=data_dir, split=split, streaming=streaming, **options).with_format(format)
+    return load_dataset(name, config, data_dir=data_dir, split=split, streaming=streaming, **options).with_format(format)

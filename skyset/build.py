@@ -34,20 +34,25 @@ from dataclasses import field
 from pathlib import Path
 from urllib.parse import quote
 
+import h5py
+
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
 from skyset.fetch import FetchError
+from skyset.manifest import JOURNAL
 from skyset.manifest import NAME as MANIFEST
 from skyset.manifest import FileEntry
 from skyset.manifest import Manifest
 from skyset.manifest import describe_file
 from skyset.manifest import keys_digest
 from skyset.manifest import partition_files
+from skyset.manifest import split_folders
 from skyset.manifest import write_atomically
 from skyset.partitions import COMPRESSIONS
 from skyset.partitions import MAX_FILE_BYTES
+from skyset.partitions import SUFFIX
 from skyset.partitions import Partition
 from skyset.partitions import PartitionWriter
 from skyset.partitions import compression_options
@@ -57,7 +62,6 @@ from skyset.runner import executor
 from skyset.survey import Survey
 from skyset.survey import healpix_cell
 
-JOURNAL = "journal.jsonl"
 REJECTED = "rejected.csv"
 RAW = "raw"
 TINY = 5
@@ -72,7 +76,8 @@ class Item:
         file: name of its raw file in the archive, or the path of a local one.
         healpix: the cell its catalogue position falls in.
         checksum: ``"sha1:<hex>"``, where the archive publishes one.
-        span: first byte and number of bytes of the object, in a file of many.
+        span: two numbers by which ``read`` finds the object in a file of many, such as its first byte and its length.
+        split: the split it belongs to.
     """
 
     key: str
@@ -80,6 +85,7 @@ class Item:
     healpix: int
     checksum: str | None = None
     span: tuple[int, int] | None = None
+    split: str = "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,9 @@ class Found:
         survey: the declaration as this build shapes it, where it does (``Survey.shaped_by_build``).
         sources: where the data come from; by default the folder or address of the options.
         notes: added to the manifest's ``build``.
+        made_of: digest of what the rows are made of beside the raw files, such as a catalogue; rows that an earlier build
+            made of something else are made again. It is an attribute of the partition files.
+        complete: called when all partitions are there, before the manifest is written.
     """
 
     items: Sequence[Item]
@@ -108,6 +117,8 @@ class Found:
     survey: Survey | None = None
     sources: Sequence[str] = ()
     notes: Mapping = field(default_factory=dict)
+    made_of: str = ""
+    complete: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -234,6 +245,7 @@ class Task:
     survey: Survey
     read: Callable[..., Mapping]
     compression: str
+    made_of: str = ""
 
     @property
     def keys(self) -> list[str]:
@@ -252,6 +264,8 @@ def build_partition(task: Task) -> Written:
     """Write one partition. Rows that an earlier build wrote are copied; the others are read from their raw files."""
     rejected: list[Rejected] = []
     options = {"survey": task.survey.name, "healpix": task.healpix}
+    if task.made_of:
+        options["made_of"] = task.made_of
     with contextlib.ExitStack() as stack:
         old = _existing_rows(task, stack)
         writer = stack.enter_context(
@@ -271,12 +285,25 @@ def _existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callabl
     """Functions that give the rows already written in this cell, by key."""
     rows: dict[str, Callable] = {}
     for path in task.reuse:
+        if not is_made_of(task.root / path, task.made_of):
+            continue
         try:
             old = stack.enter_context(Partition(task.root / path, task.survey.columns))
             rows.update({k: functools.partial(old.record, i) for i, k in enumerate(old.text(task.survey.key))})
         except PartitionError:
             continue  # damaged, or of another version: its objects are read again from the archive
     return rows
+
+
+def is_made_of(path: Path, made_of: str) -> bool:
+    """Whether a partition's rows may be taken over into a build of these sources; True where nothing is said of them."""
+    if not made_of:
+        return True
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get("made_of") == made_of
+    except (OSError, RuntimeError, ValueError, LookupError):
+        return False  # damaged: built again
 
 
 def _read_record(task: Task, item: Item, file: Path) -> Mapping:
@@ -341,8 +368,8 @@ class BuildFolder:
 
     def _remove_leftovers(self) -> None:
         """Temporary files of a killed build; parts of downloads stay, they are continued."""
-        for pattern in (".*.tmp", "healpix=*/.*.tmp", "*/healpix=*/.*.tmp"):
-            for path in self.root.glob(pattern):
+        for folder in split_folders(self.root):
+            for path in (*folder.glob(".*.tmp"), *folder.glob("healpix=*/.*.tmp")):
                 path.unlink(missing_ok=True)
 
     def _take_up(self) -> None:
@@ -378,7 +405,7 @@ class BuildFolder:
         self._journal.write("\n" + json.dumps(line))  # the line break first: the last line may have been cut by a kill
         self._journal.flush()
 
-    def plan(self, items: Sequence[Item], read: Callable[..., Mapping], split: str) -> list[Task]:
+    def plan(self, items: Sequence[Item], read: Callable[..., Mapping], made_of: str = "") -> list[Task]:
         """The partitions that are still to be written, in the order of their cells.
 
         Raises:
@@ -388,28 +415,44 @@ class BuildFolder:
         for path in [] if self.options.overwrite else partition_files(self.root):
             lying[_cell_folder(path)].append(path)
         tasks, wanted = [], {}
-        for path, healpix, group in self._group(items, split):
+        for path, healpix, group in self._group(items):
             wanted[path] = group
             entry = self.entries.get(path)
-            if entry is None or entry.keys != keys_digest([item.key for item in group]):
+            same = entry is not None and entry.keys == keys_digest([item.key for item in group])
+            if not same or not is_made_of(self.root / path, made_of):
                 self.entries.pop(path, None)
                 files = tuple(self.raw_file(item) for item in group)
                 reuse = tuple(lying[_cell_folder(path)])
-                tasks.append(Task(self.root, path, split, healpix, tuple(group), files, reuse,
-                                  self.survey, read, self.options.compression))  # fmt: skip
+                tasks.append(Task(self.root, path, group[0].split, healpix, tuple(group), files, reuse,
+                                  self.survey, read, self.options.compression, made_of))  # fmt: skip
         self._refuse_to_lose(items, {p for paths in lying.values() for p in paths}, wanted, tasks)
         self._wanted = set(wanted)
-        return tasks
+        return self._out_of_the_way(tasks)
 
-    def _group(self, items: Sequence[Item], split: str) -> Iterator[tuple[str, int, list[Item]]]:
-        """Cut the objects into files: (path, cell, objects sorted by key)."""
-        cells: dict[int, list[Item]] = defaultdict(list)
+    def _out_of_the_way(self, tasks: Sequence[Task]) -> list[Task]:
+        """Where several files of a cell are written anew, none may take the place of one whose rows another still needs."""
+        cells = defaultdict(list)
+        for task in tasks:
+            cells[_cell_folder(task.path)].append(task)
+        moved = {}
+        for group in cells.values():
+            for path in {task.path for task in group} & set(group[0].reuse) if len(group) > 1 else ():
+                moved[path] = path.removesuffix(SUFFIX) + f".{os.urandom(4).hex()}{SUFFIX}"
+                os.replace(self.root / path, self.root / moved[path])
+        return [
+            dataclasses.replace(task, reuse=tuple(moved.get(path, path) for path in task.reuse)) if moved else task
+            for task in tasks
+        ]
+
+    def _group(self, items: Sequence[Item]) -> Iterator[tuple[str, int, list[Item]]]:
+        """Cut the objects into files: (path, cell, objects of one split sorted by key)."""
+        cells: dict[tuple[int, str], list[Item]] = defaultdict(list)
         for item in items:
-            cells[item.healpix].append(item)
+            cells[item.healpix, item.split].append(item)
         size = max(1, MAX_FILE_BYTES // self.survey.row_bytes)
-        folder = None if split == "train" else split
-        for healpix in sorted(cells):
-            group = sorted(cells[healpix], key=lambda item: item.key)
+        for (healpix, split), group in sorted(cells.items()):
+            folder = None if split == "train" else split
+            group = sorted(group, key=lambda item: item.key)
             if self.options.files_per_object:
                 yield from ((object_path(healpix, item.key, folder), healpix, [item]) for item in group)
                 continue
@@ -441,6 +484,7 @@ class BuildFolder:
 
     def finish(self, command: Sequence[str], found: Found) -> Manifest:
         """Write manifest and ``rejected.csv``, then remove what they no longer name."""
+        found.complete()
         files = [entry for path, entry in self.entries.items() if path in self._wanted]
         manifest = Manifest(
             survey=self.survey.name,
@@ -586,7 +630,6 @@ def build(
     options: Options,
     find_items: Callable[[Options, Fetcher | None], Found],
     command: Sequence[str] = (),
-    split: str = "train",
 ) -> int:
     """Build a survey and tell how it went.
 
@@ -597,7 +640,6 @@ def build(
         options: what the user asked for.
         find_items: lists the objects to build, and those that cannot be; it runs while the folder is locked.
         command: what the user typed, kept in the manifest.
-        split: the split the objects belong to.
 
     Returns:
         Exit status: 0, or 1 where objects were rejected.
@@ -615,7 +657,7 @@ def build(
             if found.rejected and options.strict:
                 first = found.rejected[0]
                 raise UserError(f"{first.file or first.key}: {first.reason} (--strict stops at the first)")
-            tasks = folder.plan(found.items, read, split)
+            tasks = folder.plan(found.items, read, found.made_of)
             if tasks:
                 _run_tasks(tasks, folder, network, options)
             manifest = folder.finish(command, found)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import datasets
@@ -21,6 +22,7 @@ from skyset.registry import find_root
 from skyset.stream import PartitionRows
 from skyset.stream import SurveyStream
 from skyset.stream import adopt
+from skyset.survey import Feature
 from skyset.survey import Survey
 
 
@@ -39,28 +41,64 @@ class SurveyConfig(datasets.BuilderConfig):
 
 
 class SurveyBuilder(datasets.ArrowBasedBuilder):
-    """Loads one survey's partitions. Subclasses set ``SURVEY`` and nothing else.
+    """Loads one survey's partitions. Subclasses set ``SURVEY``, and ``CONFIGS`` where the survey has several datasets.
 
     The data are looked for in ``data_dir``, ``$SKYSET_DATA/<survey>``, beside the loading script, ``data/<survey>`` and the
     working directory; ``data_dir`` may be remote (``https://...``, ``hf://datasets/user/name``).
     """
 
     SURVEY: Survey
+    #: Declarations by config, the first is ``default``; its partitions lie in the survey's folder, the others' below it.
+    CONFIGS: Mapping[str, Survey] = {}
     BUILDER_CONFIG_CLASS = SurveyConfig
     VERSION = datasets.Version("1.0.0")
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.CONFIGS:
+            cls.BUILDER_CONFIGS = [
+                SurveyConfig(name=name, version=cls.VERSION, description=declared.title)
+                for name, declared in cls.CONFIGS.items()
+            ]
+            cls.DEFAULT_CONFIG_NAME = "default"
+
     def __init__(self, *args, hash: str | None = None, base_path: str | None = None, **kwargs):
-        data_dir = kwargs.get("data_dir")
-        self._root = find_root(self.SURVEY.name, data_dir, base_path)
-        self._manifest = Manifest.load(self._root) if self._root else None
-        self._survey = self.SURVEY.as_built(self._manifest.columns) if self._manifest else self.SURVEY
+        name = kwargs.get("config_name") or "default"
+        if name not in self.CONFIGS:
+            name = "default"  # where there are others, `datasets` refuses the name
+        declared = self.CONFIGS.get(name, self.SURVEY)
+        self._root = find_root(declared.name, kwargs.get("data_dir"), base_path, name)
+        self._manifest = self._load_manifest(name) if self._root else None
+        self._survey = declared.as_built(self._manifest.columns) if self._manifest else declared
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
         digest = hashlib.sha256(self._manifest.to_json().encode()).hexdigest()[:16] if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
 
+    def _load_manifest(self, config: str) -> Manifest:
+        """The manifest of the root; UserError where that is none, or another config's."""
+        try:
+            manifest = Manifest.load(self._root)
+        except UserError as error:
+            if config == "default" or not str(error).startswith("no "):
+                raise
+            raise UserError(f"config {config} is not built in {self._root}: `{self._build_command(config)}`") from None
+        if manifest.survey == self.SURVEY.name and manifest.config != config:
+            raise UserError(
+                f"{self._root} holds config {manifest.config} of {manifest.survey}, not {config}: "
+                f'load_dataset("{manifest.survey}", "{manifest.config}", data_dir=<the folder above it>)'
+            )
+        return manifest
+
+    def _build_command(self, config: str) -> str:
+        name = self.SURVEY.name
+        return f"skyset build {name} {f'--configs {config} ' if config != 'default' else ''}-o data/{name}"
+
     def _info(self) -> datasets.DatasetInfo:
         survey, size = self._survey, self.config.image_size
-        sides = [survey_side(survey, name) for name in survey.image_axes]
+        encoded = [f.name for f in survey.features if isinstance(f, Feature) and survey.hands_out_images(f)]
+        sides = [survey_side(survey, name) for name in survey.image_axes if name not in encoded]
+        if size is not None and encoded:
+            raise UserError(f"image_size cannot crop {encoded[0]}, which is stored encoded: crop it after it is decoded")
         if size is not None and not (isinstance(size, int) and 0 < size <= min(sides, default=0)):
             raise UserError(f"image_size must be 1 to {min(sides, default=0)} pixels, not {size}")
         if self.config.on_bad_partition not in ("raise", "skip"):
@@ -79,13 +117,13 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if self._manifest is None:
             raise UserError(
                 f"no {self.SURVEY.name} partitions found: give data_dir=, or build them with "
-                f"`skyset build {self.SURVEY.name} -o data/{self.SURVEY.name}`"
+                f"`{self._build_command(self.config.name if self.CONFIGS else 'default')}`"
             )
         if self._manifest.survey != self.SURVEY.name:
             raise UserError(f"{self._root} holds {self._manifest.survey}, not {self.SURVEY.name}")
-        row_bytes = sum(c.row_bytes for c in needed_columns(self._survey, list(self.info.features)))
+        columns = needed_columns(self._survey, list(self.info.features))
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"pieces": cut(self._root, files, row_bytes)})
+            datasets.SplitGenerator(name=split, gen_kwargs={"pieces": cut(self._root, files, columns)})
             for split, files in self._manifest.splits.items()
         ]
 

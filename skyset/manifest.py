@@ -25,11 +25,14 @@ from skyset.partitions import cell_of_path
 from skyset.partitions import sync_folder
 from skyset.survey import Column
 from skyset.survey import Survey
+from skyset.survey import check_columns
 from skyset.survey import check_position
 from skyset.survey import check_types
 from skyset.survey import healpix_cell
 
 NAME = "manifest.json"
+#: What a build has completed, until the manifest says so.
+JOURNAL = "journal.jsonl"
 FORMAT = "skyset-manifest/1"
 _NSIDES = [2**order for order in range(30)]
 
@@ -81,6 +84,11 @@ class Manifest:
         return sum(entry.bytes for entry in self.files)
 
     @property
+    def config(self) -> str:
+        """Which of a survey's datasets this is: ``default``, or the name of the folder below the survey's."""
+        return str(self.build.get("config", "default"))
+
+    @property
     def splits(self) -> dict[str, list[FileEntry]]:
         """Files by split, in the manifest's order."""
         splits: dict[str, list[FileEntry]] = {}
@@ -89,7 +97,7 @@ class Manifest:
         return splits
 
     def to_json(self) -> str:
-        columns = [dataclasses.asdict(column) for column in self.columns]
+        columns = [_described(column) for column in self.columns]
         head = {
             "format": FORMAT,
             "survey": self.survey,
@@ -147,12 +155,20 @@ class Manifest:
         check_types(manifest)
         if missing := {"ra", "dec", "healpix", manifest.key} - {column.name for column in manifest.columns}:
             raise ValueError(f"no column {', '.join(sorted(missing))}")
+        check_columns(manifest.columns)
+        if any(column.is_bytes for column in manifest.columns if column.name in ("ra", "dec", "healpix", manifest.key)):
+            raise ValueError("position or key is of bytes")
         if manifest.nside not in _NSIDES:
             raise ValueError(f"nside is {manifest.nside}")
         for entry in manifest.files:
             if not 0 <= entry.healpix == cell_of_path(entry.path) < 12 * manifest.nside**2:
                 raise ValueError(f"{entry.path} is in cell {entry.healpix}")
         return manifest
+
+
+def _described(column: Column) -> dict:
+    """All of a column but the estimate that a build plans with: the files tell."""
+    return {name: value for name, value in dataclasses.asdict(column).items() if name != "typical_bytes"}
 
 
 def _read_text(where: str) -> str:
@@ -222,9 +238,15 @@ def describe_file(root: Path, path: str, survey: Survey, split: str) -> FileEntr
     )
 
 
+def split_folders(root: Path) -> list[Path]:
+    """Where partitions of ``root`` may lie: itself and its subfolders, but for those that are datasets (configs) as well."""
+    below = (path for path in root.glob("*/") if not (path / NAME).exists() and not (path / JOURNAL).exists())
+    return [root, *(path for path in below if not path.name.startswith("healpix="))]
+
+
 def partition_files(root: Path) -> list[str]:
     """Relative paths of the partition files that lie under ``root``, listed or not."""
-    found = [*root.glob(f"healpix=*/*{SUFFIX}"), *root.glob(f"*/healpix=*/*{SUFFIX}")]
+    found = [path for folder in split_folders(root) for path in folder.glob(f"healpix=*/*{SUFFIX}")]
     return sorted(path.relative_to(root).as_posix() for path in found if not path.name.startswith("."))
 
 
@@ -287,6 +309,9 @@ def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, see
         bounds = (float(values.min()), float(values.max()))
         if not np.allclose(bounds, getattr(entry, name), rtol=0, atol=1e-9):
             yield f"{entry.path}: {name} runs from {bounds[0]} to {bounds[1]}, {NAME} says {getattr(entry, name)}"
+    for column in manifest.columns:
+        if column.is_bytes:
+            partition.ends(column.name)
     keys = partition.text(manifest.key)
     if keys_digest(keys) != entry.keys:
         yield f"{entry.path}: holds other objects than {NAME} says"

@@ -39,9 +39,18 @@ def loader(name: str) -> ModuleType:
     return importlib.import_module(_modules[name])
 
 
-def survey(name: str) -> Survey:
+def configs(name: str) -> dict[str, Survey]:
+    """The datasets of a survey, ``load_dataset(name, config)``: each with a declaration of its own, ``default`` first."""
+    module = loader(name)
+    return getattr(module, "CONFIGS", {"default": module.SURVEY})
+
+
+def survey(name: str, config: str = "default") -> Survey:
     """A survey's declaration; UserError with the known names if there is none."""
-    return loader(name).SURVEY
+    known = configs(name)
+    if config not in known:
+        raise UserError(f"{name} has no config {config!r}; known: {', '.join(known)}")
+    return known[config]
 
 
 def build_script(name: str) -> ModuleType:
@@ -58,19 +67,23 @@ def buildable() -> list[str]:
     return [name for name in surveys() if name in scripts]
 
 
-def find_root(name: str, data_dir: str | None = None, base_path: str | None = None) -> str | None:
+def find_root(name: str, data_dir: str | None = None, base_path: str | None = None, config: str = "default") -> str | None:
     """Folder or URL of a survey's manifest: ``data_dir``, else the first usual place that has one, else None.
 
     The usual places: ``$SKYSET_DATA/<name>``, the loading script's folder, ``./data/<name>``, ``./<name>``, ``.``
+    A config other than ``default`` is in the subfolder of its name.
     """
+    folder = "" if config == "default" else config
     if data_dir is not None:
-        return data_dir if "://" in str(data_dir) else str(Path(data_dir).expanduser().absolute())
+        if "://" in str(data_dir):
+            return f"{str(data_dir).rstrip('/')}/{folder}" if folder else data_dir
+        return str(Path(data_dir).expanduser().absolute() / folder)
     places = [Path("data") / name, Path(name), Path()]
     if base_path and "://" not in base_path:
         places.insert(0, Path(base_path))
     if "SKYSET_DATA" in os.environ:
         places.insert(0, Path(os.environ["SKYSET_DATA"]).expanduser() / name)
-    return next((str(place.absolute()) for place in places if (place / MANIFEST).is_file()), None)
+    return next((str((place / folder).absolute()) for place in places if (place / folder / MANIFEST).is_file()), None)
 
 
 @functools.cache

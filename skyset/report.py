@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skyset import registry
 from skyset.build import human_bytes
 from skyset.errors import PartitionError
 from skyset.errors import UserError
@@ -51,6 +54,36 @@ def image_figure(image, title: str = "", note: str = "", scale_arcsec: float = 1
     axes.imshow(_drawable(image), extent=extent, cmap="gray")
     axes.set(title=title, xlabel="arcsec", ylabel="arcsec")
     figure.supxlabel(note, fontsize="small")
+    return figure
+
+
+def votes_figure(row: Mapping, title: str, suffix: str, most: int = 8) -> Figure:
+    """An image beside its largest shares of votes, as bars.
+
+    Args:
+        row: ``image``, if any, and shares of votes in numbers whose names end in ``suffix``; NaN where there are none.
+        title: over both.
+        suffix: of the names of the shares, taken off where they are shown.
+        most: how many bars.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    shares = {name.removesuffix(suffix): value for name, value in row.items() if name.endswith(suffix) and value == value}
+    largest = sorted(shares.items(), key=lambda pair: -pair[1])[:most]
+    pictures = [row["image"]] if "image" in row else []
+    figure = Figure(figsize=(5.5 * (len(pictures) + 1), 5.5), layout="constrained")
+    panels = figure.subplots(1, len(pictures) + 1, squeeze=False)[0]
+    for panel, image in zip(panels, pictures, strict=False):
+        panel.imshow(_drawable(np.asarray(image)))
+        panel.set(xlabel="pixels", ylabel="pixels")
+    names, values = zip(*reversed(largest), strict=True) if largest else ((), ())
+    bars = panels[-1].barh(names, values, color=COLOURS[1])
+    panels[-1].bar_label(bars, labels=[f"{value:.0%}" for value in values], padding=3)
+    panels[-1].set(title="largest shares of votes" if largest else "no votes", xlim=(0, 1.15))
+    figure.suptitle(title)
     return figure
 
 
@@ -185,6 +218,61 @@ def find_object(survey: Survey, root: str, manifest: Manifest, object_id: str | 
             for row, same in enumerate(names):
                 if object_id is None or object_id in same:
                     yield Piece(partition.path, row, row + 1, entry.rows)
+
+
+def lookalikes_figure(
+    root: str, to: str, k: int = 12, representations: str | None = None, progress=iter
+) -> tuple[Figure, list[tuple[str, float]]]:
+    """A grid of the objects that look most like one, itself first.
+
+    Args:
+        root: a survey's folder whose rows have an ``image``.
+        to: object_id.
+        k: how many.
+        representations: parquet file or folder of vectors; by default the folder's own (see `similar.find_representations`),
+            or else a description that is made here from all images.
+        progress: wraps the rows that are described, for a progress bar.
+
+    Returns:
+        the figure, and ``(object_id, cosine)`` of those in it.
+
+    Raises:
+        UserError: no such object, no images, or vectors that cannot be used.
+    """
+    from skyset import load
+    from skyset import similar
+
+    manifest = Manifest.load(root)
+    survey = registry.survey(manifest.survey, manifest.config).as_built(manifest.columns)
+    if "image" not in {feature.name for feature in survey.features}:
+        raise UserError(f"{root} has no images to compare")
+    vectors = representations or similar.find_representations(root)
+    if vectors is not None:
+        found, source = similar.most_similar_in_file(vectors, to, k), f"vectors of {Path(vectors).name}"
+    else:
+        splits = (load(manifest.survey, root, config=manifest.config, split=split) for split in manifest.splits)
+        rows = (row for split in splits for row in split.select_columns(["object_id", "image"]))
+        described = similar.describe_rows(progress(rows))
+        found, source = similar.most_similar(described.vectors, described.keys, to, k), described.name
+    names = [to, *(name for name, _ in found)]
+    images = _images_of(survey, root, manifest, names)
+    shown = [name for name in names if name in images]  # vectors may be of more objects than the folder has
+    titles = dict([(to, to), *((name, f"{name}\n{cosine:.3f}") for name, cosine in found)])
+    figure = similar.similar_figure([images[name] for name in shown], [titles[name] for name in shown], source)
+    return figure, found
+
+
+def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[str]) -> dict:
+    """The image of each of these objects that is there; the files are looked through once."""
+    images = {}
+    with PieceReader(survey, ["image"]) as reader:
+        for entry in manifest.files:
+            with Partition(f"{root}/{entry.path}", [survey.column("object_id")], trusted_rows=entry.rows) as partition:
+                rows = [(row, name) for row, name in enumerate(partition.text("object_id")) if name in names]
+            for row, name in rows:
+                columns = reader.read([Piece(partition.path, row, row + 1, entry.rows, entry.bytes)])
+                images.setdefault(name, next(rows_of(columns))["image"])
+    return images
 
 
 def object_figure(survey: Survey, root: str, object_id: str | None = None, image_size: int | None = None) -> Figure:
