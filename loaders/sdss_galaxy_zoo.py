@@ -15,8 +15,6 @@ from skyset.survey import Survey
 
 TAP_URL = "https://datalab.noirlab.edu/tap"
 VOTES_TAP_URL = "https://tapvizier.cds.unistra.fr/TAPVizieR/tap"
-HIPS_URL = "https://alasky.cds.unistra.fr/hips-image-services/hips2fits"
-HIPS_MIRROR = "https://alaskybis.cds.unistra.fr/hips-image-services/hips2fits"
 HIPS = "CDS/P/SDSS9/color"
 
 #: Pixels a side of the cutouts; the field of view is 2 x petroR90_r x (1 + MARGIN).

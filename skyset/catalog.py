@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from dataclasses import field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from typing import BinaryIO
 
 import numpy as np
@@ -39,8 +38,6 @@ from skyset.numbers import to_number
 from skyset.raw import MAX_BYTES
 from skyset.raw import gunzip
 
-if TYPE_CHECKING:
-    pass
 ROWS = 65536
 _BLOCK_BYTES = 2 << 20
 _PEEK_BYTES = 1 << 20

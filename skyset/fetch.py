@@ -423,6 +423,14 @@ def _hang_up(response: requests.Response) -> None:
         response.raw.shutdown()
 
 
+def retry_after(response: requests.Response) -> float | None:
+    """Seconds that the answer's Retry-After, a number or a date, asks to wait; None without one."""
+    try:
+        return max(0.0, float(Retry().parse_retry_after(response.headers["Retry-After"])))
+    except (KeyError, InvalidHeader):
+        return None
+
+
 def retry_policy(retries: int, backoff: float, closing: threading.Event) -> Retry:
     """urllib3's policy for requests without a useful answer, with waits that `closing` ends."""
 

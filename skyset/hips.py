@@ -14,7 +14,7 @@ from skyset.errors import UserError
 SERVICE = "https://alasky.cds.unistra.fr/hips-image-services/hips2fits"
 MIRROR = "https://alaskybis.cds.unistra.fr/hips-image-services/hips2fits"
 FORMATS = ("jpg", "png", "fits")
-LARGEST_IMAGE = 50_000_000  # pixels; the service refuses more
+LARGEST_IMAGE = 50_000_000  # pixels: the service refuses more, and a few bytes can claim more than the memory holds
 
 
 def field_of_view(radius_arcsec: float, margin: float = 0.25) -> float:

@@ -39,14 +39,14 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
-from urllib3.exceptions import InvalidHeader
-from urllib3.util.retry import Retry
 
 from skyset.errors import UserError
 from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
 from skyset.fetch import default_user_agent
 from skyset.fetch import innermost
+from skyset.fetch import retry_after
+from skyset.hips import LARGEST_IMAGE
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "fits": "FITS"}
 MAGIC = {
@@ -60,7 +60,6 @@ MAGIC = {
     b"RIFF": "WebP",
     b"\x1f\x8b": "gzip",
 }
-LARGEST_IMAGE = 50_000_000  # pixels; a few bytes can claim more than the memory holds
 BLANK_RANGE = 1  # levels of 255 between the darkest and the brightest pixel of an image without content
 FITS_END = b"END".ljust(80)
 LONGEST_HEADER = 100 * 2880  # bytes
@@ -570,12 +569,12 @@ class _Run:
         job.url = pool.hosts.choose(job.candidates())
         job.tries += 1
         try:
-            job.status, retry_after, body = client.get(job.url)
+            job.status, pause, body = client.get(job.url)
         except _NoAnswer as error:
             if self.closing.is_set():
                 return
             job.status, job.reason, job.passing, job.about_one = None, str(error), error.passing, False
-            retry_after = None
+            pause = None
             if error.passing:
                 pool.hosts.failed(job.url)
         else:
@@ -587,7 +586,7 @@ class _Run:
             else:
                 self._done.put((job.answer(body), False))
                 return
-        self._again_or_never(job, retry_after)
+        self._again_or_never(job, pause)
 
     def _accept(self, job: _Job, body: bytes) -> None:
         """ImageError unless the answer is the image."""
@@ -668,7 +667,7 @@ class _Client:
                 body = response.raw.read(self._pool.max_bytes + 1, decode_content=True)
             finally:
                 response.close()
-            return response.status_code, _retry_after(response), body
+            return response.status_code, retry_after(response), body
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             if self._expired:
                 raise _NoAnswer(f"not complete after {self._pool.total:g} s") from error
@@ -748,13 +747,3 @@ def _watched(pool: type, connection: type, connected: Callable[[socket.socket], 
             connected(self.sock)
 
     return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    value = response.headers.get("Retry-After")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(Retry().parse_retry_after(value)))
-    except InvalidHeader:
-        return None

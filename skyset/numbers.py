@@ -15,14 +15,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-if TYPE_CHECKING:
-    pass
 #: Missing in every CSV column, text too, unless quoted; the others only where the rest of the column is numeric.
 NULLS = ("", "null", "NULL", "\\N")
 _MISSING = pa.array([*NULLS, "--"])

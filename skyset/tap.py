@@ -45,7 +45,6 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.connectionpool import HTTPSConnectionPool
-from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
 from skyset.errors import UserError
@@ -54,6 +53,7 @@ from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
 from skyset.fetch import default_user_agent
 from skyset.fetch import innermost
+from skyset.fetch import retry_after
 from skyset.fetch import retry_policy
 from skyset.manifest import replacing
 from skyset.manifest import write_atomically
@@ -593,7 +593,7 @@ class _Session(requests.Session):
         if status == 500 and not is_page and _is_error_document(body) and not MAY_PASS.search(words):
             raise _Refused(words, status)  # some services answer a wrong query like this
         if status == 500 or (status in PASSING and not self._final):
-            raise _Passing(words, _retry_after(response))
+            raise _Passing(words, retry_after(response))
         raise _Refused(_tried(words, self._tries) if status in PASSING else words, status)
 
     def _stop_if_hung_up(self) -> None:
@@ -630,14 +630,6 @@ def _patient(retries: int, backoff: float, closing: threading.Event) -> Retry:
 
 def _tried(reason: str, tries: int) -> str:
     return f"{reason}, {tries} tries" if tries > 1 else reason
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the service asks to wait."""
-    try:
-        return Retry().parse_retry_after(response.headers["Retry-After"])
-    except (KeyError, InvalidHeader):
-        return None
 
 
 def _uws(call: Callable):

@@ -24,6 +24,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from skyset import fetch
 from skyset import images
 from skyset.errors import UserError
 from skyset.hips import MIRROR
@@ -508,7 +509,7 @@ def test_retry_after(value, seconds):
     class Response:
         headers = {} if value is None else {"Retry-After": value}
 
-    assert images._retry_after(Response) == seconds
+    assert fetch.retry_after(Response) == seconds
 
 
 # --- ending -------------------------------------------------------------------------------------------------

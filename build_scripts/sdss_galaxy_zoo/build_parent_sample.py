@@ -15,13 +15,18 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +59,8 @@ from skyset.cuts import apply
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.hips import FORMATS
+from skyset.hips import MIRROR as HIPS_MIRROR
+from skyset.hips import SERVICE as HIPS_URL
 from skyset.hips import field_of_view
 from skyset.hips import hips2fits_url
 from skyset.images import ImageError
@@ -64,8 +71,6 @@ from skyset.images import decode
 from skyset.loaders.sdss_galaxy_zoo import CATALOG
 from skyset.loaders.sdss_galaxy_zoo import CLASSES
 from skyset.loaders.sdss_galaxy_zoo import HIPS
-from skyset.loaders.sdss_galaxy_zoo import HIPS_MIRROR
-from skyset.loaders.sdss_galaxy_zoo import HIPS_URL
 from skyset.loaders.sdss_galaxy_zoo import MARGIN
 from skyset.loaders.sdss_galaxy_zoo import SIZE
 from skyset.loaders.sdss_galaxy_zoo import SURVEY
@@ -89,6 +94,9 @@ SLICES = "catalog"
 #: Narrow slices where a few rows are wanted, so that nobody waits for five degrees of sky.
 FEW_ROWS, NARROW_SLICES = 1000, 3600
 TAP_RETRIES = 5
+LARGEST_ANSWER = 8 << 20
+#: Columns that are made here, and stand in a sample's JSON beside those of the catalogue.
+MADE = tuple(SURVEY.column(name) for name in ("label", "fov", "pixel_scale"))
 
 
 @dataclass(frozen=True)
@@ -131,61 +139,80 @@ def read_record(path: Path, start: int, length: int) -> dict:
     Raises:
         RecordError: the sample has no image or no catalogue row, or they cannot be used.
     """
+    row, kind, image = read_row(path, start, length)
+    values = {column.name: _value(row.get(column.name), column) for column in (*CATALOG, *MADE)}
+    if values["label"] not in range(len(CLASSES)) or not (0 < values["fov"] < 180 and values["pixel_scale"] > 0):
+        raise RecordError(f"label {values['label']}, fov {values['fov']}, pixel_scale {values['pixel_scale']} in its JSON")
     try:
-        members = read_sample(path, start, length)
-        row = json.loads(members.pop("json"))
-        kind, image = next((kind, data) for kind, data in members.items() if kind in FORMATS)
-        values = {column.name: _value(row.get(column.name), column) for column in CATALOG}
-        return values | {
-            "image": decode(image, kind),
-            "object_id": row["object_id"],
-            **{name: row[name] for name in ("label", "fov", "pixel_scale")},
-        }
-    except StopIteration:
-        raise RecordError(f"no image among {', '.join(members) or 'its members'}") from None
-    except KeyError as error:
-        raise RecordError(f"the sample has no {error}") from None
-    except (TarError, ImageError, ValueError, TypeError) as error:
+        return values | {"image": decode(image, kind)}
+    except ImageError as error:
         raise RecordError(str(error)) from error
 
 
+def read_row(path: Path, start: int, length: int) -> tuple[dict, str, bytes]:
+    """The catalogue's row, the image's kind and its bytes from one sample.
+
+    Raises:
+        RecordError: one of them is missing, or the image is not the one that the row was archived with.
+    """
+    try:
+        members = read_sample(path, start, length)
+        row = json.loads(members.pop("json", b"null"))
+    except (TarError, ValueError, RecursionError) as error:
+        raise RecordError(f"no catalogue row in its JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise RecordError("no catalogue row in its JSON")
+    kind = next((kind for kind in members if kind in FORMATS), None)
+    if kind is None:
+        raise RecordError(f"no image among {', '.join(members) or 'its members'}")
+    if row.get("sha256", digest := hashlib.sha256(members[kind]).hexdigest()) != digest:
+        raise RecordError("the image has changed since it was archived: its SHA-256 is another one")
+    return row, kind, members[kind]
+
+
 def _value(value, column: Column):
-    """What stands for a value that the catalogue has not: -1 or NaN."""
-    if value is None:
-        return -1 if np.dtype(column.dtype).kind in "iu" else np.nan
-    return value
+    """A value as it may stand in JSON; -1 or NaN where the catalogue has none."""
+    is_integer = np.dtype(column.dtype).kind in "iu"
+    if value is None and column.name not in ("ra", "dec", *(made.name for made in MADE)):
+        return -1 if is_integer else np.nan
+    if type(value) is int or (type(value) is float and not is_integer):
+        with contextlib.suppress(OverflowError):
+            return value if is_integer else float(value)
+    raise RecordError(f"{column.name} is {str(value)[:40]!r} in its JSON, not of type {column.dtype}")
 
 
 # --- the catalogue ------------------------------------------------------------------------------------------
 
 
-def write_catalog(source: Source, options: Options, selection: argparse.Namespace) -> Counts:
-    """Read the source, cut it, print how much each cut took, write ``FILTERED``.
+def write_catalog(source: Source, path: Path, options: Options, selection: argparse.Namespace) -> tuple[Counts, int]:
+    """Read the source, cut it, say how much each cut took and what is missing, write what is left.
 
     Returns:
-        the counted cuts.
+        the counted cuts, and how many rows were written.
     """
-    counts, left_out = Counts(), []
-    batches = rows_of(source, options.output_dir / SLICES, connections=min(4, options.max_connections), retries=TAP_RETRIES)
-
-    def chosen() -> Iterator[pa.RecordBatch]:
-        with contextlib.closing(batches):
-            first = next(batches, None)
-            if first is None:
-                return
-            limits = selection.max_error_gri, selection.max_error_uz, selection.min_debiased
-            made, missing = cuts(columns_in(first), selection.classes, *limits)
-            left_out.extend(missing)
-            yield from first_rows(apply(made, itertools.chain([first], batches), counts), options.limit)
-
-    rows = write_csv_gz(options.output_dir / FILTERED, chosen(), SCHEMA)
-    console = Console()
+    counts = Counts()
+    path.parent.mkdir(exist_ok=True)
+    batches = rows_of(source, path.parent, connections=min(4, options.max_connections), retries=TAP_RETRIES)
+    with contextlib.closing(batches):
+        first = next(batches, None)
+        if first is None:
+            raise UserError(f"no rows in {' and '.join(source.addresses)}")
+        have = columns_in(first)
+        limits = selection.max_error_gri, selection.max_error_uz, selection.min_debiased
+        made, left_out = cuts(have, selection.classes, *limits)
+        chosen = first_rows(apply(made, itertools.chain([first], batches), counts), options.limit)
+        rows = write_csv_gz(path, chosen, SCHEMA)
+    console = Console(highlight=False)
     console.print(counts.table())
-    for name in left_out:
-        console.print(f"not cut on {name}: the catalogue lacks the columns", highlight=False)
+    if rows < counts.left:
+        console.print(f"of these, the first {rows:,} are built")
+    if absent := [column.name for column in CATALOG if column.name not in have]:
+        console.print(f"the catalogue has no {', '.join(absent)}: they will be -1 or NaN")
+    if left_out:
+        console.print(f"for want of columns, there is no cut on: {', '.join(left_out)}")
     if not rows:
         raise UserError(f"nothing to build: no galaxy of {' and '.join(source.addresses)} passes the cuts")
-    return counts
+    return counts, rows
 
 
 def first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
@@ -220,11 +247,14 @@ def download_images(catalog: Path, total: int, options: Options, asked: argparse
     folder, cutout = options.output_dir / IMAGES, cutout_of(asked)
     prepare(folder, cutout, options.overwrite)
     check = functools.partial(check_image, kind=cutout.format, width=cutout.width, height=cutout.height)
-    pool = ImagePool(options.max_connections, rate=asked.rate, check=check)
+    largest = LARGEST_ANSWER + 16 * cutout.width * cutout.height  # bytes: three planes of float32, and a header
+    pool = ImagePool(options.max_connections, rate=asked.rate, check=check, max_bytes=largest)
     services = [url for url in (asked.hips_url, asked.hips_mirror) if url]
-    waiting: dict[str, bytes] = {}
+    waiting: dict[str, dict] = {}
     failed: dict[str, str] = {}
     with TarSink(folder) as sink:
+        for archive, reason in sink.aside.items():
+            print(f"{archive} is damaged and was put aside: {reason}", file=sys.stderr)
         bar = tqdm(total=total, unit="image", desc="images", dynamic_ncols=True, disable=None)
 
         def requests() -> Iterator[ImageRequest]:
@@ -233,7 +263,7 @@ def download_images(catalog: Path, total: int, options: Options, asked: argparse
                 if key in sink.done:
                     bar.update()
                     continue
-                waiting[key] = json.dumps(describe(row, label, cutout)).encode()
+                waiting[key] = describe(row, label, cutout)
                 yield ImageRequest(key, tuple(cutout.url(service, row) for service in services))
 
         with bar, contextlib.closing(pool.run(requests())) as answers:
@@ -245,7 +275,9 @@ def download_images(catalog: Path, total: int, options: Options, asked: argparse
                     if options.strict:
                         raise UserError(f"{answer.key}: {answer.reason} (--strict stops at the first)")
                 else:
-                    sink.add(answer.key, {cutout.format: answer.data, "json": row}, answer.status, answer.tries)
+                    row["sha256"] = hashlib.sha256(answer.data).hexdigest()
+                    members = {cutout.format: answer.data, "json": json.dumps(row).encode()}
+                    sink.add(answer.key, members, answer.status, answer.tries)
                 bar.set_postfix(failed=len(failed), refresh=False)
                 bar.update()
     return failed
@@ -253,14 +285,24 @@ def download_images(catalog: Path, total: int, options: Options, asked: argparse
 
 def prepare(folder: Path, cutout: Cutout, overwrite: bool) -> None:
     """Make the folder one of these cutouts."""
+    for old in folder.parent.glob(f".{IMAGES}.*.old"):
+        shutil.rmtree(old)
     settings, text = folder / SETTINGS, json.dumps(dataclasses.asdict(cutout), indent=1) + "\n"
-    if settings.exists() and settings.read_text() != text:
+    known = settings.read_text() if settings.exists() else None
+    if known != text and (known is not None or any(folder.glob("*.tar*"))):
         if not overwrite:
             raise UserError(f"{folder} holds other cutouts ({SETTINGS} says which): choose another folder, or --overwrite")
-        shutil.rmtree(folder)
+        discard(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not settings.exists():
         write_atomically(settings, text)
+
+
+def discard(folder: Path) -> None:
+    """Delete the images; a kill in between never leaves half of them under their name."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    folder.rename(old)
+    shutil.rmtree(old)
 
 
 # --- the objects --------------------------------------------------------------------------------------------
@@ -269,64 +311,118 @@ def prepare(folder: Path, cutout: Cutout, overwrite: bool) -> None:
 def find_items(options: Options, _, asked: argparse.Namespace) -> Found:
     """Catalogue and images, then the objects in the TARs."""
     if asked.from_tar:
-        items, rejected = items_of(asked.from_tar, None)
-        return Found(items, rejected, as_built(items), [str(asked.from_tar)])
-    source, catalog = source_of(asked, options.limit), options.output_dir / FILTERED
-    counts = write_catalog(source, options, asked)
-    total = counts.left if options.limit is None else min(counts.left, options.limit)
-    failed = download_images(catalog, total, options, asked)
-    wanted = {str(row["objid"]) for row, _ in catalog_rows(catalog)}
-    items, rejected = items_of(options.output_dir / IMAGES, wanted)
-    failed = failed | dict.fromkeys(wanted - {item.key for item in items} - failed.keys(), "its archive is damaged")
-    rejected += [Rejected(key, "", reason) for key, reason in failed.items()]
+        archives = sorted(asked.from_tar.glob("*.tar")) if asked.from_tar.is_dir() else []
+        if not archives:
+            raise UserError(f"no TAR archives in {asked.from_tar}")
+        samples = read_archives(archives, None)
+        found = found_in(samples, options.limit, f"{asked.from_tar.absolute()}")
+        return dataclasses.replace(found, sources=[str(asked.from_tar)])
+    source, path = source_of(asked, options.limit), options.output_dir / SLICES / FILTERED
+    counts, rows = write_catalog(source, path, options, asked)
+    wanted = {str(row["objid"]): digest_of(describe(row, label, cutout_of(asked))) for row, label in catalog_rows(path)}
+    samples, failed = archived(path, rows, wanted, options, asked)
+    missing = dict.fromkeys(wanted.keys() - samples.items.keys() - samples.damaged.keys(), "its archive is damaged")
+    samples.rejected.extend(Rejected(key, "", reason) for key, reason in {**missing, **failed}.items())
+    found = found_in(samples, None, json.dumps(dataclasses.asdict(cutout_of(asked))))
     notes = {"cuts": counts.to_json(), "queries": source.queries, "images": dataclasses.asdict(cutout_of(asked))}
-    return Found(items, rejected, as_built(items), [*source.addresses, asked.hips_url], notes)
+    complete = functools.partial(os.replace, path, options.output_dir / FILTERED)
+    return dataclasses.replace(found, sources=[*source.addresses, asked.hips_url], notes=notes, complete=complete)
 
 
-def items_of(folder: Path, wanted: set[str] | None) -> tuple[list[Item], list[Rejected]]:
-    """The samples in a folder's TARs, or those wanted; each object once, in the order of the archives."""
-    archives = sorted(folder.glob("*.tar")) if folder.is_dir() else []
-    if not archives:
-        raise UserError(f"no TAR archives in {folder}")
-    keys, files, spans, positions, rejected = {}, [], [], [], []
+@dataclass
+class Samples:
+    """What lies in TAR archives: file, span and position (degrees) by object, in the order of the archives.
+
+    ``stale`` are objects whose row is another one in the catalogue now, ``damaged`` those that cannot be used,
+    ``unreadable`` archives that end in the middle.
+    """
+
+    items: dict[str, tuple[str, tuple[int, int], tuple[float, float]]] = field(default_factory=dict)
+    rejected: list[Rejected] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    damaged: dict[str, Path] = field(default_factory=dict)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+
+def archived(catalog: Path, total: int, wanted: dict[str, int], options: Options, asked: argparse.Namespace):
+    """The samples wanted, downloaded where there are none; damaged archives are put aside and filled again, once.
+
+    Returns:
+        ``Samples``, and why there is no image, by objid.
+
+    Raises:
+        UserError: the archives were made from other rows.
+    """
+    folder = options.output_dir / IMAGES
+    for attempt in range(2):
+        failed = download_images(catalog, total, options, asked)
+        samples = read_archives(sorted(folder.glob("*.tar")), wanted)
+        if samples.stale and not options.overwrite:
+            raise UserError(
+                f"{len(samples.stale)} galaxies, {samples.stale[0]} for one, have other values in the catalogue than when "
+                f"their images were archived in {folder}: choose another folder, or --overwrite to download them again"
+            )
+        bad = {*samples.unreadable, *samples.damaged.values()}
+        if attempt or not (samples.stale or bad):
+            return samples, failed
+        if samples.stale:
+            discard(folder)
+        for archive in bad if not samples.stale else ():
+            print(f"{archive.name} is damaged and is put aside; its images are downloaded again", file=sys.stderr)
+            archive.rename(archive.with_name(f"{archive.name}.damaged"))
+
+
+def digest_of(row: dict) -> int:
+    """Tells whether a sample was archived with this row; eight bytes, since there may be a million."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(row).encode(), digest_size=7).digest())
+
+
+def read_archives(archives: Sequence[Path], wanted: dict[str, int] | None) -> Samples:
+    """All samples, or those wanted whose digest is the one given; each object once."""
+    samples = Samples()
     for archive in tqdm(archives, unit="archive", desc="index", disable=len(archives) < 20 or None):
-        for sample in samples(archive, rejected):
-            if wanted is not None and sample.key not in wanted:
-                continue
-            try:
-                if sample.key in keys:
-                    raise RecordError(f"duplicate: the object is in {keys[sample.key]} too")
-                positions.append(position_of(archive, sample))
-            except RecordError as error:
-                rejected.append(Rejected(sample.key, str(archive), str(error)))
-                continue
-            keys[sample.key] = archive.name
-            files.append(str(archive.absolute()))
-            spans.append((sample.start, sample.length))
-    cells = healpix_cell(*np.array(positions).T).tolist() if positions else []
-    return [Item(*item) for item in zip(keys, files, cells, itertools.repeat(None), spans)], rejected
+        try:
+            for sample in index(archive):
+                if wanted is None or sample.key in wanted:
+                    _take(samples, archive, sample, wanted)
+        except TarError as error:
+            samples.unreadable[archive] = str(error)
+            samples.rejected.append(Rejected(archive.name, str(archive), str(error)))
+    return samples
 
 
-def samples(archive: Path, rejected: list[Rejected]) -> Iterator:
-    """An archive's samples as far as it can be read."""
+def _take(samples: Samples, archive: Path, sample, wanted: dict[str, int] | None) -> None:
     try:
-        yield from index(archive)
-    except TarError as error:
-        rejected.append(Rejected(archive.name, str(archive), str(error)))
+        if sample.key in samples.items:
+            raise RecordError(f"duplicate: the object is in {Path(samples.items[sample.key][0]).name} too")
+        if not re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*", sample.key):
+            raise RecordError("its name is not a plain one")
+        row, _, _ = read_row(archive, sample.start, sample.length)
+        row.pop("sha256", None)
+        position = tuple(_value(row.get(name), SURVEY.column(name)) for name in ("ra", "dec"))
+        check_position(*position)
+    except RecordError as error:
+        samples.rejected.append(Rejected(sample.key, str(archive), str(error)))
+        samples.damaged.setdefault(sample.key, archive)
+        return
+    if wanted is not None and digest_of(row) != wanted[sample.key]:
+        samples.stale.append(sample.key)
+    samples.items[sample.key] = (str(archive.absolute()), (sample.start, sample.length), position)
 
 
-def position_of(archive: Path, sample) -> tuple[float, float]:
-    """Right ascension and declination, degrees, from a sample's JSON."""
-    try:
-        row = json.loads(read_sample(archive, sample.start, sample.length)["json"])
-        position = float(row["ra"]), float(row["dec"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise RecordError(f"no catalogue row in its JSON: {type(error).__name__} {error}") from error
-    check_position(*position)
-    return position
+def found_in(samples: Samples, limit: int | None, made_of: str) -> Found:
+    """The objects of the samples, or the first of them, and the survey with images as the first readable one has them."""
+    chosen = list(itertools.islice(samples.items.items(), limit))
+    positions = np.array([position for _, (*_, position) in chosen]).reshape(-1, 2)
+    cells = healpix_cell(*positions.T).tolist()
+    items = [Item(key, file, cell, span=span) for (key, (file, span, _)), cell in zip(chosen, cells, strict=True)]
+    survey = as_built(items)
+    column = survey.column("image")
+    made_of = hashlib.sha256(f"{made_of} {column.dtype} {column.shape}".encode()).hexdigest()[:16]
+    return Found(items, samples.rejected, survey, made_of=made_of)
 
 
-def as_built(items: list[Item]) -> Survey:
+def as_built(items: Sequence[Item]) -> Survey:
     """The survey with images as the first readable sample has them."""
     for item in items[:100]:
         with contextlib.suppress(RecordError):
@@ -349,8 +445,8 @@ def source_of(asked: argparse.Namespace, limit: int | None) -> Source:
     if asked.adql:
         try:
             return Source(photometry=SlicedQuery(url, asked.adql.read_text(), **size))
-        except OSError as error:
-            raise UserError(f"{asked.adql}: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{asked.adql}: {getattr(error, 'strerror', None) or 'not a text file'}") from error
     if asked.source == "zoospec":
         return Source(photometry=SlicedQuery(url, ZOOSPEC, **size))
     return Source(photometry=SlicedQuery(url, TARGETS, **size), votes=SlicedQuery(votes_url, VOTES, **size))
@@ -389,11 +485,12 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hips", default=HIPS, metavar="ID", help="the sky survey's images (default: %(default)s)")
     add("--width", type=_count, default=SIZE, metavar="N", help="pixels (default: %(default)s)")
     add("--height", type=_count, default=SIZE, metavar="N", help="pixels (default: %(default)s)")
-    add("--margin", type=_length, default=MARGIN, metavar="F", help="the longer side is 2 x petroR90_r x (1 + F) "
+    add("--margin", type=_margin, default=MARGIN, metavar="F", help="the longer side is 2 x petroR90_r x (1 + F) "
         "(default: %(default)s)")
     add("--format", choices=FORMATS, default="jpg", help="of the images (default: %(default)s)")
     add("--rate", type=_length, metavar="N", help="requests a second at most (default: as many as come back)")
-    add("--from_tar", type=Path, metavar="DIR", help="build from the TAR archives in this folder alone, without network")
+    add("--from_tar", type=Path, metavar="DIR", help="build from the TAR archives in this folder alone, "
+        "without network; they were cut when they were made")
     # fmt: on
 
 
@@ -408,6 +505,13 @@ def _length(text: str) -> float:
     value = float(text)
     if not 0 < value < np.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
+    return value
+
+
+def _margin(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < np.inf:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
     return value
 
 

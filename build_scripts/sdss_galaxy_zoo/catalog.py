@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,6 @@ from skyset.cuts import Cut
 from skyset.cuts import equals
 from skyset.cuts import max_error
 from skyset.cuts import on_sky
-from skyset.cuts import positive
 from skyset.cuts import unique
 from skyset.cuts import valid_magnitudes
 from skyset.errors import UserError
@@ -41,38 +41,46 @@ from skyset.numbers import safe_to_numeric
 from skyset.survey import Column
 from skyset.tap import SlicedQuery
 from skyset.tap import fetch_slices
+from skyset.tap import read_slices
 
 #: Degrees by which a slice of photometry is wider than one of votes: two releases differ by fractions of an arcsec.
 OVERLAP = 0.005
 RADIUS_ARCSEC = 1.0
+#: Columns that a source must have (beside an objid), and each of two sources.
+VOTES_NEEDED, PHOTOMETRY_NEEDED = ("ra", "dec", "spiral", "elliptical"), ("ra", "dec", "petroR90_r")
+NEEDED = (*VOTES_NEEDED, "petroR90_r")
+#: Arcsec. No galaxy of the Main Galaxy Sample is larger, and a cutout must be one on the sky.
+LARGEST = 600
+#: Rows by which the columns of votes can be told.
+FEWEST = 20
 SCHEMA = pa.schema([pa.field("objid", pa.int64()), *(pa.field(c.name, pa.from_numpy_dtype(c.dtype)) for c in CATALOG)])
-_FLAGS = ("spiral", "elliptical", "uncertain")
 _FRACTIONS = ("p_el", "p_cw", "p_acw", "p_edge", "p_dk", "p_mg", "p_cs", "p_el_debiased", "p_cs_debiased")
 _PHOTOMETRY = ", ".join(
     f"p.{c.name.lower()} AS {c.name}" for c in PHOTOMETRY if c.name not in ("redshift", "clean", "flags")
 )
 
+_ZOOSPEC = f"""
+SELECT z.objid AS dr8objid, z.dr7objid, z.ra, z.dec, z.nvote, {", ".join(f"z.{name}" for name in (*_FRACTIONS, *CLASSES))},
+  {_PHOTOMETRY}, s.z AS redshift, p.clean, p.flags"""
+
 #: One service that mirrors the SDSS tables ZooSpec, PhotoObj (here: of spectroscopic targets) and SpecObj.
-ZOOSPEC = f"""
-SELECT z.objid AS dr8objid, z.dr7objid, z.ra, z.dec, z.nvote, {", ".join(f"z.{name}" for name in _FRACTIONS)},
-  {", ".join(f"z.{name}" for name in _FLAGS)}, {_PHOTOMETRY}, s.z AS redshift, p.clean, p.flags
+ZOOSPEC = f"""{_ZOOSPEC}
 FROM sdss_dr17.zoospec AS z JOIN sdss_dr17.photoplate AS p ON p.objid = z.objid
 LEFT JOIN sdss_dr17.specobj AS s ON s.specobjid = z.specobjid
 WHERE z.ra >= {{low}} AND z.ra < {{high}}"""
 
 #: Votes at VizieR (ids of data release 7), ...
 VOTES = 'SELECT * FROM "J/MNRAS/410/166/galaxies" WHERE "RAJ2000" >= {low} AND "RAJ2000" < {high}'
+#: ... with names for some columns that have to be told by their values first, ...
+VOTES_SAMPLE = VOTES.replace("SELECT *", "SELECT TOP 2000 *")
 #: ... to be joined by position with photometry and redshifts at the Astro Data Lab.
 TARGETS = f"""
 SELECT p.objid AS dr8objid, p.ra, p.dec, {_PHOTOMETRY}, s.z AS redshift, p.clean, p.flags
 FROM sdss_dr17.photoplate AS p JOIN sdss_dr17.specobj AS s ON s.bestobjid = p.objid
-WHERE p.ra >= {{low}} - {OVERLAP} AND p.ra < {{high}} + {OVERLAP} AND s.class = 'GALAXY' AND p.petromag_r < 18.5"""
+WHERE p.ra >= {{low}} - {OVERLAP} AND p.ra < {{high}} + {OVERLAP} AND s.scienceprimary = 1 AND p.petromag_r < 19"""
 
 #: What SkyServer and CasJobs take; the answer, as CSV, is a ``--catalog``.
-CASJOBS = f"""
-SELECT z.objid AS dr8objid, z.dr7objid, z.ra, z.dec, z.nvote, {", ".join(f"z.{name}" for name in _FRACTIONS)},
-  {", ".join(f"z.{name}" for name in _FLAGS)},
-  {_PHOTOMETRY}, s.z AS redshift, p.clean, p.flags
+CASJOBS = f"""{_ZOOSPEC}
 FROM ZooSpec AS z JOIN PhotoObj AS p ON p.objid = z.objid LEFT JOIN SpecObj AS s ON s.specobjid = z.specobjid"""
 
 #: Other names of our columns, by the source; upper and lower case are the same.
@@ -140,13 +148,14 @@ def rows_of(source: Source, folder: Path, **fetching) -> Iterator[pa.RecordBatch
             for path in photometry:
                 yield from standard(pq.read_table(path), NAMES, source.photometry.url).to_batches()
             return
+        names = vote_names(source.votes, folder, **fetching)
         with contextlib.closing(fetch_slices(source.votes, folder, **fetching)) as votes:
             around = dataclasses.replace(source.photometry, low=360 - OVERLAP, high=360.0, slices=1)
-            for table in joined(votes, photometry, fetch_slices(around, folder, **fetching), source):
+            for table in joined(votes, photometry, fetch_slices(around, folder, **fetching), source, names):
                 yield from table.to_batches()
 
 
-def standard(batch, names: Mapping[str, Sequence[str]], where: str):
+def standard(batch, names: Mapping[str, Sequence[str]], where: str, needed: Sequence[str] = ()):
     """A batch or table with the columns of ``SCHEMA``, from one with a source's names.
 
     -9999, which SDSS writes for what was not measured, becomes null.
@@ -155,12 +164,15 @@ def standard(batch, names: Mapping[str, Sequence[str]], where: str):
         UserError: a column that is needed is missing, or holds what it cannot.
     """
     lower = {name.lower(): name for name in batch.schema.names}
+    if len(lower) < len(batch.schema.names):
+        same = sorted(name for name in batch.schema.names if lower[name.lower()] != name)
+        raise UserError(f"{where}: two columns are called {', '.join(same)} but for upper and lower case")
     found = {}
     for column in CATALOG:
         known = (column.name, *names.get(column.name, ()))
         if name := next((lower[n.lower()] for n in known if n.lower() in lower), None):
             found[column.name] = _typed(batch, name, column, where)
-    needed = ["ra", "dec", *([] if "dr8objid" in found or "dr7objid" in found else ["dr8objid"])]
+    needed = [*(needed or NEEDED), *([] if "dr8objid" in found or "dr7objid" in found else ["dr8objid"])]
     if missing := [name for name in needed if name not in found]:
         raise UserError(f"{where}: no column {', '.join(missing)} (there are: {', '.join(batch.schema.names)})")
     ids = [found[name] for name in ("dr8objid", "dr7objid") if name in found]
@@ -199,31 +211,43 @@ def _measured(values):
     return pc.if_else(pc.equal(values, -9999.0), pa.scalar(None, values.type), values)
 
 
-def joined(votes: Iterator[Path], photometry: Iterator[Path], around: Iterator[Path], source: Source) -> Iterator[pa.Table]:
+def joined(
+    votes: Iterator[Path],
+    photometry: Iterator[Path],
+    around: Iterator[Path],
+    source: Source,
+    names: Mapping[str, Sequence[str]],
+) -> Iterator[pa.Table]:
     """Each slice of votes with the photometry of the nearest object within ``RADIUS_ARCSEC``; null where there is none.
 
     Both come in order of right ascension, cut at borders of their own. ``around`` has the photometry just below 360 degrees,
     for votes just above 0, and the first slice's is kept for votes just below 360.
     """
+
+    def photometry_in(path: Path) -> pa.Table:
+        return standard(pq.read_table(path), NAMES, source.photometry.url, needed=PHOTOMETRY_NEEDED)
+
     held: list[tuple[float, float, pa.Table]] = []
     first: list[pa.Table] = []
-    names: dict[str, str] = {}
     for path in votes:
         low, high = slice_of(path)
-        table = pq.read_table(path)
-        names = names or tell_votes(table)
         while not held or held[-1][1] < high:
             if (following := next(photometry, None)) is None:
                 break
-            held.append((*slice_of(following), standard(pq.read_table(following), NAMES, source.photometry.url)))
+            held.append(
+                (
+                    *slice_of(following),
+                    photometry_in(following),
+                )
+            )
         held = [part for part in held if part[1] > low]
         tables = [part[2] for part in held]
         if low == 0:
-            tables += [standard(pq.read_table(p), NAMES, source.photometry.url) for p in around]
+            tables += [photometry_in(path) for path in around]
             first = [held[0][2].filter(pc.less(held[0][2]["ra"], OVERLAP))] if held else []
         if high == 360:
             tables += first
-        table = standard(table, {**VIZIER_NAMES, **{ours: (theirs,) for ours, theirs in names.items()}}, source.votes.url)
+        table = standard(pq.read_table(path), names, source.votes.url, needed=VOTES_NEEDED)
         yield join(table, pa.concat_tables([SCHEMA.empty_table(), *tables]))
 
 
@@ -256,38 +280,56 @@ def _positions(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return ra[rows], dec[rows], rows
 
 
+def vote_names(votes: SlicedQuery, folder: Path, **fetching) -> dict[str, tuple[str, ...]]:
+    """VizieR's names of our columns, those that tell little found out from the first rows of the table."""
+    sample = dataclasses.replace(votes, adql=VOTES_SAMPLE, slices=1)
+    options = {**fetching, "progress": SimpleNamespace(update=lambda _: None, set_postfix_str=lambda *_, **__: None)}
+    told = tell_votes(read_slices(list(fetch_slices(sample, folder, **options))))
+    return {**VIZIER_NAMES, **{ours: (theirs,) for ours, theirs in told.items()}}
+
+
 def tell_votes(table: pa.Table) -> dict[str, str]:
     """Which column is which fraction of the votes: VizieR's names alone do not say, what the values add up to does.
 
-    p_cs = p_cw + p_acw + p_edge; p_el + p_cw + p_acw + p_edge + p_dk + p_mg = 1, with more votes for elliptical than for
-    merger on the whole; the flags are set where the debiased fractions exceed 0.8 (Lintott et al. 2011, section 3).
+    p_cs = p_cw + p_acw + p_edge; p_el + p_cw + p_acw + p_edge + p_dk + p_mg = 1; ellipticals have more votes for elliptical
+    than for merger; the flags are set where the debiased fractions exceed 0.8 (Lintott et al. 2011, section 3). One row in a
+    hundred may break a rule.
 
     Returns:
-        their names by ours; empty where no choice fits, or more than one.
+        their names of our ``p_el, p_edge, p_mg, p_cs, p_el_debiased, p_cs_debiased``; empty unless just one choice fits
+        all six, or where there are fewer than `FEWEST` rows to tell by.
     """
     lower = {name.lower(): name for name in table.column_names}
     anchors = [lower.get(VIZIER_NAMES[name][0].lower()) for name in ("p_cw", "p_acw", "p_dk", "elliptical", "spiral")]
-    if None in anchors or not table.num_rows:
+    if None in anchors or table.num_rows < FEWEST:
         return {}
     clockwise, anticlockwise, unknown, elliptical, spiral = (_floats(table, name) for name in anchors)
     others = {f.name: _floats(table, f.name) for f in table.schema if pa.types.is_floating(f.type) and f.name not in anchors}
     others = {name: values for name, values in others.items() if np.nanmin(values) >= 0 and np.nanmax(values) < 1.01}
 
-    def fit(*differences):
-        return all(np.nanmax(np.abs(difference)) < 0.01 for difference in differences)
+    def fits(agrees) -> bool:
+        return np.mean(agrees) >= 0.99
 
-    raw = [
+    def follows(values, flag) -> bool:
+        """Three decimals are published: a fraction of 0.800 may be a little more or less."""
+        return fits(((values > 0.8) == (flag == 1)) | (np.abs(values - 0.8) < 0.0015)) and np.any(flag == 1)
+
+    choices = [
         dict(zip(("p_el", "p_edge", "p_mg", "p_cs"), choice, strict=True))
         for choice in itertools.permutations(others, 4)
         for e, d, m, s in [[others[name] for name in choice]]
-        if fit(clockwise + anticlockwise + d - s, e + clockwise + anticlockwise + d + unknown + m - 1)
-        and np.nanmean(e) > np.nanmean(m)
+        if fits(np.abs(clockwise + anticlockwise + d - s) < 0.01)
+        and fits(np.abs(e + clockwise + anticlockwise + d + unknown + m - 1) < 0.01)
+        and np.mean(e[elliptical == 1]) > np.mean(m[elliptical == 1])
     ]
-    told = raw[0] if len(raw) == 1 else {}
+    if len(choices) != 1:
+        return {}
+    told = choices[0]
     for name, flag in (("p_el_debiased", elliptical), ("p_cs_debiased", spiral)):
-        left = [n for n, values in others.items() if n not in told.values() and np.all((values > 0.8) == (flag == 1))]
-        if len(left) == 1:
-            told[name] = left[0]
+        left = [n for n, values in others.items() if n not in told.values() and follows(values, flag)]
+        if len(left) != 1:
+            return {}
+        told[name] = left[0]
     return told
 
 
@@ -303,6 +345,9 @@ def cuts(
 ) -> tuple[list[Cut], list[str]]:
     """The cuts in their order, and those left out because the source has not their columns.
 
+    Raises:
+        UserError: a cut was asked for whose columns the source has not.
+
     Args:
         have: columns of the source.
         classes: of ``CLASSES``, those wanted.
@@ -312,7 +357,7 @@ def cuts(
     wanted = [
         (("ra", "dec"), on_sky()),
         (("objid",), unique("objid")),
-        (("petroR90_r",), _called("size", "petroR90_r > 0", positive("petroR90_r"))),
+        (("petroR90_r",), Cut("size", f"0 < petroR90_r < {LARGEST} arcsec", _has_size)),
     ]
     if "photometry" in have:
         text = f"an SDSS object within {RADIUS_ARCSEC:g} arcsec"
@@ -324,15 +369,22 @@ def cuts(
         names, text = [f"modelMagErr_{band}" for band in bands], f"modelMagErr <= {limit:g} mag in {bands}"
         wanted.append((names, _called(f"errors {bands}", text, max_error(names, limit))))
     wanted.append((("clean",), _called("clean", "clean = 1", equals("clean", 1))))
-    wanted.append((classes, _is_one_of(classes)))
-    if min_debiased > 0:
-        wanted.append((("p_el_debiased", "p_cs_debiased"), confident(min_debiased)))
+    wanted.append(((), _is_one_of(classes)))
     chosen = [cut for names, cut in wanted if have.issuperset(names)]
-    return chosen, [cut.name for _, cut in wanted if cut not in chosen]
+    left_out = [cut.name for _, cut in wanted if cut not in chosen]
+    if min_debiased > 0:
+        if missing := {"p_el_debiased", "p_cs_debiased"} - have:
+            raise UserError(f"--min_debiased needs {' and '.join(sorted(missing))}, which this source does not give")
+        chosen.append(confident(min_debiased))
+    return chosen, left_out
 
 
 def _called(name: str, description: str, cut: Cut) -> Cut:
     return dataclasses.replace(cut, name=name, description=description)
+
+
+def _has_size(batch) -> pa.BooleanArray:
+    return pc.and_(pc.greater(batch["petroR90_r"], 0), pc.less(batch["petroR90_r"], LARGEST)).fill_null(False)
 
 
 def _has_photometry(batch) -> pa.BooleanArray:

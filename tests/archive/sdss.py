@@ -52,7 +52,7 @@ class Galaxies:
         votes, photo = self.votes, self.photometry
         seen = self.spoilt != "photometry"
         spec = {"specobjid": votes["specobjid"], "bestobjid": votes["objid"], "z": photo["z"],
-                "class": np.full(len(seen), "GALAXY")}  # fmt: skip
+                "scienceprimary": np.ones(len(seen), np.int32)}  # fmt: skip
         plate = {"objid": votes["objid"], "ra": votes["ra"], "dec": votes["dec"]}
         plate |= {name.lower(): values for name, values in photo.items() if name != "z"}
         shift = np.where(np.arange(len(seen)) % 2, 1e-5, -1e-5)  # DR7's positions are a little different
