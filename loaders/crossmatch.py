@@ -6,8 +6,8 @@ A row is a pair: who is matched with whom, where both are, and how far apart. It
 from skyset.builder import SurveyBuilder
 from skyset.survey import HEALPIX
 from skyset.survey import Column
-from skyset.survey import Feature
 from skyset.survey import Survey
+from skyset.survey import plain_features
 
 COLUMNS = (
     Column("object_id", "S64", (), "", "the left object"),
@@ -29,7 +29,7 @@ SURVEY = Survey(
     license="that of the two catalogues",
     base_url="",
     columns=COLUMNS,
-    features=tuple(Feature(column.name, column.name) for column in COLUMNS),
+    features=plain_features(COLUMNS, {}),
     key="pair",
 )
 

@@ -1,0 +1,1 @@
+"""Galaxy Zoo 2: from tables of votes, with or without images, to partitions."""

@@ -1,0 +1,1 @@
+"""Galaxy Zoo DECaLS: from Zenodo, or files at hand, to partitions."""

@@ -1,0 +1,216 @@
+"""Images in remote ZIP archives of many gigabytes, built one archive after the other.
+
+The disk holds one archive beside the output: each is downloaded, its images go into the partitions, it is deleted. A
+partition whose sky is in several archives is written once an archive; the rows that it has are copied.
+``archives/<name>.json`` says what an archive held, once its images are in the partitions: it is not downloaded again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+
+from skyset import zips
+from skyset.build import RAW
+from skyset.build import REJECTED
+from skyset.errors import RecordError
+from skyset.errors import UserError
+from skyset.fetch import Fetcher
+from skyset.fetch import FetchError
+from skyset.fetch import innermost
+from skyset.imagefiles import Images
+from skyset.imagefiles import Place
+from skyset.imagefiles import is_image
+from skyset.imagefiles import stem_of
+from skyset.manifest import write_atomically
+from skyset.zenodo import RecordFile
+
+LEDGER, FEW = "archives", "few"
+#: Bytes of a remote archive that are asked for at a time, where only a few of its images are wanted.
+_BLOCK_BYTES = 1 << 20
+
+#: Builds the images that the function gives (called while the folder is locked): whether they are the last, and whether
+#: what an earlier build left is to be replaced. Returns an exit status.
+BuildImages = Callable[[Callable[[], Images], bool, bool], int]
+
+
+def fetched_file(network: Fetcher, url: str, target: Path, checksum: str | None = None) -> Path:
+    """A file that the build needs before it can begin; UserError where it cannot be had."""
+    try:
+        return network.fetch(url, target, checksum)
+    except FetchError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{error.filename or target}: {error.strerror or error}") from error
+
+
+def build_archives(
+    files: Sequence[RecordFile],
+    root: Path,
+    made_of: str,
+    network: Fetcher,
+    keep: bool,
+    overwrite: bool,
+    build: BuildImages,
+    wanted: set[str] | None = None,
+    rename: Callable[[Images], Images] = lambda images: images,
+) -> int:
+    """Build archive after archive.
+
+    Args:
+        files: the archives.
+        root: the output folder.
+        made_of: what the rows are made of beside the images; one folder holds one kind.
+        keep: do not delete the archives.
+        overwrite: begin anew.
+        build: builds the images so far.
+        wanted: the objects that are built, where not all are; archives that were built for others are downloaded again.
+        rename: gives the images by the names of the objects.
+
+    Returns:
+        the exit status of the last build, which rejects what all of them rejected.
+
+    Raises:
+        UserError: the folder holds rows of other catalogues.
+    """
+    ledger = {} if overwrite else _read_ledger(root, made_of)
+    only = None if wanted is None else sorted(wanted)
+    waiting = [file for file in files if file.name not in ledger or ledger[file.name]["only"] not in (None, only)]
+    for path in (root / LEDGER).glob("*.json") if overwrite else ():
+        path.unlink()
+    for name in () if keep else ledger.keys() - {file.name for file in waiting}:  # killed at the wrong moment
+        (root / RAW / name).unlink(missing_ok=True)
+    shutil.rmtree(root / RAW / FEW, ignore_errors=True)
+    status = 0
+    for file in waiting:
+        fetched: list[Images] = []
+
+        def images(file: RecordFile = file, fetched: list[Images] = fetched) -> Images:
+            unnamed = Images()
+            unnamed.add_archive(network.fetch(file.url, root / RAW / file.name, file.checksum))
+            fetched.append(rename(unnamed))
+            return _together(ledger, root, fetched[0])
+
+        status = build(images, file is waiting[-1], overwrite)
+        overwrite = False
+        ledger[file.name] = _note(root, file, made_of, only, fetched[0])
+        zips.close()
+        if not keep:
+            (root / RAW / file.name).unlink()
+    if not waiting:
+        status = build(lambda: _together(ledger, root, Images()), True, False)
+    with contextlib.suppress(OSError):
+        (root / RAW).rmdir()  # only where it is empty
+    return status
+
+
+def _read_ledger(root: Path, made_of: str) -> dict[str, dict]:
+    ledger = {}
+    for path in sorted((root / LEDGER).glob("*.json")):
+        try:
+            entry = json.loads(path.read_text())
+            same, ledger[entry["archive"]] = entry["made_of"] == made_of, entry
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path} is damaged: remove it, and its archive is downloaded again") from error
+        if not same:
+            raise UserError(
+                f"{root} was built from other catalogues or options: use the same, another folder, or --overwrite "
+                "(its archives are then downloaded again)"
+            )
+    return ledger
+
+
+def _note(root: Path, file: RecordFile, made_of: str, only: list[str] | None, images: Images) -> dict:
+    """Write down what an archive held; images that the build rejected are not in the partitions."""
+    problems = {stem: reason for stem, _, reason in images.problems if stem not in images.places}
+    path = root / REJECTED
+    if path.exists():
+        with open(path, newline="") as rejected:
+            problems |= {row["key"]: row["reason"] for row in csv.DictReader(rejected) if row["key"] in images.places}
+    entry = {
+        "archive": file.name,
+        "checksum": file.checksum,
+        "made_of": made_of,
+        "only": only,
+        "images": {stem: place.member for stem, place in images.places.items() if stem not in problems},
+        "problems": problems,
+    }
+    (root / LEDGER).mkdir(exist_ok=True)
+    write_atomically(root / LEDGER / f"{file.name}.json", json.dumps(entry))
+    return entry
+
+
+def _together(ledger: dict[str, dict], root: Path, fetched: Images) -> Images:
+    """The images of the archives that are done, which are in the partitions, and of the one at hand."""
+    images = Images(dict(fetched.places), list(fetched.problems), list(fetched.archives))
+    for name, entry in ledger.items():
+        path, only = root / RAW / name, entry["only"] and set(entry["only"])
+        for stem, member in entry["images"].items():
+            if only is None or stem in only:
+                images.places.setdefault(stem, Place(path, member))
+        images.problems += [(stem, str(path), reason) for stem, reason in entry["problems"].items()]
+    return images
+
+
+def build_few(
+    files: Sequence[RecordFile], wanted: set[str], count: int, root: Path, overwrite: bool, build: BuildImages
+) -> int:
+    """Build some galaxies of the first archives, whose images are read out of these without downloading them.
+
+    Args:
+        files: the archives.
+        wanted: stems of the images that will do.
+        count: how many.
+        root, overwrite: as in ``build_archives``.
+        build: builds them.
+
+    Returns:
+        its exit status.
+
+    Raises:
+        UserError: an archive cannot be read.
+    """
+    folder = root / RAW / FEW
+    try:
+        return build(lambda: _few_images(files, wanted, count, folder), False, overwrite)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (root / RAW).rmdir()
+
+
+def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folder: Path) -> Images:
+    import fsspec
+
+    images = Images()
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        try:
+            with fsspec.open(file.url, "rb", block_size=_BLOCK_BYTES) as remote, zipfile.ZipFile(remote) as archive:
+                _take(archive, wanted, count, folder, images)
+        except Exception as error:  # fsspec and aiohttp have kinds of their own for what a server may do
+            raise UserError(f"{file.url}: {innermost(error)}") from error
+        if len(images.places) >= count:
+            break
+    return images
+
+
+def _take(archive: zipfile.ZipFile, wanted: set[str], count: int, folder: Path, images: Images) -> None:
+    infos = archive.infolist()
+    for member in zips.members_of(archive):
+        if len(images.places) >= count:
+            return
+        if not is_image(member.name) or stem_of(member.name) not in wanted or member.problem:
+            continue
+        path = folder / member.name.rpartition("/")[2]
+        try:
+            path.write_bytes(zips.read_member(archive, infos[member.number]))
+            images.add(path.name, Place(path))
+        except RecordError as error:
+            images.add(path.name, Place(path), str(error))

@@ -1,0 +1,114 @@
+"""Image files in a tree of folders and ZIP archives, found by their stems, read and checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import NamedTuple
+
+from skyset import zips
+from skyset.errors import RecordError
+from skyset.images import MAGIC
+from skyset.images import ImageError
+from skyset.images import decode
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+KINDS = {"PNG": "png", "JPEG": "jpg"}
+
+
+class Place(NamedTuple):
+    """Where an image is: a file, or a member of a ZIP archive (-1 where the file is the image)."""
+
+    path: Path
+    member: int = -1
+
+
+@dataclass
+class Images:
+    """The images of a folder.
+
+    Attributes:
+        places: by stem (``J000411.19+020924.0``), whatever the extension says.
+        problems: (stem, file, why) of those that cannot be used.
+        archives: (name, file, why) of ZIP archives that cannot be read.
+    """
+
+    places: dict[str, Place] = field(default_factory=dict)
+    problems: list[tuple[str, str, str]] = field(default_factory=list)
+    archives: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, name: str, place: Place, problem: str | None = None) -> None:
+        """Take an image unless it has a problem, or its stem is taken."""
+        stem, where = stem_of(name), str(place.path) if place.member < 0 else f"{place.path}:{name}"
+        if problem is None and stem in self.places:
+            problem = f"a second image of this name; {self.places[stem].path} is used"
+        if problem is not None:
+            self.problems.append((stem, where, problem))
+        else:
+            self.places[stem] = place
+
+    def add_archive(self, path: Path) -> None:
+        try:
+            for member in zips.members(path):
+                if is_image(member.name):
+                    self.add(member.name, Place(path, member.number), member.problem)
+        except RecordError as error:
+            self.archives.append((path.name, str(path), str(error)))
+
+
+def stem_of(name: str) -> str:
+    """``J000411.19+020924.0`` of ``J000/J000411.19+020924.0.png``."""
+    return os.path.splitext(name.replace("\\", "/").rpartition("/")[2])[0]
+
+
+def is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files of a tree, sorted; hidden ones are left out."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def images_below(folder: Path) -> Images:
+    """The images of a tree, and of the ZIP archives in it."""
+    images = Images()
+    for path in files_below(folder):
+        if is_image(path.name):
+            images.add(path.name, Place(path))
+        elif path.suffix.lower() == ".zip":
+            images.add_archive(path)
+    return images
+
+
+def read_image(place: Place) -> tuple[bytes, str]:
+    """An image's bytes and its kind (``png``, ``jpg``): the content decides.
+
+    Raises:
+        RecordError: the file cannot be read, or is neither PNG nor JPEG.
+    """
+    try:
+        data = zips.read(place.path, place.member) if place.member >= 0 else place.path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{place.path.name}: {error.strerror or error}") from error
+    found = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
+    if found not in KINDS:
+        raise RecordError(f"the image is {found or ('empty' if not data else 'no image')}, neither PNG nor JPEG")
+    return data, KINDS[found]
+
+
+def pixels_of(data: bytes, kind: str):
+    """The pixels as RGB, uint8 (height, width, 3).
+
+    Raises:
+        RecordError: truncated or damaged.
+    """
+    try:
+        return decode(data, kind)
+    except ImageError as error:
+        raise RecordError(str(error)) from error

@@ -1,0 +1,337 @@
+"""Surveys of images and votes: which rows of a catalogue become objects, and datasets that are cut out of another one."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import io
+import os
+import re
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from skyset.build import Found
+from skyset.build import Item
+from skyset.build import Options
+from skyset.build import Rejected
+from skyset.build import build
+from skyset.errors import RecordError
+from skyset.errors import UserError
+from skyset.imagefiles import Images
+from skyset.imagefiles import Place
+from skyset.imagefiles import pixels_of
+from skyset.imagefiles import read_image
+from skyset.joined import Joined
+from skyset.manifest import NAME as MANIFEST
+from skyset.manifest import Manifest
+from skyset.manifest import write_atomically
+from skyset.partitions import Partition
+from skyset.splits import SPLITS
+from skyset.splits import split_of
+from skyset.staged import IMAGE
+from skyset.staged import read_cut
+from skyset.staged import read_pictured
+from skyset.staged import stage
+from skyset.survey import Column
+from skyset.survey import Survey
+from skyset.survey import check_position
+from skyset.survey import healpix_cell
+
+#: Images that no catalogue knows: a release has more of them than of votes, so that they are no fault of a build.
+UNUSED = "unused.csv"
+#: A name that names a file and nothing else, also where there is a file an object.
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
+#: A column of catalogues that publish their splits.
+SPLIT = Column("split", "S16", (), "", "train, validation or test")
+NO_IMAGE = "in the catalogue, but there is no image of it"
+
+
+@dataclass(frozen=True)
+class Making:
+    """How one dataset of a survey is made.
+
+    Args:
+        options: of the build; the output folder is the dataset's.
+        command: what the user typed.
+        made_of: digest of the catalogues and options that the rows depend on.
+        sources: where the data come from.
+        notes: for the manifest.
+        decode: pixels instead of the images' bytes.
+    """
+
+    options: Options
+    command: Sequence[str]
+    made_of: str
+    sources: Sequence[str]
+    notes: Mapping = field(default_factory=dict)
+    decode: bool = False
+
+    @property
+    def staged(self) -> Path:
+        """Where the prepared rows are while the build runs; what a killed one left, the next removes."""
+        return self.options.output_dir.absolute() / f".staged.{os.getpid()}.tmp"
+
+    def run(self, survey: Survey, read: Callable, find: Callable[[], Found]) -> int:
+        """Build what ``find`` finds (while the folder is locked); the staged rows are removed at the end."""
+
+        def complete(*_) -> Found:
+            notes = {"made_of": self.made_of, **self.notes}
+            return dataclasses.replace(find(), sources=self.sources, notes=notes, made_of=self.made_of)
+
+        try:
+            return build(survey, read, self.options, complete, self.command)
+        finally:
+            self.staged.unlink(missing_ok=True)
+
+
+def build_pictured(
+    survey: Survey, picture: Column, joined: Joined, images: Callable[[], Images] | None, making: Making, last: bool = True
+) -> int:
+    """Build the objects that have a row and an image.
+
+    Args:
+        survey: its declaration; the columns that the catalogue has not are left out.
+        picture: the column of images.
+        joined: the catalogue, with ra and dec.
+        images: gives the images by the rows' names; None where the survey goes without.
+        making: how.
+        last: whether rows without an image are rejected; an archive that is still to come may have it.
+
+    Returns:
+        the exit status.
+    """
+
+    def find() -> Found:
+        at_hand = images() if images else None
+        root = making.options.output_dir
+        image = image_column(picture, at_hand, making.decode, root) if at_hand is not None else None
+        shaped = with_columns(survey, [*joined.values], image)
+        return found_pictured(shaped, joined, at_hand, making.staged, making.options, last)
+
+    return making.run(survey, functools.partial(read_pictured, rows=making.staged, decode=making.decode), find)
+
+
+def build_cut(survey: Survey, root: Path, labelled: Joined, rows: Sequence[int], making: Making) -> int:
+    """Build some rows of a catalogue, with images, positions and splits from the dataset in ``root``."""
+    manifest = Manifest.load(root)
+    columns = tuple(c for c in manifest.columns if c.name in TAKEN)
+    read = functools.partial(read_cut, rows=making.staged, columns=columns)
+    making = dataclasses.replace(making, made_of=f"{making.made_of} {manifest.build.get('made_of')}")
+    limited = making.options.limit is not None
+    return making.run(survey, read, lambda: cut_out(survey, root, manifest, labelled, rows, making.staged, limited))
+
+
+def build_vectors(survey: Survey, joined: Joined, vectors: np.ndarray, making: Making) -> int:
+    """Build representations, float32 (rows, length), one a row of the catalogue."""
+    name = next(column.name for column in survey.columns if column.name in survey.shaped_by_build)
+    shaped = survey.as_built([dataclasses.replace(survey.column(name), shape=vectors.shape[1:])])
+    rows = Joined(joined.keys, joined.values | {name: vectors}, joined.rejected)
+    read = functools.partial(read_pictured, rows=making.staged)
+    return making.run(survey, read, lambda: found_pictured(shaped, rows, None, making.staged, making.options))
+
+
+class Choice(NamedTuple):
+    """Rows of a catalogue that become objects, and those that cannot."""
+
+    rows: list[int]
+    rejected: list[Rejected]
+
+
+def choose(
+    joined: Joined, names: Column, available: Mapping | None, problems: Mapping[str, tuple[str, str]], limit: int | None
+) -> Choice:
+    """The first ``limit`` rows that have a name and a position, and an image where there are images.
+
+    Args:
+        names: the column that takes the rows' names.
+        available: names of the objects that have an image; None where none is needed.
+        problems: (file, why) of images that cannot be used, by name.
+    """
+    choice = Choice([], [Rejected(*each) for each in joined.rejected])
+    for row, (key, ra, dec) in enumerate(
+        zip(joined.keys, joined.values["ra"].tolist(), joined.values["dec"].tolist(), strict=True)
+    ):
+        if limit is not None and len(choice.rows) == limit:
+            break
+        file = ""
+        try:
+            if not _NAME.fullmatch(key):
+                raise RecordError(f"a row whose name cannot be one: {key[:80]!r}")
+            names.coerce(key)
+            check_position(ra, dec)
+            if available is not None and key not in available:
+                file, reason = problems.get(key, ("", NO_IMAGE))
+                raise RecordError(reason)
+            choice.rows.append(row)
+        except RecordError as error:
+            choice.rejected.append(Rejected(key, file, str(error)))
+    return choice
+
+
+def splits_of(joined: Joined, seed: str) -> list[str]:
+    """The split of each row: the published one where the catalogue has it, else by the name."""
+    published = joined.values.get(SPLIT.name, np.zeros(len(joined.keys), "S1")).astype(str).tolist()
+    published = ["validation" if split == "val" else split for split in published]
+    return [known if known in SPLITS else split_of(key, seed) for key, known in zip(joined.keys, published, strict=True)]
+
+
+def items_of(joined: Joined, rows: Sequence[int], places: Mapping[str, Place] | None, staged: Path, seed: str) -> list[Item]:
+    """An item a row: where its image is, and the number of its staged row."""
+    splits = splits_of(joined, seed)
+    cells = healpix_cell(joined.values["ra"][rows], joined.values["dec"][rows]).tolist() if len(rows) else []
+    items = []
+    for number, (row, cell) in enumerate(zip(rows, cells, strict=True)):
+        key = joined.keys[row]
+        place = places[key] if places is not None else Place(staged)
+        items.append(Item(key, str(place.path.absolute()), cell, None, (number, place.member), splits[row]))
+    return items
+
+
+def stage_rows(path: Path, survey: Survey, joined: Joined, rows: Sequence[int]) -> None:
+    """Write the chosen rows of all columns but image and cell; ``object_id`` is the row's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = [c for c in survey.columns if c.name not in (IMAGE, "healpix")]
+    values = {name: array[rows] for name, array in joined.values.items()}
+    values["object_id"] = np.array([joined.keys[row] for row in rows], bytes)
+    stage(path, columns, values)
+
+
+def with_columns(survey: Survey, names: Sequence[str], image: Column | None) -> Survey:
+    """The survey as a build has it that has these of its optional columns, and this image."""
+    columns = [column for column in survey.columns if column.name in names and column.name != IMAGE]
+    return survey.as_built([*columns, *([image] if image else [])])
+
+
+def image_column(column: Column, images: Images, decode: bool, root: Path) -> Column:
+    """The column of images as stored: bytes, or pixels of the size of the first image that can be read.
+
+    Raises:
+        UserError: none can be, and no earlier build tells.
+    """
+    if not decode:
+        return column
+    for place in images.places.values():
+        try:
+            pixels = pixels_of(*read_image(place))
+        except RecordError:
+            continue
+        return dataclasses.replace(column, dtype=pixels.dtype.name, shape=pixels.shape)
+    earlier = Manifest.load(root).columns if (root / MANIFEST).exists() else []
+    if known := next((c for c in earlier if c.name == column.name and not c.is_bytes), None):
+        return known
+    raise UserError("no image can be read: nothing tells the size of their pixels")
+
+
+def write_unused(root: Path, images: Images, keys: set[str]) -> int:
+    """``unused.csv``: images of no galaxy in the catalogues, and second ones; their number."""
+    unused = [(stem, str(place.path), "in no catalogue") for stem, place in images.places.items() if stem not in keys]
+    unused += [each for each in images.problems if each[0] in images.places or each[0] not in keys]
+    if not unused:
+        (root / UNUSED).unlink(missing_ok=True)
+        return 0
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["key", "file", "reason"])
+    table.writerows(sorted(unused))
+    write_atomically(root / UNUSED, text.getvalue())
+    return len(unused)
+
+
+def found_pictured(
+    survey: Survey, joined: Joined, images: Images | None, staged: Path, options: Options, last: bool = True
+) -> Found:
+    """The rows of a catalogue that become objects: staged, with their images.
+
+    Args:
+        survey: as this build has it.
+        joined: the catalogue, with ra and dec.
+        images: by the rows' names; None where the survey goes without.
+        staged: where the prepared rows go.
+        options: of the build.
+        last: whether rows without an image are rejected; those of an archive that is still to come may have one.
+
+    Raises:
+        UserError: no row becomes one.
+    """
+    problems = {stem: (file, reason) for stem, file, reason in images.problems} if images else {}
+    names = survey.column("object_id")
+    choice = choose(joined, names, images.places if images else None, problems, options.limit)
+    if not choice.rows:
+        raise UserError(f"nothing to build: none of {len(joined.keys)} galaxies of the catalogues has a position"
+                        + (" and an image" if images else ""))  # fmt: skip
+    rejected = [each for each in choice.rejected if last or each.reason != NO_IMAGE]
+    if images is not None:
+        rejected += [Rejected(*each) for each in images.archives]
+        if options.limit is None and (unused := write_unused(options.output_dir, images, set(joined.keys))):
+            print(f"{unused} images are of no galaxy in the catalogues, or second ones: {options.output_dir / UNUSED}")
+    stage_rows(staged, survey, joined, choice.rows)
+    return Found(items_of(joined, choice.rows, images and images.places, staged, survey.name), rejected, survey)
+
+
+# --- datasets cut out of another ----------------------------------------------------------------------------
+
+#: What a dataset takes from the one that it is cut out of.
+TAKEN = ("object_id", "ra", "dec", IMAGE)
+
+
+class Built(NamedTuple):
+    """Where an object lies in a dataset that is built: its file, its row there, its cell and split."""
+
+    file: Path
+    row: int
+    healpix: int
+    split: str
+
+
+def built_rows(root: Path, manifest: Manifest) -> dict[str, Built]:
+    """All objects of a dataset by key."""
+    key = next(column for column in manifest.columns if column.name == manifest.key)
+    found = {}
+    for entry in manifest.files:
+        with Partition(root / entry.path, [key], trusted_rows=entry.rows) as partition:
+            for row, name in enumerate(partition.text(manifest.key)):
+                found[name] = Built(root / entry.path, row, entry.healpix, entry.split)
+    return found
+
+
+def cut_out(
+    survey: Survey, root: Path, manifest: Manifest, joined: Joined, rows: Sequence[int], staged: Path, limited: bool
+) -> Found:
+    """The rows of a catalogue that are objects of a built dataset, with images and positions from there.
+
+    Args:
+        survey: what is cut out.
+        root, manifest: the built dataset.
+        joined: the catalogue.
+        rows: those wanted.
+        staged: where the prepared rows go.
+        limited: the dataset is a part of what there is: rows that are not in it are no fault.
+
+    Raises:
+        UserError: none of them is there.
+    """
+    present = [column for column in manifest.columns if column.name in TAKEN]
+    survey = survey.as_built([*present, *(survey.column(name) for name in joined.values if name in survey.by_name)])
+    built, items, rejected = built_rows(root, manifest), [], [Rejected(*each) for each in joined.rejected]
+    wanted = []
+    for row in rows:
+        key = joined.keys[row]
+        if place := built.get(key):
+            items.append(Item(key, str(place.file), place.healpix, None, (place.row, len(wanted)), place.split))
+            wanted.append(row)
+        elif not limited:
+            rejected.append(Rejected(key, "", f"not among the objects of {root.name}: see the rejected.csv there"))
+    if not items:
+        raise UserError(f"nothing to build: none of the {len(rows)} galaxies of the catalogue is in {root}")
+    columns = [c for c in survey.columns if c.name not in (*TAKEN, "healpix")]
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    stage(staged, columns, {c.name: joined.values[c.name][wanted] for c in columns})
+    return Found(items, rejected, survey)

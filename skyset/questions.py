@@ -1,0 +1,94 @@
+"""What volunteers were asked of a galaxy: a tree of questions, and the columns of votes that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+
+from skyset.survey import Column
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a decision tree.
+
+    Args:
+        name: as in the names of the catalogue's columns.
+        text: as the volunteers read it.
+        answers: names of the answers, in the order in which they are shown.
+        depends_on: answers (``<question>_<answer>``) of which one leads here; empty where everybody is asked.
+    """
+
+    name: str
+    text: str
+    answers: tuple[str, ...]
+    depends_on: tuple[str, ...] = ()
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """``<question>_<answer>``, which the columns of an answer begin with."""
+        return tuple(f"{self.name}_{answer}" for answer in self.answers)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a catalogue says of every answer (or of every question): its columns are ``<stem><suffix>``."""
+
+    suffix: str
+    dtype: str
+    unit: str
+    meaning: str
+
+
+Tree = tuple[Question, ...]
+
+
+def check(tree: Tree) -> None:
+    """Raise ValueError where a question comes twice or depends on an answer that nobody can give."""
+    names = [question.name for question in tree]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a question comes twice: {names}")
+    stems = {stem for question in tree for stem in question.stems}
+    if unknown := {stem for question in tree for stem in question.depends_on} - stems:
+        raise ValueError(f"no such answers: {', '.join(sorted(unknown))}")
+
+
+def tagged(tree: Tree, tag: str) -> Tree:
+    """The tree with a tag behind the questions' names, as in ``bar-dr12_yes``, to tell campaigns apart in one table."""
+    names = {stem: f"{q.name}{tag}_{answer}" for q in tree for stem, answer in zip(q.stems, q.answers, strict=True)}
+    return tuple(replace(q, name=q.name + tag, depends_on=tuple(names[stem] for stem in q.depends_on)) for q in tree)
+
+
+def columns(tree: Tree, answers: Sequence[Measure], questions: Sequence[Measure] = ()) -> tuple[Column, ...]:
+    """The columns of votes: for each question its own measures, then those of each of its answers."""
+    found = []
+    for question in tree:
+        found += [_column(question.name, measure, question.text) for measure in questions]
+        for stem, answer in zip(question.stems, question.answers, strict=True):
+            found += [_column(stem, measure, f"{question.text} {answer}") for measure in answers]
+    return tuple(found)
+
+
+def _column(stem: str, measure: Measure, what: str) -> Column:
+    return Column(stem + measure.suffix, measure.dtype, (), measure.unit, f"{measure.meaning}: {what}")
+
+
+def table(tree: Tree) -> list[dict[str, str]]:
+    """One row an answer: ``question, answer, depends_on, text``; several answers that lead here are joined by `` | ``."""
+    return [
+        {"question": q.name, "answer": answer, "depends_on": " | ".join(q.depends_on), "text": q.text}
+        for q in tree
+        for answer in q.answers
+    ]
+
+
+def markdown(trees: Mapping[str, Tree]) -> str:
+    """The trees as a Markdown table, one line a question."""
+    lines = ["| schema | question | asked | answers | depends on |", "|---|---|---|---|---|"]
+    for schema, tree in trees.items():
+        for q in tree:
+            answers, parents = (", ".join(f"`{name}`" for name in names) for names in (q.answers, q.depends_on))
+            lines.append(f"| {schema} | `{q.name}` | {q.text} | {answers} | {parents or 'everybody is asked'} |")
+    return "\n".join(lines) + "\n"

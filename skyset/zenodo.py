@@ -1,0 +1,58 @@
+"""Files of a Zenodo record: what its API says of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from skyset.errors import UserError
+from skyset.fetch import Fetcher
+from skyset.fetch import FetchError
+
+API_URL = "https://zenodo.org/api/records/"
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """One file: its name, address, size in bytes, and checksum (``"md5:<hex>"``)."""
+
+    name: str
+    url: str
+    bytes: int
+    checksum: str
+
+
+def record_files(network: Fetcher, record: int | str, api_url: str = API_URL) -> dict[str, RecordFile]:
+    """The files of a record by name.
+
+    Args:
+        record: its number; that of all versions gives the newest.
+
+    Raises:
+        UserError: there is no such record, or the answer is none of this API.
+    """
+    url = f"{api_url.rstrip('/')}/{record}"
+    try:
+        answer = json.loads(network.content(url))
+        files = [_file(entry) for entry in answer["files"]]
+    except FetchError as error:
+        raise UserError(f"no record {record}: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{url} does not answer as Zenodo's API does: {type(error).__name__} {error}") from error
+    return {file.name: file for file in files}
+
+
+def _file(entry: dict) -> RecordFile:
+    file = RecordFile(entry["key"], entry["links"]["self"], int(entry["size"]), entry["checksum"])
+    if not file.url.startswith(("https://", "http://")) or "/" in file.name or file.name in ("", ".", ".."):
+        raise ValueError(f"a file named {file.name!r} at {file.url!r}")
+    if not file.checksum.startswith("md5:"):
+        raise ValueError(f"checksum {file.checksum!r}")
+    return file
+
+
+def need(files: dict[str, RecordFile], name: str, record: int | str) -> RecordFile:
+    """A file of the record; UserError with the names of those there are if it is not among them."""
+    if name not in files:
+        raise UserError(f"record {record} has no {name} (it has {', '.join(sorted(files))})")
+    return files[name]
