@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from skyset import registry
 from skyset.build import main as exit_status
+from skyset.card import more_blocks
 from skyset.card import refresh
 from skyset.errors import UserError
 from skyset.manifest import Manifest
@@ -75,7 +77,7 @@ def verify(folder: Folder) -> None:
 
         manifest = Manifest.load(folder)
         known = manifest.survey in registry.surveys()
-        survey = registry.survey(manifest.survey) if known else None
+        survey = registry.survey(manifest.survey, manifest.config) if known else None
         progress = lambda files: tqdm(files, unit="file", desc="verify", leave=False)  # noqa: E731
         differences = 0
         for differences, line in enumerate(find_differences(folder, survey, progress), 1):  # noqa: B007
@@ -177,11 +179,39 @@ def show(
     def run() -> None:
         from skyset.report import object_figure
 
-        declared = registry.survey(survey)
+        registry.loader(survey)  # an unknown name is worth more than a folder that is not there
         root = registry.find_root(survey, data_dir)
         if root is None:
             raise UserError(f"no {survey} partitions found: give --data_dir, or `skyset build {survey} --tiny` first")
+        declared = registry.survey(survey, Manifest.load(root).config)
         save_figure(object_figure(declared, root, object_id, image_size), output)
+
+    _end(run)
+
+
+@app.command(
+    help="Find the objects that look most like one, and draw them: by a network's vectors, or by the images themselves."
+)
+def similar(
+    folder: Folder,
+    to: Annotated[str, typer.Option("--to", metavar="ID", help="object_id")],
+    k: Annotated[int, typer.Option("--k", min=1, metavar="N", help="how many")] = 12,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="the picture")] = Path("similar.png"),
+    representations: Annotated[str | None, typer.Option("--representations", metavar="FILE", help="parquet file or folder "
+        "of vectors, as training/extract_representations.py writes (default: DIR/representations; without any, a "
+        "description made from the images, 10 ms each)")] = None,
+) -> None:  # fmt: skip
+    def run() -> None:
+        from tqdm.auto import tqdm
+
+        from skyset.report import lookalikes_figure
+
+        progress = functools.partial(tqdm, unit="image", desc="describing", leave=False, disable=None)
+        root = str(folder.expanduser().absolute())
+        figure, found = lookalikes_figure(root, to, k, representations, progress)
+        for name, cosine in found:
+            print(f"{cosine:.4f}  {name}")
+        save_figure(figure, output)
 
     _end(run)
 
@@ -204,7 +234,9 @@ def card(
 ) -> None:
     def run() -> None:
         path = file or Path(registry.build_script(survey).__file__).with_name("README.md")
-        print(f"{path}: {'brought up to date' if refresh(path, registry.survey(survey)) else 'is up to date'}")
+        more = more_blocks(registry.configs(survey), getattr(registry.loader(survey), "QUESTIONS", {}))
+        changed = refresh(path, registry.survey(survey), more)
+        print(f"{path}: {'brought up to date' if changed else 'is up to date'}")
 
     _end(run)
 

@@ -382,8 +382,8 @@ def _read_folder(root: str, names: list[str]) -> pa.Table:
     known = {column.name: column for column in manifest.columns}
     columns = [known[require(list(known), name, root)] for name in names]
     for column in columns:
-        if column.shape:
-            raise UserError(f"{root}: column {column.name} has shape {column.shape}, not one value a row")
+        if column.shape or column.is_bytes:
+            raise UserError(f"{root}: column {column.name} has no one value a row")
     schema = pa.schema([pa.field(c.name, pa.string() if c.is_text else pa.from_numpy_dtype(c.dtype),
                                  metadata={"unit": c.unit} if c.unit else None) for c in columns])  # fmt: skip
     batches = []

@@ -5,10 +5,13 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 from typer.testing import CliRunner
 
+from skyset import load
 from skyset import registry
 from skyset.card import refresh
 from skyset.cli import app
@@ -185,3 +188,27 @@ def test_manifest_is_plain_json_that_others_can_read(built):
     manifest = json.loads((built / "manifest.json").read_text())
     assert manifest["rows"] == 24 == sum(entry["rows"] for entry in manifest["files"])
     assert {c["name"]: c["unit"] for c in manifest["columns"]}["ra"] == "deg"
+
+
+def test_similar_objects_are_listed_and_drawn(built_sdss, tmp_path):
+    """Who looks most like a galaxy is found by a description that does not change when an image is turned."""
+    objects = [row["object_id"] for row in load("sdss_galaxy_zoo", data_dir=str(built_sdss)).select_columns(["object_id"])]
+    picture = tmp_path / "similar.png"
+    status, text = skyset("similar", str(built_sdss), "--to", objects[5], "--k", "4", "-o", str(picture))
+    assert status == 0 and picture.read_bytes().startswith(b"\x89PNG")
+    lines = [line.split() for line in text.splitlines() if line.startswith(("0.", "-0.", "1."))]
+    assert len(lines) == 4 and objects[5] not in [name for _, name in lines] and {name for _, name in lines} <= set(objects)
+    assert [float(cosine) for cosine, _ in lines] == sorted((float(cosine) for cosine, _ in lines), reverse=True)
+
+
+def test_vectors_of_a_network_come_before_a_description(built_sdss, tmp_path):
+    objects = [row["object_id"] for row in load("sdss_galaxy_zoo", data_dir=str(built_sdss)).select_columns(["object_id"])]
+    vectors = np.eye(len(objects), dtype=np.float32) + 0.01
+    vectors[3] = vectors[9] * 2
+    columns = {f"feat_{i}": vectors[:, i] for i in range(len(objects))}
+    parquet.write_table(pa.table({"object_id": objects, **columns}), tmp_path / "features.parquet")
+    status, text = skyset("similar", str(built_sdss), "--to", objects[9], "--k", "1", "-o", str(tmp_path / "p.png"),
+                          "--representations", str(tmp_path / "features.parquet"))  # fmt: skip
+    assert status == 0 and f"1.0000  {objects[3]}" in text
+    status, text = skyset("similar", str(built_sdss), "--to", "nobody")
+    assert status == 2 and "no object nobody" in text

@@ -345,7 +345,7 @@ def test_catalogue_of_partitions(built):
     [
         ({"columns": ["no_such"]}, "no column no_such"),
         ({"object_id": "Object_id"}, "did you mean object_id"),
-        ({"columns": ["false_color"]}, "not one value a row"),
+        ({"columns": ["false_color"]}, "has no one value a row"),
         ({"object_id": "healpix", "columns": ["object_id"]}, "another column"),
     ],
 )

@@ -1,0 +1,300 @@
+"""Galaxies that look alike: exact search by cosine among vectors of a network, or of a description without training.
+
+Vectors come from ``training/extract_representations.py`` or from published files such as ``cnn_features_decals.parquet``.
+Where there are none, ``describe_rows`` makes some from the images themselves (``skyset.polar``). faiss is used if asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skyset import polar
+from skyset.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Columns that may name an object, in the order in which they are looked for.
+KEYS = ("object_id", "iauname", "id_str", "objid", "dr7objid")
+#: Rows read, or compared, at a time: 42 MB of 1280 numbers each.
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Representations:
+    """Vectors by key.
+
+    Args:
+        keys: (rows,) str.
+        vectors: (rows, width) float32.
+        name: where they are from, in words that can stand in a figure.
+    """
+
+    keys: np.ndarray
+    vectors: np.ndarray
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def find_representations(root: str | Path) -> Path | None:
+    """Parquet files of vectors for a survey's folder, None where there are none.
+
+    That is the file or folder itself, its ``representations``, or a folder beside it named ``<survey>_representations``.
+    """
+    root = Path(root).expanduser()
+    if root.suffix == ".parquet" and root.is_file():
+        return root
+    for place in (root / "representations", root.with_name(root.name + "_representations"), root):
+        if place.is_dir() and any(place.glob("*.parquet")):
+            return place
+    return None
+
+
+def read_representations(path: str | Path, rows: int = CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Keys and vectors, some rows at a time.
+
+    Args:
+        path: parquet file, or folder of them. The key is the first of ``KEYS`` that is a column; the vector is one column of
+            lists of numbers, or columns named with a number at the end (``feat_0``, ``feat_1``, ...), in the numbers' order.
+        rows: at a time.
+
+    Yields:
+        ``keys`` (rows,) str, ``vectors`` (rows, width) float32.
+
+    Raises:
+        UserError: no such file, no key, or no vectors in it.
+    """
+    files = _files(path)
+    if not files or not all(file.is_file() for file in files):
+        raise UserError(f"no representations in {path}")
+    for file in files:
+        try:
+            with pq.ParquetFile(file, pre_buffer=False) as parquet:  # it would hold what was read until the end
+                key, columns = _key_and_columns(parquet.schema_arrow, file)
+                for batch in parquet.iter_batches(rows, columns=[key, *columns]):
+                    yield _texts(batch.column(key)), _vectors(batch, columns, file)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{file} is not a parquet file of representations: {str(error).splitlines()[0]}") from error
+
+
+def _key_and_columns(schema: pa.Schema, file: Path) -> tuple[str, list[str]]:
+    key = next((name for name in KEYS if name in schema.names), None)
+    if key is None:
+        raise UserError(f"{file} has none of the key columns {', '.join(KEYS)}")
+    lists = [field.name for field in schema if _is_list_of_numbers(field.type)]
+    if lists:
+        return key, lists[:1]
+    stems: dict[str, list[str]] = {}
+    for field in schema:
+        stem = field.name.rstrip("0123456789")
+        if stem != field.name and field.name not in KEYS and pa.types.is_floating(field.type):
+            stems.setdefault(stem, []).append(field.name)
+    if not stems:
+        raise UserError(f"{file} has no vectors: neither a column of lists nor columns such as feat_0, feat_1, ...")
+    longest = max(stems, key=lambda stem: len(stems[stem]))
+    return key, sorted(stems[longest], key=lambda name: int(name[len(longest) :]))
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and pa.types.is_floating(kind.value_type)
+
+
+def _texts(column: pa.Array) -> np.ndarray:
+    """Keys as str; numbers as their digits, bytes decoded."""
+    if pa.types.is_binary(column.type) or pa.types.is_fixed_size_binary(column.type):
+        column = column.cast(pa.binary()).cast(pa.string())
+    if pa.types.is_floating(column.type):
+        raise UserError("the key column holds floating-point numbers: digits of the ids are lost")
+    return np.asarray(column.cast(pa.string()).to_pylist(), dtype=object)
+
+
+def _vectors(batch: pa.RecordBatch, columns: list[str], file: Path) -> np.ndarray:
+    if len(columns) > 1 or not _is_list_of_numbers(batch.schema.field(columns[0]).type):
+        table = np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in columns])
+        return table.astype(np.float32, copy=False)
+    lists = batch.column(columns[0])
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    if lists.null_count or not len(lists) or len(values) % len(lists):
+        raise UserError(f"{file}: the lists in {columns[0]} differ in length")
+    width = len(values) // len(lists)
+    if not pa.types.is_fixed_size_list(lists.type) and not np.all(np.diff(lists.offsets.to_numpy()) == width):
+        raise UserError(f"{file}: the lists in {columns[0]} differ in length")
+    return values.reshape(len(lists), width).astype(np.float32, copy=False)
+
+
+def load_representations(path: str | Path) -> Representations:
+    """All vectors in memory, 1.7 GB for 340,000 of 1280 numbers; ``most_similar_in_file`` does without.
+
+    Raises:
+        UserError: as ``read_representations``, or files whose vectors differ in length.
+    """
+    keys: list[np.ndarray] = []
+    vectors, filled = np.empty((0, 0), np.float32), 0
+    for some, chunk in read_representations(path):
+        if not keys:
+            vectors = np.empty((_row_count(path), chunk.shape[1]), np.float32)  # never two copies of all
+        if chunk.shape[1] != vectors.shape[1]:
+            raise UserError(f"the files in {path} hold vectors of different length")
+        keys.append(some)
+        vectors[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+    if not keys:
+        raise UserError(f"no representations in {path}")
+    return Representations(np.concatenate(keys), vectors, f"vectors of {Path(path).name}")
+
+
+def _row_count(path: str | Path) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in _files(path))
+
+
+def _files(path: str | Path) -> list[Path]:
+    """The parquet files that a file or folder stands for."""
+    path = Path(path).expanduser()
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+
+
+def describe_rows(rows: Iterable[dict], image: str = "image", key: str = "object_id") -> Representations:
+    """Vectors made from the images themselves, about 10 ms each: light over radius and angle, see ``skyset.polar``.
+
+    Numbers of the description are scaled to the same spread over the rows, and its parts (profiles, colours, modes, ...)
+    to the same weight, however many numbers they have.
+
+    Args:
+        rows: with an image (PIL or array) and a key each.
+    """
+    keys, descriptions = [], []
+    for row in rows:
+        keys.append(_key(row[key]))
+        descriptions.append({name: part.ravel().astype(np.float32) for name, part in polar.parts(row[image]).items()})
+    if not keys:
+        raise UserError("there are no rows to describe")
+    parts = [_scaled(np.array([description[name] for description in descriptions])) for name in descriptions[0]]
+    return Representations(np.array(keys, dtype=object), np.concatenate(parts, axis=1), polar.NAME)
+
+
+def _scaled(part: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and, together, a variance of 1; constant columns become 0."""
+    spread = part.std(axis=0)
+    return (part - part.mean(axis=0)) / np.where(spread > 1e-6, spread, np.inf) / np.float32(np.sqrt(part.shape[1]))
+
+
+def _key(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def most_similar(
+    vectors: np.ndarray, keys: Sequence[str], to: str, k: int = 12, engine: str = "numpy"
+) -> list[tuple[str, float]]:
+    """The ``k`` rows with the largest cosine to the row ``to``, itself left out.
+
+    Args:
+        vectors: (rows, width).
+        keys: (rows,).
+        to: a key.
+        engine: ``"numpy"``, or ``"faiss"``, which copies the vectors and pays off for many searches only.
+
+    Returns:
+        ``(key, cosine)``, most similar first; of equals, the earlier row first. Exact in either engine.
+
+    Raises:
+        UserError: no such key, or its vector has no direction.
+    """
+    keys = np.asarray(keys, dtype=object)
+    query = _direction(_vector_of(to, [(keys, vectors)]), to)
+    if engine == "faiss":
+        return _faiss(np.asarray(vectors, np.float32), keys, query, to, k)
+    chunks = ((keys[start : start + CHUNK], vectors[start : start + CHUNK]) for start in range(0, len(keys), CHUNK))
+    return nearest(chunks, query, to, k)
+
+
+def most_similar_in_file(path: str | Path, to: str, k: int = 12) -> list[tuple[str, float]]:
+    """As ``most_similar``, reading the files twice instead of holding them: ``CHUNK`` rows at a time are in memory."""
+    query = _direction(_vector_of(to, read_representations(path)), to)
+    return nearest(read_representations(path), query, to, k)
+
+
+def _vector_of(to: str, chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    for keys, vectors in chunks:
+        found = np.flatnonzero(keys == to)
+        if len(found):
+            return np.asarray(vectors[found[0]], np.float32)
+    raise UserError(f"no object {to} among the representations")
+
+
+def _direction(vector: np.ndarray, key: str) -> np.ndarray:
+    length = float(np.linalg.norm(vector))
+    if not np.isfinite(length) or length == 0:
+        raise UserError(f"the representation of {key} is zero or not finite")
+    return vector / np.float32(length)
+
+
+def nearest(chunks: Iterable[tuple[np.ndarray, np.ndarray]], query: np.ndarray, to: str, k: int) -> list[tuple[str, float]]:
+    """The ``k`` rows of all chunks with the largest cosine to a unit vector; rows named ``to`` are left out.
+
+    Rows whose vectors are zero or not finite are never similar.
+    """
+    if k < 1:
+        raise UserError(f"k must be 1 or more, not {k}")
+    best_keys, best = np.empty(0, dtype=object), np.empty(0, np.float32)
+    for keys, vectors in chunks:
+        vectors = np.asarray(vectors, np.float32)
+        if vectors.shape[1] != len(query):
+            raise UserError(f"vectors of {vectors.shape[1]} and of {len(query)} numbers cannot be compared")
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            cosine = (vectors @ query) / np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        allowed = np.isfinite(cosine) & (keys != to)
+        best_keys, best = np.append(best_keys, keys[allowed]), np.append(best, cosine[allowed])
+        order = np.argsort(-best, kind="stable")[:k]
+        best_keys, best = best_keys[order], best[order]
+    return list(zip(best_keys.tolist(), best.astype(float).tolist(), strict=True))
+
+
+def _faiss(vectors: np.ndarray, keys: np.ndarray, query: np.ndarray, to: str, k: int) -> list[tuple[str, float]]:
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError("engine 'faiss' needs the package faiss-cpu") from error
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    usable = np.flatnonzero(np.isfinite(length[:, 0]) & (length[:, 0] > 0) & (keys != to))
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors[usable] / length[usable]))
+    cosine, rows = index.search(query[None], min(k, len(usable)))
+    return [(str(keys[usable[row]]), float(value)) for value, row in zip(cosine[0], rows[0], strict=True)]
+
+
+def similar_figure(images: Sequence, titles: Sequence[str], caption: str = "", columns: int = 5) -> Figure:
+    """A grid of images; the first one, that the others resemble, is framed.
+
+    Args:
+        images: PIL images, or arrays (height, width[, 3]).
+        titles: one line an image.
+        caption: below the grid: which representation was compared.
+    """
+    from matplotlib.figure import Figure
+
+    lines = -(-len(images) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.7 * lines + 0.4), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for number, axes in enumerate(panels):
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(number == 0)
+        if number < len(images):
+            axes.imshow(np.asarray(images[number]), cmap="gray")
+            axes.set_title(titles[number], fontsize="x-small")
+        else:
+            axes.set_axis_off()
+    panels[0].spines[:].set(color="tab:red", linewidth=3)
+    figure.supxlabel(f"cosine of: {caption}" if caption else "", fontsize="small")
+    return figure

@@ -1,0 +1,590 @@
+"""The training scripts' parts, and fine-tuning from end to end with networks of a few thousand parameters."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skyset.errors import UserError
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from transformers import AutoModelForImageClassification  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
+
+from skyset.training import finetune_rings  # noqa: E402
+from skyset.training.common import linear  # noqa: E402
+from skyset.training.common import metrics  # noqa: E402
+from skyset.training.common import timm_convnext  # noqa: E402
+from skyset.training.common.images import LabelledImages  # noqa: E402
+from skyset.training.common.images import to_tensor  # noqa: E402
+from skyset.training.common.models import block_depths  # noqa: E402
+from skyset.training.common.models import freeze_all_but  # noqa: E402
+from skyset.training.common.models import image_size  # noqa: E402
+from skyset.training.common.models import layer_decay_groups  # noqa: E402
+from skyset.training.common.models import load_classifier  # noqa: E402
+from skyset.training.common.models import load_encoder  # noqa: E402
+from skyset.training.common.rings import label_by_votes  # noqa: E402
+from skyset.training.common.rings import load_rings  # noqa: E402
+from skyset.training.common.trainer import EpochBatches  # noqa: E402
+from skyset.training.common.views import Views  # noqa: E402
+from skyset.training.common.views import resample  # noqa: E402
+from tests.galaxies import CONVNEXT  # noqa: E402
+from tests.galaxies import VIT  # noqa: E402
+from tests.galaxies import build_rings  # noqa: E402
+
+SCRIPT = Path(finetune_rings.__file__)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny networks are faster so, and CI runs two workers on two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_of_its_own(tmp_path_factory):
+    """Arrow files of the tests' surveys do not go into the user's cache, nor do those of processes started here."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder)
+        patch.setenv("HF_DATASETS_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture(scope="module")
+def rings(tmp_path_factory) -> Path:
+    """The survey built from 60 simulated galaxies."""
+    return build_rings(tmp_path_factory.mktemp("rings"), 60)
+
+
+def command(rings: Path, output: Path, model: str = CONVNEXT, *more: str, kind: str = "convnextv2") -> list[str]:
+    settings = {"--data_dir": rings, "--output_dir": output, "--model_type": kind, "--config_overrides": model,
+                "--image_size": 32, "--per_device_train_batch_size": 8, "--learning_rate": 1e-3, "--logging_steps": 1,
+                "--disable_tqdm": True, "--use_cpu": True}  # fmt: skip
+    return [str(word) for pair in settings.items() for word in pair] + list(more)
+
+
+def losses(output: Path) -> dict[int, float]:
+    state = json.loads((output / "trainer_state.json").read_text())
+    return {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+
+
+# ---- metrics and small models, against definitions
+
+
+def test_auc_and_average_precision_follow_their_definitions():
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 60), rng.integers(0, 12, 60) / 12  # with ties
+    ones, zeros = scores[labels == 1], scores[labels == 0]
+    pairs = [(a > b) + 0.5 * (a == b) for a in ones for b in zeros]
+    assert metrics.auc(labels, scores) == pytest.approx(np.mean(pairs))
+    expected, recall_before = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        called = scores >= threshold
+        recall = labels[called].sum() / labels.sum()
+        expected += (recall - recall_before) * labels[called].mean()
+        recall_before = recall
+    assert metrics.average_precision(labels, scores) == pytest.approx(expected)
+
+
+def test_metrics_of_a_small_table():
+    labels, probabilities = np.array([1, 1, 0, 0]), np.array([0.9, 0.4, 0.6, 0.1])
+    found = metrics.binary_metrics(labels, probabilities, threshold=0.5)
+    assert found["accuracy"] == found["precision"] == found["recall"] == found["f1"] == 0.5
+    assert found["brier"] == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)
+    assert found["ece"] == pytest.approx((0.1 + 0.6 + 0.6 + 0.1) / 4)
+    assert found["auc"] == 0.75
+    assert "auc" not in metrics.binary_metrics(np.array([1, 1]), np.array([0.2, 0.9]))
+    with pytest.raises(ValueError, match="not a finite number"):
+        metrics.auc(labels, np.array([0.1, np.nan, 0.3, 0.2]))
+
+
+def test_logistic_regression_is_at_its_minimum():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(80, 5)) * [1, 10, 0.1, 1, 0] + 3
+    labels = (rows[:, 0] + rng.normal(size=80) > 3).astype(int)
+    model = linear.Logistic.fit(rows, labels, strength=0.5)
+    x, p = model.standard(rows), model.probability(rows)
+    gradient = 0.5 * x.T @ (p - labels) + model.weights
+    assert np.abs(gradient).max() < 1e-4
+    assert abs((p - labels).sum()) < 1e-4  # the bias is not held back
+
+
+def test_kernel_logistic_regression_learns_what_a_line_cannot():
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(300, 2))
+    labels = (np.hypot(*rows.T) > 1).astype(int)
+    train, test = slice(0, 200), slice(200, 300)
+    curved = linear.KernelLogistic.fit(rows[train], labels[train], 10).probability(rows[test])
+    straight = linear.Logistic.fit(rows[train], labels[train]).probability(rows[test])
+    assert metrics.auc(labels[test], curved) > 0.97 > 0.8 > metrics.auc(labels[test], straight)
+
+
+def test_neighbours_are_those_of_a_full_sort():
+    rng = np.random.default_rng(3)
+    train, test, labels = rng.normal(size=(50, 6)), rng.normal(size=(9, 6)), rng.integers(0, 2, 50)
+    shares = linear.neighbours_share(train, labels, test, k=7, chunk=4)
+    for row, share in zip(test, shares, strict=True):
+        cosine = train @ row / np.linalg.norm(train, axis=1)
+        assert share == pytest.approx(labels[np.argsort(-cosine)[:7]].mean())
+
+
+def test_folds_hold_each_row_once_and_equal_shares():
+    labels = np.array([1] * 33 + [0] * 50)
+    fold = linear.stratified_folds(labels, 5, seed=4)
+    assert set(fold) == set(range(5))
+    for value in (0, 1):
+        sizes = np.bincount(fold[labels == value], minlength=5)
+        assert sizes.max() - sizes.min() <= 1
+    assert (fold != linear.stratified_folds(labels, 5, seed=5)).any()
+
+
+# ---- views
+
+
+def gradient_images(count: int = 2, size: int = 40) -> torch.Tensor:
+    y, x = torch.meshgrid(torch.linspace(0, 1, size), torch.linspace(0, 1, size), indexing="ij")
+    return torch.stack([x, y, (x - 0.5) ** 2 + (y - 0.5) ** 2])[None].repeat(count, 1, 1, 1)
+
+
+def test_resampling_turns_and_mirrors_as_torch_does():
+    images, one, still = gradient_images(), torch.ones(2), torch.zeros(2, 2)
+    upright = resample(images, 40, torch.zeros(2), one, one, still)
+    torch.testing.assert_close(upright, images, atol=1e-5, rtol=0)
+    quarter = resample(images, 40, torch.full((2,), math.pi / 2), one, one, still)
+    torch.testing.assert_close(quarter, torch.rot90(images, 1, (2, 3)), atol=1e-4, rtol=0)
+    mirrored = resample(images, 40, torch.zeros(2), -one, one, still)
+    torch.testing.assert_close(mirrored, images.flip(3), atol=1e-5, rtol=0)
+
+
+def test_zoom_shows_the_middle_and_round_things_do_not_change():
+    images, one, still = gradient_images(), torch.ones(2), torch.zeros(2, 2)
+    zoomed = resample(images, 20, torch.zeros(2), one, one * 0.5, still)
+    torch.testing.assert_close(zoomed, images[:, :, 10:30, 10:30], atol=1e-4, rtol=0)
+    turned = resample(images, 40, torch.tensor([0.3, 2.0]), one, one * 0.6, still)
+    upright = resample(images, 40, torch.zeros(2), one, one * 0.6, still)
+    torch.testing.assert_close(turned[:, 2], upright[:, 2], atol=2e-3, rtol=0)
+
+
+def test_views_are_random_in_training_only_and_follow_the_seed():
+    images = (gradient_images() * 255).to(torch.uint8)
+    views = Views(24, mean=(0.5,), std=(0.25,))
+    torch.manual_seed(5)
+    first, second = views(images), views(images)
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(first[0], first[1])  # every galaxy has a view of its own
+    torch.manual_seed(5)
+    torch.testing.assert_close(views(images), first, atol=0, rtol=0)
+    views.eval()
+    torch.testing.assert_close(views(images), views(images), atol=0, rtol=0)
+    assert views(images).shape == (2, 3, 24, 24)
+    expected = (resample(images, 24, torch.zeros(2), torch.ones(2), torch.ones(2) * 0.8, torch.zeros(2, 2)) - 0.5) / 0.25
+    torch.testing.assert_close(views(images), expected)
+
+
+def test_a_fine_image_is_averaged_before_it_is_sampled():
+    noise = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(6))
+    small = resample(noise, 32, torch.tensor([0.4]), torch.ones(1), torch.ones(1), torch.zeros(1, 2))
+    assert small.std() < 0.25 * noise.std()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "I;16"])
+def test_images_of_any_mode_become_tensors(mode):
+    grey = np.add.outer(np.arange(50), np.arange(60)).astype(np.uint8)
+    image = Image.fromarray(grey.astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    pixels = to_tensor(image, 20)
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 20, 20)
+    expected = np.asarray(Image.fromarray(grey[:, 5:55]).resize((20, 20), Image.Resampling.BILINEAR))
+    assert np.abs(pixels[0].numpy().astype(int) - expected).max() <= 3
+
+
+def test_arrays_become_tensors_and_fluxes_are_refused():
+    array = np.random.default_rng(7).integers(0, 255, (3, 30, 30), np.uint8)
+    torch.testing.assert_close(to_tensor(array, 30), torch.from_numpy(array))
+    torch.testing.assert_close(to_tensor(array.transpose(1, 2, 0), 30), torch.from_numpy(array))
+    five = np.random.default_rng(8).integers(0, 255, (5, 30, 30), np.uint8)
+    torch.testing.assert_close(to_tensor(five, 30, 5), torch.from_numpy(five))
+    with pytest.raises(UserError, match="5 channels, the model takes 3"):
+        to_tensor(five, 30, 3)
+    with pytest.raises(UserError, match="float32"):
+        to_tensor(array.astype(np.float32), 30)
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize(("rows", "batch", "world"), [(10, 3, 1), (17, 4, 2), (9, 1, 4), (5, 2, 4), (64, 8, 2)])
+def test_processes_share_every_row_exactly_once_an_epoch(rows, batch, world):
+    for epoch in (0, 1):
+        ranks = [EpochBatches(rows, batch, 3, rank, world) for rank in range(world)]
+        for sampler in ranks:
+            sampler.set_epoch(epoch)
+        shares = [list(sampler) for sampler in ranks]
+        assert {len(share) for share in shares} == {len(ranks[0])}
+        assert all(chunk for share in shares for chunk in share)
+        assert sorted(row for share in shares for chunk in share for row in chunk) == list(range(rows))
+    assert list(EpochBatches(rows, batch, 3)) != list(EpochBatches(rows, batch, 4))
+
+
+def test_rings_are_repeated_in_training_only(rings):
+    splits = load_rings(str(rings))
+    train = LabelledImages(splits["train"], 16, repeats=(1, 3))
+    seen = train.labels[train.order]
+    assert np.bincount(seen).tolist() == [np.sum(train.labels == 0), 3 * np.sum(train.labels == 1)]
+    assert len(LabelledImages(splits["test"], 16)) == len(splits["test"])
+    weights = finetune_rings.balanced_weights(seen)
+    assert weights[seen].mean() == pytest.approx(1)
+    assert weights[0] * (seen == 0).sum() == pytest.approx(float(weights[1] * (seen == 1).sum()))
+
+
+def test_the_advanced_catalogue_is_labelled_by_votes(rings):
+    rows = load_rings(str(rings))["train"]
+    share = np.linspace(0, 1, len(rows))
+    share[3] = np.nan  # nobody was asked
+    labelled = label_by_votes(rows.add_column("ring_fraction", share), 0.5, 0.2)
+    expected = [number for number, value in enumerate(share) if value > 0.5 or value < 0.2]
+    assert labelled["object_id"][:] == [rows["object_id"][number] for number in expected]
+    assert labelled["label"][:] == [int(share[number] > 0.5) for number in expected]
+    assert labelled[0]["image"].size == rows[0]["image"].size
+    assert labelled.features["label"].names == ["no_ring", "ring"]
+
+
+# ---- models
+
+
+def timm_state(depths, sizes, channels=3, conv_mlp=True) -> dict[str, torch.Tensor]:
+    """A ConvNeXt state dict in timm's names and shapes."""
+    random = torch.Generator().manual_seed(9)
+
+    def tensor(*shape):
+        return torch.randn(*shape, generator=random) * 0.2
+
+    state = {"stem.0.weight": tensor(sizes[0], channels, 4, 4), "stem.0.bias": tensor(sizes[0]),
+             "stem.1.weight": 1 + tensor(sizes[0]), "stem.1.bias": tensor(sizes[0])}  # fmt: skip
+    for stage, (depth, size) in enumerate(zip(depths, sizes, strict=True)):
+        name = f"stages.{stage}"
+        if stage:
+            before = sizes[stage - 1]
+            state |= {f"{name}.downsample.0.weight": 1 + tensor(before), f"{name}.downsample.0.bias": tensor(before),
+                      f"{name}.downsample.1.weight": tensor(size, before, 2, 2),
+                      f"{name}.downsample.1.bias": tensor(size)}  # fmt: skip
+        tail = (1, 1) if conv_mlp else ()
+        for block in range(depth):
+            at = f"{name}.blocks.{block}"
+            state |= {f"{at}.gamma": tensor(size), f"{at}.conv_dw.weight": tensor(size, 1, 7, 7),
+                      f"{at}.conv_dw.bias": tensor(size), f"{at}.norm.weight": 1 + tensor(size),
+                      f"{at}.norm.bias": tensor(size), f"{at}.mlp.fc1.weight": tensor(4 * size, size, *tail),
+                      f"{at}.mlp.fc1.bias": tensor(4 * size), f"{at}.mlp.fc2.weight": tensor(size, 4 * size, *tail),
+                      f"{at}.mlp.fc2.bias": tensor(size)}  # fmt: skip
+    return state | {"head.norm.weight": 1 + tensor(sizes[-1]), "head.norm.bias": tensor(sizes[-1])}
+
+
+def timm_forward(state: dict[str, torch.Tensor], depths, images: torch.Tensor) -> torch.Tensor:
+    """ConvNeXt written out over timm's names: the mean over the image after the last stage, normalised."""
+    f = torch.nn.functional
+
+    def norm(x, name):
+        return f.layer_norm(x.movedim(1, -1), x.shape[1:2], state[f"{name}.weight"], state[f"{name}.bias"], 1e-6).movedim(
+            -1, 1
+        )
+
+    x = norm(f.conv2d(images, state["stem.0.weight"], state["stem.0.bias"], stride=4), "stem.1")
+    for stage, depth in enumerate(depths):
+        at = f"stages.{stage}"
+        if stage:
+            x = norm(x, f"{at}.downsample.0")
+            x = f.conv2d(x, state[f"{at}.downsample.1.weight"], state[f"{at}.downsample.1.bias"], stride=2)
+        for block in range(depth):
+            name = f"{at}.blocks.{block}"
+            y = f.conv2d(x, state[f"{name}.conv_dw.weight"], state[f"{name}.conv_dw.bias"], padding=3, groups=x.shape[1])
+            y = norm(y, f"{name}.norm").movedim(1, -1)
+            y = f.gelu(f.linear(y, state[f"{name}.mlp.fc1.weight"].flatten(1), state[f"{name}.mlp.fc1.bias"]))
+            y = f.linear(y, state[f"{name}.mlp.fc2.weight"].flatten(1), state[f"{name}.mlp.fc2.bias"])
+            x = x + (y * state[f"{name}.gamma"]).movedim(-1, 1)
+    return f.layer_norm(x.mean((2, 3)), x.shape[1:2], state["head.norm.weight"], state["head.norm.bias"], 1e-6)
+
+
+@pytest.mark.parametrize(("depths", "sizes", "conv_mlp"), [((1, 2, 1), (8, 12, 16), False),
+                                                           ((2, 2, 8, 2), (80, 160, 320, 640), True)])  # fmt: skip
+def test_timm_convnext_gives_the_same_outputs(depths, sizes, conv_mlp):
+    """The second is convnext_nano, the smallest of Zoobot's encoders."""
+    state = timm_state(depths, sizes, conv_mlp=conv_mlp)
+    model = timm_convnext.convert(state, num_labels=2).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(10))
+    with torch.no_grad():
+        expected = timm_forward(state, depths, images)
+        found = model.base_model(images).pooler_output
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-4)
+
+
+def test_a_folder_in_timms_format_loads_as_classifier_and_encoder(tmp_path):
+    from safetensors.torch import save_file
+
+    state = timm_state((1, 1), (8, 12), channels=1)
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "convnext_nano", "num_classes": 0}))
+    model, normalisation = load_classifier(str(tmp_path), labels=("no_ring", "ring"))
+    assert model.config.num_channels == 1 and model.config.id2label == {0: "no_ring", 1: "ring"}
+    assert (normalisation.mean, normalisation.std) == ((0.0,), (1.0,))
+    encoder, _ = load_encoder(str(tmp_path))
+    torch.testing.assert_close(encoder.embeddings.patch_embeddings.weight, state["stem.0.weight"])
+    with pytest.raises(UserError, match="not a plain ConvNeXt"):
+        timm_convnext.convert({**state, "stages.0.blocks.0.mlp.grn.weight": torch.ones(1)})
+    state.pop("stages.1.blocks.0.norm.bias")
+    with pytest.raises(UserError, match="lacks or misfits"):
+        timm_convnext.convert(state)
+
+
+@pytest.mark.parametrize(("kind", "config", "blocks"), [("convnextv2", CONVNEXT, 3), ("vit", VIT, 3)],
+                         ids=["convnextv2", "vit"])  # fmt: skip
+def test_layer_decay_and_freezing(kind, config, blocks):
+    model, _ = load_classifier(model_type=kind, config_overrides=json.loads(config))
+    depths, head = block_depths(model)
+    assert head == blocks and set(depths.values()) == set(range(blocks + 1))
+    groups = layer_decay_groups(model, 1e-2, 0.5, 0.05, {name for name in depths if name.endswith("weight")})
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(1e-2 * 0.5 ** (head - depths[name]))
+    assert rates[id(model.classifier.weight)] == 1e-2
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
+    freeze_all_but(model, 1)
+    trained = {depths[name] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {head - 1, head}
+    assert {group["name"] for group in layer_decay_groups(model, 1, 0.5, 0, set())} == {f"block {head - 1}", "head"}
+    with pytest.raises(UserError, match="blocks"):
+        freeze_all_but(model, 9)
+
+
+def test_frozen_batch_normalisation_stands_still():
+    config = {"hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8, "layer_type": "basic"}
+    model, _ = load_classifier(model_type="resnet", config_overrides=config)
+    freeze_all_but(model, 0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    model(torch.randn(4, 3, 32, 32))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], atol=0, rtol=0, msg=name)
+
+
+def test_a_fixed_image_size_is_kept():
+    model, _ = load_classifier(model_type="vit", config_overrides=json.loads(VIT))
+    assert image_size(model) == 32
+    with pytest.raises(UserError, match="32 pixels"):
+        image_size(model, 64)
+    free, _ = load_classifier(model_type="convnextv2", config_overrides=json.loads(CONVNEXT))
+    assert image_size(free, 48) == 48
+
+
+# ---- fine-tuning from end to end
+
+
+def test_fine_tuning_writes_model_and_card(rings, tmp_path):
+    output, cards = tmp_path / "out", tmp_path / "cards"
+    options = ("--max_steps", "6", "--eval_strategy", "steps", "--eval_steps", "3", "--save_strategy", "steps",
+               "--save_steps", "3", "--layer_decay", "0.8", "--class_weights", "--eval_views", "2",
+               "--early_stopping_patience", "3", "--card_dir", str(cards))  # fmt: skip
+    found = finetune_rings.main(command(rings, output, CONVNEXT, *options))
+    assert 0 <= found["auc"] <= 1 and set(found) == set(metrics.binary_metrics(np.array([0, 1]), np.array([0.1, 0.9])))
+    card = (cards / "README.md").read_text()
+    test_rows = len(load_rings(str(rings))["test"])
+    assert f"{test_rows} galaxies of `gz_decals`, config `rings_basic`, split `test`" in card
+    assert f"| this model | {found['auc']:.3f} |" in card
+    assert "radial profiles, logistic regression" in card and "vote fractions" in card
+    assert (cards / "roc.png").stat().st_size > 5000 and (cards / "calibration.png").stat().st_size > 5000
+    from huggingface_hub import ModelCard
+
+    results = {result.metric_type: result for result in ModelCard.load(cards / "README.md").data.eval_results}
+    assert results["auc"].metric_value == pytest.approx(found["auc"], abs=1e-5)
+    assert results["auc"].dataset_split == "test" and results["auc"].dataset_config == "rings_basic"
+    assert len(results["auc"].dataset_revision) == 12
+    again = AutoModelForImageClassification.from_pretrained(output)
+    assert again.config.id2label == {0: "no_ring", 1: "ring"}
+    from transformers import pipeline
+
+    image = load_rings(str(rings))["test"][0]["image"]
+    answer = {row["label"]: row["score"] for row in pipeline("image-classification", model=str(output))(image)}
+    assert sum(answer.values()) == pytest.approx(1) and set(answer) == {"no_ring", "ring"}
+    measured = finetune_rings.main(["--do_train", "false", "--model_name_or_path", str(output), *command(
+        rings, tmp_path / "again", CONVNEXT, "--eval_views", "2")])  # fmt: skip
+    assert measured["auc"] == pytest.approx(found["auc"], abs=1e-6)  # the saved model is the measured one
+
+
+@pytest.mark.parametrize("save_steps", [4, 6], ids=["inside an epoch", "between epochs"])
+@pytest.mark.parametrize(("kind", "config"), [("convnextv2", CONVNEXT), ("vit", VIT)], ids=["convnextv2", "vit"])
+def test_a_resumed_run_continues_the_losses_of_an_unbroken_one(rings, tmp_path, kind, config, save_steps, monkeypatch):
+    steps = str(save_steps)
+    options = ("--num_train_epochs", "2", "--save_strategy", "steps", "--save_steps", steps, "--eval_strategy", "steps",
+               "--eval_steps", steps, "--save_total_limit", "20", "--layer_decay", "0.7")  # fmt: skip
+    finetune_rings.main(command(rings, tmp_path / "whole", config, *options, kind=kind))
+    whole = losses(tmp_path / "whole")
+    assert len(whole) == 12  # six steps an epoch
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            if state.global_step == 7:
+                raise KeyboardInterrupt
+
+    original = finetune_rings.ImageTrainer.__init__
+    with monkeypatch.context() as patch:
+
+        def with_stop(trainer, **others):
+            original(trainer, **others)
+            trainer.add_callback(Stop())
+
+        patch.setattr(finetune_rings.ImageTrainer, "__init__", with_stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_rings.main(command(rings, tmp_path / "broken", config, *options, kind=kind))
+    finetune_rings.main(command(rings, tmp_path / "broken", config, *options, "--resume_from_checkpoint", kind=kind))
+    assert losses(tmp_path / "broken") == whole
+    first, second = (AutoModelForImageClassification.from_pretrained(tmp_path / name) for name in ("whole", "broken"))
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0, msg=name)
+
+
+def test_the_best_checkpoint_is_the_one_kept(rings, tmp_path):
+    """For a ViT stock `Trainer` keeps the last weights instead, with a warning."""
+    options = ("--num_train_epochs", "3", "--metric_for_best_model", "loss", "--save_total_limit", "9",
+               "--learning_rate", "0.02")  # fmt: skip
+    finetune_rings.main(command(rings, tmp_path, VIT, *options, kind="vit"))
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    best = AutoModelForImageClassification.from_pretrained(state["best_model_checkpoint"])
+    kept = AutoModelForImageClassification.from_pretrained(tmp_path)
+    for (name, a), b in zip(best.state_dict().items(), kept.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0, msg=name)
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(rings, tmp_path):
+    for step, state in ((2, '{"global_step": 2}'), (4, '{"global_st'), (6, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    args = finetune_rings.RingTrainingArguments(str(tmp_path), resume_from_checkpoint="last")
+    assert finetune_rings.find_checkpoint(args) == str(tmp_path / "checkpoint-2")
+
+
+def test_grey_models_remember_what_their_images_are_like(rings, tmp_path):
+    grey = json.dumps({**json.loads(CONVNEXT), "num_channels": 1})
+    options = ("--max_steps", "2", "--image_mean", "0.1", "--image_std", "0.2")
+    found = finetune_rings.main(command(rings, tmp_path / "grey", grey, *options))
+    encoder, normalisation = load_encoder(str(tmp_path / "grey"))
+    assert (normalisation.mean, normalisation.std) == ((0.1,), (0.2,))
+    assert image_size(encoder) == 32 and encoder.config.num_channels == 1
+    assert 0 <= found["auc"] <= 1
+
+
+def test_training_on_all_measures_nothing(rings, tmp_path):
+    arguments = command(rings, tmp_path, CONVNEXT, "--train_on", "all", "--max_steps", "2")
+    assert finetune_rings.main(arguments) == {}
+    card = (tmp_path / "README.md").read_text()
+    assert "no number can be given" in card and "model-index" not in card
+    with pytest.raises(UserError, match="early_stopping"):
+        finetune_rings.main([*arguments, "--early_stopping_patience", "2"])
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_every_row_exactly_once_an_epoch(rings, tmp_path):
+    """Two gloo processes; what each of them fetched is written down."""
+    script = tmp_path / "spy.py"
+    script.write_text(
+        "import json, os, sys\n"
+        "from skyset.training import finetune_rings\n"
+        "from skyset.training.common.images import LabelledImages\n"
+        "seen, get = [], LabelledImages.__getitem__\n"
+        "def spy(self, index):\n"
+        "    seen.append((len(self), index))\n"
+        "    return get(self, index)\n"
+        "LabelledImages.__getitem__ = spy\n"
+        "finetune_rings.main(sys.argv[2:])\n"
+        "with open(f'{sys.argv[1]}-{os.environ[\"RANK\"]}.json', 'w') as file:\n"
+        "    json.dump(seen, file)\n"
+    )
+    rows = len(load_rings(str(rings))["train"])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    options = ("--num_train_epochs", "2", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end",
+               "false",
+               "--repeat_rings", "1", "--per_device_train_batch_size", "5")  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(tmp_path / "seen"), *command(rings, tmp_path / "two", CONVNEXT, *options)], check=True,
+                   env=environment, timeout=200)  # fmt: skip
+    seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
+    trained = [[index for size, index in share if size == rows] for share in seen]
+    assert sorted(trained[0] + trained[1]) == sorted(list(range(rows)) * 2)
+    assert abs(len(trained[0]) - len(trained[1])) <= 2 * math.ceil(rows / 10)
+    metrics_two = json.loads((tmp_path / "two" / "test_results.json").read_text())
+    assert 0 <= metrics_two["test_auc"] <= 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(rings, tmp_path):
+    options = ("--max_steps", "20", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "no",
+               "--load_best_model_at_end", "false")  # fmt: skip
+    run = [sys.executable, str(SCRIPT), *command(rings, tmp_path / "killed", CONVNEXT, *options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not (tmp_path / "killed" / "checkpoint-4" / "trainer_state.json").exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+        process.kill()
+    subprocess.run([*run, "--resume_from_checkpoint"], check=True, env=environment, timeout=200)
+    finetune_rings.main(command(rings, tmp_path / "whole", CONVNEXT, *options))
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+# ---- wrong input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--data_dir", "/no/such/folder"), "no such data_dir: /no/such/folder"),
+        (("--model_type", "nonsense"), "no image classifier of type 'nonsense'"),
+        (("--model_name_or_path", "/no/such/model"), "no model /no/such/model"),
+        (("--config_overrides", "{depths"), "--config_overrides is not JSON"),
+        (("--config_overrides", "[1]"), "must be a JSON object"),
+        (("--resume_from_checkpoint",), "no checkpoint to resume from"),
+        (("--n_blocks", "9"), "--n_blocks 9: the model has 3 blocks"),
+        (("--freeze", "--n_blocks", "1"), "--freeze trains no block"),
+        (("--catalog", "advanced"), "config rings_advanced is not built"),
+        (("--zoom_min", "2"), "need 0 < zoom_min"),
+        (("--max_stepz", "3"), "--max_stepz"),
+        (("--save_strategy", "steps"), "--load_best_model_at_end requires the save and eval strategy to match"),
+        (("--layer_decay", "0"), "--layer_decay must be above 0"),
+        (("--repeat_rings", "0"), "--repeat_rings must be 1 or more"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(rings, tmp_path, change, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        finetune_rings.main([*command(rings, tmp_path / "out"), *change])
+    assert "\n" not in str(caught.value)
+
+
+def test_where_no_model_is_named_a_small_one_starts_at_random(rings, tmp_path):
+    rest = ("--max_steps", "2", "--disable_tqdm", "True", "--use_cpu", "True")
+    finetune_rings.main(["--data_dir", str(rings), "--output_dir", str(tmp_path), *rest])
+    model = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert model.config.model_type == "convnextv2" and model.config.hidden_sizes == [16, 32, 64, 128]
+
+
+def test_no_rings_in_a_split_is_said_plainly(tmp_path):
+    folder = build_rings(tmp_path, 40, ring=lambda number: False)
+    with pytest.raises(UserError, match=r"the train split has 0 rings and \d+ other galaxies"):
+        load_rings(str(folder))
+
+
+def test_the_script_ends_with_status_2_and_no_traceback(tmp_path):
+    result = subprocess.run([sys.executable, str(SCRIPT), "--data_dir", "/no/such/folder", "--output_dir", str(tmp_path),
+                             "--model_type", "vit"], capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert result.returncode == 2 and "finetune_rings: no such data_dir: /no/such/folder" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,89 @@
+"""Command-line arguments that every training script has: of the model and of the images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from dataclasses import field
+
+from transformers import HfArgumentParser
+
+from skyset.errors import UserError
+
+
+def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
+    """Typed arguments from a command line, one object of each kind; ``--help`` and unknown words are dealt with.
+
+    Raises:
+        UserError: an argument that no kind has, or values that do not go together.
+    """
+    try:
+        return HfArgumentParser(kinds).parse_args_into_dataclasses(arguments)
+    except ValueError as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+@dataclass
+class ModelArguments:
+    """Which model to train, and which parts of it."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "A folder or a model on the Hub: transformers weights, or a timm ConvNeXt such as "
+                          "mwalmsley/zoobot-encoder-convnext_nano."},
+    )  # fmt: skip
+    model_type: str | None = field(
+        default=None, metadata={"help": "Random start of this type, such as convnextv2 or vit, if no model is named."}
+    )
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Settings of the configuration as JSON: '{\"depths\": [2, 2, 2, 2]}'."}
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of a model on the Hub."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models are kept."})
+    token: str | None = field(default=None, metadata={"help": "For private models; by default that of `hf auth login`."})
+    freeze: bool = field(default=False, metadata={"help": "Train the head alone (n_blocks 0)."})
+    n_blocks: int | None = field(
+        default=None, metadata={"help": "Train only this many last blocks (ConvNeXt: stages) and the head; default all."}
+    )
+    image_mean: list[float] | None = field(
+        default=None, metadata={"help": "Of the channels, for pixels between 0 and 1; default: the model's own."}
+    )
+    image_std: list[float] | None = field(default=None, metadata={"help": "Beside image_mean."})
+
+    def __post_init__(self):
+        if self.freeze and self.n_blocks:
+            raise UserError("--freeze trains no block of the encoder: leave out --freeze or --n_blocks")
+        if (self.image_mean is None) != (self.image_std is None):
+            raise UserError("give both --image_mean and --image_std, or neither")
+
+    @property
+    def overrides(self) -> dict:
+        """``config_overrides`` as a dict.
+
+        Raises:
+            UserError: it is not JSON of an object.
+        """
+        try:
+            settings = json.loads(self.config_overrides or "{}")
+        except json.JSONDecodeError as error:
+            raise UserError(f"--config_overrides is not JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise UserError("--config_overrides must be a JSON object: {...}")
+        return settings
+
+
+@dataclass
+class ImageArguments:
+    """How an image becomes the model's input."""
+
+    image_size: int | None = field(default=None, metadata={"help": "Pixels a side the model sees; default its own or 224."})
+    load_size: int | None = field(
+        default=None, metadata={"help": "Pixels a side of decoded images; default enough for the smallest view."}
+    )
+    zoom_min: float = field(default=0.6, metadata={"help": "Smallest share of the image's side that a training view shows."})
+    zoom_max: float = field(default=1.0, metadata={"help": "Largest share."})
+    eval_zoom: float = field(default=0.8, metadata={"help": "Share of the side shown in evaluation."})
+
+    def __post_init__(self):
+        if not 0 < self.zoom_min <= self.zoom_max <= 1 or not 0 < self.eval_zoom <= 1:
+            raise UserError("need 0 < zoom_min <= zoom_max <= 1 and 0 < eval_zoom <= 1")

@@ -1,0 +1,90 @@
+"""Rows of a survey as tensors: decoding in the loader's workers, batches of uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import Tensor
+
+from skyset.errors import UserError
+
+
+def to_tensor(image, size: int, channels: int = 3) -> Tensor:
+    """An image as pixels.
+
+    Args:
+        image: PIL image in any mode, or uint8 array (height, width), (height, width, channels) or (channels, height, width).
+        size: pixels a side; the image is averaged down or interpolated up, its longer side cut to the shorter.
+        channels: 3 makes colour of grey; 1 makes grey of colour; any other number must be what the image has.
+
+    Returns:
+        uint8 (channels, size, size).
+
+    Raises:
+        UserError: pixels that are not uint8, or another number of channels.
+    """
+    if isinstance(image, Image.Image):
+        picture = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+        return _array_to_tensor(np.asarray(_square(picture).resize((size, size), Image.Resampling.BILINEAR)), channels)
+    array = np.asarray(image)
+    if array.dtype != np.uint8:
+        raise UserError(f"images of {array.dtype} need a stretch to 8 bits first: only uint8 is read")
+    if array.ndim == 3 and array.shape[0] not in (3, 4) and array.shape[2] not in (1, 3, 4):
+        small = [_square(Image.fromarray(layer)).resize((size, size), Image.Resampling.BILINEAR) for layer in array]
+        return _array_to_tensor(np.stack([np.asarray(layer) for layer in small], axis=2), channels)
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)
+    return to_tensor(Image.fromarray(array.squeeze()), size, channels)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """The upper 8 of 16 bits of grey; `convert` would cut everything above 255."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+
+
+def _square(picture: Image.Image) -> Image.Image:
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    return picture if picture.width == picture.height else picture.crop((left, top, left + side, top + side))
+
+
+def _array_to_tensor(array: np.ndarray, channels: int) -> Tensor:
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    if pixels.shape[2] != channels:
+        raise UserError(f"the images have {pixels.shape[2]} channels, the model takes {channels}")
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # PIL's own memory is read-only
+
+
+class LabelledImages(torch.utils.data.Dataset):
+    """Rows with ``image`` and ``label`` as a map-style torch dataset; a row may stand in it several times.
+
+    Args:
+        rows: with the features ``image`` and ``label``.
+        size: pixels a side.
+        channels: that the model takes.
+        repeats: for each class, how often its rows stand in the dataset.
+    """
+
+    def __init__(self, rows: Dataset, size: int, channels: int = 3, repeats: Sequence[int] = (1, 1)):
+        self.rows, self.size, self.channels = rows, size, channels
+        self.labels = np.asarray(rows["label"], np.int64)
+        self.order = np.repeat(np.arange(len(rows)), np.asarray(repeats)[self.labels])
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = int(self.order[index])
+        pixels = to_tensor(self.rows[row]["image"], self.size, self.channels)
+        return {"pixel_values": pixels, "labels": torch.tensor(self.labels[row])}
+
+
+def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stacked tensors: ``pixel_values`` uint8 (batch, channels, size, size), ``labels`` int64 (batch,)."""
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}

@@ -1,0 +1,241 @@
+"""Image models by name: from a folder, the Hub, or a random start; which parts of them train, and how fast."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from transformers import AutoConfig
+from transformers import AutoModel
+from transformers import AutoModelForImageClassification
+from transformers import PreTrainedModel
+
+from skyset.errors import UserError
+from skyset.training.common import timm_convnext
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of the channels, for pixels between 0 and 1."""
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+def load_classifier(
+    name_or_path: str | None = None,
+    model_type: str | None = None,
+    config_overrides: dict | None = None,
+    labels: tuple[str, ...] = ("no", "yes"),
+    revision: str = "main",
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> tuple[PreTrainedModel, Normalisation]:
+    """A classifier and the normalisation its weights expect.
+
+    Args:
+        name_or_path: a folder or a model on the Hub: `transformers` weights, or a timm ConvNeXt such as Zoobot's encoders.
+        model_type: such as ``"convnextv2"``, for a random start, when there is no ``name_or_path``.
+        config_overrides: settings of the configuration.
+        labels: names of the classes.
+        revision, cache_dir, token: for the Hub.
+
+    Raises:
+        UserError: no such model, no such type, or weights that cannot be used.
+    """
+    settings = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        **(config_overrides or {}),
+    }
+    if name_or_path is None:
+        model = _random_start(model_type, settings)
+        return model, _usual_normalisation(model.config.num_channels)
+    folder = _fetch(name_or_path, revision, cache_dir, token)
+    if timm_convnext.is_timm(timm_convnext.read_config(folder)):
+        # Zoobot trains on pixels between 0 and 1 as they are.
+        return timm_convnext.convert(timm_convnext.load_state(folder), **settings), Normalisation()
+    try:
+        model = AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{name_or_path} cannot be used as an image classifier: {_first_line(error)}") from error
+    return model, _normalisation(folder)
+
+
+def load_encoder(
+    name_or_path: str | None = None,
+    model_type: str | None = None,
+    config_overrides: dict | None = None,
+    revision: str = "main",
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> tuple[PreTrainedModel, Normalisation]:
+    """The encoder of any image model, without a head; arguments and errors as in ``load_classifier``."""
+    settings = config_overrides or {}
+    if name_or_path is None:
+        model = _random_start(model_type, settings).base_model
+        return model, _usual_normalisation(model.config.num_channels)
+    folder = _fetch(name_or_path, revision, cache_dir, token)
+    if timm_convnext.is_timm(timm_convnext.read_config(folder)):
+        return timm_convnext.convert(timm_convnext.load_state(folder), **settings).base_model, Normalisation()
+    trained = timm_convnext.read_config(folder).get("architectures") or [""]
+    try:
+        if trained[0].endswith("ForImageClassification"):
+            return AutoModelForImageClassification.from_pretrained(folder, **settings).base_model, _normalisation(folder)
+        model = AutoModel.from_pretrained(folder, **settings)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{name_or_path} cannot be used as an image model: {_first_line(error)}") from error
+    return model, _normalisation(folder)
+
+
+def _random_start(model_type: str | None, settings: dict) -> PreTrainedModel:
+    if not model_type:
+        raise UserError("give a model: --model_name_or_path NAME, or --model_type convnextv2 for a random start")
+    try:
+        config = AutoConfig.for_model(model_type, **settings)
+        return AutoModelForImageClassification.from_config(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"no image classifier of type {model_type!r}: {_first_line(error)}") from error
+
+
+def _fetch(name_or_path: str, revision: str, cache_dir: str | None, token: str | None) -> Path:
+    """The folder with configuration and weights, downloaded if need be."""
+    folder = Path(name_or_path).expanduser()
+    if (folder / "config.json").exists():
+        return folder
+    if folder.is_dir():
+        raise UserError(f"{folder} has no config.json: it is not a model")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    options = {"allow_patterns": ["*.json", "*.safetensors", "pytorch_model.bin"], "cache_dir": cache_dir, "token": token}
+    try:
+        return Path(snapshot_download(name_or_path, revision=revision, **options))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise UserError(f"no model {name_or_path}, neither as a folder nor on the Hub: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _normalisation(folder: Path) -> Normalisation:
+    """What ``preprocessor_config.json`` says, else ``config.json`` (``remember`` wrote it), else as for a random start."""
+    config = timm_convnext.read_config(folder)
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text()) if path.exists() else config
+    if not settings.get("do_normalize", True):
+        return Normalisation()
+    if "image_mean" in settings and "image_std" in settings:
+        return Normalisation(tuple(settings["image_mean"]), tuple(settings["image_std"]))
+    return _usual_normalisation(config.get("num_channels", 3))
+
+
+def _usual_normalisation(channels: int) -> Normalisation:
+    """ImageNet's of colour images, none of others."""
+    return Normalisation(IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else Normalisation()
+
+
+def remember(model: PreTrainedModel, size: int, normalisation: Normalisation) -> None:
+    """Write into a model's configuration what its images must be like, for whoever loads it again."""
+    model.config.image_size = size
+    model.config.image_mean, model.config.image_std = list(normalisation.mean), list(normalisation.std)
+
+
+def image_size(model: PreTrainedModel, asked: int | None = None) -> int:
+    """Pixels a side that a model takes: what was asked for, else what its configuration says, else 224.
+
+    Raises:
+        UserError: the model has a fixed size, and another was asked for.
+    """
+    own = getattr(model.config, "image_size", None)
+    own = own[0] if isinstance(own, (list, tuple)) else own
+    fixed = own and "position_embeddings" in " ".join(name for name, _ in model.named_parameters())
+    if asked and fixed and asked != own:
+        raise UserError(f"the model takes {own} pixels a side; leave --image_size out, or set it in --config_overrides")
+    return asked or own or 224
+
+
+def block_depths(model: PreTrainedModel) -> tuple[dict[str, int], int]:
+    """How deep each parameter lies, for layer-wise learning rates and for freezing.
+
+    The blocks are the entries of the encoder's outermost list of modules: the stages of ConvNeXt, ResNet and Swin, the
+    layers of a ViT. What comes before them (stem, position embeddings) counts as block 0, what comes after them in the
+    encoder (a last normalisation) belongs to the last block, and what is outside the encoder is the head.
+
+    Returns:
+        ``depths, head``: by parameter name, 0 (stem) to ``head``; with n blocks, ``head`` is n + 1.
+    """
+    encoder = model.base_model
+    lists = ((name, part) for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList) and len(part) > 1)
+    _, blocks = next(lists, ("", ()))
+    if not blocks or encoder is model:
+        raise UserError(f"{type(model).__name__} has no blocks that can be told: no --freeze, --n_blocks or --layer_decay")
+    inside = {id(p) for p in encoder.parameters()}
+    first = {id(p): 1 + number for number, block in enumerate(blocks) for p in block.parameters()}
+    seen_blocks = False
+    depths = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in first:
+            seen_blocks = True
+            depths[name] = first[id(parameter)]
+        elif id(parameter) not in inside:
+            depths[name] = len(blocks) + 1
+        else:
+            depths[name] = len(blocks) if seen_blocks else 0
+    return depths, len(blocks) + 1
+
+
+def freeze_all_but(model: PreTrainedModel, n_blocks: int) -> None:
+    """Let only the last ``n_blocks`` blocks and the head train; 0 is the head alone.
+
+    Frozen parts stay in evaluation mode, so that dropout and the running means of batch normalisation stand still too.
+
+    Raises:
+        UserError: more blocks than there are, or a model whose blocks cannot be told.
+    """
+    depths, head = block_depths(model)
+    if not 0 <= n_blocks <= head:
+        raise UserError(f"--n_blocks {n_blocks}: the model has {head} blocks, its stem among them")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = depths[name] >= head - n_blocks
+    for part in model.base_model.modules():
+        own = list(part.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+            part.train = lambda mode=True, part=part: part
+
+
+def layer_decay_groups(
+    model: PreTrainedModel, lr: float, decay: float, weight_decay: float, decayed: set[str]
+) -> list[dict]:
+    """Optimiser groups whose learning rate falls by ``decay`` with every block below the head (BEiT, arXiv:2106.08254).
+
+    Args:
+        model: frozen parameters are left out.
+        lr: of the head.
+        decay: 1 gives every block the same.
+        weight_decay: of the parameters named in ``decayed``; the others have none.
+
+    Returns:
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``name``; each trained parameter is in exactly one.
+    """
+    depths, head = block_depths(model)
+    groups: dict[tuple[int, bool], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        depth, decays = depths[name], name in decayed
+        group = groups.setdefault((depth, decays), {
+            "params": [], "lr": lr * decay ** (head - depth), "weight_decay": weight_decay if decays else 0.0,
+            "name": f"block {depth}" if depth < head else "head",
+        })  # fmt: skip
+        group["params"].append(parameter)
+    return list(groups.values())

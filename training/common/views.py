@@ -1,0 +1,102 @@
+"""Views of galaxies on the device: rotation by any angle, mirroring, zoom and cropping in one resampling of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch import nn
+from torch.nn import functional
+
+
+class Views(nn.Module):
+    """Turns batches of uint8 images into what a model sees; random in training, fixed otherwise.
+
+    The sky has no up and no handedness: any rotation and its mirror image are the same galaxy. One bilinear resampling does
+    it all, so that a pixel is interpolated once. Random numbers come from the default generator of the CPU, which
+    `Trainer` saves and restores: a resumed run draws what an unbroken one would.
+
+    Args:
+        size: pixels a side of the output.
+        mean, std: of the channels, for pixels between 0 and 1; one value or one a channel.
+        zoom: smallest and largest share of the image's side that a training view shows.
+        eval_zoom: the share that all other views show.
+        shift: views in training are off-centre by up to this share of the image's side.
+        brightness: standard deviation of the factor, close to 1, that multiplies a training view.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        zoom: tuple[float, float] = (0.6, 1.0),
+        eval_zoom: float = 0.8,
+        shift: float = 0.02,
+        brightness: float = 0.05,
+    ):
+        super().__init__()
+        self.size, self.zoom, self.eval_zoom, self.shift, self.brightness = size, zoom, eval_zoom, shift, brightness
+        self.register_buffer("mean", torch.tensor(list(mean)).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(list(std)).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Random views in training mode, the upright central view otherwise.
+
+        Args:
+            images: uint8, or float between 0 and 1, (batch, channels, height, width).
+
+        Returns:
+            float32 (batch, channels, size, size), normalised.
+        """
+        return self.random(images) if self.training else self.turned(images, 0)
+
+    def random(self, images: Tensor) -> Tensor:
+        """A view of each image: turned by any angle, mirrored half the time, zoomed, shifted, its brightness changed."""
+        count = len(images)
+        angle = torch.rand(count) * 2 * math.pi
+        mirror = torch.randint(0, 2, (count,)) * 2.0 - 1
+        zoom = torch.empty(count).uniform_(*self.zoom)
+        shift = (torch.rand(count, 2) * 2 - 1) * self.shift * 2  # the grid runs from -1 to 1
+        factor = 1 + self.brightness * torch.randn(count, 1, 1, 1)
+        views = resample(images, self.size, angle, mirror, zoom, shift)
+        return self.normalise(views * factor.to(views.device))
+
+    def turned(self, images: Tensor, view: int, views: int = 1) -> Tensor:
+        """View number ``view`` of ``views``: turned by equal steps, every second one mirrored."""
+        ones = torch.ones(len(images))
+        angle = ones * (2 * math.pi * view / views)
+        mirror = ones if view % 2 == 0 else -ones
+        return self.normalise(resample(images, self.size, angle, mirror, ones * self.eval_zoom, torch.zeros(len(images), 2)))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        return (pixels - self.mean.to(pixels.device)) / self.std.to(pixels.device)
+
+
+def resample(images: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """Turned, mirrored and zoomed cut-outs.
+
+    Args:
+        images: uint8, or float between 0 and 1, (batch, channels, height, width).
+        size: pixels a side of the output.
+        angle: (batch,) radians, counter-clockwise.
+        mirror: (batch,) 1, or -1 to mirror left and right.
+        zoom: (batch,) share of the image's side that the output shows.
+        shift: (batch, 2) of the centre, right and down, in half sides.
+
+    Returns:
+        float32 (batch, channels, size, size) between 0 and 1. What lies outside an image is its reflection.
+    """
+    pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    # Bilinear sampling takes 2 x 2 pixels; a much finer image has to be averaged first, or noise turns into structure.
+    finest = round(size / float(zoom.max()))
+    if finest < min(pixels.shape[-2:]):
+        pixels = functional.interpolate(pixels, size=(finest, finest), mode="bilinear", antialias=True, align_corners=False)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    matrix = torch.stack(
+        [torch.stack([cos * mirror, -sin, shift[:, 0]], dim=1), torch.stack([sin * mirror, cos, shift[:, 1]], dim=1)], dim=1
+    ).to(pixels)
+    grid = functional.affine_grid(matrix, [len(pixels), pixels.shape[1], size, size], align_corners=False)
+    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

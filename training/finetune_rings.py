@@ -1,0 +1,349 @@
+"""Fine-tune an image classifier to find ringed galaxies in Galaxy Zoo DECaLS.
+
+A small network from a random start, on any machine:
+
+    python training/finetune_rings.py --data_dir data/gz_decals --output_dir out/rings \\
+        --model_type convnextv2 --config_overrides '{"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 64, 128]}' \\
+        --image_size 96 --max_steps 200 --learning_rate 1e-3
+
+Zoobot's encoder, last two stages, on GPUs:
+
+    torchrun --nproc_per_node 4 training/finetune_rings.py --data_dir data/gz_decals --catalog advanced \\
+        --model_name_or_path mwalmsley/zoobot-encoder-convnext_nano --n_blocks 2 --layer_decay 0.75 \\
+        --output_dir out/rings --num_train_epochs 30 --early_stopping_patience 5 --bf16 --torch_compile
+
+A run that was stopped goes on with ``--resume_from_checkpoint``, to the same losses as if it had not been.
+Rings after Walmsley et al. 2022, MNRAS 513, 1581.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from datasets import DatasetDict
+from datasets import concatenate_datasets
+from transformers import CLIPImageProcessor
+from transformers import EarlyStoppingCallback
+from transformers import EvalPrediction
+from transformers import PreTrainedModel
+from transformers import set_seed
+
+from skyset.errors import UserError
+from skyset.loaders.gz_decals import CITATION
+from skyset.loaders.gz_decals import CLASSES
+from skyset.loaders.gz_decals import NO_RING_BELOW
+from skyset.loaders.gz_decals import RING_ABOVE
+from skyset.training.common.arguments import ImageArguments
+from skyset.training.common.arguments import ModelArguments
+from skyset.training.common.arguments import parse
+from skyset.training.common.baselines import score_baselines
+from skyset.training.common.card import Card
+from skyset.training.common.card import Measured
+from skyset.training.common.card import calibration_figure
+from skyset.training.common.card import metrics_table
+from skyset.training.common.card import roc_figure
+from skyset.training.common.images import LabelledImages
+from skyset.training.common.metrics import binary_metrics
+from skyset.training.common.metrics import softmax
+from skyset.training.common.models import Normalisation
+from skyset.training.common.models import freeze_all_but
+from skyset.training.common.models import image_size
+from skyset.training.common.models import load_classifier
+from skyset.training.common.models import remember
+from skyset.training.common.rings import load_rings
+from skyset.training.common.rings import revision_of
+from skyset.training.common.trainer import ImageTrainer
+from skyset.training.common.trainer import ImageTrainingArguments
+from skyset.training.common.views import Views
+
+logger = logging.getLogger("finetune_rings")
+
+#: Galaxies to train, and to measure, the simpler models on: a kernel and 10 ms a galaxy bound it.
+MOST_FOR_BASELINES = 3000
+
+
+#: The network where none is asked for: to try things out on any machine.
+SMALL = '{"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 64, 128], "image_size": 64}'
+
+
+@dataclass
+class DataArguments(ImageArguments):
+    """Which galaxies, and what counts as a ring."""
+
+    data_dir: str = field(default="data/gz_decals", metadata={"help": "Folder of the survey gz_decals."})
+    catalog: str = field(default="basic", metadata={"help": "Labels: basic or advanced.", "choices": ["basic", "advanced"]})
+    ring_above: float = field(default=RING_ABOVE, metadata={"help": "Advanced: a ring above this share of the votes."})
+    no_ring_below: float = field(
+        default=NO_RING_BELOW, metadata={"help": "Advanced: no ring below this share; left out in between."}
+    )
+    repeat_rings: int | None = field(
+        default=None, metadata={"help": "Rings stand this often in the training set; default: as balances the classes."}
+    )
+    class_weights: bool = field(default=False, metadata={"help": "Weigh the loss so that both classes count the same."})
+    train_on: str = field(
+        default="train", metadata={"help": "train, or all: train on all labelled galaxies; then nothing is left to measure "
+                                           "on.", "choices": ["train", "all"]}
+    )  # fmt: skip
+    threshold: float = field(default=0.5, metadata={"help": "Probability above which a galaxy is called a ring, for F1."})
+    card_dir: str | None = field(default=None, metadata={"help": "Where the model card goes; default the output folder."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.repeat_rings is not None and self.repeat_rings < 1:
+            raise UserError(f"--repeat_rings must be 1 or more, not {self.repeat_rings}")
+        if not 0 < self.no_ring_below <= self.ring_above < 1 or not 0 < self.threshold < 1:
+            raise UserError("need 0 < no_ring_below <= ring_above < 1 and 0 < threshold < 1")
+
+
+@dataclass
+class RingTrainingArguments(ImageTrainingArguments):
+    """Defaults that suit this task; everything can be given."""
+
+    output_dir: str = field(default="out/rings", metadata={"help": "Checkpoints, model and card."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Of the head; see layer_decay."})
+    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's."})
+    num_train_epochs: float = field(default=30, metadata={"help": "Unless max_steps says less."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Galaxies a step and process."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Galaxies a batch in evaluation."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Course of the learning rate."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or a share of all where below 1."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to measure on the validation split."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to write a checkpoint."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept; the best one always is."})
+    metric_for_best_model: str = field(default="auc", metadata={"help": "On the validation split."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best checkpoint, not the last."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between reports of the loss."})
+    report_to: str = field(default="none", metadata={"help": "wandb, tensorboard, ..."})
+    do_train: bool = field(default=True, metadata={"help": "Off: only measure the model named, and write its card."})
+
+
+def main(arguments: list[str] | None = None) -> dict[str, float]:
+    """Train, measure on the test split, write model and card; returns the metrics of the test split."""
+    kinds = (ModelArguments, DataArguments, RingTrainingArguments)
+    model_args, data_args, args = parse(kinds, _resume_flag(arguments))
+    if data_args.train_on == "all":
+        _train_to_the_end(args)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO if args.should_log else logging.WARNING)
+    set_seed(args.seed)
+
+    if not model_args.model_name_or_path and not model_args.model_type:
+        model_args.model_type, model_args.config_overrides = "convnextv2", model_args.config_overrides or SMALL
+        logger.warning("no model is named: a small ConvNeXt V2 from a random start (--model_name_or_path: trained ones)")
+
+    # Everything that may be wrong with the command is found before anything is trained.
+    checkpoint = find_checkpoint(args)
+    splits = load_rings(data_args.data_dir, data_args.catalog, data_args.ring_above, data_args.no_ring_below)
+    model, normalisation = load_classifier(
+        model_args.model_name_or_path, model_args.model_type, model_args.overrides, CLASSES,
+        model_args.model_revision, model_args.cache_dir, model_args.token,
+    )  # fmt: skip
+    if model_args.image_mean is not None:
+        normalisation = Normalisation(tuple(model_args.image_mean), tuple(model_args.image_std))
+    if model_args.freeze or model_args.n_blocks is not None:
+        freeze_all_but(model, model_args.n_blocks or 0)
+
+    size = image_size(model, data_args.image_size)
+    remember(model, size, normalisation)
+    load_size = data_args.load_size or round(size / data_args.zoom_min)
+    views = Views(size, normalisation.mean, normalisation.std, (data_args.zoom_min, data_args.zoom_max), data_args.eval_zoom)
+    labelled = {name: LabelledImages(rows, load_size, model.config.num_channels) for name, rows in splits.items()}
+    train_rows = concatenate_datasets(list(splits.values())) if data_args.train_on == "all" else splits["train"]
+    repeats = (1, data_args.repeat_rings or balancing_repeats(train_rows))
+    train_set = LabelledImages(train_rows, load_size, model.config.num_channels, repeats)
+    logger.info("train on %d galaxies, rings %d times: %d rows", len(train_rows), repeats[1], len(train_set))
+
+    trainer = ImageTrainer(
+        model=model,
+        args=args,
+        views=views,
+        class_weights=balanced_weights(train_set.labels[train_set.order]) if data_args.class_weights else None,
+        train_dataset=train_set,
+        eval_dataset=labelled["validation"],
+        processing_class=image_processor(model, size, normalisation, data_args.eval_zoom),
+        compute_metrics=lambda predictions: ring_metrics(predictions, data_args.threshold),
+        callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else None,
+    )
+    if args.do_train:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model()
+        trainer.save_state()
+        trainer.save_metrics("train", result.metrics)
+
+    name = f"rings-{data_args.catalog}-{model.config.model_type}"
+    folder = Path(data_args.card_dir or args.output_dir)
+    if data_args.train_on == "all":
+        if args.should_save:
+            unmeasured_card(name, model_args, data_args, args, model, len(train_rows), repeats[1]).save(folder)
+        return {}
+    predictions = trainer.predict(labelled["test"])
+    metrics = binary_metrics(labelled["test"].labels, softmax(predictions.predictions)[:, 1], data_args.threshold)
+    trainer.save_metrics("test", {f"test_{key}": value for key, value in metrics.items()})
+    logger.info("test: %s", ", ".join(f"{key} {value:.3f}" for key, value in metrics.items()))
+    if args.should_save:
+        probabilities = softmax(predictions.predictions)[:, 1]
+        card = measured_card(name, model_args, data_args, args, model, splits, probabilities, metrics, repeats[1])
+        logger.info("card: %s", card.save(folder))
+    return metrics
+
+
+def _resume_flag(arguments: list[str] | None) -> list[str]:
+    """``--resume_from_checkpoint`` alone means the last checkpoint; the parser of `transformers` wants a value."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    flag = "--resume_from_checkpoint"
+    if flag in arguments:
+        after = arguments.index(flag) + 1
+        if after == len(arguments) or arguments[after].startswith("--"):
+            arguments.insert(after, "last")
+    return arguments
+
+
+def _train_to_the_end(args: RingTrainingArguments) -> None:
+    """With every galaxy in training no split can say when to stop, or which checkpoint is best."""
+    if args.early_stopping_patience:
+        raise UserError("--train_on all leaves no galaxies for --early_stopping_patience: give --num_train_epochs")
+    args.load_best_model_at_end = False
+    args.eval_strategy = "no"
+
+
+def find_checkpoint(args: RingTrainingArguments) -> str | None:
+    """The checkpoint to go on from, or None.
+
+    A run may have been killed while it wrote one: only those count whose state, which is written last, can be read.
+
+    Raises:
+        UserError: there is none where one was asked for.
+    """
+    asked = args.resume_from_checkpoint
+    if not asked:
+        return None
+    last = asked.lower() in ("last", "true")
+    places = Path(args.output_dir).glob("checkpoint-*") if last else [Path(asked)]
+    steps = {place: step for place in places if (step := steps_of(place)) is not None}
+    if not steps:
+        raise UserError(f"no checkpoint to resume from in {args.output_dir if last else asked}")
+    return str(max(steps, key=steps.get))
+
+
+def steps_of(checkpoint: Path) -> int | None:
+    """Steps done when a checkpoint was written, None if it is not complete."""
+    try:
+        return int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def balancing_repeats(rows: Dataset) -> int:
+    """How often rings must stand in the training set to be about as many as the other galaxies; at least once."""
+    rings = int(np.sum(rows["label"]))
+    return max(1, (len(rows) - rings) // max(1, rings))
+
+
+def balanced_weights(labels: np.ndarray) -> torch.Tensor:
+    """A weight a class, so that both have the same sum over the rows and the mean weight of a row is 1."""
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    return torch.tensor(len(labels) / (len(CLASSES) * counts), dtype=torch.float32)
+
+
+def ring_metrics(predictions: EvalPrediction, threshold: float) -> dict[str, float]:
+    """Metrics of the validation split, for `Trainer`."""
+    return binary_metrics(predictions.label_ids, softmax(predictions.predictions)[:, 1], threshold)
+
+
+def image_processor(model, size: int, normalisation: Normalisation, zoom: float) -> CLIPImageProcessor | None:
+    """What the evaluation shows the model, for ``pipeline("image-classification", model=...)``: the middle, resized.
+
+    None for images of other than three bands, which the processors of `transformers` cannot take.
+    """
+    if model.config.num_channels != 3:
+        return None
+    return CLIPImageProcessor(
+        size={"shortest_edge": round(size / zoom)}, crop_size={"height": size, "width": size}, do_convert_rgb=True,
+        image_mean=list(normalisation.mean) * (3 // len(normalisation.mean)),
+        image_std=list(normalisation.std) * (3 // len(normalisation.std)),
+    )  # fmt: skip
+
+
+def description(model_args, data_args, args, model: PreTrainedModel, rows: int, repeats: int) -> str:
+    """What the model is and how it was trained, Markdown."""
+    start = f"the weights of `{model_args.model_name_or_path}`" if model_args.model_name_or_path else "a random start"
+    parts = "all of it" if model_args.n_blocks is None and not model_args.freeze else \
+            f"its last {model_args.n_blocks or 0} blocks and the head"  # fmt: skip
+    million = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    label = "somebody tagged it as a ring"
+    if data_args.catalog == "advanced":
+        above, below = data_args.ring_above, data_args.no_ring_below
+        label = f"more than {above:.0%} of the volunteers saw a ring; those below {below:.0%} are the others"
+    length = f"{args.max_steps} steps" if args.max_steps > 0 else f"up to {args.num_train_epochs:g} epochs"
+    return (
+        f"Finds ringed galaxies in colour images of Galaxy Zoo DECaLS. A galaxy counts as ringed if {label}.\n\n"
+        f"`{model.config.model_type}`, {million:.2f} million parameters, from {start}; {parts} was trained on {rows} "
+        f"galaxies (rings repeated {repeats} times) for {length} in batches of "
+        f"{args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps}, seed {args.seed}, "
+        f"learning rate {args.learning_rate:g}, layer decay {args.layer_decay:g}. Views are turned by any angle, mirrored, "
+        f"zoomed and shifted. The checkpoint was chosen on the validation split, or is the last one.\n"
+    )
+
+
+def unmeasured_card(name, model_args, data_args, args, model, rows: int, repeats: int) -> Card:
+    """The card of a model trained on everything."""
+    text = description(model_args, data_args, args, model, rows, repeats)
+    text += "\nTrained on all labelled galaxies: no number can be given. See the card of the model trained on `train`.\n"
+    return Card(name + "-all", text, None, base_model=_on_the_hub(model_args), citation=CITATION)
+
+
+def measured_card(
+    name, model_args, data_args, args, model, splits: DatasetDict, probabilities, metrics, repeats: int
+) -> Card:
+    """The card of a model measured on the test split, with simpler models measured on the same galaxies beside it."""
+    labels = np.asarray(splits["test"]["label"])
+    chosen = some_rows(len(labels), MOST_FOR_BASELINES)
+    learned_from = splits["train"].select(some_rows(len(splits["train"]), MOST_FOR_BASELINES))
+    scores = {"this model": probabilities[chosen], **score_baselines(learned_from, splits["test"].select(chosen))}
+    table = metrics_table({key: binary_metrics(labels[chosen], p, data_args.threshold) for key, p in scores.items()})
+    counts = f"The simpler models learned from {len(learned_from)} galaxies; all are measured on the same {len(chosen)}.\n\n"
+    measured = Measured(
+        "gz_decals",
+        f"rings_{data_args.catalog}",
+        "test",
+        revision_of(data_args.data_dir, f"rings_{data_args.catalog}"),
+        metrics,
+        len(labels),
+    )
+    return Card(
+        name,
+        description(model_args, data_args, args, model, len(splits["train"]), repeats),
+        measured,
+        tables={"Beside simpler models": counts + table},
+        figures={
+            "roc.png": (roc_figure(labels[chosen], scores), "ROC curves on the test split."),
+            "calibration.png": (calibration_figure(labels, {"this model": probabilities}), "Calibration on the test split."),
+        },
+        base_model=_on_the_hub(model_args),
+        citation=CITATION,
+    )
+
+
+def some_rows(count: int, most: int) -> np.ndarray:
+    """Numbers of at most ``most`` of ``count`` rows, drawn with a fixed seed, in their order."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+def _on_the_hub(model_args: ModelArguments) -> str | None:
+    name = model_args.model_name_or_path
+    return name if name and not Path(name).exists() else None
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"finetune_rings: {error}", file=sys.stderr)
+        sys.exit(2)
