@@ -29,6 +29,7 @@ from skyset.imagefiles import Place
 from skyset.imagefiles import is_image
 from skyset.imagefiles import stem_of
 from skyset.manifest import write_atomically
+from skyset.pictured import NothingToBuild
 from skyset.zenodo import RecordFile
 
 LEDGER, FEW = "archives", "few"
@@ -97,8 +98,12 @@ def build_archives(
             fetched.append(rename(unnamed))
             return _together(ledger, root, fetched[0])
 
-        status = build(images, file is waiting[-1], overwrite)
-        overwrite = False
+        try:
+            status = build(images, file is waiting[-1], overwrite)
+            overwrite = False
+        except NothingToBuild:
+            if file is waiting[-1]:
+                raise  # else the next ones may have what is wanted
         ledger[file.name] = _note(root, file, made_of, only, fetched[0])
         zips.close()
         if not keep:
@@ -129,10 +134,12 @@ def _read_ledger(root: Path, made_of: str) -> dict[str, dict]:
 def _note(root: Path, file: RecordFile, made_of: str, only: list[str] | None, images: Images) -> dict:
     """Write down what an archive held; images that the build rejected are not in the partitions."""
     problems = {stem: reason for stem, _, reason in images.problems if stem not in images.places}
-    path = root / REJECTED
+    path, archive = root / REJECTED, str((root / RAW / file.name).absolute())
     if path.exists():
         with open(path, newline="") as rejected:
-            problems |= {row["key"]: row["reason"] for row in csv.DictReader(rejected) if row["key"] in images.places}
+            # Of this archive's images alone: a second row of an object in a catalogue says nothing of its image.
+            own = (row for row in csv.DictReader(rejected) if row["file"] == archive)
+            problems |= {row["key"]: row["reason"] for row in own if row["key"] in images.places}
     entry = {
         "archive": file.name,
         "checksum": file.checksum,

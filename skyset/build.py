@@ -14,6 +14,7 @@ import dataclasses
 import errno
 import fcntl
 import functools
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -657,7 +658,7 @@ def build(
             if found.rejected and options.strict:
                 first = found.rejected[0]
                 raise UserError(f"{first.file or first.key}: {first.reason} (--strict stops at the first)")
-            tasks = folder.plan(found.items, read, found.made_of)
+            tasks = folder.plan(found.items, read, _with_layout(found.made_of, folder.survey))
             if tasks:
                 _run_tasks(tasks, folder, network, options)
             manifest = folder.finish(command, found)
@@ -666,6 +667,14 @@ def build(
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
         raise UserError(_explain(error, options.output_dir)) from error
     return _report(manifest, options.output_dir)
+
+
+def _with_layout(made_of: str, survey: Survey) -> str:
+    """The digest of what rows are made of and of the columns they have: files without one of these are made again."""
+    if not made_of:
+        return ""
+    layout = [(column.name, column.dtype, column.shape) for column in survey.columns]
+    return hashlib.sha256(json.dumps([made_of, layout]).encode()).hexdigest()[:16]
 
 
 def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | None, options: Options) -> None:

@@ -121,6 +121,7 @@ def _crossmatch(left, right, output, radius, key, best, ids, partitions) -> None
     from skyset.crossmatch import catalogue_of
     from skyset.crossmatch import match_keys
     from skyset.crossmatch import match_positions
+    from skyset.crossmatch import name_in
     from skyset.crossmatch import nearest
     from skyset.crossmatch import pairs_table
     from skyset.crossmatch import with_positions
@@ -132,6 +133,7 @@ def _crossmatch(left, right, output, radius, key, best, ids, partitions) -> None
     for source, name, column in zip(
         (left, right), (names[0], names[1] or names[0]), (keys[0], keys[1] or keys[0]), strict=True
     ):
+        name, column = name_in(source, name), name_in(source, column) if column else ""
         table = catalogue_of(source, [column] if column and column != name else [], object_id=name, positions=not key)
         if not key:
             table, dropped = with_positions(table)

@@ -36,6 +36,8 @@ from skyset.survey import healpix_cell
 #: Pairs that one call gives at most: 24 bytes each, and as much again for a moment while they are put together.
 MAX_PAIRS = 200_000_000
 MAX_RADIUS_ARCSEC = 90 * 3600.0
+#: Words for a column of objects' names, all taken for one another where a catalogue has not the one asked for.
+NAMES = ("object_id", "iauname", "id_str", "objid")
 #: Added to the radius where candidates are looked up, in degrees: far more than rounding could lose.
 _SLACK_DEG = 1e-6
 #: A stripe's number and the right ascension in units of 360 / 2**34 degrees (0.08 mas) make one sorted int64.
@@ -358,8 +360,7 @@ def catalogue_of(
     for name in columns:
         if wanted.setdefault(name, name) != name:
             raise UserError(f"{source}: {wanted[name]} is to be called {name}, which is another column there")
-    path = Path(source)
-    is_folder = "://" in str(source) or path.is_dir() or not path.suffix
+    is_folder = _is_folder(source)
     names = list(dict.fromkeys(wanted.values()))
     if not is_folder and not positions:
         names = [name for name in names if name not in (ra, dec) or name in _names_in(str(source))]
@@ -408,10 +409,22 @@ def _read_file(path: str, names: list[str]) -> pa.Table:
     return open_catalog(path, names).table()
 
 
-def _names_in(path: str) -> list[str]:
+def name_in(source: str | Path, wanted: str) -> str:
+    """What a catalogue calls its objects' names: ``wanted``, or else, of the usual words for it, the first that is there."""
+    known = _names_in(str(source))
+    return wanted if wanted in known or wanted not in NAMES else next((name for name in NAMES if name in known), wanted)
+
+
+def _is_folder(source: str | Path) -> bool:
+    return "://" in str(source) or Path(source).is_dir() or not Path(source).suffix
+
+
+def _names_in(source: str) -> list[str]:
     from skyset.catalog import open_catalog
 
-    return open_catalog(path).schema.names
+    if _is_folder(source):
+        return [column.name for column in Manifest.load(source.rstrip("/")).columns]
+    return open_catalog(source).schema.names
 
 
 def _check_ids(table: pa.Table, name: str, source: str | Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
@@ -84,6 +86,24 @@ def images_below(folder: Path) -> Images:
         elif path.suffix.lower() == ".zip":
             images.add_archive(path)
     return images
+
+
+def fingerprint(images: Images, keys: Iterable[str]) -> str:
+    """What changes with the images of these objects, without reading them."""
+    places = [(images.places[key], key) for key in images.places.keys() & set(keys)]
+    traits = [(key, *_traits(place)) for place, key in sorted(places)]  # archive by archive: few are kept open
+    return hashlib.sha256(repr(sorted(traits)).encode()).hexdigest()[:16]
+
+
+def _traits(place: Place) -> tuple[int, int]:
+    """Size and time of a file; size and checksum of an archive's member."""
+    try:
+        if place.member >= 0:
+            return zips.size_and_checksum(place.path, place.member)
+        status = place.path.stat()
+    except (OSError, RecordError):
+        return -1, -1  # its row is rejected when it is read
+    return status.st_size, status.st_mtime_ns
 
 
 def read_image(place: Place) -> tuple[bytes, str]:

@@ -24,6 +24,10 @@ from skyset.survey import Column
 
 #: How text says yes and no where a column of flags was written as words.
 _FLAGS = {"true": 1, "false": 0, "1": 1, "0": 0}
+#: Of the rules of digests: folders built by others are refused, or built again, but never taken for the same.
+_DIGEST = 2
+#: From here on, floating point skips integers.
+_EXACT_BELOW = 2.0**53
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,19 @@ def as_numpy(values: pa.ChunkedArray, column: Column) -> np.ndarray:
         return np.full(len(values), nothing)
     if pa.types.is_floating(values.type) or column.dtype.startswith("float"):
         array = pc.cast(values, pa.float64(), safe=False).to_numpy()
+        if np.dtype(column.dtype).kind in "iu":
+            _check_exact(array)
         return array if np.isnan(nothing) else np.where(np.isnan(array), nothing, array)
     if values.null_count:
         values = pc.fill_null(values, pa.scalar(nothing, pa.int64() if nothing < 0 else values.type))
     return values.to_numpy()
+
+
+def _check_exact(array: np.ndarray) -> None:
+    """Refuse floats that are too large to tell one integer from the next."""
+    large = array[np.abs(array) >= _EXACT_BELOW]
+    if len(large):
+        raise RecordError(f"holds {large[0]!s}, an integer that lost digits in floating point: export it again, as text")
 
 
 def _as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -155,4 +168,4 @@ def _words(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
 def digest(sources: Iterable[Source], *more) -> str:
     """What tells whether rows were made of the same sources, and ``more`` (anything that JSON takes)."""
     parts = [[file_sha256(source.path), source.key, dict(source.columns)] for source in sources]
-    return hashlib.sha256(json.dumps([parts, *more], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([_DIGEST, parts, *more], sort_keys=True).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -52,6 +53,10 @@ _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 #: A column of catalogues that publish their splits.
 SPLIT = Column("split", "S16", (), "", "train, validation or test")
 NO_IMAGE = "in the catalogue, but there is no image of it"
+
+
+class NothingToBuild(UserError):
+    """No row of the catalogues becomes an object."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,24 @@ def build_pictured(
 
 
 def build_cut(survey: Survey, root: Path, labelled: Joined, rows: Sequence[int], making: Making) -> int:
-    """Build some rows of a catalogue, with images, positions and splits from the dataset in ``root``."""
+    """Build some rows of a catalogue, with images, positions and splits from the dataset in ``root``.
+
+    Where the build is limited, a dataset that has none of them is left out, with a line that says so.
+    """
     manifest = Manifest.load(root)
     columns = tuple(c for c in manifest.columns if c.name in TAKEN)
     read = functools.partial(read_cut, rows=making.staged, columns=columns)
     making = dataclasses.replace(making, made_of=f"{making.made_of} {manifest.build.get('made_of')}")
     limited = making.options.limit is not None
-    return making.run(survey, read, lambda: cut_out(survey, root, manifest, labelled, rows, making.staged, limited))
+    try:
+        return making.run(survey, read, lambda: cut_out(survey, root, manifest, labelled, rows, making.staged, limited))
+    except NothingToBuild as error:
+        if not limited:
+            raise
+        print(f"not built: {making.options.output_dir.name} ({error})")
+        with contextlib.suppress(OSError):
+            making.options.output_dir.rmdir()  # only where it is empty
+        return 0
 
 
 def build_vectors(survey: Survey, joined: Joined, vectors: np.ndarray, making: Making) -> int:
@@ -259,14 +275,14 @@ def found_pictured(
         last: whether rows without an image are rejected; those of an archive that is still to come may have one.
 
     Raises:
-        UserError: no row becomes one.
+        NothingToBuild: no row becomes one.
     """
     problems = {stem: (file, reason) for stem, file, reason in images.problems} if images else {}
     names = survey.column("object_id")
     choice = choose(joined, names, images.places if images else None, problems, options.limit)
     if not choice.rows:
-        raise UserError(f"nothing to build: none of {len(joined.keys)} galaxies of the catalogues has a position"
-                        + (" and an image" if images else ""))  # fmt: skip
+        what = "a position and an image" if images else "a position"
+        raise NothingToBuild(f"nothing to build: none of {len(joined.keys)} galaxies of the catalogues has {what}")
     rejected = [each for each in choice.rejected if last or each.reason != NO_IMAGE]
     if images is not None:
         rejected += [Rejected(*each) for each in images.archives]
@@ -316,7 +332,7 @@ def cut_out(
         limited: the dataset is a part of what there is: rows that are not in it are no fault.
 
     Raises:
-        UserError: none of them is there.
+        NothingToBuild: none of them is there.
     """
     present = [column for column in manifest.columns if column.name in TAKEN]
     survey = survey.as_built([*present, *(survey.column(name) for name in joined.values if name in survey.by_name)])
@@ -330,7 +346,7 @@ def cut_out(
         elif not limited:
             rejected.append(Rejected(key, "", f"not among the objects of {root.name}: see the rejected.csv there"))
     if not items:
-        raise UserError(f"nothing to build: none of the {len(rows)} galaxies of the catalogue is in {root}")
+        raise NothingToBuild(f"nothing to build: none of the {len(rows)} galaxies of the catalogue is in {root}")
     columns = [c for c in survey.columns if c.name not in (*TAKEN, "healpix")]
     staged.parent.mkdir(parents=True, exist_ok=True)
     stage(staged, columns, {c.name: joined.values[c.name][wanted] for c in columns})

@@ -18,13 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skyset import polar
+from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.manifest import NAME as MANIFEST
+from skyset.manifest import Manifest
+from skyset.partitions import Partition
+from skyset.vectors import features_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Columns that may name an object, in the order in which they are looked for.
 KEYS = ("object_id", "iauname", "id_str", "objid", "dr7objid")
+#: The column that ``skyset build --representations`` makes.
+VECTOR = "representation"
 #: Rows read, or compared, at a time: 42 MB of 1280 numbers each.
 CHUNK = 8192
 
@@ -48,7 +55,7 @@ class Representations:
 
 
 def find_representations(root: str | Path) -> Path | None:
-    """Parquet files of vectors for a survey's folder, None where there are none.
+    """Vectors for a survey's folder, None where there are none: parquet files, or partitions of representations.
 
     That is the file or folder itself, its ``representations``, or a folder beside it named ``<survey>_representations``.
     """
@@ -56,7 +63,7 @@ def find_representations(root: str | Path) -> Path | None:
     if root.suffix == ".parquet" and root.is_file():
         return root
     for place in (root / "representations", root.with_name(root.name + "_representations"), root):
-        if place.is_dir() and any(place.glob("*.parquet")):
+        if place.is_dir() and (any(place.glob("*.parquet")) or (place != root and (place / MANIFEST).is_file())):
             return place
     return None
 
@@ -75,6 +82,9 @@ def read_representations(path: str | Path, rows: int = CHUNK) -> Iterator[tuple[
     Raises:
         UserError: no such file, no key, or no vectors in it.
     """
+    if (Path(path).expanduser() / MANIFEST).is_file():
+        yield from _read_partitions(str(Path(path).expanduser()))
+        return
     files = _files(path)
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"no representations in {path}")
@@ -88,6 +98,22 @@ def read_representations(path: str | Path, rows: int = CHUNK) -> Iterator[tuple[
             raise UserError(f"{file} is not a parquet file of representations: {str(error).splitlines()[0]}") from error
 
 
+def _read_partitions(root: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Those that ``skyset build --representations`` made, a partition at a time."""
+    manifest = Manifest.load(root)
+    columns = {column.name: column for column in manifest.columns}
+    if not {"object_id", VECTOR} <= columns.keys():
+        raise UserError(f"{root} has no column {VECTOR}")
+    try:
+        for entry in manifest.files:
+            wanted = [columns["object_id"], columns[VECTOR]]
+            with Partition(f"{root}/{entry.path}", wanted, trusted_rows=entry.rows) as partition:
+                vectors = partition.read(VECTOR).astype(np.float32, copy=False)
+                yield np.asarray(partition.text("object_id"), dtype=object), vectors
+    except PartitionError as error:
+        raise UserError(str(error)) from error
+
+
 def _key_and_columns(schema: pa.Schema, file: Path) -> tuple[str, list[str]]:
     key = next((name for name in KEYS if name in schema.names), None)
     if key is None:
@@ -95,6 +121,8 @@ def _key_and_columns(schema: pa.Schema, file: Path) -> tuple[str, list[str]]:
     lists = [field.name for field in schema if _is_list_of_numbers(field.type)]
     if lists:
         return key, lists[:1]
+    if published := features_in(schema):
+        return key, published
     stems: dict[str, list[str]] = {}
     for field in schema:
         stem = field.name.rstrip("0123456789")
@@ -156,6 +184,8 @@ def load_representations(path: str | Path) -> Representations:
 
 
 def _row_count(path: str | Path) -> int:
+    if (Path(path).expanduser() / MANIFEST).is_file():
+        return Manifest.load(Path(path).expanduser()).rows
     return sum(pq.read_metadata(file).num_rows for file in _files(path))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from skyset.catalog import open_catalog
 from skyset.errors import UserError
@@ -64,7 +65,7 @@ def _vectors(batch: pa.RecordBatch, path: Path) -> np.ndarray:
     """The vectors of a batch, (rows, length)."""
     values = batch.columns[1:]
     if is_list(values[0].type):
-        lengths = {None if each is None else len(each) for each in values[0].to_pylist()}
+        lengths = set(pc.unique(pc.list_value_length(values[0])).to_pylist())
         if len(lengths) != 1 or None in lengths:
             raise UserError(f"{path}: column {batch.schema.names[1]} has lists of different lengths")
         vectors = values[0].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), lengths.pop())

@@ -57,6 +57,12 @@ def read(path: Path, number: int) -> bytes:
     return read_member(archive, archive.infolist()[number])
 
 
+def size_and_checksum(path: Path, number: int) -> tuple[int, int]:
+    """What an archive says of a member, unpacked."""
+    info = _opened(path).infolist()[number]
+    return info.file_size, info.CRC
+
+
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """As ``read``, of an archive that is open."""
     if problem := _problem(info):

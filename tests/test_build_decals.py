@@ -588,6 +588,37 @@ def test_other_catalogues_make_the_rows_again(tmp_path, galaxies):
     assert "bar_strong" in rows(tmp_path / "out")[galaxies.names[0]] and differences(tmp_path / "out") == []
 
 
+def test_a_config_depends_on_every_catalogue_its_values_come_from(tmp_path, galaxies):
+    folder, root = folder_of(tmp_path / "in", galaxies, galaxies.names, ()), tmp_path / "out"
+    rings = rings_csv(folder / "rings.csv", galaxies)
+    assert build(root, "--local_data_path", folder) == 0
+    name = "bar_strong_fraction"
+    for factor in (1, 0.5):
+        columns = dict(galaxies.tables["auto"])
+        columns[name] = columns[name] * factor
+        pq.write_table(arrow_table(columns), tmp_path / "auto.parquet")
+        arguments = ("--configs", "rings_basic", "--catalog", rings, "--catalog", tmp_path / "auto.parquet")
+        assert build(root, *arguments) == 0
+        found = rows(root / "rings_basic")
+        wanted = np.float32(columns[name])
+        assert [found[key][name] for key in galaxies.names] == wanted.tolist() and differences(root / "rings_basic") == []
+
+
+def test_images_that_changed_are_read_again(tmp_path, galaxies):
+    names = galaxies.names[:6]
+    folder = folder_of(tmp_path / "in", galaxies, names[:3], ())
+    rings_csv(folder / "rings.csv", galaxies, names)
+    for seed in (100, 200):
+        new = {name: picture(seed + k) for k, name in enumerate(names)}
+        (folder / f"{names[0]}.png").write_bytes(new[names[0]])
+        write_zip(folder / "a.zip", {f"{name}.png": new[name] for name in names[3:]})
+        assert build(tmp_path / "out", "--local_data_path", folder) == 0
+        for root in (tmp_path / "out", tmp_path / "out" / "rings_basic"):
+            found = rows(root)
+            assert all(found[name]["image"] == new[name] for name in (names[0], *names[3:]))
+            assert all(found[name]["image"] == galaxies.images[name] for name in names[1:3])
+
+
 def test_zenodo_archive_after_archive(tmp_path, server, whole):
     assert remote(tmp_path, server) == 0
     assert same(rows(tmp_path), rows(whole)) and differences(tmp_path) == []
@@ -702,6 +733,48 @@ def test_a_damaged_member_of_an_archive_stays_rejected(tmp_path, record, galaxie
             assert remote(tmp_path / "out", running) == 1
             assert rejected(tmp_path / "out").keys() == {names[2]} and "truncated" in rejected(tmp_path / "out")[names[2]]
             assert len(rows(tmp_path / "out")) == COUNT - 1
+
+
+def test_a_second_row_of_a_galaxy_does_not_cost_its_image(tmp_path, record, galaxies, whole):
+    folder, name = tmp_path / "record", sorted(galaxies.images)[0]
+    shutil.copytree(record, folder)
+    table = pq.read_table(folder / TABLES[2])
+    twice = table.slice(table["iauname"].to_pylist().index(name), 1)
+    pq.write_table(pa.concat_tables([table, twice]), folder / TABLES[2])
+    with ZenodoServer(folder, RECORD) as running:
+        for _ in range(2):
+            assert remote(tmp_path / "out", running) == 1
+            assert same(rows(tmp_path / "out"), rows(whole)) and differences(tmp_path / "out") == []
+            assert rejected(tmp_path / "out").keys() == {name} and "second row" in rejected(tmp_path / "out")[name]
+        assert all(running.downloads(archive) == 1 for archive in ARCHIVES)
+
+
+def test_a_limit_whose_galaxies_are_in_a_later_archive(tmp_path, record, galaxies, monkeypatch, capsys):
+    from skyset.build_scripts.gz_decals import build_parent_sample
+
+    monkeypatch.setattr(build_parent_sample, "FEW", 3)
+    folder, names = tmp_path / "record", galaxies.names
+    shutil.copytree(record, folder)
+    for archive, own in zip(ARCHIVES, (names[10:20], names[:10], names[20:30], names[30:]), strict=True):
+        write_zip(folder / archive, {f"{name}.png": galaxies.images[name] for name in own})
+    with ZenodoServer(folder, RECORD) as running:
+        arguments = ("--limit", 5, "--tables", TABLES[2])
+        assert remote(tmp_path / "out", running, *arguments) == 0
+        assert rows(tmp_path / "out").keys() == set(names[:5]) and rejected(tmp_path / "out") == {}
+        assert not (tmp_path / "out" / "raw").exists()
+        assert remote(tmp_path / "none", running, *arguments, "--archives", ARCHIVES[0], ARCHIVES[3]) == 2
+        assert "none of 5 galaxies" in capsys.readouterr().err
+        assert remote(tmp_path / "out", running, "--tables", TABLES[2]) == 0
+    assert {name: row["image"] for name, row in rows(tmp_path / "out").items()} == galaxies.images
+
+
+def test_a_config_without_any_of_the_first_galaxies_is_left_out(tmp_path, galaxies, capsys):
+    folder = folder_of(tmp_path / "in", galaxies, galaxies.names)
+    rings_csv(folder / "rings.csv", galaxies, galaxies.names[20:30])
+    assert build(tmp_path / "out", "--local_data_path", folder, "--tiny") == 0
+    assert len(rows(tmp_path / "out")) == 5 and not (tmp_path / "out" / "rings_basic").exists()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not built: rings_basic")]
+    assert len(lines) == 1 and "none of the 10 galaxies" in lines[0]
 
 
 def test_a_limit_that_grows(tmp_path, server, monkeypatch, galaxies, whole):

@@ -181,6 +181,18 @@ def test_ids_that_were_floats_are_refused(tmp_path, folder, votes, capsys):
     assert "column dr7objid" in error and "floating point" in error and len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("column", ["dr8objid", "specobjid"])
+def test_other_ids_that_were_floats_are_refused(tmp_path, folder, votes, capsys, column):
+    ids = [f"{1.23764870420562e18 + 1e6 * k:.14E}" for k in range(COUNT)]
+    votes.assign(**{column: ids}).to_csv(folder / "gz2_hart16.csv.gz", index=False)
+    assert build(tmp_path / "out", "--local_data_path", folder) == 2
+    error = capsys.readouterr().err
+    assert f"column {column}" in error and "floating point" in error and len(error.splitlines()) == 1
+    votes.assign(**{column: [float(k) for k in range(1, COUNT + 1)]}).to_csv(folder / "gz2_hart16.csv.gz", index=False)
+    assert build(tmp_path / "out", "--local_data_path", folder) == 0
+    assert rows(tmp_path / "out")[str(IDS[4])][column] == 5
+
+
 def test_second_rows_and_impossible_positions(tmp_path, folder, votes):
     spoilt = pd.concat([votes, votes[3:4]])
     spoilt.iloc[5, spoilt.columns.get_loc("dec")] = np.nan
@@ -237,6 +249,29 @@ def test_images_by_objid_and_by_asset(tmp_path, folder):
         assert np.array_equal(np.asarray(row["image"]), np.asarray(pixels(images[int(row["object_id"])])))
     assert len(rows(tmp_path / "out")) == COUNT and "image" in rows(tmp_path / "out", "rings")[str(IDS[0])]
     assert set(pd.read_csv(tmp_path / "out" / "unused.csv")["key"]) == {99, 500}
+
+
+def test_images_that_come_later(tmp_path, folder):
+    assert build(tmp_path / "out", "--local_data_path", folder) == 0
+    for k, objid in enumerate(IDS):
+        (folder / f"{objid}.jpg").write_bytes(picture(k, kind="JPEG"))
+    assert build(tmp_path / "out", "--local_data_path", folder) == 0
+    for config in ("default", "rings"):
+        found = rows(tmp_path / "out", config)
+        assert len(found) == COUNT and all(np.asarray(row["image"]).shape == (24, 24, 3) for row in found.values())
+    assert differences(tmp_path / "out") == [] and differences(tmp_path / "out" / "rings") == []
+
+
+def test_a_mapping_that_changed_changes_the_images(tmp_path, folder):
+    images = [picture(k, kind="JPEG") for k in range(COUNT)]
+    for k, data in enumerate(images):
+        (folder / f"{k}.jpg").write_bytes(data)
+    for order in (range(COUNT), range(COUNT - 1, -1, -1)):
+        pd.DataFrame({"objid": IDS, "sample": "original", "asset_id": order}).to_csv(folder / MAPPING, index=False)
+        assert build(tmp_path / "out", "--local_data_path", folder) == 0
+        found = rows(tmp_path / "out")
+        for objid, k in zip(IDS, order, strict=True):
+            assert np.array_equal(found[str(objid)]["image"], np.asarray(pixels(images[k])))
 
 
 def pixels(data):

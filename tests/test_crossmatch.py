@@ -479,6 +479,15 @@ def test_names_match_where_a_file_has_no_positions(built_sdss, tmp_path):
     assert done.exit_code == 2 and "no column ra" in done.output
 
 
+def test_the_usual_words_for_a_name_are_one(built_sdss, tmp_path):
+    names = pd.read_csv(built_sdss / "ZooSpecPhotoDR19_filtered.csv.gz")["objid"][:7].astype(str)
+    for word in ("iauname", "id_str"):
+        pd.DataFrame({word: names, "n": 1}).to_csv(tmp_path / "features.csv", index=False)
+        for key in (word, "object_id", f"object_id={word}"):
+            done = skyset_crossmatch(built_sdss, tmp_path / "features.csv", "--key", key, "-o", tmp_path / "k.csv.gz")
+            assert done.exit_code == 0 and "7 pairs of 144 and 7 objects" in done.output
+
+
 def test_pairs_as_partitions(built_sdss, tmp_path):
     root = tmp_path / "pairs"
     assert skyset_crossmatch(built_sdss, built_sdss, "--radius", 3600, "--partitions", root).exit_code == 0

@@ -1,6 +1,7 @@
 """Representations extracted from a survey, and the search for similar galaxies among them."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 from skyset import polar
 from skyset import similar
+from skyset.build_scripts.gz_decals.build_parent_sample import main as build_decals
 from skyset.errors import UserError
 from tests.galaxies import CONVNEXT
 from tests.galaxies import VIT
@@ -225,6 +227,42 @@ def test_files_in_the_published_forms(vectors, tmp_path, key, form):
     in_memory = similar.most_similar(loaded.vectors, loaded.keys, str(keys[3]), 5)
     assert similar.most_similar_in_file(path, str(keys[3]), 5) == in_memory
     assert similar.find_representations(path) == path
+
+
+def close(pairs):
+    return [(name, pytest.approx(cosine, abs=1e-6)) for name, cosine in pairs]
+
+
+def test_vectors_that_a_build_made_are_found(vectors, tmp_path):
+    """``skyset build gz_decals --representations`` writes partitions, from the published names of columns."""
+    rng = np.random.default_rng(1)
+    names = [f"J{hour:02d}0000.00+{hour:02d}0000.0" for hour in range(12)]
+    table = rng.normal(size=(12, 16)).astype(np.float32)
+    file = tmp_path / "cnn_features_decals.parquet"
+    pq.write_table(pa.table({"iauname": names, **{f"feat_{k}_pred": table[:, k] for k in range(16)}}), file)
+    root = tmp_path / "gz_decals"
+    arguments = ["--configs", "representations", "--representations", str(file), "--num_processes", "1", "-o", str(root)]
+    assert build_decals(arguments) == 0
+    assert similar.find_representations(root) == root / "representations"
+    wanted = similar.most_similar(table, names, names[4], 5)
+    for source in (root / "representations", file):
+        found = similar.load_representations(source)
+        assert similar.most_similar(found.vectors, found.keys, names[4], 5) == close(wanted)
+        assert similar.most_similar_in_file(source, names[4], 5) == close(wanted)
+
+
+def test_an_extraction_of_another_build_is_not_gone_on_with(built, vit, tmp_path, monkeypatch):
+    """Also where the survey is given by its name."""
+    data = tmp_path / "data" / "gz3d"
+    shutil.copytree(built, data)
+    monkeypatch.setenv("SKYSET_DATA", str(data.parent))
+    settings = extract(Path("gz3d"), vit, tmp_path / "out")
+    extract_representations.main(settings)
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["build"]["command"] = ["another"]
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError):
+        extract_representations.main(settings)
 
 
 def test_files_that_are_no_representations(vectors, tmp_path):

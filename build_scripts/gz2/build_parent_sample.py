@@ -37,6 +37,7 @@ from skyset.errors import UserError
 from skyset.fetch import Fetcher
 from skyset.imagefiles import Images
 from skyset.imagefiles import files_below
+from skyset.imagefiles import fingerprint
 from skyset.imagefiles import images_below
 from skyset.joined import Joined
 from skyset.joined import Source
@@ -54,6 +55,7 @@ from skyset.loaders.gz2 import RECORD
 from skyset.loaders.gz2 import RING_ABOVE
 from skyset.loaders.gz2 import SURVEY
 from skyset.loaders.gz2 import VOTES
+from skyset.manifest import file_sha256
 from skyset.pictured import SPLIT
 from skyset.pictured import Making
 from skyset.pictured import build_cut
@@ -223,7 +225,9 @@ def build_default(asked: argparse.Namespace, tables: Tables, joined: Joined, mak
         if not images.places and not images.problems and not images.archives:
             print(f"no images in {asked.local_data_path}: a catalogue of votes alone")
             return build_pictured(SURVEY, PICTURE, joined, None, making)
-        return build_pictured(SURVEY, PICTURE, joined, lambda: images, making)
+        traits = (file_sha256(tables.mapping) if tables.mapping else "", fingerprint(images, joined.keys))
+        made_of = digest(tables.votes, asked.decode, *traits)
+        return build_pictured(SURVEY, PICTURE, joined, lambda: images, replace(making, made_of=made_of))
     files = record_files(network, asked.record, asked.api_url)
     archive, mapping = need(files, ARCHIVE, asked.record), need(files, MAPPING, asked.record)
     target = options.output_dir / CATALOGS / MAPPING

@@ -28,6 +28,7 @@ from skyset.build_scripts.gz_decals import catalogs
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
 from skyset.imagefiles import Images
+from skyset.imagefiles import fingerprint
 from skyset.imagefiles import images_below
 from skyset.joined import Joined
 from skyset.joined import digest
@@ -73,13 +74,14 @@ class Plan:
             return [each for each in self.catalogs if each.kinds != ("representations",)]
         return [each for each in self.catalogs if kind in each.kinds]
 
-    def making(self, config: str, source: str) -> Making:
-        """How a dataset is made of its catalogues."""
+    def making(self, config: str, source: str, *more: str) -> Making:
+        """How a dataset is made of its catalogues, and ``more`` that its rows depend on."""
         of, folder = self.of_kind(config), self.options.output_dir
         notes = {"catalogs": [each.source.path.name for each in of]}
         if config != "default":
             notes, folder = notes | {"config": config}, folder / config
-        made_of = digest([each.source for each in of], self.decode)
+        sources = of if config == "default" else self.catalogs  # whose values a row has, those of all that were joined
+        made_of = digest([each.source for each in sources], self.decode, *more)
         return Making(replace(self.options, output_dir=folder), self.command, made_of, [source], notes, self.decode)
 
 
@@ -172,8 +174,9 @@ def build_all(asked: argparse.Namespace, command: list[str]) -> int:
             statuses.append(build_remote(plan, joined, asked, network))
         elif "default" in configs:
             folder = asked.local_data_path
-            making = plan.making("default", str(folder))
-            statuses.append(build_pictured(SURVEY, PICTURE, joined, lambda: images_below(folder), making))
+            images = images_below(folder)
+            making = plan.making("default", str(folder), fingerprint(images, joined.keys))
+            statuses.append(build_pictured(SURVEY, PICTURE, joined, lambda: images, making))
     for config in configs:
         if config.startswith("rings"):
             statuses.append(build_rings(plan, config, joined))

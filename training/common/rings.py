@@ -9,12 +9,13 @@ import datasets
 import numpy as np
 
 import skyset  # noqa: F401  registers the surveys with datasets
+from skyset import registry
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.loaders.gz_decals import CLASSES
 from skyset.loaders.gz_decals import NO_RING_BELOW
 from skyset.loaders.gz_decals import RING_ABOVE
-from skyset.manifest import NAME as MANIFEST
+from skyset.manifest import Manifest
 from skyset.splits import SPLITS
 
 
@@ -65,6 +66,17 @@ def label_by_votes(rows: datasets.Dataset, ring_above: float, no_ring_below: flo
 
 
 def revision_of(data_dir: str, config: str) -> str:
-    """Which build of the data: the first 12 digits of the SHA-256 of the config's manifest; ``unknown`` of a URL."""
-    path = Path(data_dir).expanduser() / config / MANIFEST
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.exists() else "unknown"
+    """Which build of the data: the first 12 digits of the SHA-256 of the config's manifest.
+
+    Args:
+        data_dir: a survey's name, folder or URL.
+        config: one of its datasets.
+
+    Raises:
+        UserError: there is no manifest.
+    """
+    named = data_dir in registry.surveys()
+    root = registry.find_root(data_dir if named else "", None if named else data_dir, config=config or "default")
+    if root is None:
+        raise UserError(f"no {data_dir} partitions found: give their folder")
+    return hashlib.sha256(Manifest.load(root).to_json().encode()).hexdigest()[:12]

@@ -100,6 +100,8 @@ def load_state(folder: Path) -> dict[str, Tensor]:
 
     if (folder / "model.safetensors").exists():
         return load_file(folder / "model.safetensors")
+    if not (folder / "pytorch_model.bin").exists():
+        raise UserError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
     return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
 
 
