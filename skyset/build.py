@@ -171,13 +171,13 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
     )
     size = parser.add_argument_group("how much")
     size.add_argument("--tiny", action="store_true", help=f"the first {TINY} objects: to try things out")
-    size.add_argument("--limit", type=_positive, metavar="N", help="the first N objects of the catalogue")
+    size.add_argument("--limit", type=positive_integer, metavar="N", help="the first N objects of the catalogue")
     source = parser.add_argument_group("where from")
     if raw is not None:
         _add_archive_arguments(source, survey, raw)
     source.add_argument(
         "--max_connections",
-        type=_positive,
+        type=positive_integer,
         default=8,
         metavar="N",
         help="downloads at a time (default: %(default)s); be kind to the archive",
@@ -185,7 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
     run = parser.add_argument_group("how it runs")
     run.add_argument(
         "--num_processes",
-        type=_positive,
+        type=positive_integer,
         default=os.cpu_count(),
         metavar="N",
         help="local processes (default: all cores, %(default)s)",
@@ -225,7 +225,7 @@ def _add_archive_arguments(source: argparse._ArgumentGroup, survey: Survey, raw:
     )
 
 
-def _positive(text: str) -> int:
+def positive_integer(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")

@@ -42,6 +42,7 @@ ROWS = 65536
 _BLOCK_BYTES = 2 << 20
 _PEEK_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def check_ids(table: pa.Table | pa.RecordBatch, name: str) -> None:
@@ -131,8 +132,7 @@ def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str]
     """
     if not isinstance(path, (str, Path)):
         return _open_parquet([str(each) for each in path], columns)
-    name = Path(path).name.lower()
-    kind = name.removesuffix(".gz").rpartition(".")[2]
+    kind = _kind(path)
     with _explained(str(path)):
         if kind == "parquet":
             return _open_parquet([str(path)], columns)
@@ -140,6 +140,11 @@ def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str]
             known = ", ".join(f".{each}" for each in [*_OPENERS, "parquet"])
             raise UserError(f"{path}: unknown kind of catalogue (known: {known}, all but the last also .gz)")
         return _OPENERS[kind](str(path), columns)
+
+
+def _kind(path: str | Path) -> str:
+    """What a catalogue is by its name: ``csv`` of ``a.csv.gz``."""
+    return Path(path).name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
 @contextlib.contextmanager
@@ -274,18 +279,31 @@ class _Csv:
         return " ".join(error.split())[:200]
 
 
-def _open_csv(path: str, columns: Sequence[str] | None, delimiter: str = ",") -> Catalog:
-    with _open_bytes(path) as file:
-        head = file.read(_PEEK_BYTES)
-    layout = _csv_layout(path, head, delimiter)
+def column_names(path: str | Path) -> list[str]:
+    """The columns that `open_catalog` would give; a delimited file is not read beyond its header for them.
+
+    Raises:
+        UserError: as `open_catalog`.
+    """
+    delimiter = _DELIMITERS.get(_kind(path))
+    if delimiter is None:
+        return open_catalog(path).schema.names
+    with _explained(str(path)):
+        return _csv_layout(str(path), delimiter).names
+
+
+def _open_csv(path: str, columns: Sequence[str] | None, delimiter: str) -> Catalog:
+    layout = _csv_layout(path, delimiter)
     wanted = _chosen(layout.names, columns, path)
     rows, seen = _settle(layout, wanted)
     schema = pa.schema([(name, seen[name].type or pa.string()) for name in wanted])
     return Catalog(path, schema, rows, partial(_read_csv, layout, schema, seen, rows))
 
 
-def _csv_layout(path: str, head: bytes, delimiter: str) -> _Csv:
+def _csv_layout(path: str, delimiter: str) -> _Csv:
     """Find the header: after a byte order mark, blank lines and comments (``#Table1``), or itself behind a ``#``."""
+    with _open_bytes(path) as file:
+        head = file.read(_PEEK_BYTES)
     if b"\0" in head:
         raise UserError(f"{path}: is binary, not text")
     cut = head if len(head) < _PEEK_BYTES else head[: head.rfind(b"\n") + 1]
@@ -539,8 +557,7 @@ def _read_parquet(paths: list[str], schema: pa.Schema, rows: int) -> Iterator[pa
 
 
 _OPENERS: dict[str, Callable[[str, Sequence[str] | None], Catalog]] = {
-    "csv": _open_csv,
-    "tsv": partial(_open_csv, delimiter="\t"),
+    **{kind: partial(_open_csv, delimiter=delimiter) for kind, delimiter in _DELIMITERS.items()},
     "fits": _open_fits,
     "fit": _open_fits,
     "vot": _open_votable,

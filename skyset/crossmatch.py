@@ -420,11 +420,11 @@ def _is_folder(source: str | Path) -> bool:
 
 
 def _names_in(source: str) -> list[str]:
-    from skyset.catalog import open_catalog
+    from skyset.catalog import column_names
 
     if _is_folder(source):
         return [column.name for column in Manifest.load(source.rstrip("/")).columns]
-    return open_catalog(source).schema.names
+    return column_names(source)
 
 
 def _check_ids(table: pa.Table, name: str, source: str | Path) -> None:

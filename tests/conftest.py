@@ -80,3 +80,13 @@ def built_sdss(tmp_path_factory, galaxies) -> Path:
             assert build([*where, "--num_processes", "1", "--slices", "8"]) == 0
 
     return once(tmp_path_factory, "built_sdss", make) / "sdss_galaxy_zoo"
+
+
+@pytest.fixture(scope="module")
+def cache_of_its_own(tmp_path_factory):
+    """Arrow files of the tests' surveys do not go into the user's cache, nor do those of processes started here."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder)
+        patch.setenv("HF_DATASETS_CACHE", str(folder))
+        yield

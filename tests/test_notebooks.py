@@ -16,27 +16,13 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 @pytest.mark.slow
 def test_demo_gz3d(built, tmp_path, monkeypatch):
     monkeypatch.setenv("SKYSET_DATA", str(built.parent))
-    notebook = executed("demo_gz3d.ipynb", tmp_path)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    figures = [output for output in outputs if "image/png" in output.get("data", {})]
-    printed = "".join(output.get("text", "") for output in outputs)
-    assert len(figures) == 3
-    assert "(525, 525, 3) uint8" in printed
-    assert "(4, 525, 525, 3) (4, 4, 525, 525)" in printed
-    assert not [output for output in outputs if output.output_type == "error"]
+    check("demo_gz3d", tmp_path, 3, "(525, 525, 3) uint8", "(4, 525, 525, 3) (4, 4, 525, 525)")
 
 
 @pytest.mark.slow
 def test_demo_sdss_galaxy_zoo(built_sdss, tmp_path, monkeypatch):
     monkeypatch.setenv("SKYSET_DATA", str(built_sdss.parent))
-    notebook = executed("demo_sdss_galaxy_zoo.ipynb", tmp_path)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    figures = [output for output in outputs if "image/png" in output.get("data", {})]
-    printed = "".join(output.get("text", "") for output in outputs)
-    assert len(figures) == 4
-    assert "(16, 64, 64, 3) uint8" in printed
-    assert "144 galaxies; median g - i" in printed
-    assert not [output for output in outputs if output.output_type == "error"]
+    check("demo_sdss_galaxy_zoo", tmp_path, 4, "(16, 64, 64, 3) uint8", "144 galaxies; median g - i")
 
 
 @pytest.fixture(scope="session")
@@ -57,18 +43,18 @@ def built_decals(tmp_path_factory, shared):
 )
 def test_gz_decals(built_decals, tmp_path, monkeypatch, name, figures, printed):
     monkeypatch.setenv("SKYSET_DATA", str(built_decals.parent))
-    notebook = executed(f"{name}.ipynb", tmp_path)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == figures
-    assert printed in "".join(output.get("text", "") for output in outputs)
-    assert not [output for output in outputs if output.output_type == "error"]
+    check(name, tmp_path, figures, printed)
 
 
-def executed(name, folder):
-    """A notebook after all its cells ran in ``folder``."""
-    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+def check(name, folder, figures, *printed):
+    """A notebook whose cells all run in ``folder``, which shows so many figures and prints these texts."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
-    return notebook
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == figures
+    assert [words for words in printed if words not in text] == []
+    assert not [output for output in outputs if output.output_type == "error"]
 
 
 def test_notebooks_are_committed_without_outputs():

@@ -32,17 +32,8 @@ from skyset.training.common.images import to_tensor  # noqa: E402
 from skyset.training.common.models import load_encoder  # noqa: E402
 from skyset.training.common.views import Views  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 SCRIPT = Path(extract_representations.__file__)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache_of_its_own(tmp_path_factory):
-    """Arrow files of the tests' surveys do not go into the user's cache, nor do those of processes started here."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder)
-        patch.setenv("HF_DATASETS_CACHE", str(folder))
-        yield
 
 
 @pytest.fixture(scope="module")

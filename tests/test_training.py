@@ -41,6 +41,7 @@ from tests.galaxies import CONVNEXT  # noqa: E402
 from tests.galaxies import VIT  # noqa: E402
 from tests.galaxies import build_rings  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 SCRIPT = Path(finetune_rings.__file__)
 
 
@@ -51,16 +52,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache_of_its_own(tmp_path_factory):
-    """Arrow files of the tests' surveys do not go into the user's cache, nor do those of processes started here."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder)
-        patch.setenv("HF_DATASETS_CACHE", str(folder))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,7 @@ from skyset.build import Rejected
 from skyset.build import add_arguments
 from skyset.build import build
 from skyset.build import main as run
+from skyset.build import positive_integer
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import CASJOBS
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import SCHEMA
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import TARGETS
@@ -469,9 +470,9 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--catalog", type=Path, metavar="FILE", help="the catalogue from a file instead (csv, fits, vot, each also .gz, or "
         "parquet), such as SkyServer or CasJobs export: --print_sql shows the query")
     add("--print_sql", action="store_true", help="print the query for SkyServer and CasJobs, and end")
-    add("--slices", type=_count, metavar="N", help=f"slices of right ascension (default: 72, or {NARROW_SLICES} "
+    add("--slices", type=positive_integer, metavar="N", help=f"slices of right ascension (default: 72, or {NARROW_SLICES} "
         "where few rows are wanted)")
-    add("--maxrec", type=_count, metavar="N", help="rows of one answer at most; a slice with more is halved")
+    add("--maxrec", type=positive_integer, metavar="N", help="rows of one answer at most; a slice with more is halved")
     add = parser.add_argument_group("selection").add_argument
     add("--classes", nargs="+", choices=CLASSES, default=["spiral", "elliptical"], metavar="CLASS",
         help="spiral, elliptical, uncertain (default: spiral elliptical)")
@@ -483,8 +484,8 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hips_mirror", metavar="URL", help=f"asked where the first does not answer (default: {HIPS_MIRROR}; none where "
         "--hips_url is given)")
     add("--hips", default=HIPS, metavar="ID", help="the sky survey's images (default: %(default)s)")
-    add("--width", type=_count, default=SIZE, metavar="N", help="pixels (default: %(default)s)")
-    add("--height", type=_count, default=SIZE, metavar="N", help="pixels (default: %(default)s)")
+    add("--width", type=positive_integer, default=SIZE, metavar="N", help="pixels (default: %(default)s)")
+    add("--height", type=positive_integer, default=SIZE, metavar="N", help="pixels (default: %(default)s)")
     add("--margin", type=_margin, default=MARGIN, metavar="F", help="the longer side is 2 x petroR90_r x (1 + F) "
         "(default: %(default)s)")
     add("--format", choices=FORMATS, default="jpg", help="of the images (default: %(default)s)")
@@ -492,13 +493,6 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--from_tar", type=Path, metavar="DIR", help="build from the TAR archives in this folder alone, "
         "without network; they were cut when they were made")
     # fmt: on
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
 
 
 def _length(text: str) -> float:
