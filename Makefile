@@ -6,7 +6,7 @@ BIN3 := .venv-datasets3/bin
 TORCH := torch==2.13.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint peers bench clean
 
 demo: .venv/.user
 	$(BIN)/python demo.py
@@ -14,6 +14,13 @@ demo: .venv/.user
 test: .venv/.dev .venv-datasets3/.dev lint
 	$(BIN)/python -m pytest tests -n 2
 	$(BIN3)/python -m pytest tests -m datasets3
+
+# The real SExtractor, PSFEx and SCAMP (Debian), with which tests compare; they skip where there are none.
+PEERS := source-extractor psfex scamp
+peers:
+	@{ for peer in $(PEERS); do command -v $$peer || exit 1; done; } >/dev/null \
+	  || { apt-get update -qq && apt-get install -y -qq $(PEERS); } >/dev/null 2>&1 \
+	  || echo "$(PEERS) are not installed here: the tests that compare with them skip"
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """A small archive of simulated GZ3D files and the partitions built from it, made once for all workers of a test run."""
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ from filelock import FileLock
 from tests.archive.gz3d import write_archive
 
 GALAXIES = 24
+#: The environment for datasets 3 does without the optional packages that sources are measured with.
+EXTRACTION = ("classifier", "config", "detect", "extract_cli", "ldac", "morphology", "sersic", "simulate", "som")
+collect_ignore = [] if importlib.util.find_spec("numba") else [f"test_{name}.py" for name in EXTRACTION]
 
 # Tests never reach for the network, and never for data that lie where they happen to run. huggingface_hub looks at this
 # when it is imported: therefore nothing above may import skyset.

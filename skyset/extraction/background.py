@@ -1,0 +1,376 @@
+"""The background of an image: its mode in each mesh of a grid, and a bicubic spline through the meshes.
+
+Source: Bertin & Arnouts 1996 (A&AS 117, 393), section 2; SExtractor manual, chapter "Modeling the background". The
+histogram of a mesh is clipped at 3 sigma until it does not change; the mode is 2.5 median - 1.5 mean, or the median where
+the two are far apart (a crowded mesh). The grid is median-filtered, then interpolated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numba
+import numpy as np
+
+from skyset.extraction.settings import Settings
+
+#: Pixels of a mesh that must be usable for it to count, as a share.
+LEAST_SHARE = 0.5
+#: A histogram bin holds this many pixels of a Gaussian's core, over so many sigma each side, in at most so many bins.
+BIN_PIXELS, HALF_WIDTH, MOST_BINS = 4, 5.0, 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """A grid of background levels and noises.
+
+    ``mesh`` and ``rms_mesh``: float64 (rows, columns of meshes), counts, filtered. ``level`` and ``rms``: their medians.
+    ``shape``: of the image (rows, columns); ``size``: of a mesh (width, height) in pixels.
+    """
+
+    mesh: np.ndarray
+    rms_mesh: np.ndarray
+    level: float
+    rms: float
+    shape: tuple[int, int]
+    size: tuple[int, int]
+
+    @cached_property
+    def _bends(self) -> np.ndarray:
+        return second_derivatives(self.mesh)
+
+    def subtract(self, image: np.ndarray, out: np.ndarray) -> None:
+        """``image`` (any real dtype in native order) less the background into ``out``, float32; not finite pixels: 0."""
+        _subtract(image, out, self.mesh, self._bends, *self.size)
+
+    def map(self) -> np.ndarray:
+        """The background of every pixel, float32 (rows, columns), counts."""
+        return _evaluate(self.mesh, self._bends, *self.size, *self.shape)
+
+    def rms_map(self) -> np.ndarray:
+        """The noise of every pixel, float32 (rows, columns), counts."""
+        return _evaluate(self.rms_mesh, second_derivatives(self.rms_mesh), *self.size, *self.shape)
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The background of some pixels by their 0-based whole coordinates, float32 (n,)."""
+        return _at(self.mesh, self._bends, *self.size, np.asarray(x, np.int64), np.asarray(y, np.int64))
+
+
+def measure_background(image: np.ndarray, settings: Settings, bad: np.ndarray | None = None) -> Background:
+    """The background of an image (rows, columns); pixels that are not finite, or ``bad``, are not used.
+
+    An image without usable pixels has level and rms NaN; a constant one has rms 0.
+    """
+    rows, columns = image.shape
+    width, height = (min(size, side) for size, side in zip(settings.back_size, (columns, rows), strict=True))
+    if settings.back_value is not None:
+        mesh = np.full((-(-rows // height), -(-columns // width)), float(settings.back_value))
+        _, rms = _mesh_statistics(image, _bad(bad), width, height)
+    else:
+        mesh, rms = _mesh_statistics(image, _bad(bad), width, height)
+    if not np.isfinite(rms).any():
+        empty = np.full(mesh.shape, np.nan)
+        return Background(empty, empty, np.nan, np.nan, image.shape, (width, height))
+    mesh, rms = _fill(mesh, rms)
+    half_x, half_y = (size // 2 for size in settings.back_filter)
+    mesh, rms = _filter(mesh, rms, half_x, half_y, settings.back_filter_threshold)
+    positive = rms[rms > 0]
+    return Background(
+        mesh, rms, float(np.median(mesh)), float(np.median(positive)) if len(positive) else 0.0, image.shape, (width, height)
+    )
+
+
+def _bad(bad: np.ndarray | None) -> np.ndarray:
+    return np.zeros((0, 0), np.bool_) if bad is None else bad
+
+
+def _fill(mesh: np.ndarray, rms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Meshes without a value take the mean of the nearest ones that have one."""
+    missing = np.argwhere(~np.isfinite(rms))
+    if not len(missing):
+        return mesh, rms
+    known = np.argwhere(np.isfinite(rms))
+    mesh, rms = mesh.copy(), rms.copy()
+    values, noises = mesh[tuple(known.T)], rms[tuple(known.T)]
+    for place in missing:
+        far = ((known - place) ** 2).sum(1)
+        near = far == far.min()
+        mesh[tuple(place)], rms[tuple(place)] = values[near].mean(), noises[near].mean()
+    return mesh, rms
+
+
+@numba.njit(cache=True, nogil=True)
+def _filter(mesh, rms, half_x, half_y, threshold):
+    """The median of each mesh's neighbourhood where it differs by more than the threshold."""
+    rows, columns = mesh.shape
+    out, noise = mesh.copy(), rms.copy()
+    levels, noises = np.empty((2 * half_x + 1) * (2 * half_y + 1)), np.empty((2 * half_x + 1) * (2 * half_y + 1))
+    for j in range(rows):
+        # Cut at the borders on both sides: a window cut on one side only would shift a gradient.
+        dy = min(half_y, j, rows - 1 - j)
+        for i in range(columns):
+            dx = min(half_x, i, columns - 1 - i)
+            count = 0
+            for y in range(j - dy, j + dy + 1):
+                for x in range(i - dx, i + dx + 1):
+                    levels[count], noises[count] = mesh[y, x], rms[y, x]
+                    count += 1
+            median = np.median(levels[:count])
+            if abs(median - mesh[j, i]) >= threshold:
+                out[j, i], noise[j, i] = median, np.median(noises[:count])
+    return out, noise
+
+
+@numba.njit(cache=True, nogil=True)
+def _mesh_statistics(image, bad, width, height):
+    rows, columns = image.shape
+    ny, nx = -(-rows // height), -(-columns // width)
+    mode, noise = np.full((ny, nx), np.nan), np.full((ny, nx), np.nan)
+    values = np.empty(width * height, np.float32)
+    histogram, sums = np.zeros(MOST_BINS + 2, np.int32), np.zeros((3, MOST_BINS + 1), np.int64)
+    for j in range(ny):
+        for i in range(nx):
+            y0, y1 = j * height, min((j + 1) * height, rows)
+            x0, x1 = i * width, min((i + 1) * width, columns)
+            count = 0
+            for y in range(y0, y1):
+                count = _take(image[y, x0:x1], bad, y, x0, values, count)
+            if count > 0 and count >= LEAST_SHARE * (y1 - y0) * (x1 - x0):
+                mode[j, i], noise[j, i] = _mode(values[:count], histogram, sums)
+    return mode, noise
+
+
+@numba.njit(cache=True, nogil=True)
+def _take(line, bad, y, x0, values, count):
+    """Append the usable pixels of a line."""
+    total = np.float32(0.0)
+    for k in range(len(line)):
+        value = np.float32(line[k])
+        values[count + k] = value
+        total += np.float32(0.0) * value
+    if total == 0.0 and bad.size == 0:
+        return count + len(line)
+    for k in range(len(line)):
+        value = np.float32(line[k])
+        if np.isfinite(value) and not (bad.size > 0 and bad[y, x0 + k]):
+            values[count] = value
+            count += 1
+    return count
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _part(values, origin, low, high):
+    """Count, sum and sum of squares of values - origin in a range: few enough at a time for single precision."""
+    count, total, square = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for value in values:
+        shifted = value - origin
+        inside = np.float32(1.0) if (shifted >= low) & (shifted <= high) else np.float32(0.0)
+        shifted *= inside
+        count += inside
+        total += shifted
+        square += shifted * shifted
+    return count, total, square
+
+
+@numba.njit(cache=True, nogil=True)
+def _moments(values, origin, low, high):
+    """Mean (from the origin) and standard deviation of the values in a range about the origin, and their number."""
+    count, total, square = 0.0, 0.0, 0.0
+    for start in range(0, len(values), 256):
+        a, b, c = _part(values[start : start + 256], origin, low, high)
+        count += a
+        total += b
+        square += c
+    if count == 0:
+        return 0.0, 0.0, 0.0
+    mean = total / count
+    return mean, np.sqrt(max(square / count - mean * mean, 0.0)), count
+
+
+@numba.njit(cache=True, nogil=True)
+def _mode(values, histogram, sums):
+    """Mode and standard deviation of a sample by its clipped histogram."""
+    # The median of three keeps a star at the first pixel from costing the precision of all others.
+    a, b, c = values[0], values[len(values) // 2], values[-1]
+    origin = max(min(a, b), min(max(a, b), c))
+    mean, sigma, _ = _moments(values, origin, np.float32(-np.inf), np.float32(np.inf))
+    mean, sigma, count = _moments(values, origin, np.float32(mean - 2 * sigma), np.float32(mean + 2 * sigma))
+    if sigma <= 0.0 or count == 0:
+        return origin + mean, 0.0
+    bins = int(min(np.sqrt(2 / np.pi) * HALF_WIDTH / BIN_PIXELS * count + 1, MOST_BINS))
+    step = 2 * HALF_WIDTH * sigma / bins
+    start = mean - HALF_WIDTH * sigma
+    histogram[: bins + 2] = 0
+    inverse = np.float32(1.0 / step)
+    # Bins from 1 on; the ends take what lies outside, so that no pixel needs a decision.
+    shift = np.float32(1.5 - start / step)
+    top = np.float32(bins + 1)
+    for value in values:
+        histogram[int(min(max((value - origin) * inverse + shift, np.float32(0.0)), top))] += 1
+    mean, median, sigma = _clipped(histogram[1 : bins + 1], sums)
+    mode = median
+    if sigma > 0 and abs(mean - median) < 0.3 * sigma:
+        mode = 2.5 * median - 1.5 * mean
+    return origin + start + mode * step, sigma * step
+
+
+@numba.njit(cache=True, nogil=True)
+def _clipped(histogram, sums):
+    """Mean, median and standard deviation of a histogram, in bins, clipped at 3 sigma until nothing changes.
+
+    ``sums``: room for running sums (3, at least bins + 1), by which a narrower range costs no second look at its bins.
+    """
+    bins = len(histogram)
+    count, total, square = 0, 0, 0
+    sums[:, 0] = 0
+    for k in range(bins):
+        pixels = np.int64(histogram[k])
+        count += pixels
+        total += pixels * k
+        square += pixels * k * k
+        sums[0, k + 1], sums[1, k + 1], sums[2, k + 1] = count, total, square
+    low, high = 0, bins - 1
+    mean, median, sigma, before = 0.0, 0.0, 10.0 * (bins - 1), 1.0
+    for _ in range(100):
+        if not (sigma >= 0.1 and abs(sigma / before - 1.0) > 1e-4):
+            break
+        before = sigma
+        count = sums[0, high + 1] - sums[0, low]
+        if count == 0:
+            break
+        mean = (sums[1, high + 1] - sums[1, low]) / count
+        sigma = np.sqrt(max((sums[2, high + 1] - sums[2, low]) / count - mean * mean, 0.0))
+        # Halves are filled bin by bin from both ends, the emptier one first, until they meet. All but the last steps of
+        # this walk are known from the running sums: the upper half is always the first fuller than the lower one.
+        lower = max(low, low + np.searchsorted(sums[0, low + 1 : high + 2], sums[0, low] + 0.5 * count) - 4)
+        below = sums[0, lower] - sums[0, low]
+        upper = max(lower, np.searchsorted(sums[0, : high + 2], sums[0, high + 1] - below) - 2)
+        above = sums[0, high + 1] - sums[0, upper + 1]
+        while upper >= lower:
+            if below < above:
+                below += histogram[lower]
+                lower += 1
+            else:
+                above += histogram[upper]
+                upper -= 1
+        edge = max(histogram[max(upper, 0)], histogram[min(lower, bins - 1)], 1)
+        median = upper + 0.5 + (above - below) / (2.0 * edge)
+        low = max(0, int(median - 3 * sigma + 0.5)) if median > 3 * sigma else 0
+        high = max(low, min(bins - 1, int(median + 3 * sigma + 0.5)))
+    return mean, median, sigma
+
+
+def second_derivatives(mesh: np.ndarray) -> np.ndarray:
+    """A sixth of the second derivatives of the spline down each column of a grid, in units of the grid's step."""
+    out = np.empty_like(mesh)
+    for column in range(mesh.shape[1]):
+        _bend(np.ascontiguousarray(mesh[:, column]), out[:, column])
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _bend(knots, out):
+    """The tridiagonal system of the natural spline, solved forth and back.
+
+    On the way back each value is divided by six before the next one uses it: not the natural spline, but what SExtractor's
+    and sep's maps follow to 1e-3 of the noise. It bends less, which differs where the grid is steep, at its borders.
+    """
+    count = len(knots)
+    out[:] = 0.0
+    if count < 3:
+        return
+    factor = np.zeros(count)
+    for i in range(1, count - 1):
+        pivot = -1.0 / (factor[i - 1] + 4.0)
+        factor[i] = pivot
+        out[i] = pivot * (out[i - 1] - 6.0 * (knots[i + 1] - 2 * knots[i] + knots[i - 1]))
+    for i in range(count - 2, 0, -1):
+        out[i] = (factor[i] * out[i + 1] + out[i]) / 6.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(pixel, size, meshes):
+    """Mesh below a pixel's centre, and how far above it the pixel lies, in meshes."""
+    position = (pixel + 0.5) / size - 0.5
+    lower = min(max(int(np.floor(position)), 0), max(meshes - 2, 0))
+    return lower, position - lower
+
+
+@numba.njit(cache=True, nogil=True)
+def _between(below, above, bend_below, bend_above, share):
+    rest = 1.0 - share
+    return rest * below + share * above + (rest**3 - rest) * bend_below + (share**3 - share) * bend_above
+
+
+@numba.njit(cache=True, nogil=True)
+def _knots(mesh, bends, height, y, knots, slopes):
+    """Values of a row of the image at the centres of the mesh's columns, and what bends the spline through them."""
+    ny, nx = mesh.shape
+    if ny > 1:
+        j, share = _place(y, height, ny)
+        for i in range(nx):
+            knots[i] = _between(mesh[j, i], mesh[j + 1, i], bends[j, i], bends[j + 1, i], share)
+    else:
+        knots[:] = mesh[0]
+    _bend(knots, slopes)
+
+
+@numba.njit(cache=True, nogil=True)
+def _row(knots, slopes, width, columns, row):
+    """The spline along a row: in each interval between mesh centres it is one cubic, evaluated for all its pixels."""
+    nx = len(knots)
+    if nx == 1:
+        row[:] = knots[0]
+        return
+    start = 0
+    for i in range(nx - 1):
+        # Pixels of this interval: their position is below mesh i + 1; the last one takes all the rest.
+        end = columns if i == nx - 2 else min(columns, int(np.ceil((i + 1.5) * width - 0.5)))
+        c0 = knots[i]
+        c1 = knots[i + 1] - knots[i] - 2 * slopes[i] - slopes[i + 1]
+        c2, c3 = 3 * slopes[i], slopes[i + 1] - slopes[i]
+        for x in range(start, end):
+            t = (x + 0.5) / width - 0.5 - i
+            row[x] = np.float32(c0 + t * (c1 + t * (c2 + t * c3)))
+        start = max(start, end)
+
+
+@numba.njit(cache=True, nogil=True)
+def _evaluate(mesh, bends, width, height, rows, columns):
+    out = np.empty((rows, columns), np.float32)
+    knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
+    for y in range(rows):
+        _knots(mesh, bends, height, y, knots, slopes)
+        _row(knots, slopes, width, columns, out[y])
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _subtract(image, out, mesh, bends, width, height):
+    rows, columns = image.shape
+    knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
+    row = np.empty(columns, np.float32)
+    for y in range(rows):
+        _knots(mesh, bends, height, y, knots, slopes)
+        _row(knots, slopes, width, columns, row)
+        for x in range(columns):
+            value = np.float32(image[y, x]) - row[x]
+            out[y, x] = value if np.isfinite(value) else np.float32(0.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _at(mesh, bends, width, height, x, y):
+    out = np.empty(len(x), np.float32)
+    knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
+    last = -1
+    for k in range(len(x)):
+        if y[k] != last:
+            _knots(mesh, bends, height, y[k], knots, slopes)
+            last = y[k]
+        if len(knots) == 1:
+            out[k] = knots[0]
+        else:
+            i, share = _place(x[k], width, len(knots))
+            out[k] = _between(knots[i], knots[i + 1], slopes[i], slopes[i + 1], share)
+    return out
