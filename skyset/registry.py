@@ -9,8 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import os
 import pkgutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -110,14 +114,45 @@ def _survey_of(path: str) -> str | None:
 
 
 def install() -> None:
-    """Register the surveys of ``skyset.loaders`` and connect them with `datasets`; called by ``import skyset``."""
+    """Register the surveys of ``skyset.loaders`` and connect them with `datasets`; called by ``import skyset``.
+
+    `datasets` takes half a second and 100 MB, which many commands and worker processes have no use for: where it is not
+    imported yet, they are connected as soon as it is.
+    """
+    for found in pkgutil.iter_modules(importlib.import_module("skyset.loaders").__path__):
+        register(found.name, f"skyset.loaders.{found.name}")
+    if "datasets" in sys.modules:
+        connect()
+    elif not any(isinstance(finder, _Watch) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watch())
+
+
+class _Watch(importlib.abc.MetaPathFinder):
+    """Sees `datasets` being imported, and connects the surveys once it is there."""
+
+    def find_spec(self, name: str, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
+        if name != "datasets":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                connect()
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def connect() -> None:
+    """Make `datasets` know the surveys; once."""
     import datasets.combine
     import datasets.distributed
     import datasets.inspect
     import datasets.load
 
-    for found in pkgutil.iter_modules(importlib.import_module("skyset.loaders").__path__):
-        register(found.name, f"skyset.loaders.{found.name}")
     for module in (datasets.load, datasets.inspect):
         _wrap(module, "dataset_module_factory", _finding_surveys)
     _wrap(datasets.distributed, "_split_by_node_iterable_dataset", _keeping_ours)
