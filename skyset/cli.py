@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from skyset import registry
 from skyset.build import main as exit_status
@@ -154,6 +156,71 @@ def _crossmatch(left, right, output, radius, key, best, ids, partitions) -> None
     if partitions is not None:
         write_partitions(table, partitions, registry.survey("crossmatch"), ["skyset", *sys.argv[1:]], [left, right])
         print(f"wrote {partitions}")
+
+
+class _SExtractorOptions(TyperCommand):
+    """`-DETECT_THRESH 3`, as SExtractor's users write it, is `--set DETECT_THRESH=3`."""
+
+    def parse_args(self, context, arguments: list[str]) -> list[str]:
+        rest, plain = iter(arguments), []
+        for argument in rest:
+            if re.fullmatch(r"-[A-Z][A-Z0-9_]+", argument):
+                plain += ["--set", f"{argument[1:]}={next(rest, '')}"]
+            else:
+                plain.append(argument)
+        return super().parse_args(context, plain)
+
+
+@app.command(
+    cls=_SExtractorOptions,
+    help="Detect and measure the sources of a FITS image, or of every extension of a mosaic: SExtractor's quantities, names "
+    "and configuration files. Works without a configuration too.",
+    epilog="Examples:\n\n"
+    "skyset extract image.fits -o sources.parquet\n\n"
+    "skyset extract image.fits -c default.sex -o cat.ldac --check segmentation.fits,background.fits\n\n"
+    "skyset extract image.fits -DETECT_THRESH 3 -MAG_ZEROPOINT 27 --columns X_IMAGE,Y_IMAGE,MAG_AUTO -o bright.csv\n\n"
+    "skyset extract image.fits -o cat.ldac --plot sources.png\n\n"
+    "Any keyword of SExtractor may be given as -KEYWORD value. What is not honoured is said.",
+)
+def extract(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a FITS file; every 2-D image in it is measured; "
+                                         "image.fits\\[1] and image.fits\\[SCI] are one of them")],
+    config: Annotated[Path | None, typer.Option("-c", "--config", metavar="SEX", help="SExtractor's configuration")] = None,
+    parameters: Annotated[Path | None, typer.Option("-p", "--parameters", metavar="PARAM", help="the columns wanted, one a "
+                                                    "line (default: PARAMETERS_NAME)")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="instead of a .param file: "
+                                                "X_IMAGE,Y_IMAGE,FLUX_RADIUS(2)")] = None,
+    skip_unknown: Annotated[bool, typer.Option("--skip_unknown", help="leave out what is not measured here")] = False,
+    output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="the catalogue: .ldac, .fits, "
+                                               ".parquet, .csv, .csv.gz, .vot (default: CATALOG_NAME, or IMAGE's name with "
+                                               ".ldac)")] = None,
+    format: Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="ldac, fits, parquet, csv, ascii_head, "
+                                               "ascii or votable (default: by the ending, then CATALOG_TYPE)")] = None,
+    check: Annotated[str | None, typer.Option("--check", metavar="FILES", help="check images, by their names "
+                                              "(segmentation.fits,background.fits,rms.fits) or as TYPE=FILE")] = None,
+    weight: Annotated[Path | None, typer.Option("--weight", metavar="FITS", help="weights (default: WEIGHT_IMAGE)")] = None,
+    flag: Annotated[Path | None, typer.Option("--flag", metavar="FITS", help="flag image (default: FLAG_IMAGE)")] = None,
+    classifier: Annotated[Path | None, typer.Option("--classifier", metavar="NNW", help="SExtractor's default.nnw "
+                                                    "(default: STARNNW_NAME, else our own)")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEYWORD=VALUE", help="instead of the configuration's "
+                                                   "value; the same as -KEYWORD VALUE")] = None,
+    processes: Annotated[int | None, typer.Option("--processes", min=1, metavar="N", help="extensions at once (default: "
+                                                  "one a core)")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="the image, each source in an ellipse")] = None,
+) -> None:  # fmt: skip
+    def run() -> None:
+        from skyset.extraction import output as files
+
+        made = files.extract(
+            image, config, parameters=parameters, columns=columns, overrides=set_ or [], skip_unknown=skip_unknown,
+            output=output, format=format, check=check, weight=weight, flag_image=flag, classifier=classifier,
+            processes=processes, draw=plot is not None, tell=functools.partial(print, "skyset:", file=sys.stderr),
+        )  # fmt: skip
+        print(made)
+        if plot is not None:
+            save_figure(made.figure(), plot)
+
+    _end(run)
 
 
 @app.command(help="Measure in about a minute how fast rows come from this disk on this machine, and say what would help.")

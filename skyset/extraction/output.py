@@ -1,0 +1,647 @@
+"""From an image's file to catalogues, check images and a picture: what ``skyset extract`` does.
+
+Extensions are written as they come, so that memory holds one of them (all of them where a format is a single table).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import QTable
+from astropy.table import vstack
+
+from skyset.errors import UserError
+from skyset.extraction.columns import COLUMNS
+from skyset.extraction.columns import DEFAULT
+from skyset.extraction.columns import DEFAULT_WORLD
+from skyset.extraction.config import CHECK_IMAGES
+from skyset.extraction.config import Configuration
+from skyset.extraction.config import pixel_scale
+from skyset.extraction.config import read_config
+from skyset.extraction.ldac import column_format
+from skyset.extraction.ldac import ignore_odd_cards
+from skyset.extraction.ldac import parse_unit
+from skyset.extraction.ldac import quantity
+from skyset.extraction.ldac import replacing
+from skyset.extraction.ldac import unit_text
+from skyset.extraction.ldac import write_ldac
+from skyset.extraction.ldac import write_table
+from skyset.extraction.settings import Settings
+
+if TYPE_CHECKING:
+    from skyset.extraction.detect import Extension
+
+#: Formats of catalogues; the first ones by CATALOG_TYPE.
+CATALOGUE_TYPES = {"FITS_LDAC": "ldac", "FITS_1.0": "fits", "ASCII_HEAD": "ascii_head", "ASCII": "ascii",
+                   "ASCII_VOTABLE": "votable"}  # fmt: skip
+FORMATS = (*CATALOGUE_TYPES.values(), "parquet", "csv")
+_ENDINGS = {".ldac": "ldac", ".fits": "fits", ".fit": "fits", ".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv",
+            ".vot": "votable", ".xml": "votable"}  # fmt: skip
+#: What a file's name may say for a check image, beside SExtractor's own names.
+_CHECK_NAMES = {
+    "segm": "SEGMENTATION", "segmentation_map": "SEGMENTATION", "bkg": "BACKGROUND", "back": "BACKGROUND",
+    "rms": "BACKGROUND_RMS", "bkg_rms": "BACKGROUND_RMS", "back_rms": "BACKGROUND_RMS", "subtracted": "-BACKGROUND",
+}  # fmt: skip
+#: EXTNAME of images that come along with one of the sky.
+_NO_SKY = ("MASK", "VARIANCE", "VAR", "WEIGHT", "WHT", "IVAR", "INVVAR", "RMS", "ERR", "ERROR", "SIGMA", "FLAGS", "DQ")
+#: Columns that the picture is drawn from.
+_DRAWN = ("X_IMAGE", "Y_IMAGE", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "FLAGS")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What goes where: ``images`` are HDU numbers and headers; ``format`` None writes no catalogue; ``check`` has file names
+    by CHECKIMAGE_TYPE."""
+
+    image: Path
+    images: list[tuple[int, fits.Header]]
+    output: Path
+    format: str | None
+    columns: tuple[str, ...]
+    check: dict[str, Path]
+    weight: Path | None = None
+    flag_image: Path | None = None
+    classifier: Path | None = None
+
+
+@dataclasses.dataclass
+class Summary:
+    """What an extraction made: the numbers of the closing line, and what the picture is drawn from."""
+
+    plan: Plan
+    sources: int = 0
+    extensions: int = 0
+    seconds: float = 0.0
+    written: list[str] = dataclasses.field(default_factory=list)
+    drawn: list[tuple[int, dict[str, np.ndarray]]] = dataclasses.field(default_factory=list)
+
+    def __str__(self) -> str:
+        each = f" in {self.extensions:,} extensions" if self.extensions != 1 else ""
+        where = f": wrote {', '.join(self.written)}" if self.written else ""
+        return f"{self.sources:,} source{'s' * (self.sources != 1)}{each}, {self.seconds:.1f} s{where}"
+
+    def figure(self):
+        """The image with an ellipse around each source: see :func:`figure`."""
+        return figure(self)
+
+
+def plan(
+    image: str | Path,
+    configuration: Configuration,
+    *,
+    output: str | Path | None = None,
+    format: str | None = None,
+    check: Iterable[str] = (),
+    weight: Path | None = None,
+    flag_image: Path | None = None,
+    classifier: Path | None = None,
+) -> Plan:
+    """What a command asks for, checked before anything is measured.
+
+    ``image`` may end with the HDUs that are wanted, by number or name: ``image.fits[1]``, ``mosaic.fits[ccd03,ccd04]``.
+    The catalogue's format is ``format``, else what the output's ending says (``.fits`` is FITS_LDAC where CATALOG_TYPE says
+    so), else CATALOG_TYPE. ``check``: ``segmentation.fits`` or ``SEGMENTATION=seg.fits``, beside those of the configuration.
+    Raises UserError for what cannot be done, such as an input that is not there or that an output would replace.
+    """
+    image, headers = _chosen(str(image))
+    columns = configuration.columns
+    if columns is None:
+        columns = (*DEFAULT, *(DEFAULT_WORLD if all(pixel_scale(header) for _, header in headers) else ()))
+    path, kind = _catalogue(image, configuration, output, format)
+    if len(headers) > 1 and kind not in ("ldac", None) and "EXT_NUMBER" not in columns:
+        columns = ("EXT_NUMBER", *columns)
+    images = dict(configuration.check) | dict(_check_image(name) for name in check)
+    flag_image, classifier = flag_image or configuration.flag_image, classifier or configuration.classifier
+    stages = {COLUMNS[name].stage for name in columns}
+    made = Plan(image, headers, path, kind, tuple(columns), images, weight or configuration.weight,
+                flag_image if "external" in stages else None, classifier if "classifier" in stages else None)  # fmt: skip
+    _check_files(made)
+    return made
+
+
+def run(
+    plan: Plan, configuration: Configuration, *, processes: int | None = None, progress: bool = False, draw: bool = False
+) -> Summary:
+    """Measure the image and write what is planned: catalogue and check images together, each under a temporary name first.
+
+    With ``draw`` the summary keeps what :func:`figure` needs. Raises UserError where numba is missing."""
+    extract_file = _extract_file()
+    begin, summary = time.monotonic(), Summary(plan)
+    wanted = [*plan.columns, *(name for name in _DRAWN if draw and name not in plan.columns)]
+
+    def extensions(images: _CheckImages) -> Iterator[tuple[fits.Header, QTable]]:
+        measured = extract_file(
+            plan.image, configuration.for_header, wanted, weight=plan.weight, flag_image=plan.flag_image,
+            classifier=plan.classifier, check=tuple(plan.check), processes=processes, progress=progress,
+            extensions=[number for number, _ in plan.images],
+        )  # fmt: skip
+        for extension in _measured(plan.image, measured):
+            images.write(extension)
+            columns = extension.measured.columns
+            summary.extensions += 1
+            summary.sources += len(next(iter(columns.values())))
+            if draw:
+                summary.drawn.append(
+                    (extension.number, {name: columns[name] for name in (*_DRAWN, "KRON_RADIUS") if name in columns})
+                )
+            settings = configuration.for_header(extension.header)
+            table = as_table(columns, plan.columns, extension.number)
+            yield image_header(extension, settings, configuration, plan, len(table)), table
+
+    with _CheckImages(plan.check, len(plan.images) > 1) as images:
+        if plan.format is None:
+            for _ in extensions(images):
+                pass
+        else:
+            write_catalogue(plan.output, plan.format, extensions(images))
+    summary.seconds = time.monotonic() - begin
+    summary.written = [*([str(plan.output)] if plan.format else []), *(str(path) for path in plan.check.values())]
+    return summary
+
+
+def image_headers(path: Path, warn: bool = False) -> list[tuple[int, fits.Header]]:
+    """HDU number and header of each 2-D image of a file; with ``warn`` images of other dimensions are named.
+
+    UserError where it is no FITS file, is cut off, or has none."""
+    found, others, odd = [], [], []
+    try:
+        with path.open("rb") as file:
+            length = path.stat().st_size if file.read(6) == b"SIMPLE" else None  # a packed file's length says nothing
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=True, do_not_scale_image_data=True) as file:
+                for number, hdu in enumerate(file):
+                    plain = length is not None and not isinstance(hdu, fits.CompImageHDU)
+                    if plain and hdu.fileinfo()["datLoc"] + hdu.size > length:
+                        raise UserError(f"{path}: truncated: the data of HDU {number} end after the file's {length:,} bytes")
+                    if hdu.is_image and len(hdu.shape) == 2 and 0 not in hdu.shape:
+                        found.append((number, hdu.header.copy()))
+                    else:
+                        sides = " x ".join(map(str, hdu.shape[::-1])) or "empty" if hdu.is_image else "table"
+                        others.append(f"{hdu.name or number}: {sides}")
+                        odd += others[-1:] * (hdu.is_image and len(hdu.shape) not in (0, 2))
+    except (OSError, EOFError, TypeError, ValueError) as error:
+        text = getattr(error, "strerror", None) or str(error).partition(",")[0]
+        raise UserError(f"{path}: cannot be read as a FITS image: {text}") from None
+    if not found:
+        raise UserError(f"{path}: no 2-D image in it ({', '.join(others[:5])}{', ...' * (len(others) > 5)})")
+    if warn and odd:
+        warnings.warn(f"{path}: left out, not two-dimensional: {', '.join(odd)}", stacklevel=3)
+    return found
+
+
+def _chosen(text: str) -> tuple[Path, list[tuple[int, fits.Header]]]:
+    """A file and its images, or those of ``file[1,3]`` and ``file[SCI]``."""
+    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", text)
+    if match is None or Path(text).is_file():
+        return Path(text), image_headers(Path(text))
+    path, wanted = Path(match[1]), [one.strip() for one in match[2].split(",")]
+    images = image_headers(path)
+    names = {str(number): number for number, _ in images}
+    names |= {str(header["EXTNAME"]).strip().upper(): number for number, header in images if "EXTNAME" in header}
+    if missing := [one for one in wanted if one.upper() not in names]:
+        raise UserError(f"{text}: no 2-D image is {missing[0]!r}: there are {', '.join(names)}")
+    numbers = [names[one.upper()] for one in wanted]
+    return path, [(number, header) for number, header in images if number in numbers]
+
+
+def _measured(image: Path, extensions: Iterable[Extension]) -> Iterator[Extension]:
+    """The extensions; an error of the system while one is measured is not one of the files being written meanwhile."""
+    try:
+        yield from extensions
+    except (OSError, EOFError) as error:
+        raise UserError(f"{image}: cannot be measured: {getattr(error, 'strerror', None) or error}") from error
+
+
+# Catalogues
+
+
+def as_table(columns: dict[str, np.ndarray], names: Iterable[str], number: int = 1) -> QTable:
+    """Measured columns as a table with units, descriptions and formats; EXT_NUMBER is ``number``."""
+    rows = len(next(iter(columns.values())))
+    table = QTable()
+    for name in names:
+        column = COLUMNS[name]
+        values = np.full(rows, number, column.dtype) if name == "EXT_NUMBER" else np.asarray(columns[name])
+        table[name] = quantity(values, parse_unit(column.unit))
+        table[name].info.description, table[name].info.format = column.meaning, column.format
+    return table
+
+
+def image_header(
+    extension: Extension, settings: Settings, configuration: Configuration, plan: Plan, sources: int
+) -> fits.Header:
+    """The image's header with the keywords that SExtractor adds, and that PSFEx and SCAMP read (SEXBKDEV, SEXGAIN, ...)."""
+    from skyset import __version__
+
+    measured, header = extension.measured, extension.header.copy()
+    now = time.strftime("%d/%m/%Y|%H:%M:%S", time.gmtime()).split("|")
+    filtered = settings.kernel is not None
+    added = [
+        ("FITSFILE", plan.image.name, "File name of the analysed image"),
+        ("FITSEXT", extension.number, "FITS Extension number"),
+        ("FITSNEXT", len(plan.images), "Number of FITS image extensions in file"),
+        ("SEXVERS", f"skyset {__version__}", "Extraction software"), ("SEXDATE", now[0], "Extraction date"),
+        ("SEXTIME", now[1], "Extraction time"),
+        ("SEXBKGND", float(measured.background), "Median background level (ADU)"),
+        ("SEXBKDEV", float(measured.rms), "Median background RMS (ADU)"),
+        ("SEXTHLD", float(measured.threshold), "Extraction threshold (ADU)"),
+        ("SEXATHLD", float(measured.analysis_threshold), "Analysis threshold (ADU)"),
+        ("SEXNFIN", sources, "Final number of extracted sources"),
+        ("SEXNPARA", len(plan.columns), "Number of parameters per source"),
+        ("SEXPXSCL", settings.pixel_scale or 1.0, "Pixel scale used for measurements (arcsec)"),
+        ("SEXSFWHM", settings.seeing, "Source FWHM used for measurements (arcsec)"),
+        ("SEXNNWF", plan.classifier.name if plan.classifier else "skyset", "S/G classification"),
+        ("SEXGAIN", settings.gain, "Gain used (e-/ADU)"), ("SEXFLTR", filtered, "Detection filtering activated (flag)"),
+        ("SEXFILTN", configuration.filter_name if filtered else "", "Filter filename"),
+        ("SEXMINAR", settings.minarea, "Minimum area used for detection (pixels)"),
+        ("SEXDBLDN", settings.deblend_nthresh, "Number of deblending thresholds"),
+        ("SEXDBLDC", settings.deblend_cont, "Minimum contrast used for deblending"),
+        ("SEXCLN", settings.clean is not None, "Cleaning activated (flag)"),
+        ("SEXCLNPA", settings.clean or 0.0, "Cleaning parameter"),
+        *((f"SEXAPED{i}", diameter, f"Fixed photometric aperture #{i} (pixels)")
+          for i, diameter in enumerate(settings.apertures, 1)),
+        ("SEXAUTP1", settings.kron[0], "Kron factor of automatic magnitudes"),
+        ("SEXAUTP2", settings.kron[1], "Least radius of automatic magnitudes"),
+        ("SEXPETP1", settings.petrosian[0], "Factor of Petrosian magnitudes"),
+        ("SEXPETP2", settings.petrosian[1], "Least radius of Petrosian magnitudes"),
+        ("SEXSATLV", settings.saturation, "Saturation level used for flagging (ADU)"),
+        ("SEXMGZPT", settings.zero_point, "Zero-point used for magnitudes"),
+        ("SEXBKGSX", settings.back_size[0], "Mesh width of the background (pixels)"),
+        ("SEXBKGSY", settings.back_size[1], "Mesh height of the background (pixels)"),
+        ("SEXBKGFX", settings.back_filter[0], "Width of the background's filter"),
+        ("SEXBKGFY", settings.back_filter[1], "Height of the background's filter"),
+    ]  # fmt: skip
+    for keyword, value, comment in added:
+        header[keyword] = (value if not isinstance(value, float) or np.isfinite(value) else f"{value}", comment)
+    return header
+
+
+def write_catalogue(path: Path, kind: str, extensions: Iterable[tuple[fits.Header, QTable]]) -> None:
+    """Write a catalogue: ``ldac`` extension by extension; any other format has the extensions in one table, one below the
+    other. UserError where the format cannot hold a column."""
+    if kind == "ldac":
+        write_ldac(path, extensions)
+        return
+    tables = [table for _, table in extensions]
+    table = tables[0] if len(tables) == 1 else vstack(tables, metadata_conflicts="silent")
+    with replacing(path) as file:
+        {"fits": _write_fits, "parquet": _write_parquet, "csv": _write_csv, "votable": _write_votable,
+         "ascii": lambda *to: _write_ascii(*to, head=False), "ascii_head": _write_ascii}[kind](file, table)  # fmt: skip
+
+
+def _write_fits(file, table: QTable) -> None:
+    fits.PrimaryHDU().writeto(file)
+    write_table(file, table, "OBJECTS")
+
+
+def _write_parquet(file, table: QTable) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    arrays, fields = [], []
+    for name in table.colnames:
+        values = np.asarray(getattr(table[name], "value", table[name]))
+        array = pa.array(values.reshape(-1))
+        for side in values.shape[:0:-1]:
+            array = pa.FixedSizeListArray.from_arrays(array, side)
+        unit = COLUMNS[name].unit
+        fields.append(
+            pa.field(name, array.type, metadata={"description": COLUMNS[name].meaning} | ({"unit": unit} if unit else {}))
+        )
+        arrays.append(array)
+    parquet.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), file, compression="zstd")
+
+
+def _write_csv(file, table: QTable) -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    columns = {name: pa.array(values) for name, values in _flat(table, "csv")}
+    # The name decides: a .csv.gz that holds plain text would be refused by whoever reads it.
+    packed = (
+        gzip.GzipFile(fileobj=file, mode="wb", mtime=0)
+        if ".csv.gz" in Path(file.name).name
+        else contextlib.nullcontext(file)
+    )
+    with packed as stream:
+        csv.write_csv(pa.table(columns), stream, csv.WriteOptions(quoting_style="needed"))
+
+
+def _write_votable(file, table: QTable) -> None:
+    from astropy.io.votable import from_table
+
+    from_table(table).to_xml(file, tabledata_format="binary2")
+
+
+def _write_ascii(file, table: QTable, head: bool = True) -> None:
+    """As SExtractor's ASCII and ASCII_HEAD: columns of fixed width, vectors spread out."""
+    if head:
+        position = 1
+        for name in table.colnames:
+            unit = unit_text(getattr(table[name], "unit", None))
+            line = f"#{position:4d} {name:<22.22s} {COLUMNS[name].meaning:<58.58s}{f' [{unit}]' if unit else ''}"
+            file.write((line.rstrip() + "\n").encode())
+            position += int(np.prod(table[name].shape[1:], dtype=int))
+    flat = list(_flat(table, "ascii", spread=True))
+    formats = [column_format(name.partition("[")[0], table[name.partition("[")[0]]) or "%s" for name, _ in flat]
+    text = " ".join(formats) + "\n"
+    values = [column.tolist() for _, column in flat]
+    file.writelines((text % row).encode() for row in zip(*values, strict=True))
+
+
+def _flat(table: QTable, kind: str, spread: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+    """Columns of numbers: a vector is NAME_1, NAME_2, ...; an image needs a format that can hold it, or ``spread``."""
+    for name in table.colnames:
+        values = np.asarray(getattr(table[name], "value", table[name]))
+        if values.ndim > 2 and not spread:
+            raise UserError(f"{name}: a row has {values.shape[1]} x {values.shape[2]} numbers, too many for {kind}: "
+                            "write ldac, fits or parquet")  # fmt: skip
+        if values.ndim == 1:
+            yield name, values
+            continue
+        values = values.reshape(len(values), int(np.prod(values.shape[1:])))
+        for index in range(values.shape[1]):
+            yield (f"{name}[{index}]" if spread else f"{name}_{index + 1}"), values[:, index]
+
+
+def _catalogue(image: Path, configuration: Configuration, output, format: str | None) -> tuple[Path, str | None]:
+    kind = configuration.catalogue_type
+    if kind is None and configuration.path is not None:
+        kind = "ASCII_HEAD"
+    if output is None:
+        output = configuration.catalogue or f"{_stem(image)}.{'ldac' if format in (None, 'ldac') else _ending(format)}"
+    path = Path(output)
+    if str(output).upper() in ("STDOUT", "-"):
+        raise UserError(f"{output}: a catalogue is written to a file: -o FILE")
+    if format is not None:
+        if format not in FORMATS:
+            raise UserError(f"--format {format}: it is one of {', '.join(FORMATS)}")
+        return path, format
+    if kind == "NONE":
+        return path, None
+    said = next((told for ending, told in _ENDINGS.items() if path.name.lower().endswith(ending)), None)
+    if said == "fits" and kind == "FITS_LDAC":
+        said = "ldac"
+    if said is None and kind == "ASCII_SKYCAT":
+        raise UserError("CATALOG_TYPE ASCII_SKYCAT is not written here: --format ascii_head is nearest")
+    if said is None and kind is None:
+        raise UserError(f"{path}: its ending says no format: --format {', '.join(FORMATS)}, or an ending "
+                        f"({', '.join(_ENDINGS)})")  # fmt: skip
+    return path, said or CATALOGUE_TYPES[kind]
+
+
+def _stem(image: Path) -> str:
+    name = image.name
+    for ending in (".gz", ".fz", ".bz2", ".fits", ".fit", ".fts"):
+        name = name[: -len(ending)] if name.lower().endswith(ending) and len(name) > len(ending) else name
+    return name
+
+
+def _ending(format: str) -> str:
+    return {"ascii": "cat", "ascii_head": "cat", "votable": "vot"}.get(format, format)
+
+
+def _check_files(made: Plan) -> None:
+    for option, path in (("--weight", made.weight), ("--flag", made.flag_image), ("--classifier", made.classifier)):
+        if path is not None and not path.is_file():
+            raise UserError(f"{path}: no such file; {option} FILE gives another one")
+    needing = [name for name in made.columns if COLUMNS[name].stage == "external"]
+    if needing and made.flag_image is None:
+        raise UserError(f"{', '.join(needing)}: a flag image is needed: --flag FILE")
+    sky = [name for name in made.columns if COLUMNS[name].stage == "world"]
+    if sky and (without := [number for number, header in made.images if not pixel_scale(header)]):
+        raise UserError(f"{', '.join(sky)}: {made.image.name}[{without[0]}] has no WCS: leave them out")
+    inputs = {path.resolve(): path for path in (made.image, made.weight, made.flag_image, made.classifier) if path}
+    outputs: dict[Path, str] = {}
+    for what, path in ((("the catalogue", made.output),) if made.format else ()) + tuple(made.check.items()):
+        if path.resolve() in inputs:
+            raise UserError(f"{path}: {what} would replace an input: give it another name")
+        if not path.parent.is_dir():
+            raise UserError(f"cannot write {path}: {path.parent} is no folder")
+        if path.resolve() in outputs:
+            raise UserError(f"{path}: {outputs[path.resolve()]} and {what} would be the same file")
+        outputs[path.resolve()] = what
+
+
+# Check images
+
+
+def _check_image(text: str) -> tuple[str, Path]:
+    """``SEGMENTATION=a.fits``, or a file whose name ends with the kind: ``segmentation.fits``, ``ccd12_background.fits``."""
+    kind, equals, name = text.partition("=")
+    if equals:
+        if kind.upper() not in CHECK_IMAGES:
+            raise UserError(f"--check {text}: {kind} is none of {', '.join(CHECK_IMAGES)}")
+        return kind.upper(), Path(name)
+    stem = _stem(Path(text)).lower()
+    names = {one.lower(): one for one in CHECK_IMAGES} | _CHECK_NAMES
+    said = [one for one in names if re.search(rf"(^|[_.-]){re.escape(one)}$", stem)]
+    if not said:
+        raise UserError(
+            f"--check {text}: its name says no kind of image: TYPE={text}, TYPE one of {', '.join(CHECK_IMAGES)}"
+        )
+    return names[max(said, key=len)], Path(text)
+
+
+class _CheckImages:
+    """The check images of all extensions, each a file: the image alone, or one extension after the other."""
+
+    def __init__(self, wanted: dict[str, Path], several: bool) -> None:
+        self.wanted, self.several, self.stack = wanted, several, contextlib.ExitStack()
+
+    def __enter__(self) -> _CheckImages:
+        self.stack.__enter__()
+        try:
+            self.files = {kind: self.stack.enter_context(replacing(path)) for kind, path in self.wanted.items()}
+        except BaseException:
+            self.stack.close()
+            raise
+        for file in self.files.values() if self.several else ():
+            fits.PrimaryHDU().writeto(file)
+        return self
+
+    def __exit__(self, *error) -> bool | None:
+        return self.stack.__exit__(*error)
+
+    def write(self, extension: Extension) -> None:
+        for kind, file in self.files.items():
+            pixels = np.asarray(extension.measured.check[kind])
+            data = np.ascontiguousarray(pixels, ">i4" if kind == "SEGMENTATION" else ">f4")
+            header = fits.Header() if kind.startswith("MINI") else _plain(extension.header)
+            hdu = (fits.ImageHDU if self.several else fits.PrimaryHDU)(data, header)
+            try:
+                file.write(hdu.header.tostring().encode("ascii") + data.tobytes() + b"\0" * (-data.nbytes % 2880))
+            except OSError as error:
+                raise UserError(f"cannot write {self.wanted[kind]}: {error.strerror or error}") from error
+
+
+def _plain(header: fits.Header) -> fits.Header:
+    """Without what says how the input's pixels were stored."""
+    header = header.copy(strip=True)
+    for keyword in ("BSCALE", "BZERO", "BLANK", "DATAMIN", "DATAMAX", "CHECKSUM", "DATASUM", "ZHECKSUM", "ZDATASUM"):
+        header.remove(keyword, ignore_missing=True, remove_all=True)
+    return header
+
+
+# The picture
+
+
+def figure(summary: Summary):
+    """The image with an ellipse around each source: a matplotlib Figure with one panel for each extension.
+
+    Ellipses are the Kron ones where KRON_RADIUS was measured, three times A_IMAGE and B_IMAGE otherwise."""
+    from astropy.visualization import ZScaleInterval
+    from matplotlib.collections import EllipseCollection
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    image, headers = summary.plan.image, summary.plan.images
+    shown = summary.drawn[:64]
+    columns = int(np.ceil(np.sqrt(len(shown))))
+    width, height = (headers[0][1][f"NAXIS{axis}"] for axis in (1, 2))
+    size = 10 if len(shown) == 1 else 14
+    figure = Figure((size, max(3.0, min(20.0, size * height / width * int(np.ceil(len(shown) / columns)) / columns)) + 0.6),
+                    layout="constrained")  # fmt: skip
+    axes = figure.subplots(int(np.ceil(len(shown) / columns)), columns, squeeze=False).ravel()
+    colours = ("deepskyblue", "orange")
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    for axis, (number, measured) in zip(axes, shown, strict=False):
+        step, pixels = _reduced(image, headers[number - 1][0], 1400 if len(shown) == 1 else 500)
+        low, high = ZScaleInterval().get_limits(pixels[np.isfinite(pixels)]) if np.isfinite(pixels).any() else (0, 1)
+        rows, sides = pixels.shape[0] * step, pixels.shape[1] * step
+        axis.imshow(pixels, cmap="gray_r", vmin=low, vmax=low + (high - low) * 2, origin="lower", interpolation="nearest",
+                    extent=(0.5, sides + 0.5, 0.5, rows + 0.5))  # fmt: skip
+        factor = np.asarray(measured["KRON_RADIUS"]) if "KRON_RADIUS" in measured else np.full(len(measured["X_IMAGE"]), 3.0)
+        factor = np.where(factor > 0, factor, 3.0)
+        for flagged, colour in enumerate(colours):
+            rows_of = (np.asarray(measured["FLAGS"]) != 0) == bool(flagged)
+            values = {name: np.asarray(measured[name])[rows_of] for name in _DRAWN}
+            axis.add_collection(EllipseCollection(
+                2 * factor[rows_of] * values["A_IMAGE"], 2 * factor[rows_of] * values["B_IMAGE"], values["THETA_IMAGE"],
+                units="xy", offsets=np.column_stack([values["X_IMAGE"], values["Y_IMAGE"]]), offset_transform=axis.transData,
+                facecolors="none", edgecolors=colour, linewidths=0.8 if len(shown) == 1 else 0.5,
+            ))  # fmt: skip
+        axis.set_title(f"extension {number}: {len(factor):,} sources" if len(shown) > 1 else "", fontsize=8)
+        axis.tick_params(labelsize=7)
+    flagged = sum(int((np.asarray(measured["FLAGS"]) != 0).sum()) for _, measured in summary.drawn)
+    said = (f"{summary.sources - flagged:,} without flags", f"{flagged:,} flagged (neighbours, saturation, border)")
+    handles = [Line2D([], [], color=colour, label=text) for colour, text in zip(colours, said, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    more = f", the first {len(shown)} of {len(summary.drawn)} extensions" if len(shown) < len(summary.drawn) else ""
+    figure.suptitle(f"{image.name}: {summary.sources:,} sources{more}")
+    return figure
+
+
+def _reduced(path: Path, hdu: int, most: int) -> tuple[int, np.ndarray]:
+    """Means of blocks, so that the longer side has at most ``most`` pixels, and the block's side."""
+    with warnings.catch_warnings():
+        ignore_odd_cards()
+        pixels = np.asarray(fits.getdata(path, hdu), np.float32)
+    step = max(1, -(-max(pixels.shape) // most))
+    rows, sides = (max(1, length // step) for length in pixels.shape)
+    block = pixels[: rows * step, : sides * step]
+    if min(block.shape) < step:
+        return 1, pixels
+    return step, block.reshape(rows, step, sides, step).mean((1, 3))
+
+
+# The command
+
+
+def extract(
+    image: Path,
+    config: Path | None = None,
+    *,
+    parameters: Path | None = None,
+    columns: str | None = None,
+    overrides: Iterable[str] = (),
+    skip_unknown: bool = False,
+    check: str | None = None,
+    processes: int | None = None,
+    draw: bool = False,
+    tell: Callable[[str], None] = print,
+    **files,
+) -> Summary:
+    """The whole of ``skyset extract``: texts as they are typed, ``files`` as :func:`plan` takes them; ``tell`` gets one line
+    for each thing that the user should know."""
+    pairs = [text.partition("=")[::2] for text in overrides]
+    for text, (key, value) in zip(overrides, pairs, strict=True):
+        if not key or not value:
+            raise UserError(f"--set {text}: KEYWORD=VALUE is meant, such as --set DETECT_THRESH=3")
+    wanted = re.findall(r"[^,\s(]+(?:\([^)]*\))?", columns) if columns is not None else None
+    configuration = read_config(config, overrides=pairs, parameters=parameters, columns=wanted, skip_unknown=skip_unknown,
+                                weighted=files.get("weight") is not None)  # fmt: skip
+    for line in configuration.warnings:
+        tell(f"warning: {line}")
+    with _warnings_told(lambda line: tell(f"warning: {line}")):
+        planned = plan(image, configuration, check=[name for name in (check or "").split(",") if name], **files)
+        for line in _differences(configuration, planned, files):
+            tell(f"warning: {line}")
+        return run(planned, configuration, processes=processes, progress=sys.stderr.isatty(), draw=draw)
+
+
+def _differences(configuration: Configuration, plan: Plan, files: Mapping[str, object]) -> Iterator[str]:
+    """What a user should know before the extraction, one line each, without those of the configuration itself."""
+    if files.get("flag_image") and not any(COLUMNS[name].stage == "external" for name in plan.columns):
+        yield f"--flag {files['flag_image']}: no column needs it; IMAFLAGS_ISO and NIMAFLAGS_ISO do"
+    if files.get("classifier") and "CLASS_STAR" not in plan.columns:
+        yield f"--classifier {files['classifier']}: no column needs it; CLASS_STAR does"
+    beside = plan.image.with_name(_stem(plan.image) + configuration.header_suffix)
+    if beside.is_file() and beside != plan.image:
+        yield f"{beside}: HEADER_SUFFIX {configuration.header_suffix}: it is not read; the image's own header counts"
+    names = [(number, str(header.get("EXTNAME", ""))) for number, header in plan.images]
+    if odd := [f"{name} ({plan.image.name}[{number}])" for number, name in names if name.upper() in _NO_SKY]:
+        wanted = [str(number) for number, name in names if name.upper() not in _NO_SKY]
+        yield (f"{', '.join(odd)}: no image of the sky, by its name, but measured as one; "
+               f"'{plan.image.name}[{','.join(wanted) or 'NUMBER'}]' chooses")  # fmt: skip
+    scales = [scale for _, header in plan.images if (scale := pixel_scale(header))]
+    if configuration.columns is None and 0 < len(scales) < len(plan.images):
+        yield f"{', '.join(DEFAULT_WORLD)} are left out: {len(plan.images) - len(scales)} of the images have no WCS"
+    given = configuration.settings.pixel_scale
+    if scales and given and abs(given / scales[0] - 1) > 0.01:
+        yield (f"PIXEL_SCALE {given:g} counts, but the WCS of {plan.image.name} says {scales[0]:.4g} arcsec "
+               "(-PIXEL_SCALE 0 takes it from there)")  # fmt: skip
+
+
+@contextlib.contextmanager
+def _warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Each warning of a library as one line, once."""
+    seen = set()
+
+    def show(message, *_) -> None:
+        text = " ".join(str(message).split())
+        if text not in seen:
+            seen.add(text)
+            tell(text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        ignore_odd_cards()
+        warnings.showwarning = show
+        yield
+
+
+def _extract_file() -> Callable:
+    try:
+        from skyset.extraction.detect import extract_file
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("numba", "llvmlite"):
+            raise
+        raise UserError(f"extraction needs {error.name}: pip install 'skyset[extraction]'") from None
+    return extract_file
