@@ -46,6 +46,12 @@ def test_gz_decals(built_decals, tmp_path, monkeypatch, name, figures, printed):
     check(name, tmp_path, figures, printed)
 
 
+@pytest.mark.slow
+def test_demo_extraction(tmp_path):
+    check("demo_extraction", tmp_path, 5, "(800, 800) float32", "SOM(4 x 5, rectangular,")
+    assert not list(tmp_path.iterdir()), "the notebook leaves files behind"
+
+
 def check(name, folder, figures, *printed):
     """A notebook whose cells all run in ``folder``, which shows so many figures and prints these texts."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
