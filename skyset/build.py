@@ -721,12 +721,14 @@ def human_bytes(count: float) -> str:
 
 
 def main(run: Callable[[], int]) -> int:
-    """Run a command line: errors the user can act on are one line and exit status 2, Ctrl-C is 130."""
+    """Run a command line: errors the user can act on are one line and exit status 2, Ctrl-C is 130.
+
+    A KeyboardInterrupt with a text says itself how to go on."""
     try:
         return run()
     except UserError as error:
         print(f"skyset: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("skyset: interrupted; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"skyset: interrupted; {str(stop) or 'the same command goes on from here'}", file=sys.stderr)
         return 130

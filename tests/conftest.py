@@ -12,7 +12,9 @@ from tests.archive.gz3d import write_archive
 
 GALAXIES = 24
 #: The environment for datasets 3 does without the optional packages that sources are measured with.
-EXTRACTION = ("classifier", "config", "detect", "extract_cli", "ldac", "morphology", "sersic", "simulate", "som")
+EXTRACTION = (
+    "classifier", "config", "detect", "extract_cli", "extract_files", "ldac", "morphology", "sersic", "simulate", "som",
+)  # fmt: skip
 collect_ignore = [] if importlib.util.find_spec("numba") else [f"test_{name}.py" for name in EXTRACTION]
 
 # Tests never reach for the network, and never for data that lie where they happen to run. huggingface_hub looks at this

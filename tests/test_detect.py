@@ -89,7 +89,7 @@ def test_a_ccd_as_sextractor_has_it(ccd, tmp_path):
     ours = measure(ccd.image, CCD, COLUMNS, classifier=network)
     shares = compare(theirs, ours.columns, ours.rms)
     assert len(theirs) > 3000
-    assert not missed(shares, LEAST | {"matched": 0.998, "flags": 0.97, "BACKGROUND": 0.98})
+    assert not missed(shares, LEAST | {"matched": 0.996, "flags": 0.97, "BACKGROUND": 0.98})
 
 
 @sextractor.needs_program
@@ -582,3 +582,85 @@ def test_no_image_breaks_it(seed, rows, columns, kind):
     for name in ("X_IMAGE", "Y_IMAGE", "A_IMAGE", "FLUX_AUTO"):
         assert np.isfinite(found.columns[name]).all()
     assert (found.columns["X_IMAGE"] > 0).all() and (found.columns["X_IMAGE"] < columns + 1).all()
+
+
+@pytest.mark.parametrize("scale", (1e-28, 1e-6, 1e6, 1e20))
+def test_any_unit_of_light_will_do(field, scale):
+    columns = ["X_IMAGE", "FLUX_AUTO"]
+    one = measure(field.image - 7000, Settings(threshold=3, saturation=np.inf), columns).columns
+    other = measure((field.image.astype(float) - 7000) * scale, Settings(threshold=3, saturation=np.inf), columns).columns
+    assert abs(len(one["X_IMAGE"]) - len(other["X_IMAGE"])) <= 2
+    assert np.median(other["FLUX_AUTO"]) == pytest.approx(np.median(one["FLUX_AUTO"]) * scale, rel=0.05)
+
+
+@pytest.mark.parametrize("mark", (-1e30, 1e30, -3e38, 1e20))
+def test_marks_for_no_pixel_are_not_light(field, mark):
+    image = field.image.copy()
+    image[::50, ::40] = mark
+    found = measure(image, Settings(threshold=3), ["X_IMAGE", "FLUX_AUTO"])
+    clean = measure(field.image, Settings(threshold=3), ["X_IMAGE"])
+    assert found.background == pytest.approx(clean.background, abs=0.05 * clean.rms)
+    assert found.rms == pytest.approx(clean.rms, rel=0.05)
+    if abs(mark) > 1e29:
+        assert found.columns["FLUX_AUTO"].max() < 1e9
+
+
+def test_a_small_window_of_good_pixels_has_a_background():
+    image = np.random.default_rng(0).normal(50, 2, (200, 200))
+    mask = np.ones(image.shape, bool)
+    mask[90:115, 90:115] = False
+    image[100, 100] += 500
+    found = measure(image, Settings(threshold=5, minarea=1), ["X_IMAGE", "Y_IMAGE"], mask=mask)
+    assert found.rms == pytest.approx(2, rel=0.15) and found.background == pytest.approx(50, abs=0.5)
+    assert np.hypot(found.columns["X_IMAGE"] - 101, found.columns["Y_IMAGE"] - 101).min() < 0.1
+
+
+def test_a_kernel_larger_than_the_image_is_cut(field):
+    image = np.zeros((3, 3))
+    image[1, 1] = 100
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = measure(image, Settings(threshold=1, absolute=True, minarea=1, kernel=np.ones((9, 9)), back_value=0.0),
+                        ["X_IMAGE", "ISOAREAF_IMAGE"], check=["FILTERED"])  # fmt: skip
+    np.testing.assert_allclose(found.check["FILTERED"], 100 / 81, rtol=1e-6)
+    assert found.columns["ISOAREAF_IMAGE"][0] == 9
+
+
+@sextractor.needs_program
+def test_a_kernel_with_negative_weights_is_normalised_as_sextractor_does(field, tmp_path):
+    kernel = np.array([[-1, -1, -1], [-1, 8.5, -1], [-1, -1, -1]], np.float32)
+    how = Settings(threshold=2, kernel=kernel, clean=None, saturation=6e4)
+    theirs, _ = sextractor.run(field.image, tmp_path, how, ["ISOAREAF_IMAGE"])
+    ours = measure(field.image, how, ["ISOAREAF_IMAGE"]).columns["ISOAREAF_IMAGE"]
+    assert len(ours) == pytest.approx(len(theirs), abs=2)
+    assert ours.sum() == pytest.approx(theirs["ISOAREAF_IMAGE"].sum(), rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ("rms", "variance", "weight"))
+def test_weights_too_small_or_large_for_single_precision_are_bad_pixels(field, kind):
+    weight = np.full(field.image.shape, {"rms": 80.0, "variance": 6400.0, "weight": 1.0}[kind])
+    weight[:, :50] = 1e-100
+    weight[:, 50:100] = 1e100
+    found = measure(field.image, Settings(threshold=3, weight_type=kind), ["X_IMAGE", "FLUX_AUTO"], weight=weight)
+    assert len(found) > 50 and found.columns["X_IMAGE"].min() > 95
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    (
+        ({"threshold": None}, "threshold is None"),
+        ({"threshold": [3, 4]}, r"threshold is \[3, 4\]: it is one number"),
+        ({"gain": "high"}, "gain is high"),
+        ({"apertures": ()}, "apertures is .*at least one number"),
+        ({"absolute": "no"}, "absolute is 'no'"),
+    ),
+)
+def test_settings_say_what_cannot_be_meant(more, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**more)
+
+
+def test_whole_numbers_may_be_written_as_others(field):
+    one = measure(field.image, Settings(threshold=3, minarea=5.0, deblend_nthresh=32.0), ["X_IMAGE"]).columns
+    other = measure(field.image, Settings(threshold=3), ["X_IMAGE"]).columns
+    np.testing.assert_array_equal(one["X_IMAGE"], other["X_IMAGE"])

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from skyset.cli import app
 from skyset.extraction.ldac import read_ldac
+from skyset.extraction.output import extract
 
 #: Where the sources of the tests' image are, x and y of FITS, and their total counts.
 X, Y = np.array([[40.3, 200.8, 120.5, 60.2, 170.7, 220.4, 30.6], [30.2, 41.7, 90.5, 140.9, 150.3, 20.1, 80.8]])
@@ -202,6 +203,45 @@ def test_a_table_of_a_mosaic_says_which_extension(mosaic):
 def test_images_of_a_mosaic_are_chosen_by_number_or_name(mosaic, which, names):
     assert skyset(mosaic + which, "-o", "x.ldac", "--processes", 1)[0] == 0
     assert [extension.header["EXTNAME"] for extension in read_ldac("x.ldac")] == names
+
+
+def test_a_chosen_image_keeps_its_number_its_weights_and_its_picture(mosaic):
+    """The second image's weights leave the sources at the right out, the first's those at the left."""
+    weights = np.ones((2, 180, 260), "f4")
+    weights[0, :, :100], weights[1, :, 150:] = 0, 0
+    fits.HDUList([fits.PrimaryHDU(), *(fits.ImageHDU(one) for one in weights)]).writeto("weight.fits")
+    options = {"columns": "EXT_NUMBER,X_IMAGE,Y_IMAGE", "weight": Path("weight.fits"), "processes": 1, "draw": True}
+    made = extract(f"{mosaic}[3]", output="x.ldac", **options)
+    [extension] = read_ldac("x.ldac")
+    assert [extension.header[name] for name in ("EXTNAME", "FITSEXT", "FITSNEXT")] == ["CCD1", 2, 2]
+    assert set(extension.table["EXT_NUMBER"].tolist()) == {2}
+    assert set(found(extension.table["X_IMAGE"].value, extension.table["Y_IMAGE"].value)) == {0, 2, 3, 6}
+    [axis] = made.figure().axes
+    np.testing.assert_array_equal(axis.images[0].get_array(), fits.getdata(mosaic, 3))
+
+
+@pytest.mark.parametrize("processes", (1, 2))
+def test_what_is_said_of_an_image_is_one_line_with_its_name(mosaic, capfd, processes):
+    with fits.open(mosaic, mode="update") as file:
+        file[1].header["GAIN"], file[3].data[:] = "high", 7
+    status, text = skyset(mosaic, "-o", "x.ldac", "--columns", "X_IMAGE", "--processes", processes, "-GAIN", "2")
+    assert (status, capfd.readouterr().err) == (0, "")
+    warned = [line for line in text.splitlines() if line.startswith("skyset: warning: ")]
+    assert len(warned) == 2 == text.count("\n") - 1
+    assert warned[0] == "skyset: warning: mosaic.fits[1]: the header's GAIN is 'high', no number: 2 is used"
+    assert re.fullmatch(r"skyset: warning: mosaic\.fits\[3\]: .* no noise .*: no sources", warned[1])
+
+
+def test_an_interruption_is_said_to_start_anew(image, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    assert skyset(image, "-o", "x.ldac")[0] == 0
+    before = Path("x.ldac").read_bytes()
+    monkeypatch.setattr("skyset.extraction.detect.measure", stop)
+    status, text = skyset(image, "-o", "x.ldac", "--processes", 1)
+    assert (status, text.count("\n"), "the same command starts anew" in text, "goes on" in text) == (130, 1, True, False)
+    assert Path("x.ldac").read_bytes() == before and sorted(path.name for path in Path().iterdir()) == [image, "x.ldac"]
 
 
 def test_a_mask_beside_the_image_is_spoken_of(image):

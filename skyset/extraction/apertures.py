@@ -10,9 +10,9 @@ mask_type (`MASKS`).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from skyset.extraction.compiled import jit
 from skyset.extraction.isophotes import APERTURE_INCOMPLETE
 from skyset.extraction.isophotes import NEIGHBOURS
 from skyset.extraction.isophotes import PIXEL
@@ -32,10 +32,8 @@ FWHM = 2.35
 #: Windowed centres: reach in window sigmas, most steps, the step at which they rest (pixels), parts of a pixel at the rim.
 WIN_REACH, WIN_STEPS, WIN_REST, WIN_PARTS = 4.0, 16, 1e-4, 3
 
-jit = numba.njit(cache=True, nogil=True)
 
-
-@numba.njit(cache=True, nogil=True, inline="always")
+@jit(inline="always")
 def _pixel(field, number, x, y, i, j):
     """What counts for a source in a pixel: whether at all, its value, whether a neighbour's, whether bad."""
     image, segments, bad, _, _, _, mask_type = field
@@ -72,7 +70,7 @@ def _reach(cxx, cyy, cxy, radius):
     return radius * np.sqrt(cyy / determinant), radius * np.sqrt(cxx / determinant)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@jit(inline="always")
 def _chord(cxx, cyy, cxy, radius, x, dy, x0, x1):
     """The pixels of a row inside an ellipse: from, and up to but without; rounding is left to whoever looks at each."""
     # cxx dx^2 + cxy dy dx + (cyy dy^2 - radius^2) = 0
@@ -281,6 +279,13 @@ def _growth(field, number, x, y, step, rings, growth):
             counts, value, _, _ = _pixel(field, number, x, y, i, j)
             if not counts:
                 continue
+            far = np.sqrt(dx * dx + dy * dy)
+            inner, outer = int(max(far - 0.7072, 0.0) * inverse), int((far + 0.7072) * inverse)
+            if inner == outer:
+                # The whole pixel lies in one ring, as most do where rings are wide.
+                if inner < rings:
+                    growth[inner + 1] += value
+                continue
             part = value / PARTS**2
             for q in range(PARTS):
                 sy = dy + (q + 0.5) / PARTS - 0.5
@@ -400,17 +405,24 @@ def _window(field, number, x, y, sigma, row, full):
     scale = 0.5 / (sigma * sigma)
     light, sx, sy = 0.0, 0.0, 0.0
     xx, yy, xy, ex, ey, exy, weights, noise = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    # A Gaussian of the distance is the product of two, of dx and of dy.
+    along = np.exp(-((np.arange(x0, x1) - x) ** 2) * scale)
+    inner, rim = max(reach - 0.7072, 0.0) ** 2, (reach + 0.7072) ** 2
     for j in range(y0, y1):
         dy = j - y
+        across = np.exp(-dy * dy * scale)
         for i in range(x0, x1):
             dx = i - x
-            share = _share(dx, dy, reach, WIN_PARTS)
+            square = dx * dx + dy * dy
+            if square >= rim:
+                continue
+            share = 1.0 if square < inner else _share(dx, dy, reach, WIN_PARTS)
             if share <= 0:
                 continue
             counts, value, _, _ = _pixel(field, number, x, y, i, j)
             if not counts:
                 continue
-            weight = share * np.exp(-(dx * dx + dy * dy) * scale)
+            weight = share * across * along[i - x0]
             light += weight * value
             sx += weight * value * dx
             sy += weight * value * dy

@@ -10,13 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import numba
 import numpy as np
 
+from skyset.extraction.compiled import jit
 from skyset.extraction.settings import Settings
 
 #: Pixels of a mesh that must be usable for it to count, as a share.
 LEAST_SHARE = 0.5
+#: Pixels from this value on are none: SExtractor marks them with -1e30. In units of the scatter, squares must fit.
+UNUSABLE, FAR = 1e29, np.float32(1e15)
 #: A histogram bin holds this many pixels of a Gaussian's core, over so many sigma each side, in at most so many bins.
 BIN_PIXELS, HALF_WIDTH, MOST_BINS = 4, 5.0, 4096
 
@@ -66,9 +68,9 @@ def measure_background(image: np.ndarray, settings: Settings, bad: np.ndarray | 
     width, height = (min(size, side) for size, side in zip(settings.back_size, (columns, rows), strict=True))
     if settings.back_value is not None:
         mesh = np.full((-(-rows // height), -(-columns // width)), float(settings.back_value))
-        _, rms = _mesh_statistics(image, _bad(bad), width, height)
+        _, rms = _statistics(image, bad, width, height)
     else:
-        mesh, rms = _mesh_statistics(image, _bad(bad), width, height)
+        mesh, rms = _statistics(image, bad, width, height)
     if not np.isfinite(rms).any():
         empty = np.full(mesh.shape, np.nan)
         return Background(empty, empty, np.nan, np.nan, image.shape, (width, height))
@@ -81,26 +83,69 @@ def measure_background(image: np.ndarray, settings: Settings, bad: np.ndarray | 
     )
 
 
-def _bad(bad: np.ndarray | None) -> np.ndarray:
-    return np.zeros((0, 0), np.bool_) if bad is None else bad
+def _statistics(image: np.ndarray, bad: np.ndarray | None, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mode and noise of each mesh; where none has enough usable pixels, of all pixels together."""
+    unit = _unit(image)
+    bad = np.zeros((0, 0), np.bool_) if bad is None else bad
+    mode, noise = _mesh_statistics(image, bad, width, height, np.float32(unit), LEAST_SHARE)
+    if not np.isfinite(noise).any():
+        rows, columns = image.shape
+        mode[:], noise[:] = _mesh_statistics(image, bad, columns, rows, np.float32(unit), 0.0)
+    return unit * mode, unit * noise
+
+
+def _unit(image: np.ndarray) -> float:
+    """A power of two near the scatter of the pixels: in such units their squares fit single precision, whatever theirs."""
+    some = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].astype(np.float64)
+    some = some[np.abs(some) < UNUSABLE]
+    scatter = np.median(np.abs(some - np.median(some))) if len(some) else 0.0
+    if not scatter > 0 and len(some):
+        scatter = max(some.std(), 1e-7 * np.abs(some).max())
+    return float(2.0 ** np.clip(np.round(np.log2(scatter)), -120, 120)) if scatter > 0 else 1.0
 
 
 def _fill(mesh: np.ndarray, rms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Meshes without a value take the mean of the nearest ones that have one."""
-    missing = np.argwhere(~np.isfinite(rms))
-    if not len(missing):
+    if np.isfinite(rms).all():
         return mesh, rms
-    known = np.argwhere(np.isfinite(rms))
-    mesh, rms = mesh.copy(), rms.copy()
-    values, noises = mesh[tuple(known.T)], rms[tuple(known.T)]
-    for place in missing:
-        far = ((known - place) ** 2).sum(1)
-        near = far == far.min()
-        mesh[tuple(place)], rms[tuple(place)] = values[near].mean(), noises[near].mean()
-    return mesh, rms
+    return _fill_from_near(mesh, rms)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
+def _fill_from_near(mesh, rms):
+    """Rings about a missing mesh are looked at until one is met, and as far as a nearer one could still lie."""
+    rows, columns = mesh.shape
+    out, noise = mesh.copy(), rms.copy()
+    for j in range(rows):
+        start = 1
+        for i in range(columns):
+            if np.isfinite(rms[j, i]):
+                start = 1
+                continue
+            best, level, spread, count, ring = np.inf, 0.0, 0.0, 0, start
+            while ring <= max(rows, columns) and ring * ring <= best:
+                for y in range(j - ring, j + ring + 1):
+                    if y < 0 or y >= rows:
+                        continue
+                    # Whole rows above and below, else only the two ends.
+                    step = 1 if abs(y - j) == ring else 2 * ring
+                    for x in range(i - ring, i + ring + 1, step):
+                        if 0 <= x < columns and np.isfinite(rms[y, x]):
+                            far = float((y - j) ** 2 + (x - i) ** 2)
+                            if far < best:
+                                best, level, spread, count = far, 0.0, 0.0, 0
+                            if far == best:
+                                level += mesh[y, x]
+                                spread += rms[y, x]
+                                count += 1
+                ring += 1
+            out[j, i], noise[j, i] = level / count, spread / count
+            # The next one's nearest is at most one nearer: rings whose corners are not that far hold nothing.
+            start = max(int((np.sqrt(best) - 1) / np.sqrt(2.0)), 1)
+    return out, noise
+
+
+@jit
 def _filter(mesh, rms, half_x, half_y, threshold):
     """The median of each mesh's neighbourhood where it differs by more than the threshold."""
     rows, columns = mesh.shape
@@ -122,8 +167,8 @@ def _filter(mesh, rms, half_x, half_y, threshold):
     return out, noise
 
 
-@numba.njit(cache=True, nogil=True)
-def _mesh_statistics(image, bad, width, height):
+@jit
+def _mesh_statistics(image, bad, width, height, unit, least):
     rows, columns = image.shape
     ny, nx = -(-rows // height), -(-columns // width)
     mode, noise = np.full((ny, nx), np.nan), np.full((ny, nx), np.nan)
@@ -135,31 +180,31 @@ def _mesh_statistics(image, bad, width, height):
             x0, x1 = i * width, min((i + 1) * width, columns)
             count = 0
             for y in range(y0, y1):
-                count = _take(image[y, x0:x1], bad, y, x0, values, count)
-            if count > 0 and count >= LEAST_SHARE * (y1 - y0) * (x1 - x0):
+                count = _take(image[y, x0:x1], bad, y, x0, np.float32(1.0) / unit, values, count)
+            if count > 0 and count >= least * (y1 - y0) * (x1 - x0):
                 mode[j, i], noise[j, i] = _mode(values[:count], histogram, sums)
     return mode, noise
 
 
-@numba.njit(cache=True, nogil=True)
-def _take(line, bad, y, x0, values, count):
-    """Append the usable pixels of a line."""
-    total = np.float32(0.0)
+@jit
+def _take(line, bad, y, x0, scale, values, count):
+    """Append the usable pixels of a line, in the unit of the scatter; what is beyond all measure is a mark, no light."""
+    usable = 0
     for k in range(len(line)):
-        value = np.float32(line[k])
+        value = np.float32(line[k]) * scale
         values[count + k] = value
-        total += np.float32(0.0) * value
-    if total == 0.0 and bad.size == 0:
+        usable += np.abs(value) < FAR
+    if usable == len(line) and bad.size == 0:
         return count + len(line)
     for k in range(len(line)):
-        value = np.float32(line[k])
-        if np.isfinite(value) and not (bad.size > 0 and bad[y, x0 + k]):
+        value = np.float32(line[k]) * scale
+        if np.abs(value) < FAR and not (bad.size > 0 and bad[y, x0 + k]):
             values[count] = value
             count += 1
     return count
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@jit(fastmath={"reassoc", "contract", "nsz"})
 def _part(values, origin, low, high):
     """Count, sum and sum of squares of values - origin in a range: few enough at a time for single precision."""
     count, total, square = np.float32(0.0), np.float32(0.0), np.float32(0.0)
@@ -173,7 +218,7 @@ def _part(values, origin, low, high):
     return count, total, square
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _moments(values, origin, low, high):
     """Mean (from the origin) and standard deviation of the values in a range about the origin, and their number."""
     count, total, square = 0.0, 0.0, 0.0
@@ -188,7 +233,7 @@ def _moments(values, origin, low, high):
     return mean, np.sqrt(max(square / count - mean * mean, 0.0)), count
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _mode(values, histogram, sums):
     """Mode and standard deviation of a sample by its clipped histogram."""
     # The median of three keeps a star at the first pixel from costing the precision of all others.
@@ -215,7 +260,7 @@ def _mode(values, histogram, sums):
     return origin + start + mode * step, sigma * step
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _clipped(histogram, sums):
     """Mean, median and standard deviation of a histogram, in bins, clipped at 3 sigma until nothing changes.
 
@@ -269,7 +314,7 @@ def second_derivatives(mesh: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _bend(knots, out):
     """The tridiagonal system of the natural spline, solved forth and back.
 
@@ -289,7 +334,7 @@ def _bend(knots, out):
         out[i] = (factor[i] * out[i + 1] + out[i]) / 6.0
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _place(pixel, size, meshes):
     """Mesh below a pixel's centre, and how far above it the pixel lies, in meshes."""
     position = (pixel + 0.5) / size - 0.5
@@ -297,13 +342,13 @@ def _place(pixel, size, meshes):
     return lower, position - lower
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _between(below, above, bend_below, bend_above, share):
     rest = 1.0 - share
     return rest * below + share * above + (rest**3 - rest) * bend_below + (share**3 - share) * bend_above
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _knots(mesh, bends, height, y, knots, slopes):
     """Values of a row of the image at the centres of the mesh's columns, and what bends the spline through them."""
     ny, nx = mesh.shape
@@ -316,7 +361,7 @@ def _knots(mesh, bends, height, y, knots, slopes):
     _bend(knots, slopes)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _row(knots, slopes, width, columns, row):
     """The spline along a row: in each interval between mesh centres it is one cubic, evaluated for all its pixels."""
     nx = len(knots)
@@ -336,7 +381,7 @@ def _row(knots, slopes, width, columns, row):
         start = max(start, end)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _evaluate(mesh, bends, width, height, rows, columns):
     out = np.empty((rows, columns), np.float32)
     knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
@@ -346,7 +391,7 @@ def _evaluate(mesh, bends, width, height, rows, columns):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _subtract(image, out, mesh, bends, width, height):
     rows, columns = image.shape
     knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
@@ -355,11 +400,11 @@ def _subtract(image, out, mesh, bends, width, height):
         _knots(mesh, bends, height, y, knots, slopes)
         _row(knots, slopes, width, columns, row)
         for x in range(columns):
-            value = np.float32(image[y, x]) - row[x]
-            out[y, x] = value if np.isfinite(value) else np.float32(0.0)
+            value = np.float32(image[y, x])
+            out[y, x] = value - row[x] if np.abs(value) < UNUSABLE else np.float32(0.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _at(mesh, bends, width, height, x, y):
     out = np.empty(len(x), np.float32)
     knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from skyset.errors import UserError
 
 #: What has to be worked out before a column is known; each stage costs time and is done only for columns that want it.
@@ -90,7 +88,7 @@ MU_MAX          | f4 | mag.arcsec-2    | %8.4f   | surface brightness of the pea
 BACKGROUND      | f4 | ct              | %12.7g  | background at the barycentre
 THRESHOLD       | f4 | ct              | %12.7g  | detection threshold above the background
 MU_THRESHOLD    | f4 | mag.arcsec-2    | %8.4f   | analysis threshold as surface brightness
-FLAGS           | i2 |                 | %3d     | 1 neighbours, 2 deblended, 4 saturated, 8 cut by the border, 16 aperture incomplete, 32 isophote incomplete, 64 deblending overflowed, 128 extraction overflowed
+FLAGS           | i2 |                 | %3d     | 1 neighbours, 2 deblended, 4 saturated, 8 cut by the border, 16 aperture incomplete, 32 isophote incomplete, 64 and 128 (overflows) do not occur
 """  # noqa: E501
 
 _WINDOW = """
@@ -196,6 +194,11 @@ DEFAULT = [
 ]  # fmt: skip
 #: Added where there is a WCS.
 DEFAULT_WORLD = ["ALPHA_J2000", "DELTA_J2000"]
+#: The check images that are made, by CHECKIMAGE_TYPE.
+CHECKS = (
+    "BACKGROUND", "BACKGROUND_RMS", "MINIBACKGROUND", "MINIBACK_RMS", "-BACKGROUND", "FILTERED", "OBJECTS", "-OBJECTS",
+    "SEGMENTATION", "APERTURES",
+)  # fmt: skip
 #: What the SOM of image quality is made from.
 IMAGE_QUALITY = ["NUMBER", "X_IMAGE", "Y_IMAGE", "ISO0", "ELONGATION", "ELLIPTICITY", "CLASS_STAR", "BACKGROUND", "FLAGS"]
 
@@ -213,12 +216,6 @@ def check(names: Iterable[str]) -> list[str]:
     if not wanted:
         raise UserError("no columns are wanted: name at least one, such as X_IMAGE")
     return wanted
-
-
-def empty(name: str, rows: int, repeat: dict[str, tuple[int, ...]]) -> np.ndarray:
-    """An array for a column: ``repeat`` gives the shape of a row's vector, such as ``{"apertures": (2,)}``."""
-    column = COLUMNS[name]
-    return np.zeros((rows, *repeat.get(column.repeat, ())), column.dtype)
 
 
 def split_vector(text: str) -> tuple[str, tuple[int, ...]]:

@@ -27,12 +27,9 @@ from skyset.extraction import columns as known
 from skyset.extraction.settings import DEFAULT_KERNEL
 from skyset.extraction.settings import Settings
 from skyset.extraction.settings import read_kernel
+from skyset.extraction.world import celestial_wcs
+from skyset.extraction.world import pixel_scale as sky_scale
 
-#: Check images that are made, by SExtractor's names.
-CHECK_IMAGES = (
-    "BACKGROUND", "BACKGROUND_RMS", "MINIBACKGROUND", "MINIBACK_RMS", "-BACKGROUND", "FILTERED", "OBJECTS", "-OBJECTS",
-    "SEGMENTATION", "APERTURES",
-)  # fmt: skip
 #: Where installed SExtractors keep their filters and networks; looked at last.
 STANDARD_FOLDERS = [Path(folder) for folder in ("/usr/share/source-extractor", "/usr/share/sextractor",
                                                 "/usr/local/share/sextractor")]  # fmt: skip
@@ -89,27 +86,10 @@ class Configuration:
 
 
 def pixel_scale(header: fits.Header) -> float:
-    """Side of a pixel in arcsec: the root of the area of the pixel at the image's centre, distortions included, as
-    SExtractor has it; 0 where the header has no celestial WCS."""
-    from astropy.wcs import WCS
-
-    x, y = (header.get(f"ZNAXIS{axis}", header.get(f"NAXIS{axis}", 0)) / 2 for axis in (1, 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            wcs = WCS(header)
-            if not wcs.has_celestial:
-                return 0.0
-            sky = wcs.celestial
-            longitude, latitude = sky.all_pix2world([x - 0.5, x + 0.5, x, x], [y, y, y - 0.5, y + 0.5], 1)
-            if sky.wcs.lng == 1:
-                longitude, latitude = latitude, longitude
-        except Exception:  # wcslib raises many kinds for headers that are none; an image without WCS can be measured
-            return 0.0
-    along = ((longitude[1::2] - longitude[::2] + 180) % 360 - 180) * math.cos(math.radians(latitude.mean()))
-    across = latitude[1::2] - latitude[::2]
-    area = abs(along[0] * across[1] - along[1] * across[0])
-    return math.sqrt(area) * 3600 if math.isfinite(area) else 0.0
+    """Side of a pixel in arcsec (`world.pixel_scale`); 0 where the header has no celestial WCS."""
+    wcs = celestial_wcs(header)
+    rows, columns = (header.get(f"ZNAXIS{axis}", header.get(f"NAXIS{axis}", 0)) for axis in (2, 1))
+    return sky_scale(wcs, (rows, columns)) if wcs is not None else 0.0
 
 
 def read_config(
@@ -181,7 +161,7 @@ _WORDS = {
     "MASK_TYPE": ("NONE", "BLANK", "CORRECT"),
     "WEIGHT_TYPE": ("NONE", "BACKGROUND", "MAP_RMS", "MAP_VAR", "MAP_WEIGHT"), "RESCALE_WEIGHTS": _YES, "WEIGHT_GAIN": _YES,
     "FLAG_TYPE": ("OR", "AND", "MIN", "MAX", "MOST"), "BACK_TYPE": ("AUTO", "MANUAL"), "BACKPHOTO_TYPE": ("GLOBAL", "LOCAL"),
-    "CHECKIMAGE_TYPE": ("NONE", *CHECK_IMAGES, "IDENTICAL", "ASSOC", "PSFS", "-PSFS", "MODELS", "-MODELS", "SPHEROIDS",
+    "CHECKIMAGE_TYPE": ("NONE", *known.CHECKS, "IDENTICAL", "ASSOC", "PSFS", "-PSFS", "MODELS", "-MODELS", "SPHEROIDS",
                         "-SPHEROIDS", "DISKS", "-DISKS", "SYMMETRIES", "PATTERNS", "MAPSOM", "OTHER"),
     "DGEO_TYPE": ("NONE", "PIXEL"), "VERBOSE_TYPE": ("QUIET", "NORMAL", "WARN", "FULL"), "WRITE_XML": _YES,
     "FITS_UNSIGNED": _YES, "INTERP_TYPE": ("NONE", "VAR_ONLY", "ALL"),
@@ -480,7 +460,7 @@ class _Reader:
             self.say("CHECKIMAGE_NAME", f"only {len(types)} images are wanted")
         wanted = {}
         for kind, name in zip(types, names, strict=False):
-            if kind in CHECK_IMAGES:
+            if kind in known.CHECKS:
                 wanted[kind] = Path(name)
             elif kind != "NONE":
                 self.say("CHECKIMAGE_TYPE", f"no {kind} image is made here")

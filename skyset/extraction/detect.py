@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
+import signal
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property
 from functools import lru_cache
@@ -24,7 +27,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 from astropy.io import fits
 
@@ -34,20 +36,20 @@ from skyset.extraction import classifier as stars
 from skyset.extraction import columns as names
 from skyset.extraction import isophotes
 from skyset.extraction import segments
+from skyset.extraction.background import UNUSABLE
 from skyset.extraction.background import Background
 from skyset.extraction.background import measure_background
+from skyset.extraction.columns import CHECKS
+from skyset.extraction.compiled import jit
 from skyset.extraction.settings import Settings
+from skyset.extraction.world import celestial_wcs
+from skyset.extraction.world import pixel_scale
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from astropy.table import QTable
     from astropy.wcs import WCS
 
-#: CHECKIMAGE_TYPE of what can be asked for in ``check``.
-CHECKS = (
-    "BACKGROUND", "BACKGROUND_RMS", "MINIBACKGROUND", "MINIBACK_RMS", "-BACKGROUND", "FILTERED", "OBJECTS", "-OBJECTS",
-    "SEGMENTATION", "APERTURES",
-)  # fmt: skip
 #: A magnitude where the flux is not positive.
 NO_MAGNITUDE = 99.0
 _NONE = np.zeros((0, 0), np.float32)
@@ -77,11 +79,13 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Extension:
-    """One image of a file: ``number`` among those with an image, from 1, its header, and what was found."""
+    """One image of a file: ``number`` among all those of the file with an image, from 1, its header, what was found, and
+    the settings that it was measured with."""
 
     number: int
     header: fits.Header
     measured: Measured
+    settings: Settings
 
 
 def extract(
@@ -129,26 +133,12 @@ def extract(
     how = dataclasses.replace(settings, **changes) if settings is not None else Settings(**changes)
     wanted = names.check(columns if columns is not None else [*names.DEFAULT, *(names.DEFAULT_WORLD if wcs else ())])
     found = measure(image, how, wanted, mask=mask, weight=weight, flag_image=flag_image, wcs=wcs, classifier=classifier)
+    from skyset.extraction.output import as_arrow
     from skyset.extraction.output import as_table
 
     table = as_table(found.columns, wanted)
     table.meta |= {key: getattr(found, key) for key in ("background", "rms", "threshold", "analysis_threshold")}
-    return table if output == "astropy" else _as_arrow(table)
-
-
-def _as_arrow(table: QTable) -> pa.Table:
-    import pyarrow as pa
-
-    fields, arrays = [], []
-    for name in table.colnames:
-        column = names.COLUMNS[name]
-        values = np.ascontiguousarray(getattr(table[name], "value", table[name]))
-        array = pa.array(values.reshape(-1))
-        for side in values.shape[:0:-1]:
-            array = pa.FixedSizeListArray.from_arrays(array, side)
-        fields.append(pa.field(name, array.type, metadata={"unit": column.unit, "description": column.meaning}))
-        arrays.append(array)
-    return pa.table(arrays, pa.schema(fields, {key: str(value) for key, value in table.meta.items()}))
+    return table if output == "astropy" else as_arrow(table)
 
 
 def measure(
@@ -207,6 +197,12 @@ def _wanted(columns: Sequence[str], wcs: WCS | None, flag_image: np.ndarray | No
         asked = [name for name in wanted if names.COLUMNS[name].stage == stage]
         if asked and given is None:
             raise UserError(f"{', '.join(asked)}: needs {need}, and there is none")
+        if asked and stage == "world" and not (given.naxis == 2 and given.has_celestial):
+            kinds = ", ".join(str(kind) or "(none)" for kind in given.wcs.ctype)
+            raise UserError(
+                f"{', '.join(asked)}: needs a celestial WCS with two axes, and wcs= has {given.naxis} ({kinds})"
+                + "; wcs.celestial has those of the sky" * given.has_celestial
+            )
     return wanted
 
 
@@ -227,20 +223,21 @@ def _pixels(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.
     bad = _like(mask, pixels.shape, "mask")
     if bad is not None:
         bad = np.ascontiguousarray(bad.astype(bool))
-    if image.dtype.kind == "f" and _sum_of_zeros(pixels) != 0:
-        spoilt = ~np.isfinite(pixels)
+    if image.dtype.kind in "fiu" and _usable(pixels) < pixels.size:
+        with np.errstate(invalid="ignore"):
+            spoilt = ~(np.abs(pixels) < UNUSABLE)
         bad = spoilt if bad is None else bad | spoilt
     return pixels, bad if bad is not None and bad.any() else None, own
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _sum_of_zeros(pixels):
-    """0, or NaN where a pixel is not finite: several times faster than looking at each."""
-    total = np.float32(0.0)
+@jit
+def _usable(pixels):
+    """The number of pixels that are light and no marks (NaN, infinite, SExtractor's -1e30)."""
+    count = 0
     for row in pixels:
         for value in row:
-            total += np.float32(0.0) * value
-    return total
+            count += np.abs(value) < UNUSABLE
+    return count
 
 
 def _like(other: np.ndarray | None, shape: tuple[int, int], what: str) -> np.ndarray | None:
@@ -258,7 +255,8 @@ def _bad_weights(weight: np.ndarray, settings: Settings, bad: np.ndarray | None)
         poor = ~(weight > (0 if limit is None else limit))
     else:
         poor = ~((weight > 0) & (weight < (1e30 if limit is None else limit)))
-    poor |= ~np.isfinite(weight)
+    rms = _as_rms(weight, settings)
+    poor |= ~((rms > 0) & np.isfinite(rms))
     if bad is not None:
         poor |= bad
     return poor if poor.any() else None
@@ -282,8 +280,8 @@ class _Field:
         sigma = background.rms
         if not np.isfinite(sigma):
             warnings.warn("the image has no usable pixels: no sources", stacklevel=4)
-        elif sigma == 0:
-            warnings.warn("the image has no noise (all its pixels are alike): no sources", stacklevel=4)
+        elif sigma == 0 and not settings.absolute:
+            warnings.warn("the background of the image has no noise (its pixels are alike): no sources", stacklevel=4)
         out = pixels if own else np.empty_like(pixels)
         if np.isfinite(background.level):
             background.subtract(pixels, out)
@@ -297,7 +295,7 @@ class _Field:
         if settings.kernel is not None:
             kernel = settings.kernel
             if settings.normalise_kernel:
-                kernel = kernel / np.abs(kernel.sum() or 1)
+                kernel = kernel / np.abs(kernel).sum()
         return cls(
             out, _NO_MASK if bad is None else bad, noise, _NONE if settings.absolute else noise, sigma,
             settings.threshold * unit, settings.analysis * unit, np.ascontiguousarray(kernel, np.float32),
@@ -306,12 +304,7 @@ class _Field:
 
 def _noise(weight: np.ndarray, settings: Settings, bad: np.ndarray | None, background: Background) -> np.ndarray:
     """The noise of each pixel in units of the background's median rms, float32."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        rms = np.asarray(weight, np.float32)
-        if settings.weight_type == "weight":
-            rms = 1 / np.sqrt(rms)
-        elif settings.weight_type == "variance":
-            rms = np.sqrt(rms)
+    rms = _as_rms(weight, settings)
     good = np.ones(rms.shape, bool) if bad is None else ~bad
     unit = background.rms
     if settings.weight_type == "weight" and good.any():
@@ -322,6 +315,17 @@ def _noise(weight: np.ndarray, settings: Settings, bad: np.ndarray | None, backg
         unit /= float(np.median(background.rms_mesh[known] / np.sqrt(variance[known] / share))) or 1.0
     # A bad pixel has no light, but its neighbours' may reach it through the filter: it needs some threshold.
     return np.ascontiguousarray(np.where(good, rms / (unit or 1.0), 1), np.float32)
+
+
+def _as_rms(weight: np.ndarray, settings: Settings) -> np.ndarray:
+    """Noise by weights, in counts or relative, float32; not finite or 0 where it cannot be told."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        rms = np.asarray(weight, np.float64)
+        if settings.weight_type == "weight":
+            rms = 1 / np.sqrt(rms)
+        elif settings.weight_type == "variance":
+            rms = np.sqrt(rms)
+        return rms.astype(np.float32)
 
 
 def _mesh_means(values: np.ndarray, background: Background) -> np.ndarray:
@@ -403,7 +407,7 @@ class _Values(Mapping):
         self.petrosian_flux = any(name.endswith("_PETRO") for name in columns)
         self.known: dict[str, np.ndarray] = {}
         self.x, self.y = seen["x"].copy(), seen["y"].copy()
-        self.pixel_scale = settings.pixel_scale or _pixel_scale(wcs)
+        self.pixel_scale = settings.pixel_scale or _pixel_scale(wcs, field.image.shape)
 
     def __iter__(self):
         return iter(names.COLUMNS)
@@ -448,13 +452,9 @@ class _Values(Mapping):
         }  # fmt: skip
 
 
-def _pixel_scale(wcs: WCS | None) -> float:
+def _pixel_scale(wcs: WCS | None, shape: tuple[int, int]) -> float:
     """Side of a pixel, arcsec; 1 where nothing is known."""
-    if wcs is None or not wcs.has_celestial:
-        return 1.0
-    from astropy.wcs.utils import proj_plane_pixel_area
-
-    return float(np.sqrt(proj_plane_pixel_area(wcs.celestial))) * 3600
+    return (pixel_scale(wcs, shape) if wcs is not None else 0.0) or 1.0
 
 
 def _isophotes(values: _Values) -> dict[str, np.ndarray]:
@@ -592,9 +592,10 @@ def _vignets(values: _Values) -> np.ndarray:
 
 def _image_flags(values: _Values) -> dict[str, np.ndarray]:
     """Flags of an image over the pixels of each source, combined as FLAG_TYPE says, and how many pixels have any."""
+    _check_flags(values.flag_image)
     owner = values.seen.segmentation.ravel()
     inside = np.flatnonzero(owner)
-    owner, flag = owner[inside] - 1, np.asarray(values.flag_image).ravel()[inside].astype(np.int64)
+    owner, flag = owner[inside] - 1, values.flag_image.ravel()[inside].astype(np.int64)
     rows, how = len(values.x), values.settings.flag_type
     if how in ("or", "and"):
         out = np.full(rows, 0 if how == "or" else -1, np.int64)
@@ -605,6 +606,18 @@ def _image_flags(values: _Values) -> dict[str, np.ndarray]:
     else:
         out = _most_frequent(owner, flag, rows)
     return {"IMAFLAGS_ISO": out, "NIMAFLAGS_ISO": np.bincount(owner[flag != 0], minlength=rows)}
+
+
+def _check_flags(image: np.ndarray) -> None:
+    """ValueError where IMAFLAGS_ISO could not hold the flags."""
+    if image.dtype.kind not in "iub":
+        raise ValueError(f"the flag image is of {image.dtype}: it must be of integers")
+    column = np.dtype(names.COLUMNS["IMAFLAGS_ISO"].dtype)
+    if not np.can_cast(image.dtype, column):
+        limits = np.iinfo(column)
+        for value in (int(image.min()), int(image.max())):
+            if not limits.min <= value <= limits.max:
+                raise ValueError(f"the flag image has {value}: IMAFLAGS_ISO holds {limits.min} to {limits.max}")
 
 
 def _most_frequent(owner: np.ndarray, flag: np.ndarray, rows: int) -> np.ndarray:
@@ -685,29 +698,41 @@ def extract_file(
         settings: for all, or what gives them for an image's header (`config.Configuration.for_header`).
         columns: SExtractor's names.
         extensions: HDU numbers, from 0; None: all with a two-dimensional image; others are named in a warning.
-        weight, flag_image: files with an image for each of those, or a single one for all.
+        weight, flag_image: files with an image for each image of ``path``, whether it is chosen or not, or one for all.
         classifier: a ``default.nnw``; None: our own.
-        check: check images wanted, `CHECKS`.
-        processes: images at once, each in a process of its own; None: one a core.
+        check: check images wanted, `columns.CHECKS`.
+        processes: images at once, each in a process of its own; None: one a core. With more than one, a script must
+            have its code below ``if __name__ == "__main__":``, and a function for ``settings`` must be one that other
+            processes can import.
         progress: show a bar.
 
     Raises:
-        UserError: a file is none of FITS, has no image, or weights and images do not belong together.
+        UserError: a file is none of FITS, has no image, or weights and images do not belong together; a process ended.
+        ValueError: ``processes`` is below 1, ``extensions`` is empty, ``settings`` cannot be given to other processes.
+
+    Warnings while an image is measured come with its file and HDU, from other processes too.
     """
     from skyset.extraction.output import image_headers
 
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes is {processes}: it must be at least 1")
     path = Path(path)
     images = [number for number, _ in image_headers(path, warn=True)]
     if extensions is not None:
         if missing := [number for number in extensions if number not in images]:
             raise UserError(f"{path}: HDU {missing[0]} holds no 2-D image; those that do: {', '.join(map(str, images))}")
-        images = list(extensions)
-    pairs = [_partner(other, len(images), what) for other, what in ((weight, "weights"), (flag_image, "flags"))]
+        if not len(extensions):
+            raise ValueError("extensions is empty: it names the HDUs to be measured")
+    pairs = [_partner(other, path, len(images), what) for other, what in ((weight, "weights"), (flag_image, "flags"))]
     jobs = [
-        _Job(path, hdu, number, settings, tuple(columns), *(pair and pair[k] for pair in pairs), classifier, tuple(check))
-        for k, (number, hdu) in enumerate(enumerate(images, 1))
+        _Job(path, hdu, k + 1, settings, tuple(columns), *(pair and pair[k] for pair in pairs), classifier, tuple(check))
+        for k, hdu in enumerate(images)
+        if extensions is None or hdu in extensions
     ]
-    yield from _each(jobs, min(processes or os.cpu_count() or 1, len(jobs)), progress)
+    processes = min(processes or os.cpu_count() or 1, len(jobs))
+    if processes > 1:
+        _check_picklable(settings)
+    return _each(jobs, processes, progress)
 
 
 def _each(jobs: list[_Job], processes: int, progress: bool) -> Iterator[Extension]:
@@ -715,29 +740,51 @@ def _each(jobs: list[_Job], processes: int, progress: bool) -> Iterator[Extensio
 
     bar = tqdm(total=len(jobs), unit="image", desc="extracting", leave=False, disable=None if progress else True)
     with bar:
-        if processes == 1:
-            for job in jobs:
-                yield job.run()
-                bar.update()
-            return
-        # Not forked: numba and open files do not survive that everywhere.
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for job, (extension, said) in zip(jobs, _results(jobs, processes), strict=True):
+            for text, category in said:
+                warnings.warn(f"{job.path}[{job.hdu}]: {text}", category, stacklevel=2)
+            yield extension
+            bar.update()
+
+
+def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
+    if processes == 1:
+        yield from (job.run() for job in jobs)
+        return
+    # Not forked: numba and open files do not survive that everywhere. Ctrl-C is for the parent to act on.
+    how = {"mp_context": get_context("spawn"), "initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    try:
+        with ProcessPoolExecutor(processes, **how) as pool:
             # Few ahead: check images wait in memory until they are taken.
             running = [pool.submit(_Job.run, job) for job in jobs[: 2 * processes]]
             rest = iter(jobs[2 * processes :])
             try:
                 while running:
                     yield running.pop(0).result()
-                    bar.update()
                     if (job := next(rest, None)) is not None:
                         running.append(pool.submit(_Job.run, job))
             finally:
                 for future in running:
                     future.cancel()
+    except BrokenProcessPool:
+        raise UserError(
+            'a process that measures images ended: a script must have its code below `if __name__ == "__main__":`, and a '
+            "function for settings in a module, or give processes=1; if they are so, the memory was too small for "
+            f"{processes} processes: give fewer"
+        ) from None
 
 
-def _partner(path: str | Path | None, images: int, what: str) -> list[tuple[Path, int]] | None:
-    """File and HDU of the weights or flags of each image."""
+def _check_picklable(settings: object) -> None:
+    try:
+        pickle.dumps(settings)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"settings cannot be given to other processes ({error}): give a function of a module, or processes=1"
+        ) from None
+
+
+def _partner(path: str | Path | None, file: Path, images: int, what: str) -> list[tuple[Path, int]] | None:
+    """File and HDU of the weights or flags of each image of ``file``, by their places."""
     from skyset.extraction.output import image_headers
 
     if path is None:
@@ -745,8 +792,15 @@ def _partner(path: str | Path | None, images: int, what: str) -> list[tuple[Path
     path = Path(path)
     numbers = [number for number, _ in image_headers(path)]
     if len(numbers) not in (1, images):
-        raise UserError(f"{path}: {len(numbers)} images of {what} for {images} images")
+        raise UserError(
+            f"{path}: {len(numbers)} images of {what} for the {images} of {file.name}: "
+            "give one for each, chosen or not, or a single one for all"
+        )
     return [(path, number) for number in (numbers * images if len(numbers) == 1 else numbers)]
+
+
+#: What an image gave, and the warnings meanwhile: text and category.
+_Result = tuple[Extension, list[tuple[str, type[Warning]]]]
 
 
 @dataclass(frozen=True)
@@ -761,11 +815,18 @@ class _Job:
     classifier: str | Path | None
     check: tuple[str, ...]
 
-    def run(self) -> Extension:
+    def run(self) -> _Result:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            extension = self._extension()
+        return extension, [(str(one.message), one.category) for one in caught]
+
+    def _extension(self) -> Extension:
         header, image = _read(self.path, self.hdu)
         how = self.settings(header) if callable(self.settings) else self.settings
         weight, flags = (None if pair is None else _read(*pair)[1] for pair in (self.weight, self.flag_image))
-        wcs = _wcs(header) if {names.COLUMNS[name].stage for name in names.check(self.columns)} & {"world"} else None
+        stages = {names.COLUMNS[name].stage for name in names.check(self.columns)}
+        wcs = celestial_wcs(header) if "world" in stages or how.pixel_scale == 0 else None
         try:
             measured = measure(
                 image, how, self.columns, weight=weight, flag_image=flags, wcs=wcs, classifier=self.classifier,
@@ -775,7 +836,7 @@ class _Job:
             raise UserError(f"{self.path}[{self.hdu}]: {error}") from None
         if "EXT_NUMBER" in measured.columns:
             measured.columns["EXT_NUMBER"][:] = self.number
-        return Extension(self.number, header, measured)
+        return Extension(self.number, header, measured, how)
 
 
 def _read(path: Path, hdu: int) -> tuple[fits.Header, np.ndarray]:
@@ -794,15 +855,3 @@ def _native(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.isnative:
         return pixels
     return pixels.byteswap(inplace=pixels.flags.writeable).view(pixels.dtype.newbyteorder("="))
-
-
-def _wcs(header: fits.Header) -> WCS | None:
-    from astropy.wcs import WCS
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            wcs = WCS(header)
-        except Exception:  # wcslib raises many kinds for headers that are none
-            return None
-    return wcs.celestial if wcs.has_celestial else None

@@ -9,8 +9,9 @@ Positions here are 0-based.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from skyset.extraction.compiled import jit
 
 #: The columns of what `measure` gives.
 NAMES = (
@@ -33,8 +34,6 @@ NEIGHBOURS, BLENDED, SATURATED, TRUNCATED, APERTURE_INCOMPLETE, ISOPHOTE_INCOMPL
 (_X, _Y, _X2, _Y2, _XY, _CXX, _CYY, _CXY, _A, _B, _THETA, _ERRX2, _ERRY2, _ERRXY, _XMIN, _XMAX, _YMIN, _YMAX, _XPEAK, _YPEAK,
  _AREA_DETECTED, _AREA, _FLUX, _FLUX_FILTERED, _FLUXVAR, _PEAK, _PEAK_FILTERED, _THRESHOLD, _FAINT, _FWHM, _FLAGS,
  _ISO0) = range(32)  # fmt: skip
-
-jit = numba.njit(cache=True, nogil=True)
 
 
 @jit

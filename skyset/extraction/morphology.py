@@ -181,7 +181,7 @@ def measure_cutouts(
             bad_here = bad if bad is None or bad.ndim == 2 else bad[:, place]
             with warnings.catch_warnings():
                 # That there is nothing to see is said by NaN in every column.
-                warnings.filterwarnings("ignore", "the image has no", UserWarning)
+                warnings.filterwarnings("ignore", "the .*: no sources", UserWarning)
                 stamps = _measure(block[:, place], bad_here, settings, here, sersic)
             if stamps:
                 indices = np.array([stamp.row for stamp in stamps])

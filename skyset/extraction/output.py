@@ -25,10 +25,10 @@ from astropy.table import QTable
 from astropy.table import vstack
 
 from skyset.errors import UserError
+from skyset.extraction.columns import CHECKS
 from skyset.extraction.columns import COLUMNS
 from skyset.extraction.columns import DEFAULT
 from skyset.extraction.columns import DEFAULT_WORLD
-from skyset.extraction.config import CHECK_IMAGES
 from skyset.extraction.config import Configuration
 from skyset.extraction.config import pixel_scale
 from skyset.extraction.config import read_config
@@ -40,9 +40,10 @@ from skyset.extraction.ldac import replacing
 from skyset.extraction.ldac import unit_text
 from skyset.extraction.ldac import write_ldac
 from skyset.extraction.ldac import write_table
-from skyset.extraction.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from skyset.extraction.detect import Extension
 
 #: Formats of catalogues; the first ones by CATALOG_TYPE.
@@ -64,11 +65,12 @@ _DRAWN = ("X_IMAGE", "Y_IMAGE", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "FLAGS")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What goes where: ``images`` are HDU numbers and headers; ``format`` None writes no catalogue; ``check`` has file names
-    by CHECKIMAGE_TYPE."""
+    """What goes where: ``images`` are HDU numbers and headers of those chosen out of the file's ``total``; ``format`` None
+    writes no catalogue; ``check`` has file names by CHECKIMAGE_TYPE."""
 
     image: Path
     images: list[tuple[int, fits.Header]]
+    total: int
     output: Path
     format: str | None
     columns: tuple[str, ...]
@@ -117,7 +119,7 @@ def plan(
     so), else CATALOG_TYPE. ``check``: ``segmentation.fits`` or ``SEGMENTATION=seg.fits``, beside those of the configuration.
     Raises UserError for what cannot be done, such as an input that is not there or that an output would replace.
     """
-    image, headers = _chosen(str(image))
+    image, headers, total = _chosen(str(image))
     columns = configuration.columns
     if columns is None:
         columns = (*DEFAULT, *(DEFAULT_WORLD if all(pixel_scale(header) for _, header in headers) else ()))
@@ -127,7 +129,7 @@ def plan(
     images = dict(configuration.check) | dict(_check_image(name) for name in check)
     flag_image, classifier = flag_image or configuration.flag_image, classifier or configuration.classifier
     stages = {COLUMNS[name].stage for name in columns}
-    made = Plan(image, headers, path, kind, tuple(columns), images, weight or configuration.weight,
+    made = Plan(image, headers, total, path, kind, tuple(columns), images, weight or configuration.weight,
                 flag_image if "external" in stages else None, classifier if "classifier" in stages else None)  # fmt: skip
     _check_files(made)
     return made
@@ -158,9 +160,8 @@ def run(
                 summary.drawn.append(
                     (extension.number, {name: columns[name] for name in (*_DRAWN, "KRON_RADIUS") if name in columns})
                 )
-            settings = configuration.for_header(extension.header)
             table = as_table(columns, plan.columns, extension.number)
-            yield image_header(extension, settings, configuration, plan, len(table)), table
+            yield image_header(extension, configuration, plan, len(table)), table
 
     with _CheckImages(plan.check, len(plan.images) > 1) as images:
         if plan.format is None:
@@ -204,11 +205,12 @@ def image_headers(path: Path, warn: bool = False) -> list[tuple[int, fits.Header
     return found
 
 
-def _chosen(text: str) -> tuple[Path, list[tuple[int, fits.Header]]]:
-    """A file and its images, or those of ``file[1,3]`` and ``file[SCI]``."""
+def _chosen(text: str) -> tuple[Path, list[tuple[int, fits.Header]], int]:
+    """A file, its images, or those of ``file[1,3]`` and ``file[SCI]``, and how many it has."""
     match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", text)
     if match is None or Path(text).is_file():
-        return Path(text), image_headers(Path(text))
+        images = image_headers(Path(text))
+        return Path(text), images, len(images)
     path, wanted = Path(match[1]), [one.strip() for one in match[2].split(",")]
     images = image_headers(path)
     names = {str(number): number for number, _ in images}
@@ -216,7 +218,7 @@ def _chosen(text: str) -> tuple[Path, list[tuple[int, fits.Header]]]:
     if missing := [one for one in wanted if one.upper() not in names]:
         raise UserError(f"{text}: no 2-D image is {missing[0]!r}: there are {', '.join(names)}")
     numbers = [names[one.upper()] for one in wanted]
-    return path, [(number, header) for number, header in images if number in numbers]
+    return path, [(number, header) for number, header in images if number in numbers], len(images)
 
 
 def _measured(image: Path, extensions: Iterable[Extension]) -> Iterator[Extension]:
@@ -242,19 +244,34 @@ def as_table(columns: dict[str, np.ndarray], names: Iterable[str], number: int =
     return table
 
 
-def image_header(
-    extension: Extension, settings: Settings, configuration: Configuration, plan: Plan, sources: int
-) -> fits.Header:
+def as_arrow(table: QTable) -> pa.Table:
+    """The same with units and descriptions in the fields' metadata, vectors as lists of fixed size; ``meta`` as texts."""
+    import pyarrow as pa
+
+    fields, arrays = [], []
+    for name in table.colnames:
+        column = COLUMNS[name]
+        values = np.ascontiguousarray(getattr(table[name], "value", table[name]))
+        array = pa.array(values.reshape(-1))
+        for side in values.shape[:0:-1]:
+            array = pa.FixedSizeListArray.from_arrays(array, side)
+        said = {"description": column.meaning} | ({"unit": column.unit} if column.unit else {})
+        fields.append(pa.field(name, array.type, metadata=said))
+        arrays.append(array)
+    return pa.table(arrays, pa.schema(fields, {key: str(value) for key, value in table.meta.items()}))
+
+
+def image_header(extension: Extension, configuration: Configuration, plan: Plan, sources: int) -> fits.Header:
     """The image's header with the keywords that SExtractor adds, and that PSFEx and SCAMP read (SEXBKDEV, SEXGAIN, ...)."""
     from skyset import __version__
 
-    measured, header = extension.measured, extension.header.copy()
+    measured, settings, header = extension.measured, extension.settings, extension.header.copy()
     now = time.strftime("%d/%m/%Y|%H:%M:%S", time.gmtime()).split("|")
     filtered = settings.kernel is not None
     added = [
         ("FITSFILE", plan.image.name, "File name of the analysed image"),
         ("FITSEXT", extension.number, "FITS Extension number"),
-        ("FITSNEXT", len(plan.images), "Number of FITS image extensions in file"),
+        ("FITSNEXT", plan.total, "Number of FITS image extensions in file"),
         ("SEXVERS", f"skyset {__version__}", "Extraction software"), ("SEXDATE", now[0], "Extraction date"),
         ("SEXTIME", now[1], "Extraction time"),
         ("SEXBKGND", float(measured.background), "Median background level (ADU)"),
@@ -310,21 +327,9 @@ def _write_fits(file, table: QTable) -> None:
 
 
 def _write_parquet(file, table: QTable) -> None:
-    import pyarrow as pa
     from pyarrow import parquet
 
-    arrays, fields = [], []
-    for name in table.colnames:
-        values = np.asarray(getattr(table[name], "value", table[name]))
-        array = pa.array(values.reshape(-1))
-        for side in values.shape[:0:-1]:
-            array = pa.FixedSizeListArray.from_arrays(array, side)
-        unit = COLUMNS[name].unit
-        fields.append(
-            pa.field(name, array.type, metadata={"description": COLUMNS[name].meaning} | ({"unit": unit} if unit else {}))
-        )
-        arrays.append(array)
-    parquet.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), file, compression="zstd")
+    parquet.write_table(as_arrow(table), file, compression="zstd")
 
 
 def _write_csv(file, table: QTable) -> None:
@@ -445,16 +450,14 @@ def _check_image(text: str) -> tuple[str, Path]:
     """``SEGMENTATION=a.fits``, or a file whose name ends with the kind: ``segmentation.fits``, ``ccd12_background.fits``."""
     kind, equals, name = text.partition("=")
     if equals:
-        if kind.upper() not in CHECK_IMAGES:
-            raise UserError(f"--check {text}: {kind} is none of {', '.join(CHECK_IMAGES)}")
+        if kind.upper() not in CHECKS:
+            raise UserError(f"--check {text}: {kind} is none of {', '.join(CHECKS)}")
         return kind.upper(), Path(name)
     stem = _stem(Path(text)).lower()
-    names = {one.lower(): one for one in CHECK_IMAGES} | _CHECK_NAMES
+    names = {one.lower(): one for one in CHECKS} | _CHECK_NAMES
     said = [one for one in names if re.search(rf"(^|[_.-]){re.escape(one)}$", stem)]
     if not said:
-        raise UserError(
-            f"--check {text}: its name says no kind of image: TYPE={text}, TYPE one of {', '.join(CHECK_IMAGES)}"
-        )
+        raise UserError(f"--check {text}: its name says no kind of image: TYPE={text}, TYPE one of {', '.join(CHECKS)}")
     return names[max(said, key=len)], Path(text)
 
 
@@ -521,8 +524,8 @@ def figure(summary: Summary):
     colours = ("deepskyblue", "orange")
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
-    for axis, (number, measured) in zip(axes, shown, strict=False):
-        step, pixels = _reduced(image, headers[number - 1][0], 1400 if len(shown) == 1 else 500)
+    for axis, (hdu, _), (number, measured) in zip(axes, headers, shown, strict=False):
+        step, pixels = _reduced(image, hdu, 1400 if len(shown) == 1 else 500)
         low, high = ZScaleInterval().get_limits(pixels[np.isfinite(pixels)]) if np.isfinite(pixels).any() else (0, 1)
         rows, sides = pixels.shape[0] * step, pixels.shape[1] * step
         axis.imshow(pixels, cmap="gray_r", vmin=low, vmax=low + (high - low) * 2, origin="lower", interpolation="nearest",
@@ -593,7 +596,10 @@ def extract(
         planned = plan(image, configuration, check=[name for name in (check or "").split(",") if name], **files)
         for line in _differences(configuration, planned, files):
             tell(f"warning: {line}")
-        return run(planned, configuration, processes=processes, progress=sys.stderr.isatty(), draw=draw)
+        try:
+            return run(planned, configuration, processes=processes, progress=sys.stderr.isatty(), draw=draw)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("no catalogue is left half written; the same command starts anew") from None
 
 
 def _differences(configuration: Configuration, plan: Plan, files: Mapping[str, object]) -> Iterator[str]:

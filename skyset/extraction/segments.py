@@ -7,18 +7,17 @@ are joined once from the brightest level down: the same tree, in a time that har
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from skyset.extraction.compiled import jit
 
 #: A branch of fewer pixels (or fewer than DETECT_MINAREA) is noise.
 LEAST_BRANCH = 3
 #: Objects further apart than this many times the sum of their A_IMAGE do not clean each other away.
 CLEAN_ZONE = 10.0
 
-jit = numba.njit(cache=True, nogil=True)
 
-
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+@jit(fastmath={"contract"})
 def _filtered_row(image, weights, y, row):
     """One row of the image correlated with the weights; outside the image there is nothing."""
     rows, columns = image.shape
@@ -32,6 +31,8 @@ def _filtered_row(image, weights, y, row):
             weight = weights[j, i]
             shift = i - width // 2
             first, last = max(0, -shift), min(columns, columns - shift)
+            if last <= first:
+                continue
             source = image[line, first + shift : last + shift]
             target = row[first:last]
             for x in range(len(target)):
@@ -396,13 +397,14 @@ def _share_out(x, y, value, label, objects):
         vxy = sxy[n] / s[n] - sx[n] * sy[n]
         determinant = vx * vy - vxy * vxy
         shape[n, 0], shape[n, 1], shape[n, 2] = vy / determinant, vx / determinant, -2 * vxy / determinant
+    height = np.log(peak)
     for k in range(len(x)):
         if label[k] >= 0:
             continue
         best = -np.inf
         for n in range(objects):
             dx, dy = x[k] - x[0] - sx[n], y[k] - y[0] - sy[n]
-            likely = np.log(peak[n]) - 0.5 * (shape[n, 0] * dx * dx + shape[n, 1] * dy * dy + shape[n, 2] * dx * dy)
+            likely = height[n] - 0.5 * (shape[n, 0] * dx * dx + shape[n, 1] * dy * dy + shape[n, 2] * dx * dy)
             if likely > best:
                 best, label[k] = likely, n
     centre = np.empty((objects, 2))
@@ -436,26 +438,31 @@ def clean(x, y, shape, area, flux, faint, threshold, beta):
         ellipse = np.pi * shape[n, 0] * shape[n, 1]
         peak[n] = flux[n] / (2 * ellipse)
         alpha[n] = ((peak[n] / threshold[n]) ** (1 / beta) - 1) * ellipse / area[n] if peak[n] > threshold[n] else 0.0
-    order = np.argsort(y)
-    widest = 0.0
-    for n in range(count):
-        widest = max(widest, shape[n, 0])
     into = np.arange(count)
-    sorted_y = y[order]
+    # By their widths, in powers of two, so that one long trail does not make everything a neighbour of everything.
+    width = np.empty(count, np.int64)
     for n in range(count):
-        if alpha[n] <= 0:
-            continue
-        reach = CLEAN_ZONE * (shape[n, 0] + widest)
-        first, last = np.searchsorted(sorted_y, y[n] - reach), np.searchsorted(sorted_y, y[n] + reach)
-        for k in order[first:last]:
-            dx, dy = x[k] - x[n], y[k] - y[n]
-            # The fainter of two goes into the brighter.
-            if flux[k] >= flux[n] or dx * dx + dy * dy > (CLEAN_ZONE * (shape[n, 0] + shape[k, 0])) ** 2:
+        width[n] = max(int(np.log2(max(shape[n, 0], 1.0))), 0)
+    for kind in range(np.max(width) + 1):
+        members = np.flatnonzero(width == kind)
+        members = members[np.argsort(y[members])]
+        sorted_y = y[members]
+        for n in range(count):
+            if alpha[n] <= 0:
                 continue
-            value = 1 + alpha[n] * (shape[n, 2] * dx * dx + shape[n, 3] * dy * dy + shape[n, 4] * dx * dy)
-            wing = peak[n] * value**-beta if value > 1 else 0.0
-            if wing > faint[k] and (into[k] == k or flux[n] > flux[into[k]]):
-                into[k] = n
+            reach = CLEAN_ZONE * (shape[n, 0] + 2.0 ** (kind + 1))
+            first, last = np.searchsorted(sorted_y, y[n] - reach), np.searchsorted(sorted_y, y[n] + reach)
+            for k in members[first:last]:
+                dx, dy = x[k] - x[n], y[k] - y[n]
+                # The fainter of two goes into the brighter.
+                if abs(dx) > reach or flux[k] >= flux[n]:
+                    continue
+                if dx * dx + dy * dy > (CLEAN_ZONE * (shape[n, 0] + shape[k, 0])) ** 2:
+                    continue
+                value = 1 + alpha[n] * (shape[n, 2] * dx * dx + shape[n, 3] * dy * dy + shape[n, 4] * dx * dy)
+                wing = peak[n] * value**-beta if value > 1 else 0.0
+                if wing > faint[k] and (into[k] == k or flux[n] > flux[into[k]]):
+                    into[k] = n
     # An object that took others in and is itself taken in hands them on.
     for n in range(count):
         while into[into[n]] != into[n]:

@@ -31,9 +31,9 @@ from enum import IntFlag
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
+from skyset.extraction.compiled import jit
 from skyset.extraction.hankel import N_MAX
 from skyset.extraction.hankel import N_MIN
 from skyset.extraction.hankel import moffat_transform
@@ -589,7 +589,7 @@ def _middle(arrays: np.ndarray) -> np.ndarray:
 _FAST = {"nsz", "arcp", "contract", "reassoc"}  # all but what NaN and infinity need
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _rows(values, place, first, last, rows):
     """The table between its nodes of ln n (cubic Hermite): H and dH/d ln kappa, and both over ln n, of kappa nodes."""
     step = place[1]
@@ -606,7 +606,7 @@ def _rows(values, place, first, last, rows):
             rows[j, c + 2] = d1 * (b[c] - a[c]) + t0 * a[c + 2] + t1 * b[c + 2]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _columns(theta, ix, iy, amplitude, side, table, axes, rows, columns):
     """The Jacobian without the phase, float64 (6, modes), of flux, ln r, e1, e2, ln n, and the model itself."""
     e1, e2 = theta[2], theta[3]
@@ -653,7 +653,7 @@ def _columns(theta, ix, iy, amplitude, side, table, axes, rows, columns):
         columns[5, m] = p * flux * h
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _turns(theta, side, ix, iy, cosines, sines):
     """cos and sin of k.(x, y)."""
     half = side // 2 + 1
@@ -671,7 +671,7 @@ def _turns(theta, side, ix, iy, cosines, sines):
         sines[m] = b * c + a * d
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _dot(a, b):
     total = 0.0
     for m in range(len(a)):
@@ -679,7 +679,7 @@ def _dot(a, b):
     return total
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _normal(theta, active, data_re, data_im, ix, iy, amplitude, side, table, axes, scale, chi2, gradient, normal):
     """chi2, -1/2 of its gradient, and J^T J of each active object; ``scale`` turns sums over half the modes into chi2."""
     modes = len(ix)
@@ -712,7 +712,7 @@ def _normal(theta, active, data_re, data_im, ix, iy, amplitude, side, table, axe
                 normal[place, q, p] = value
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@jit(fastmath=_FAST, error_model="numpy")
 def _jacobian(theta, active, ix, iy, amplitude, phase, side, table, axes, model_only, out):
     """Complex (active, 1 or 7, modes): the model, or its derivatives."""
     modes = len(ix)
@@ -1016,7 +1016,7 @@ class _Box:
         return theta
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit(error_model="numpy")
 def _frame(theta, gradient, low, high, turn, stuck):
     """Which parameters would leave the box along the gradient, once the ellipse's plane is turned outwards and across."""
     eta = math.hypot(theta[2], theta[3])
@@ -1027,7 +1027,7 @@ def _frame(theta, gradient, low, high, turn, stuck):
     stuck[3] = False
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit(error_model="numpy")
 def _factor(normal, turn, stuck, damping, unit, lower):
     """Cholesky factor of the matrix in that frame, scaled to a diagonal of 1 by ``unit``; False where it is singular."""
     c, s = turn
@@ -1057,7 +1057,7 @@ def _factor(normal, turn, stuck, damping, unit, lower):
     return regular
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit(error_model="numpy")
 def _solve(lower, unit, turn, stuck, right, out):
     """The solution for a right side given in the original frame, in that frame."""
     c, s = turn
@@ -1081,7 +1081,7 @@ def _solve(lower, unit, turn, stuck, right, out):
     out[2], out[3] = c * out[2] - s * out[3], s * out[2] + c * out[3]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit(error_model="numpy")
 def _propose(active, theta, gradient, normal, low, high, damping, longest, step, decrease):
     """Damped steps of the active objects, none too long, and by how much undamped ones would lower a quadratic chi2."""
     turn, stuck, unit = np.empty(2), np.empty(7, np.bool_), np.empty(7)
@@ -1103,7 +1103,7 @@ def _propose(active, theta, gradient, normal, low, high, damping, longest, step,
             step[place, p] /= shrink
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@jit(error_model="numpy")
 def _covariances(theta, gradient, normal, low, high, out):
     """Inverses of the normal matrices within the directions that are free; NaN where one is singular."""
     turn, stuck, unit = np.empty(2), np.empty(7, np.bool_), np.empty(7)

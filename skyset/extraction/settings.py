@@ -13,7 +13,7 @@ import numpy as np
 DEFAULT_KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Settings:
     """Parameters of an extraction; the keyword of a ``.sex`` file is named beside each.
 
@@ -29,7 +29,7 @@ class Settings:
     #: DETECT_MINAREA and DETECT_MAXAREA, pixels (0: no limit).
     minarea: int = 5
     maxarea: int = 0
-    #: FILTER_NAME: weights, (rows, columns), odd sides; None: FILTER N. Divided by their sum, unless the file says NONORM.
+    #: FILTER_NAME: weights, (rows, columns), odd sides; None: FILTER N. Divided by the sum of their sizes, if not told else.
     kernel: np.ndarray | None = dataclasses.field(default_factory=lambda: DEFAULT_KERNEL)
     normalise_kernel: bool = True
     #: DEBLEND_NTHRESH and DEBLEND_MINCONT.
@@ -77,9 +77,15 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is None:
+            if value is None and name in _OPTIONAL:
                 continue
-            for one in np.atleast_1d(np.asarray(value, float)):
+            try:
+                numbers = np.asarray(value, float)
+            except (TypeError, ValueError):
+                numbers = np.array(np.nan)
+            if numbers.ndim != (0 if name not in _SEVERAL else numbers.ndim) or numbers.size == 0:
+                raise ValueError(f"{name} is {value}: it is {'at least ' * (name in _SEVERAL)}one number")
+            for one in numbers.ravel():
                 if not low <= one <= high:
                     raise ValueError(f"{name} is {value}: it must be from {low:g} to {high:g}")
         for name, allowed in _WORDS.items():
@@ -94,6 +100,10 @@ class Settings:
         for name in ("minarea", "maxarea", "deblend_nthresh"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}: it is a whole number")
+            object.__setattr__(self, name, int(getattr(self, name)))
+        for name in ("absolute", "normalise_kernel"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it is True or False")
         for name in ("kron", "petrosian", "least_apertures"):
             if len(getattr(self, name)) != 2:
                 raise ValueError(f"{name} is {getattr(self, name)}: it has two values")
@@ -107,18 +117,10 @@ class Settings:
         """The analysis threshold, in the units of ``threshold``."""
         return self.threshold if self.analysis_threshold is None else self.analysis_threshold
 
-    @property
-    def repeat(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the columns that are vectors; a single aperture or fraction makes a plain number."""
-        width, height = self.vignet
-        return {
-            "apertures": () if len(self.apertures) == 1 else (len(self.apertures),),
-            "fractions": () if len(self.fractions) == 1 else (len(self.fractions),),
-            "vignet": (height, width),
-        }
-
 
 _BIG = 1e30
+_OPTIONAL = ("analysis_threshold", "clean", "back_value", "weight_threshold")
+_SEVERAL = ("back_size", "back_filter", "apertures", "kron", "petrosian", "least_apertures", "fractions", "vignet")
 _RANGES = {
     "threshold": (1e-10, _BIG), "analysis_threshold": (1e-10, _BIG), "minarea": (1, 1e9), "maxarea": (0, 1e9),
     "deblend_nthresh": (1, 64), "deblend_cont": (0, 1), "clean": (0.1, 10), "back_size": (1, 1e9),
@@ -146,7 +148,7 @@ def _kernel(kernel: np.ndarray) -> np.ndarray:
 
 
 def read_kernel(path: str | Path) -> np.ndarray:
-    """The weights of a ``.conv`` file, float32 (rows, columns), as they stand there or divided by their sum (``NORM``).
+    """The weights of a ``.conv`` file, float32 (rows, columns), as they stand or over the sum of their sizes (``NORM``).
 
     Raises UserError where the file is no convolution mask. Source: SExtractor manual, "Filtering".
     """
@@ -167,4 +169,4 @@ def read_kernel(path: str | Path) -> np.ndarray:
         weights = _kernel(np.array(rows, np.float32))
     except ValueError as error:
         raise UserError(f"{path}: no table of weights with odd sides ({error})") from None
-    return weights if words[1:] == ["NONORM"] else _kernel(weights / np.abs(weights.sum() or 1))
+    return weights if words[1:] == ["NONORM"] else _kernel(weights / np.abs(weights).sum())

@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from skyset.extraction.compiled import jit
 
 #: One source: position and size in pixels (``r_e`` along the major axis), flux in counts to infinity, ``pa`` in degrees.
 SOURCE = np.dtype([("x", "f8"), ("y", "f8"), ("flux", "f8"), ("mag", "f8"), ("kind", "U6"), ("n", "f8"), ("r_e", "f8"),
@@ -109,7 +110,7 @@ def _integrated(profile, fwhm: float, size: int | None, q: float, pa: float) -> 
 # --- The Sersic profile ---------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _lower_gamma(a: float, x: float) -> float:
     """Regularised lower incomplete gamma function P(a, x) by its power series, for x not far beyond a."""
     term = 1.0 / a
@@ -122,7 +123,7 @@ def _lower_gamma(a: float, x: float) -> float:
     return total * math.exp(a * math.log(x) - x - math.lgamma(a))
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def sersic_b(n: float) -> float:
     """b_n with P(2 n, b_n) = 1/2: half of the light lies within r_e. Exact to rounding for n from 0.05 to 20.
 
@@ -139,7 +140,7 @@ def sersic_b(n: float) -> float:
     return b
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _spread(grid, x, y, flux, wx, wy):
     """Add a point at (x, y) grid steps, two at least from the grid's lower and three from its upper edges."""
     left, top = math.floor(x), math.floor(y)
@@ -157,7 +158,7 @@ def _spread(grid, x, y, flux, wx, wy):
             row[left + j] += share * wx[j]
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _ring_radius(t, h):
     """r with ln r + r / h = t."""
     r = h * t if t > 1 else math.exp(t)
@@ -170,7 +171,7 @@ def _ring_radius(t, h):
     return r
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _spread_sersic(grid, reach, x, y, flux, r_e, n, q, pa, faintest, wx, wy):
     """Add a galaxy at (x, y) pixels of the grid, out to ``faintest`` counts a pixel; what falls off the grid is left out.
 
@@ -203,7 +204,7 @@ def _spread_sersic(grid, reach, x, y, flux, r_e, n, q, pa, faintest, wx, wy):
         ring += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _spread_all(grid, reach, x, y, flux, r_e, n, q, pa, faintest):
     wx, wy = np.empty(_ORDER), np.empty(_ORDER)  # scratch
     for i in range(len(x)):
@@ -316,7 +317,7 @@ def _extents(table: np.ndarray, faintest: float) -> np.ndarray:
     return np.array([_extent(*row, faintest) for row in zip(*(table[k] for k in ("flux", "r_e", "n", "q")), strict=True)])
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _extent(flux, r_e, n, q, faintest):
     if r_e == 0 or flux <= 0:
         return 0.0

@@ -38,9 +38,9 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from skyset.errors import UserError
+from skyset.extraction.compiled import jit
 from skyset.manifest import replacing
 
 if TYPE_CHECKING:
@@ -915,7 +915,7 @@ _FAST = {"contract", "nsz", "reassoc"}
 _FARTHEST = 1e18
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@jit(fastmath=_FAST)
 def _block_moments(values, weight, total, mean, scatter):
     features, rows = values.shape
     for k in range(features):
@@ -933,7 +933,7 @@ def _block_moments(values, weight, total, mean, scatter):
             scatter[m, k] = sum_
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@jit(fastmath=_FAST)
 def _standardise(values, mean, inverse, scaled):
     for k in range(values.shape[0]):
         a, b = mean[k], inverse[k]
@@ -941,7 +941,7 @@ def _standardise(values, mean, inverse, scaled):
             scaled[k, i] = np.float32(min(max((values[k, i] - a) * b, -_FARTHEST), _FARTHEST))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@jit(fastmath=_FAST)
 def _nearest(scaled, weights, half_squares, without, nearest):
     """The unit of smallest |w|**2 / 2 - x.w, which is half the squared distance less |x|**2 / 2; of equals the first.
 
@@ -967,7 +967,7 @@ def _nearest(scaled, weights, half_squares, without, nearest):
         nearest[start : start + _TILE] = chosen
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _add(scaled, winner, weight, rows, sums, mass):
     for i in range(rows):
         j, w = winner[i], weight[i]
@@ -976,7 +976,7 @@ def _add(scaled, winner, weight, rows, sums, mass):
             sums[j, k] += w * scaled[k, i]
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _distances_to(scaled, weights, winner, distance):
     for i in range(scaled.shape[1]):
         square = np.float32(0)
@@ -986,7 +986,7 @@ def _distances_to(scaled, weights, winner, distance):
         distance[i] = np.sqrt(square)
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _uniform(numbers, key):
     """Float64 in 0..1 for each row number: SplitMix64 (Steele, Lea & Flood 2014) of the number, with the seed's stream."""
     result = np.empty(len(numbers))
@@ -997,14 +997,14 @@ def _uniform(numbers, key):
     return result
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _mixed(z):
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _keep_smallest(winner, values, numbers, best, chosen):
     for i in range(len(winner)):
         if values[i] < best[winner[i]]:

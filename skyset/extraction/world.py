@@ -1,4 +1,4 @@
-"""Positions and shapes on the sky of what was measured in pixels.
+"""Positions and shapes on the sky of what was measured in pixels, and the sky of an image's header.
 
 Source: SExtractor manual, "Measurements": WORLD coordinates are those of the image's WCS, SKY its native celestial system,
 J2000 that system turned to FK5 at equinox J2000 (ICRS is taken as J2000: they differ by less than 0.1 arcsec).
@@ -6,13 +6,43 @@ J2000 that system turned to FK5 at equinox J2000 (ICRS is taken as J2000: they d
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from astropy.io import fits
     from astropy.wcs import WCS
+
+
+def celestial_wcs(header: fits.Header) -> WCS | None:
+    """The celestial axes of a header's WCS; None where it has none that is understood."""
+    from astropy.wcs import WCS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            wcs = WCS(header)
+            return wcs.celestial if wcs.has_celestial else None
+        except Exception:  # wcslib raises many kinds for headers that are none; an image without WCS can be measured
+            return None
+
+
+def pixel_scale(wcs: WCS, shape: tuple[float, float]) -> float:
+    """Side of a pixel in arcsec: the root of the area of the pixel at the centre of an image of ``shape`` (rows, columns),
+    distortions included, as SExtractor has it; 0 where the WCS has no celestial axes or no sky there."""
+    if not wcs.has_celestial:
+        return 0.0
+    rows, columns = shape
+    centre = np.array([columns / 2 - 1]), np.array([rows / 2 - 1])
+    try:
+        area = abs(float(np.linalg.det(_jacobian(wcs.celestial, *centre)[0])))
+    except Exception:  # wcslib raises many kinds for projections that cannot be
+        return 0.0
+    return math.sqrt(area) * 3600 if math.isfinite(area) else 0.0
 
 
 def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: bool) -> dict[str, np.ndarray]:
@@ -23,8 +53,9 @@ def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: bool) 
     jacobian = _jacobian(wcs, x, y)
     a, b, theta = _on_sky(jacobian, *(measured[name] for name in ("X2_IMAGE", "Y2_IMAGE", "XY_IMAGE")))
     area = np.abs(np.linalg.det(jacobian)) if len(x) else np.zeros(0)
+    first, second = _axes(wcs, lon, lat)
     out = {
-        "X_WORLD": lon, "Y_WORLD": lat, "ALPHA_SKY": lon, "DELTA_SKY": lat, "ALPHA_J2000": alpha, "DELTA_J2000": delta,
+        "X_WORLD": first, "Y_WORLD": second, "ALPHA_SKY": lon, "DELTA_SKY": lat, "ALPHA_J2000": alpha, "DELTA_J2000": delta,
         "A_WORLD": a, "B_WORLD": b, "THETA_J2000": _to_j2000(wcs, lon, lat, theta),
         "FWHM_WORLD": measured["FWHM_IMAGE"] * np.sqrt(area), "ISOAREA_WORLD": measured["ISOAREA_IMAGE"] * area,
     }  # fmt: skip
@@ -34,18 +65,25 @@ def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: bool) 
         alpha, delta = _j2000(wcs, lon, lat)
         errors = (measured[name] for name in ("ERRX2WIN_IMAGE", "ERRY2WIN_IMAGE", "ERRXYWIN_IMAGE"))
         a, b, theta = _on_sky(_jacobian(wcs, x, y), *errors)
+        first, second = _axes(wcs, lon, lat)
         out |= {
-            "XWIN_WORLD": lon, "YWIN_WORLD": lat, "ALPHAWIN_J2000": alpha, "DELTAWIN_J2000": delta,
+            "XWIN_WORLD": first, "YWIN_WORLD": second, "ALPHAWIN_J2000": alpha, "DELTAWIN_J2000": delta,
             "ERRAWIN_WORLD": a, "ERRBWIN_WORLD": b, "ERRTHETAWIN_J2000": _to_j2000(wcs, lon, lat, theta),
         }  # fmt: skip
     return out
 
 
 def _sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Longitude, 0 to 360, and latitude, whichever comes first in the WCS."""
     if not len(x):
         return np.zeros(0), np.zeros(0)
-    lon, lat = wcs.all_pix2world(x, y, 0)
+    lon, lat = _axes(wcs, *wcs.all_pix2world(x, y, 0))
     return lon % 360.0, lat
+
+
+def _axes(wcs: WCS, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From the order of the WCS's axes to longitude and latitude, or back."""
+    return (one, other) if wcs.wcs.lng == 0 else (other, one)
 
 
 def _frame(wcs: WCS):

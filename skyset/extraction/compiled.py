@@ -1,0 +1,18 @@
+"""How the kernels are compiled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numba
+
+
+def jit(function: Callable | None = None, **options: object) -> Callable:
+    """``numba.njit`` without Python's lock; what it compiles is kept in files, where there is a folder for them."""
+    if function is None:
+        return functools.partial(jit, **options)
+    try:
+        return numba.njit(cache=True, nogil=True, **options)(function)
+    except RuntimeError:  # no folder can be written to: compiled anew by each process
+        return numba.njit(nogil=True, **options)(function)
