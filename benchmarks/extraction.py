@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.measure import machine  # noqa: E402
 from skyset.extraction import columns  # noqa: E402
+from skyset.extraction.config import STANDARD_FOLDERS  # noqa: E402
 
 PROGRAM = shutil.which("source-extractor") or shutil.which("sex")
 #: Columns of image quality, and all that the two surveys made from sources need; SExtractor's names for both.
@@ -137,8 +138,8 @@ def sextractor(folder: Path, images: list[str], wanted: str, settings: dict) -> 
 
 
 def _network() -> Path:
-    for folder in ("/usr/share/source-extractor", "/usr/share/sextractor", "/usr/local/share/sextractor"):
-        if (path := Path(folder) / "default.nnw").is_file():
+    for folder in STANDARD_FOLDERS:
+        if (path := folder / "default.nnw").is_file():
             return path
     raise FileNotFoundError("SExtractor's default.nnw is not where its packages put it")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from skyset.extraction.config import STANDARD_FOLDERS
 from skyset.extraction.settings import Settings
 
 PROGRAM = shutil.which("source-extractor") or shutil.which("sex")
@@ -21,8 +22,8 @@ CLOSE = 1e-3
 
 def standard_file(name: str) -> Path:
     """A file of SExtractor's own configuration, such as ``default.nnw``; skips where the package put none."""
-    for folder in ("/usr/share/source-extractor", "/usr/share/sextractor", "/usr/local/share/sextractor"):
-        if (path := Path(folder) / name).is_file():
+    for folder in STANDARD_FOLDERS:
+        if (path := folder / name).is_file():
             return path
     pytest.skip(f"SExtractor's {name} is not installed")
 

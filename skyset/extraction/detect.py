@@ -223,7 +223,7 @@ def _pixels(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.
     bad = _like(mask, pixels.shape, "mask")
     if bad is not None:
         bad = np.ascontiguousarray(bad.astype(bool))
-    if image.dtype.kind in "fiu" and _usable(pixels) < pixels.size:
+    if image.dtype.kind == "f" and _usable(pixels) < pixels.size:
         with np.errstate(invalid="ignore"):
             spoilt = ~(np.abs(pixels) < UNUSABLE)
         bad = spoilt if bad is None else bad | spoilt
@@ -505,7 +505,7 @@ def _flags(values: _Values) -> np.ndarray:
     # Those of apertures, as far as there are any: SExtractor sets them for what it was asked to measure.
     wanted = set(values.stages)
     if wanted & {"radius", "window"}:
-        values["FLUX_AUTO"], values.radii((0.5,))
+        values.radii((0.5,))
     for stage, key in _APERTURE_FLAGS.items():
         if stage in wanted and stage in _STAGES:
             _STAGES[stage](values)

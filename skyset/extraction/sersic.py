@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyset.extraction.compiled import jit
+from skyset.extraction.fourier import good_size
 from skyset.extraction.hankel import N_MAX
 from skyset.extraction.hankel import N_MIN
 from skyset.extraction.hankel import moffat_transform
@@ -260,7 +261,7 @@ def model(fits: SersicFits, shape: tuple[int, int], psf) -> np.ndarray:
     psf = _Psf(psf, len(fits))
     for i in np.flatnonzero(fits.measured):
         # Light that leaves a periodic grid comes in again on the other side: far off.
-        side = _good_side(2 * max(shape) + int(4 * min(fits.r_e[i], max(shape))))
+        side = good_size(2 * max(shape) + int(4 * min(fits.r_e[i], max(shape))))
         grid = psf.grid(np.array([i]), side, floor=0.0)
         corner = (side - np.array(shape)) // 2
         theta = _to_theta(*(getattr(fits, name)[i : i + 1] for name in PARAMETERS))
@@ -411,19 +412,6 @@ def _at_least(size: np.ndarray) -> np.ndarray:
 def _side_for(r_e: np.ndarray, n: np.ndarray, fwhm: np.ndarray) -> np.ndarray:
     """Side of a stamp for a galaxy: the wings beyond it, which wrap around in the model, change n by 1.5 % at most."""
     return _at_least((3 + 4 * n) * r_e + 5 * fwhm + 4)
-
-
-def _good_side(size: int) -> int:
-    """The next even number without prime factors above 5."""
-    size += size % 2
-    while True:
-        rest = size
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
-        size += 2
 
 
 def _to_theta(n, r_e, q, pa, flux, x, y) -> np.ndarray:

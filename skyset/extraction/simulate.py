@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skyset.extraction.compiled import jit
+from skyset.extraction.fourier import good_size
 
 #: One source: position and size in pixels (``r_e`` along the major axis), flux in counts to infinity, ``pa`` in degrees.
 SOURCE = np.dtype([("x", "f8"), ("y", "f8"), ("flux", "f8"), ("mag", "f8"), ("kind", "U6"), ("n", "f8"), ("r_e", "f8"),
@@ -219,7 +220,7 @@ class _Convolution:
 
     def __init__(self, shape: tuple[int, int], psf: np.ndarray):
         self.shape, self.margin = shape, psf.shape[0] // 2 + 3
-        self.sides = tuple(_good_size(size + 2 * self.margin) for size in shape)
+        self.sides = tuple(good_size(size + 2 * self.margin) for size in shape)
         centred = np.zeros(self.sides)
         centred[: psf.shape[0], : psf.shape[1]] = psf
         half = (psf.shape[0] // 2, psf.shape[1] // 2)
@@ -241,19 +242,6 @@ class _Convolution:
         image = np.fft.irfft2(modes * self.transfer, s=(rows, columns))
         inside = slice(self.margin, None)
         return image[inside, inside][: self.shape[0], : self.shape[1]]
-
-
-def _good_size(size: int) -> int:
-    """The next even number whose only factors are 2, 3 and 5."""
-    size += size % 2
-    while True:
-        rest = size
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
-        size += 2
 
 
 def sources(x, y, flux, r_e=0.0, n=1.0, q=1.0, pa=0.0, zero_point: float = 0.0) -> np.ndarray:
