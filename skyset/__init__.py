@@ -5,13 +5,14 @@ from datasets import load_dataset
 rows = load_dataset("gz3d", data_dir="data/gz3d", split="train", streaming=True).with_format("numpy")
 """
 
+from skyset.errors import SkysetError
 from skyset.registry import install
 from skyset.registry import loader
 from skyset.registry import register
 from skyset.registry import surveys
 
 __version__ = "0.1.0"
-__all__ = ["load", "register", "surveys"]
+__all__ = ["SkysetError", "load", "register", "surveys"]
 
 install()
 

@@ -15,6 +15,8 @@ import h5py
 import numpy as np
 from isal import isal_zlib
 
+from skyset.errors import SkysetError
+
 DEFLATE, SHUFFLE, LZF, BLOSC, BITSHUFFLE = 1, 2, 32000, 32001, 32008
 _PIPELINES = {(), (DEFLATE,), (SHUFFLE, DEFLATE), (LZF,), (SHUFFLE, LZF), (BLOSC,), (BITSHUFFLE,)}
 #: No chunk unpacks to more than this, unless it is a single row.
@@ -23,7 +25,7 @@ _OVERHEAD = 1 << 16
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-class Unsound(ValueError):
+class Unsound(SkysetError, ValueError):
     """What a file says of itself does not fit together."""
 
 

@@ -1,13 +1,17 @@
-"""The three ways in which things go wrong, and who has to act."""
+"""The ways in which things go wrong, and who has to act. Whatever skyset raises on purpose is a `SkysetError`."""
 
 
-class UserError(Exception):
+class SkysetError(Exception):
+    """Base of every exception of skyset's own."""
+
+
+class UserError(SkysetError):
     """What was asked for cannot be done (unknown survey, no such folder, full disk): one line, exit status 2."""
 
 
-class RecordError(Exception):
+class RecordError(SkysetError):
     """One object of the archive cannot be used: it goes to ``rejected.csv`` and the build goes on."""
 
 
-class PartitionError(Exception):
+class PartitionError(SkysetError):
     """A partition file is missing, damaged, or not what the manifest says; the message names it."""

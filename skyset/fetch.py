@@ -40,6 +40,8 @@ from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry
 
+from skyset.errors import SkysetError
+
 CHUNK = 1 << 18  # bytes, at most, of one read
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later try may not meet
 LONGEST_WAIT = 600.0  # seconds, whatever Retry-After says
@@ -47,7 +49,7 @@ LABELS = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha512": "SHA-512
 CHECKSUM_LINE = re.compile(r"(?P<hex>[0-9a-fA-F]{32,128})[ \t]{1,2}\*?(?:\./)?(?P<name>\S.*)")
 
 
-class FetchError(Exception):
+class FetchError(SkysetError):
     """A file cannot be had: `url`, and `reason` in one line."""
 
     def __init__(self, url: str, reason: str) -> None:

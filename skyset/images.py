@@ -40,6 +40,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
+from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
@@ -75,7 +76,7 @@ LONGEST_BACKOFF = 60.0  # seconds
 # --- what an image is ---------------------------------------------------------------------------------------
 
 
-class ImageError(Exception):
+class ImageError(SkysetError):
     """An answer is not the image asked for: `reason` in one line; `passing` if asking again may help."""
 
     def __init__(self, reason: str, passing: bool) -> None:

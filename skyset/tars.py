@@ -47,6 +47,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.manifest import write_atomically
 from skyset.partitions import sync_folder
@@ -61,7 +62,7 @@ _FEW = 1 << 16  # keys that are cheap to keep as text
 GZIP_HEAD = b"\x1f\x8b\x08\x10\0\0\0\0\0\xff"  # with a comment, without a time
 
 
-class TarError(Exception):
+class TarError(SkysetError):
     """An archive is damaged or not of the plain kind that is read here: `path`, `offset` in bytes, `reason`."""
 
     def __init__(self, path: str | Path, offset: int, reason: str) -> None:

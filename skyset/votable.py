@@ -29,6 +29,8 @@ from xml.parsers import expat
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skyset.errors import SkysetError
+
 ROWS = 8192  # rows that are Python values at a time
 TYPES = {
     "boolean": pa.bool_(),
@@ -46,7 +48,7 @@ TRUTH = {"t": True, "true": True, "1": True, "f": False, "false": False, "0": Fa
 KEPT = ("unit", "ucd", "utype", "xtype", "arraysize")  # attributes of a FIELD that the Arrow field keeps
 
 
-class VOTableError(ValueError):
+class VOTableError(SkysetError, ValueError):
     """The document cannot become a table: one line that says why."""
 
 
