@@ -10,9 +10,9 @@ from skyset.registry import install
 from skyset.registry import loader
 from skyset.registry import register
 from skyset.registry import surveys
+from skyset.versions import __version__
 
-__version__ = "0.1.0"
-__all__ = ["SkysetError", "load", "register", "surveys"]
+__all__ = ["SkysetError", "__version__", "load", "register", "surveys"]
 
 install()
 

@@ -15,7 +15,6 @@ import errno
 import fcntl
 import functools
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
@@ -62,6 +61,8 @@ from skyset.partitions import partition_path
 from skyset.runner import executor
 from skyset.survey import Survey
 from skyset.survey import healpix_cell
+from skyset.versions import install_command
+from skyset.versions import versions
 
 REJECTED = "rejected.csv"
 RAW = "raw"
@@ -206,7 +207,7 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
         "--compression",
         choices=COMPRESSIONS,
         default="none",
-        help="none is the fastest to stream; blosc-lz4 about halves the size (needs skyset[compression])",
+        help=f"none is the fastest to stream; blosc-lz4 about halves the size (needs: {install_command('compression')})",
     )
     disk.add_argument("--files_per_object", action="store_true", help="one HDF5 file an object instead of one a cell")
 
@@ -532,12 +533,6 @@ def _parse(line: str) -> dict | None:
         return json.loads(line)
     except ValueError:
         return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the bytes that are written."""
-    packages = ("skyset", "numpy", "astropy", "h5py", "astropy-healpix")
-    return {"python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in packages}}
 
 
 @dataclass

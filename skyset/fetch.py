@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import os
 import re
 import tempfile
@@ -41,6 +40,7 @@ from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from skyset.errors import SkysetError
+from skyset.versions import default_user_agent
 
 CHUNK = 1 << 18  # bytes, at most, of one read
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later try may not meet
@@ -461,10 +461,3 @@ def _session(connections: int, retry: Retry, user_agent: str) -> requests.Sessio
     session.mount("https://", adapter)
     session.headers.update({"User-Agent": user_agent, "Accept-Encoding": "identity"})
     return session
-
-
-def default_user_agent() -> str:
-    try:
-        return f"skyset/{importlib.metadata.version('skyset')}"
-    except importlib.metadata.PackageNotFoundError:
-        return "skyset"

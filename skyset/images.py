@@ -44,10 +44,10 @@ from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
-from skyset.fetch import default_user_agent
 from skyset.fetch import innermost
 from skyset.fetch import retry_after
 from skyset.hips import LARGEST_IMAGE
+from skyset.versions import default_user_agent
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "fits": "FITS"}
 MAGIC = {

@@ -40,6 +40,7 @@ from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.survey import MAX_VALUE_BYTES
 from skyset.survey import Column
+from skyset.versions import install_command
 
 SUFFIX = ".hdf5"
 FORMAT = "skyset-partition/1"
@@ -107,7 +108,7 @@ def load_filters(required: str = "") -> None:
         import hdf5plugin  # noqa: F401
     except ImportError:
         if required:
-            raise UserError(f"{required} needs hdf5plugin: pip install 'skyset[compression]'") from None
+            raise UserError(f"{required} needs hdf5plugin: {install_command('compression')}") from None
 
 
 class _Disk(io.FileIO):

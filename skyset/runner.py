@@ -17,6 +17,7 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 
 from skyset.errors import UserError
+from skyset.versions import install_command
 
 #: Seconds to wait for a Dask scheduler's answer.
 DASK_TIMEOUT = 10
@@ -106,7 +107,7 @@ def _dask_executor(address: str) -> Iterator[Executor]:
         from distributed import Client
         from distributed import KilledWorker
     except ImportError:
-        raise UserError("--scheduler needs dask.distributed: pip install 'skyset[scale]'") from None
+        raise UserError(f"--scheduler needs dask.distributed: {install_command('scale')}") from None
     try:
         client = Client(address, timeout=DASK_TIMEOUT)
     except (OSError, ValueError, TimeoutError) as error:

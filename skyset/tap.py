@@ -51,12 +51,12 @@ from skyset.errors import UserError
 from skyset.fetch import CHUNK
 from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
-from skyset.fetch import default_user_agent
 from skyset.fetch import innermost
 from skyset.fetch import retry_after
 from skyset.fetch import retry_policy
 from skyset.manifest import replacing
 from skyset.manifest import write_atomically
+from skyset.versions import default_user_agent
 from skyset.votable import BrokenVOTable
 from skyset.votable import VOTable
 from skyset.votable import VOTableError

@@ -707,7 +707,7 @@ def test_no_dask_scheduler(tmp_path, small, capsys, monkeypatch):
 def test_dask_is_not_installed(tmp_path, small, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert build(tmp_path, "--local_data_path", small, "--scheduler", "tcp://127.0.0.1:1") == 2
-    assert error_line(capsys) == "--scheduler needs dask.distributed: pip install 'skyset[scale]'"
+    assert error_line(capsys) == "--scheduler needs dask.distributed: pip install 'skyset-surveys[scale]'"
 
 
 # --- memory -------------------------------------------------------------------------------------------------

@@ -461,7 +461,7 @@ def test_a_missing_package_is_one_sentence(image):
     code = "import sys; sys.modules['numba'] = None; from skyset.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "extract", image], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "skyset: extraction needs numba: pip install 'skyset[extraction]'\n"
+    assert done.stderr == "skyset: extraction needs numba: pip install 'skyset-surveys[extraction]'\n"
 
 
 def test_a_full_disk_is_named_with_the_file_that_did_not_fit(image, tmp_path):

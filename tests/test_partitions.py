@@ -162,7 +162,7 @@ def test_unknown_compression_names_the_known_ones(tmp_path):
 
 def test_compression_without_its_plugin_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "hdf5plugin", None)
-    with pytest.raises(UserError, match=r"blosc-lz4 needs hdf5plugin: pip install 'skyset\[compression\]'"):
+    with pytest.raises(UserError, match=r"blosc-lz4 needs hdf5plugin: pip install 'skyset-surveys\[compression\]'"):
         partitions.compression_options("blosc-lz4", (8, 8))
 
 

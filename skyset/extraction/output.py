@@ -40,6 +40,7 @@ from skyset.extraction.ldac import replacing
 from skyset.extraction.ldac import unit_text
 from skyset.extraction.ldac import write_ldac
 from skyset.extraction.ldac import write_table
+from skyset.versions import install_command
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -649,5 +650,5 @@ def _extract_file() -> Callable:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("numba", "llvmlite"):
             raise
-        raise UserError(f"extraction needs {error.name}: pip install 'skyset[extraction]'") from None
+        raise UserError(f"extraction needs {error.name}: {install_command('extraction')}") from None
     return extract_file
