@@ -673,13 +673,12 @@ def _with_layout(made_of: str, survey: Survey) -> str:
 
 
 def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | None, options: Options) -> None:
-    from tqdm.auto import tqdm
+    from skyset.progress import progress_bar
 
     processes = min(options.num_processes, len(tasks))
     objects = sum(len(task.items) for task in tasks)
     ahead = 2 * max(options.max_connections, processes)
-    # disable=None: a log file gets no progress bar
-    bar = tqdm(total=objects, unit="object", desc=folder.survey.name, dynamic_ncols=True, disable=None)
+    bar = progress_bar(total=objects, unit="object", desc=folder.survey.name)
     try:
         with executor(processes, options.scheduler) as pool, bar:
             Pipeline(folder, network, pool, ahead, bar).run(tasks)

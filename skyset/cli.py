@@ -75,12 +75,12 @@ def info(
 )
 def verify(folder: Folder) -> None:
     def run() -> int:
-        from tqdm.auto import tqdm
+        from skyset.progress import progress_bar
 
         manifest = Manifest.load(folder)
         known = manifest.survey in registry.surveys()
         survey = registry.survey(manifest.survey, manifest.config) if known else None
-        progress = lambda files: tqdm(files, unit="file", desc="verify", leave=False)  # noqa: E731
+        progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
         differences = 0
         for differences, line in enumerate(find_differences(folder, survey, progress), 1):  # noqa: B007
             print(line)
@@ -271,11 +271,10 @@ def similar(
         "description made from the images, 10 ms each)")] = None,
 ) -> None:  # fmt: skip
     def run() -> None:
-        from tqdm.auto import tqdm
-
+        from skyset.progress import progress_bar
         from skyset.report import lookalikes_figure
 
-        progress = functools.partial(tqdm, unit="image", desc="describing", leave=False, disable=None)
+        progress = functools.partial(progress_bar, unit="image", desc="describing", leave=False)
         root = str(folder.expanduser().absolute())
         figure, found = lookalikes_figure(root, to, k, representations, progress)
         for name, cosine in found:

@@ -196,10 +196,9 @@ def _bar(progress, slices: int) -> contextlib.AbstractContextManager:
     """The caller's bar, which stays open, or one of our own."""
     if progress is not None:
         return contextlib.nullcontext(progress)
-    from tqdm.auto import tqdm
+    from skyset.progress import progress_bar
 
-    # disable=None: a log file gets no progress bar
-    return tqdm(total=slices, unit="slice", desc="catalogue", dynamic_ncols=True, disable=None)
+    return progress_bar(total=slices, unit="slice", desc="catalogue")
 
 
 def read_slices(paths: Sequence[str | Path], columns: Sequence[str] | None = None) -> pa.Table:

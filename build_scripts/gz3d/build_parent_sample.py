@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from skyset.build import Found
 from skyset.build import Item
@@ -39,6 +38,7 @@ from skyset.loaders.gz3d import CLASSES
 from skyset.loaders.gz3d import METADATA
 from skyset.loaders.gz3d import SIZE
 from skyset.loaders.gz3d import SURVEY
+from skyset.progress import progress_bar
 from skyset.raw import open_fits
 from skyset.runner import executor
 from skyset.survey import check_position
@@ -312,7 +312,7 @@ def scan_files(paths: list[Path], processes: int) -> Iterator[tuple[Path, tuple[
     """``scan_file`` of each path, in order, in processes, not further ahead than a few hundred files."""
     batch = 64 * processes
     with executor(processes if len(paths) > batch else 1) as pool:
-        for start in tqdm(range(0, len(paths), batch), desc="positions", disable=len(paths) <= batch or None):
+        for start in progress_bar(range(0, len(paths), batch), desc="positions", disable=len(paths) <= batch):
             some = paths[start : start + batch]
             yield from zip(some, pool.map(scan_file, some), strict=True)
 

@@ -33,7 +33,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
-from tqdm.auto import tqdm
 
 from skyset.build import Found
 from skyset.build import Item
@@ -78,6 +77,7 @@ from skyset.loaders.sdss_galaxy_zoo import SURVEY
 from skyset.loaders.sdss_galaxy_zoo import TAP_URL
 from skyset.loaders.sdss_galaxy_zoo import VOTES_TAP_URL
 from skyset.manifest import write_atomically
+from skyset.progress import progress_bar
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import check_position
@@ -256,7 +256,7 @@ def download_images(catalog: Path, total: int, options: Options, asked: argparse
     with TarSink(folder) as sink:
         for archive, reason in sink.aside.items():
             print(f"{archive} is damaged and was put aside: {reason}", file=sys.stderr)
-        bar = tqdm(total=total, unit="image", desc="images", dynamic_ncols=True, disable=None)
+        bar = progress_bar(total=total, unit="image", desc="images")
 
         def requests() -> Iterator[ImageRequest]:
             for row, label in catalog_rows(catalog):
@@ -381,7 +381,7 @@ def digest_of(row: dict) -> int:
 def read_archives(archives: Sequence[Path], wanted: dict[str, int] | None) -> Samples:
     """All samples, or those wanted whose digest is the one given; each object once."""
     samples = Samples()
-    for archive in tqdm(archives, unit="archive", desc="index", disable=len(archives) < 20 or None):
+    for archive in progress_bar(archives, unit="archive", desc="index", disable=len(archives) < 20):
         try:
             for sample in index(archive):
                 if wanted is None or sample.key in wanted:

@@ -736,9 +736,9 @@ def extract_file(
 
 
 def _each(jobs: list[_Job], processes: int, progress: bool) -> Iterator[Extension]:
-    from tqdm.auto import tqdm
+    from skyset.progress import progress_bar
 
-    bar = tqdm(total=len(jobs), unit="image", desc="extracting", leave=False, disable=None if progress else True)
+    bar = progress_bar(total=len(jobs), unit="image", desc="extracting", leave=False, disable=not progress)
     with bar:
         for job, (extension, said) in zip(jobs, _results(jobs, processes), strict=True):
             for text, category in said:

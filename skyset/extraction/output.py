@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import gzip
 import re
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -598,7 +597,7 @@ def extract(
         for line in _differences(configuration, planned, files):
             tell(f"warning: {line}")
         try:
-            return run(planned, configuration, processes=processes, progress=sys.stderr.isatty(), draw=draw)
+            return run(planned, configuration, processes=processes, progress=True, draw=draw)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("no catalogue is left half written; the same command starts anew") from None
 

@@ -509,9 +509,9 @@ class SOM:
         return Quality(hits.reshape(self.rows, self.columns), total / rows * unit, topographic, stream.dropped)
 
     def _progress(self, sigmas: np.ndarray) -> Iterable[float]:
-        from tqdm.auto import tqdm
+        from skyset.progress import progress_bar
 
-        return tqdm(sigmas, unit="epoch", desc="map", leave=False, disable=None, delay=2)
+        return progress_bar(sigmas, unit="epoch", desc="map", leave=False, delay=2)
 
     def _check_trained(self) -> None:
         if self.weights is None:
