@@ -1,8 +1,13 @@
 """The ways in which things go wrong, and who has to act. Whatever skyset raises on purpose is a `SkysetError`."""
 
+from skyset.messages import plain
+
 
 class SkysetError(Exception):
-    """Base of every exception of skyset's own."""
+    """Base of every exception of skyset's own. Its text is one line without secrets or control characters."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 class UserError(SkysetError):

@@ -23,6 +23,7 @@ from skyset.partitions import SUFFIX
 from skyset.partitions import Partition
 from skyset.partitions import cell_of_path
 from skyset.partitions import sync_folder
+from skyset.secrets import redacted_values
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import check_columns
@@ -106,8 +107,8 @@ class Manifest:
             "rejected": self.rejected,
             "healpix": {"nside": self.nside, "ordering": "nested"},
             "key": self.key,
-            "sources": self.sources,
-            "build": self.build,
+            "sources": redacted_values(self.sources),
+            "build": redacted_values(self.build),
             "columns": columns,
             "files": [dataclasses.asdict(entry) for entry in sorted(self.files, key=lambda e: e.path)],
         }
@@ -147,8 +148,8 @@ class Manifest:
             columns=[Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]],
             key=values["key"],
             files=[FileEntry.from_json(entry) for entry in values["files"]],
-            sources=values["sources"],
-            build=values["build"],
+            sources=redacted_values(values["sources"]),  # an older skyset wrote logins
+            build=redacted_values(values["build"]),
             rejected=values["rejected"],
             nside=values["healpix"]["nside"],
         )

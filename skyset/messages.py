@@ -1,0 +1,38 @@
+"""Texts that are printed or written for people: no secrets, no control characters, of bounded length.
+
+Servers and files put what they like into reasons, names and headers. `SkysetError` gives its text through ``plain``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from skyset.secrets import redacted
+
+LONGEST = 2000  # characters
+_FORMULA = re.compile(r"[=+@-](?!\d+(\.\d+)?([eE][+-]?\d+)?$)")
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """A text in one line that does nothing to a terminal.
+
+    Line breaks and tabs become blanks; control characters, terminal escapes, marks that turn the direction of writing and
+    other invisible ones are spelt out (``\\x1b``); secrets are hidden; what is longer than ``longest`` ends in ``...``.
+    """
+    text = str(text)
+    if len(text) > 16 * longest:
+        text = text[: 16 * longest]  # no need to look through megabytes
+    text = redacted(text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " if c.isspace() else _spelt(c) for c in text)
+    return text if len(text) <= longest else text[: longest - 4] + " ..."
+
+
+def cell(text: object, longest: int = LONGEST) -> str:
+    """``plain`` text for a CSV file: what a spreadsheet would take for a formula (``=...``) begins with ``'``."""
+    text = plain(text, longest)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
