@@ -29,6 +29,7 @@ from skyset.imagefiles import Place
 from skyset.imagefiles import is_image
 from skyset.imagefiles import stem_of
 from skyset.manifest import write_atomically
+from skyset.messages import csv_cell
 from skyset.pictured import NothingToBuild
 from skyset.zenodo import RecordFile
 
@@ -134,12 +135,13 @@ def _read_ledger(root: Path, made_of: str) -> dict[str, dict]:
 def _note(root: Path, file: RecordFile, made_of: str, only: list[str] | None, images: Images) -> dict:
     """Write down what an archive held; images that the build rejected are not in the partitions."""
     problems = {stem: reason for stem, _, reason in images.problems if stem not in images.places}
-    path, archive = root / REJECTED, str((root / RAW / file.name).absolute())
+    path, archive = root / REJECTED, csv_cell((root / RAW / file.name).absolute())
+    stems = {csv_cell(stem): stem for stem in images.places}
     if path.exists():
         with open(path, newline="") as rejected:
             # Of this archive's images alone: a second row of an object in a catalogue says nothing of its image.
             own = (row for row in csv.DictReader(rejected) if row["file"] == archive)
-            problems |= {row["key"]: row["reason"] for row in own if row["key"] in images.places}
+            problems |= {stems[row["key"]]: row["reason"] for row in own if row["key"] in stems}
     entry = {
         "archive": file.name,
         "checksum": file.checksum,

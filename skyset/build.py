@@ -50,6 +50,8 @@ from skyset.manifest import keys_digest
 from skyset.manifest import partition_files
 from skyset.manifest import split_folders
 from skyset.manifest import write_atomically
+from skyset.messages import csv_cell
+from skyset.messages import plain
 from skyset.partitions import COMPRESSIONS
 from skyset.partitions import MAX_FILE_BYTES
 from skyset.partitions import SUFFIX
@@ -59,6 +61,7 @@ from skyset.partitions import compression_options
 from skyset.partitions import object_path
 from skyset.partitions import partition_path
 from skyset.runner import executor
+from skyset.secrets import without_login
 from skyset.survey import Survey
 from skyset.survey import healpix_cell
 from skyset.versions import install_command
@@ -193,6 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
     )
     run.add_argument(
         "--scheduler",
+        type=without_login,
         metavar="ADDRESS",
         help="run on a Dask cluster instead (tcp://host:8786); its workers need skyset and the same disk",
     )
@@ -213,7 +217,13 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
 
 
 def _add_archive_arguments(source: argparse._ArgumentGroup, survey: Survey, raw: str) -> None:
-    source.add_argument("--base_url", default=survey.base_url, metavar="URL", help="the archive (default: %(default)s)")
+    source.add_argument(
+        "--base_url",
+        type=without_login,
+        default=survey.base_url,
+        metavar="URL",
+        help="the archive (default: %(default)s); https://user:password@host/ logs in, and is written nowhere",
+    )
     source.add_argument(
         "--local_data_path", type=Path, metavar="DIR", help="read the archive's files from this folder and download nothing"
     )
@@ -519,7 +529,8 @@ class BuildFolder:
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow([f.name for f in dataclasses.fields(Rejected)])
-        table.writerows(dataclasses.astuple(r) for r in sorted(self.rejected, key=lambda r: (r.key, r.file)))
+        rejected = sorted(self.rejected, key=lambda r: (r.key, r.file))
+        table.writerows([csv_cell(text) for text in dataclasses.astuple(each)] for each in rejected)
         write_atomically(self.root / REJECTED, text.getvalue())
 
 
@@ -724,5 +735,5 @@ def main(run: Callable[[], int]) -> int:
         print(f"skyset: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"skyset: interrupted; {str(stop) or 'the same command goes on from here'}", file=sys.stderr)
+        print(f"skyset: interrupted; {plain(stop) or 'the same command goes on from here'}", file=sys.stderr)
         return 130

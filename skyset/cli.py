@@ -21,6 +21,7 @@ from skyset.card import refresh
 from skyset.errors import UserError
 from skyset.manifest import Manifest
 from skyset.manifest import verify as find_differences
+from skyset.messages import say
 
 app = typer.Typer(
     help="Galaxy surveys as Hugging Face datasets: build partitions from the archives, look at them, check them.",
@@ -83,7 +84,7 @@ def verify(folder: Folder) -> None:
         progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
         differences = 0
         for differences, line in enumerate(find_differences(folder, survey, progress), 1):  # noqa: B007
-            print(line)
+            say(line)
         if differences:
             print(f"{differences} differences in {folder}", file=sys.stderr)
             return 1
@@ -140,7 +141,7 @@ def _crossmatch(left, right, output, radius, key, best, ids, partitions) -> None
         if not key:
             table, dropped = with_positions(table)
             if dropped:
-                console.print(f"{source}: {dropped:,} objects without a position are left out", highlight=False)
+                say(f"{source}: {dropped:,} objects without a position are left out")
         tables.append((table, "object_id" if column in ("", name) else column))
     (one, one_key), (other, other_key) = tables
     if key:
@@ -278,7 +279,7 @@ def similar(
         root = str(folder.expanduser().absolute())
         figure, found = lookalikes_figure(root, to, k, representations, progress)
         for name, cosine in found:
-            print(f"{cosine:.4f}  {name}")
+            say(f"{cosine:.4f}  {name}")
         save_figure(figure, output)
 
     _end(run)

@@ -40,6 +40,9 @@ from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from skyset.errors import SkysetError
+from skyset.http import HostLogin
+from skyset.messages import plain
+from skyset.secrets import without_login
 from skyset.versions import default_user_agent
 
 CHUNK = 1 << 18  # bytes, at most, of one read
@@ -53,6 +56,7 @@ class FetchError(SkysetError):
     """A file cannot be had: `url`, and `reason` in one line."""
 
     def __init__(self, url: str, reason: str) -> None:
+        url, reason = plain(url), plain(reason)
         super().__init__(url, reason)
         self.url = url
         self.reason = reason
@@ -140,7 +144,7 @@ class Fetcher:
             ValueError: the checksum cannot be read.
             CancelledError: the fetcher was closed meanwhile.
         """
-        target = Path(target)
+        target, url = Path(target), without_login(url)
         wanted = Checksum.parse(checksum) if checksum else None
         with self._targets.setdefault(target, threading.Lock()):
             if target.exists() and (wanted is None or wanted.fits(target)):
@@ -206,10 +210,13 @@ class Fetcher:
         if start and validator:
             headers["If-Range"] = validator
         self._stop_if_closing()
+        reason = None
         try:
             response = self._session.get(url, headers=headers, stream=True, timeout=self.timeout)
         except requests.RequestException as error:
-            raise FetchError(url, innermost(error)) from error
+            reason = innermost(error)
+        if reason is not None:  # out here, without the exceptions of the libraries: these show the whole address
+            raise FetchError(url, reason)
         if response.status_code in (200, 206, 416):
             return response
         response.close()
@@ -456,6 +463,7 @@ def retry_policy(retries: int, backoff: float, closing: threading.Event) -> Retr
 def _session(connections: int, retry: Retry, user_agent: str) -> requests.Session:
     """A session with at most `connections` to one host."""
     session = requests.Session()
+    session.auth = HostLogin()
     adapter = HTTPAdapter(connections, connections, max_retries=retry, pool_block=True)
     session.mount("http://", adapter)
     session.mount("https://", adapter)

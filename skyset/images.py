@@ -47,6 +47,9 @@ from skyset.fetch import PASSING
 from skyset.fetch import innermost
 from skyset.fetch import retry_after
 from skyset.hips import LARGEST_IMAGE
+from skyset.http import HostLogin
+from skyset.messages import plain
+from skyset.secrets import without_login
 from skyset.versions import default_user_agent
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "fits": "FITS"}
@@ -80,6 +83,7 @@ class ImageError(SkysetError):
     """An answer is not the image asked for: `reason` in one line; `passing` if asking again may help."""
 
     def __init__(self, reason: str, passing: bool) -> None:
+        reason = plain(reason)
         super().__init__(reason, passing)
         self.reason = reason
         self.passing = passing
@@ -465,7 +469,7 @@ class _Job:
         reason = None
         if data is None:
             reason = f"{self.reason}, {self.tries} tries" if self.tries > 1 else self.reason
-        return ImageAnswer(self.request.key, data, self.status, self.tries, self.url, reason)
+        return ImageAnswer(self.request.key, data, self.status, self.tries, plain(self.url), reason and plain(reason))
 
 
 class _Run:
@@ -489,7 +493,7 @@ class _Run:
                 if not request.urls:
                     raise ValueError(f"{request.key}: no address")
                 self._start_thread()
-                self._add(_Job(request))
+                self._add(_Job(request._replace(urls=tuple(map(without_login, request.urls)))))
                 waiting += 1
             if not waiting:
                 return
@@ -644,6 +648,7 @@ class _Client:
         self._pool = pool
         self._closing = closing
         self._session = requests.Session()
+        self._session.auth = HostLogin()
         self._session.headers.update({"User-Agent": pool.user_agent, "Accept-Encoding": "identity"})
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _WatchedAdapter(self._connected))

@@ -6,6 +6,7 @@ Servers and files put what they like into reasons, names and headers. `SkysetErr
 from __future__ import annotations
 
 import re
+from typing import TextIO
 
 from skyset.secrets import redacted
 
@@ -28,7 +29,7 @@ def plain(text: object, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 4] + " ..."
 
 
-def cell(text: object, longest: int = LONGEST) -> str:
+def csv_cell(text: object, longest: int = LONGEST) -> str:
     """``plain`` text for a CSV file: what a spreadsheet would take for a formula (``=...``) begins with ``'``."""
     text = plain(text, longest)
     return f"'{text}" if _FORMULA.match(text) else text
@@ -36,3 +37,8 @@ def cell(text: object, longest: int = LONGEST) -> str:
 
 def _spelt(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print ``plain`` text in one line, by default to stdout."""
+    print(plain(text), file=file)

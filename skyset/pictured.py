@@ -34,6 +34,8 @@ from skyset.joined import Joined
 from skyset.manifest import NAME as MANIFEST
 from skyset.manifest import Manifest
 from skyset.manifest import write_atomically
+from skyset.messages import csv_cell
+from skyset.messages import say
 from skyset.partitions import Partition
 from skyset.splits import SPLITS
 from skyset.splits import split_of
@@ -139,7 +141,7 @@ def build_cut(survey: Survey, root: Path, labelled: Joined, rows: Sequence[int],
     except NothingToBuild as error:
         if not limited:
             raise
-        print(f"not built: {making.options.output_dir.name} ({error})")
+        say(f"not built: {making.options.output_dir.name} ({error})")
         with contextlib.suppress(OSError):
             making.options.output_dir.rmdir()  # only where it is empty
         return 0
@@ -256,7 +258,7 @@ def write_unused(root: Path, images: Images, keys: set[str]) -> int:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["key", "file", "reason"])
-    table.writerows(sorted(unused))
+    table.writerows([csv_cell(text) for text in row] for row in sorted(unused))
     write_atomically(root / UNUSED, text.getvalue())
     return len(unused)
 

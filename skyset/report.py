@@ -15,6 +15,7 @@ from skyset.build import human_bytes
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.manifest import Manifest
+from skyset.messages import plain
 from skyset.partitions import Partition
 from skyset.reader import Piece
 from skyset.reader import PieceReader
@@ -164,6 +165,10 @@ def sky_figure(manifest: Manifest) -> Figure:
 def print_info(manifest: Manifest, console: Console) -> None:
     """Rows, cells, bytes, sky coverage and the table of columns."""
     from rich.table import Table
+    from rich.text import Text
+
+    def text(value: object) -> Text:  # as it is: [red] in a description is no colour
+        return Text(plain(value))
 
     cells = {entry.healpix for entry in manifest.files}
     share = len(cells) / (12 * manifest.nside**2)
@@ -178,11 +183,11 @@ def print_info(manifest: Manifest, console: Console) -> None:
         ("from", ", ".join(manifest.sources)),
         ("built by", " ".join(manifest.build.get("command", []))),
     ):
-        facts.add_row(name, value)
+        facts.add_row(name, text(value))
     table = Table("column", "dtype", "shape", "unit", "meaning", header_style="bold", box=None, padding=(0, 2, 0, 0))
     for column in manifest.columns:
         shape = " x ".join(map(str, column.shape))
-        table.add_row(column.name, column.dtype, shape, column.unit, column.description)
+        table.add_row(*map(text, (column.name, column.dtype, shape, column.unit, column.description)))
     console.print(facts)
     console.print()
     if "cuts" in manifest.build:

@@ -1,7 +1,7 @@
 """Logins and tokens: taken out of addresses where these come in, and out of every text that goes out.
 
     url = without_login("https://alice:pass@example.org/data/")   # https://example.org/data/; the login is kept in memory
-    login_of("https://example.org/data/x.fits")                   # ("alice", "pass"): what a session sends to this host alone
+    login_of("https://example.org/data/x.fits")                   # ("alice", "pass"): what sessions send to this host
     redacted("https://example.org/x?token=12ab")                  # https://example.org/x?token=***
 
 ``without_login`` is the ``type`` of every option that takes an address, and the first step of every function that does.
@@ -44,7 +44,7 @@ _PATTERNS = [
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"(?i)\b((?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?)(?:\w+\s+)?[^\s\"',]+"), rf"\1{HIDDEN}"),
-    (re.compile(r"\b((?:Basic|Bearer)\s+)[A-Za-z0-9+/=._~-]{8,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(Bearer\s+)(?=\S*\d)[\w+/=.~-]{8,}"), rf"\1{HIDDEN}"),
 ]
 
 
@@ -54,7 +54,7 @@ def without_login(url: str) -> str:
     A later login for the same scheme, host and port takes the place of an earlier one. What is no address comes back as
     it is.
     """
-    parts = _split(url)
+    parts = _split(url) if "@" in url else None
     if parts is None or "@" not in parts.netloc:
         return url
     userinfo, _, host = parts.netloc.rpartition("@")
@@ -92,9 +92,8 @@ def redacted(text: str) -> str:
     """A text with ``***`` in the place of user and password in addresses, tokens in queries, and known passwords."""
     for word in sorted(_words, key=len, reverse=True):  # the longest first: one may be part of another
         text = re.sub(word, HIDDEN, text)
-    if ":" in text or "=" in text or "%" in text:
-        for pattern, hidden in _PATTERNS:
-            text = pattern.sub(hidden, text)
+    for pattern, hidden in _PATTERNS:
+        text = pattern.sub(hidden, text)
     return text
 
 

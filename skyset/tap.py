@@ -54,8 +54,10 @@ from skyset.fetch import PASSING
 from skyset.fetch import innermost
 from skyset.fetch import retry_after
 from skyset.fetch import retry_policy
+from skyset.http import HostLogin
 from skyset.manifest import replacing
 from skyset.manifest import write_atomically
+from skyset.secrets import without_login
 from skyset.versions import default_user_agent
 from skyset.votable import BrokenVOTable
 from skyset.votable import VOTable
@@ -105,7 +107,7 @@ class SlicedQuery:
     """A query for all rows with ``low <= x < high``, and how it is cut.
 
     Attributes:
-        url: base of the TAP service, as in ``https://example.org/tap``.
+        url: base of the TAP service, as in ``https://example.org/tap``; a login in it is sent to its host, and kept nowhere.
         adql: the query with ``{low}`` and ``{high}`` where the slice's borders (degrees) belong. A `high` of 360
             is sent as 360.000000001, since some catalogues write 360 for a right ascension of 0.
         low: where the first slice begins, degrees.
@@ -125,6 +127,7 @@ class SlicedQuery:
     maxrec: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "url", without_login(self.url))
         if "{low}" not in self.adql or "{high}" not in self.adql:
             raise UserError("a sliced query needs {low} and {high}, as in: WHERE ra >= {low} AND ra < {high}")
         if self.slices < 1 or not self.low < self.high:
@@ -525,6 +528,7 @@ class _Session(requests.Session):
 
     def __init__(self, connections: int, retry: Retry, patience, timeout: float, closing, *, final: bool) -> None:
         super().__init__()
+        self.auth = HostLogin()
         self.headers.update({"User-Agent": default_user_agent(), "Accept-Encoding": "gzip"})
         self._patience, self._timeout, self._closing, self._final = patience, timeout, closing, final
         self._tries = retry.total + 1

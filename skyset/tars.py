@@ -50,6 +50,8 @@ import numpy as np
 from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.manifest import write_atomically
+from skyset.messages import csv_cell
+from skyset.messages import plain
 from skyset.partitions import sync_folder
 
 BLOCK = 512  # bytes; headers are one, contents are padded to the next
@@ -72,7 +74,7 @@ class TarError(SkysetError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: at byte {self.offset:,}: {self.reason}"
+        return plain(f"{self.path}: at byte {self.offset:,}: {self.reason}")
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -471,7 +473,8 @@ class TarSink:
 
     def fail(self, key: str, reason: str, status: int | None, tries: int, url: str) -> None:
         """Note that a sample cannot be had; written with the next complete archive, forgotten when it is added."""
-        self.failures[key] = (key, " ".join(reason.split()), "" if status is None else status, tries, url)
+        reason, url = csv_cell(" ".join(reason.split())), csv_cell(url)
+        self.failures[key] = (key, reason, "" if status is None else status, tries, url)
 
     def flush(self) -> None:
         """Make the open archive a complete one, however short, and write the lists.

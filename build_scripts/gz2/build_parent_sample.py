@@ -56,11 +56,13 @@ from skyset.loaders.gz2 import RING_ABOVE
 from skyset.loaders.gz2 import SURVEY
 from skyset.loaders.gz2 import VOTES
 from skyset.manifest import file_sha256
+from skyset.messages import say
 from skyset.pictured import SPLIT
 from skyset.pictured import Making
 from skyset.pictured import build_cut
 from skyset.pictured import build_pictured
 from skyset.pictured import build_vectors
+from skyset.secrets import without_login
 from skyset.survey import Column
 from skyset.vectors import features_in
 from skyset.vectors import read_vectors
@@ -126,9 +128,9 @@ def votes_of(path: Path) -> Source:
         raise NotOurs(f"{path.name}: no votes of Galaxy Zoo 2 with ra and dec ({', '.join(names[:8])}, ...)")
     columns = {name: name for name in COLUMNS if name in names}
     key = key_of(catalog, KEYS)
-    print(f"{path.name}: votes of {catalog.rows} galaxies in {len(columns)} columns, named by {key}")
+    say(f"{path.name}: votes of {catalog.rows} galaxies in {len(columns)} columns, named by {key}")
     if left_out := [name for name in names if name not in columns]:
-        print(f"{path.name}: columns that are left out: {', '.join(left_out)}")
+        say(f"{path.name}: columns that are left out: {', '.join(left_out)}")
     return Source(path, key, columns)
 
 
@@ -155,7 +157,7 @@ def tables_below(folder: Path) -> Tables:
                 else:
                     votes.append(votes_of(path))
             except NotOurs as error:
-                print(f"not used: {error}")
+                say(f"not used: {error}")
     return Tables(tuple(votes), mapping, vectors[0] if vectors else None)
 
 
@@ -321,7 +323,8 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
         "depth; nothing is downloaded")
     add("--catalog", type=Path, action="append", metavar="FILE", help="a table of votes (csv, fits, vot, each also .gz, "
         "or parquet); may be given several times (default: those in the folder, or --catalog_url)")
-    add("--catalog_url", default=CATALOG_URL, metavar="URL", help="the published table (default: %(default)s)")
+    add("--catalog_url", type=without_login, default=CATALOG_URL, metavar="URL",
+        help="the published table (default: %(default)s)")
     add("--mapping", type=Path, metavar="FILE", help=f"objid and asset_id of the images (default: {MAPPING} of the folder "
         "or of the record)")
     add("--no_images", action="store_true", help="the votes alone")
@@ -329,7 +332,7 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--configs", nargs="+", choices=tuple(CONFIGS), metavar="NAME", help=f"what to build: {', '.join(CONFIGS)} "
         "(default: all that the tables allow)")
     add("--decode", action="store_true", help="store pixels, uint8 RGB, instead of the images' own JPEG bytes")
-    add("--api_url", default=API_URL, metavar="URL", help="Zenodo's record API (default: %(default)s)")
+    add("--api_url", type=without_login, default=API_URL, metavar="URL", help="Zenodo's record API (default: %(default)s)")
     add("--record", default=RECORD, metavar="ID", help="Zenodo record of the images (default: %(default)s)")
     add("--keep_archives", action="store_true", help=f"keep the downloaded archive in <output_dir>/{RAW}; by default it is "
         "deleted once its images are in the partitions")

@@ -39,10 +39,12 @@ from skyset.loaders.gz_decals import PICTURE
 from skyset.loaders.gz_decals import RECORD
 from skyset.loaders.gz_decals import SURVEY
 from skyset.loaders.gz_decals import TABLES
+from skyset.messages import say
 from skyset.pictured import Making
 from skyset.pictured import build_cut
 from skyset.pictured import build_pictured
 from skyset.pictured import build_vectors
+from skyset.secrets import without_login
 from skyset.vectors import read_vectors
 from skyset.zenodo import need
 from skyset.zenodo import record_files
@@ -137,7 +139,7 @@ def find_catalogs(asked: argparse.Namespace, network: Fetcher | None) -> list[ca
             try:
                 found += [catalogs.recognize(path)] if path not in named else []
             except catalogs.NotOurs as error:
-                print(f"not used: {error}")
+                say(f"not used: {error}")
     elif network is not None and not asked.catalog:
         files = record_files(network, asked.record, asked.api_url)
         for name in asked.tables:
@@ -145,7 +147,7 @@ def find_catalogs(asked: argparse.Namespace, network: Fetcher | None) -> list[ca
             path = fetched_file(network, file.url, asked.output_dir / CATALOGS / name, file.checksum)
             found.append(catalogs.recognize(path))
     for line in (line for each in found for line in catalogs.describe(each)):
-        print(line)
+        say(line)
     return found
 
 
@@ -197,7 +199,7 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--configs", nargs="+", choices=tuple(CONFIGS), metavar="NAME", help=f"what to build: {', '.join(CONFIGS)} "
         "(default: all that the catalogues allow)")
     add("--decode", action="store_true", help="store pixels, uint8 RGB, instead of the images' own PNG or JPEG bytes")
-    add("--api_url", default=API_URL, metavar="URL", help="Zenodo's record API (default: %(default)s)")
+    add("--api_url", type=without_login, default=API_URL, metavar="URL", help="Zenodo's record API (default: %(default)s)")
     add("--record", default=RECORD, metavar="ID", help="Zenodo record (default: %(default)s)")
     add("--tables", nargs="+", default=TABLES, metavar="NAME", help="catalogues of the record (default: %(default)s)")
     add("--archives", nargs="+", default=ARCHIVES, metavar="NAME", help="image archives of the record (default: all four)")

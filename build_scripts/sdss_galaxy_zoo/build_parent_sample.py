@@ -77,7 +77,9 @@ from skyset.loaders.sdss_galaxy_zoo import SURVEY
 from skyset.loaders.sdss_galaxy_zoo import TAP_URL
 from skyset.loaders.sdss_galaxy_zoo import VOTES_TAP_URL
 from skyset.manifest import write_atomically
+from skyset.messages import say
 from skyset.progress import progress_bar
+from skyset.secrets import without_login
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import check_position
@@ -255,7 +257,7 @@ def download_images(catalog: Path, total: int, options: Options, asked: argparse
     failed: dict[str, str] = {}
     with TarSink(folder) as sink:
         for archive, reason in sink.aside.items():
-            print(f"{archive} is damaged and was put aside: {reason}", file=sys.stderr)
+            say(f"{archive} is damaged and was put aside: {reason}", file=sys.stderr)
         bar = progress_bar(total=total, unit="image", desc="images")
 
         def requests() -> Iterator[ImageRequest]:
@@ -369,7 +371,7 @@ def archived(catalog: Path, total: int, wanted: dict[str, int], options: Options
         if samples.stale:
             discard(folder)
         for archive in bad if not samples.stale else ():
-            print(f"{archive.name} is damaged and is put aside; its images are downloaded again", file=sys.stderr)
+            say(f"{archive.name} is damaged and is put aside; its images are downloaded again", file=sys.stderr)
             archive.rename(archive.with_name(f"{archive.name}.damaged"))
 
 
@@ -461,8 +463,10 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this survey."""
     # fmt: off
     add = parser.add_argument_group("catalogue").add_argument
-    add("--tap_url", metavar="URL", help=f"TAP service of the photometry, where given of the votes too (default: {TAP_URL})")
-    add("--votes_tap_url", metavar="URL", help=f"TAP service of the votes alone (default: {VOTES_TAP_URL})")
+    add("--tap_url", type=without_login, metavar="URL",
+        help=f"TAP service of the photometry, where given of the votes too (default: {TAP_URL})")
+    add("--votes_tap_url", type=without_login, metavar="URL",
+        help=f"TAP service of the votes alone (default: {VOTES_TAP_URL})")
     add("--source", choices=("two", "zoospec"), default="two", help="two: votes and photometry from two tables, joined by "
         "position here; zoospec: from one service that mirrors SDSS's own ZooSpec table (default: %(default)s)")
     add("--adql", type=Path, metavar="FILE", help="one query of your own with {low} and {high} where the borders of a slice "
@@ -480,9 +484,9 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max_error_gri", type=_length, default=0.1, metavar="MAG", help="largest error of modelMag in gri (%(default)s)")
     add("--max_error_uz", type=_length, default=0.5, metavar="MAG", help="largest error of modelMag in uz (%(default)s)")
     add = parser.add_argument_group("images").add_argument
-    add("--hips_url", default=HIPS_URL, metavar="URL", help="hips2fits service (default: %(default)s)")
-    add("--hips_mirror", metavar="URL", help=f"asked where the first does not answer (default: {HIPS_MIRROR}; none where "
-        "--hips_url is given)")
+    add("--hips_url", type=without_login, default=HIPS_URL, metavar="URL", help="hips2fits service (default: %(default)s)")
+    add("--hips_mirror", type=without_login, metavar="URL",
+        help=f"asked where the first does not answer (default: {HIPS_MIRROR}; none where --hips_url is given)")
     add("--hips", default=HIPS, metavar="ID", help="the sky survey's images (default: %(default)s)")
     add("--width", type=positive_integer, default=SIZE, metavar="N", help="pixels (default: %(default)s)")
     add("--height", type=positive_integer, default=SIZE, metavar="N", help="pixels (default: %(default)s)")

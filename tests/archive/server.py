@@ -30,6 +30,7 @@ import re
 import select
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -101,6 +102,9 @@ class ArchiveServer:
         max_concurrent: most requests that were being answered at the same time.
         body_bytes: bytes of bodies sent so far.
         latency: seconds every request waits before its answer; may be changed while the server runs.
+        login: ``"user:password"`` that every request needs (401 without it); None lets everybody in.
+        redirects: addresses by the file names that are answered with 302.
+        authorizations: the Authorization header of every request so far, None without one.
     """
 
     def __init__(self, folder: str | Path, latency: float = 0.0, port: int = 0) -> None:
@@ -109,6 +113,9 @@ class ArchiveServer:
         self.requests: list[Request] = []
         self.max_concurrent = 0
         self.body_bytes = 0
+        self.login: str | None = None
+        self.redirects: dict[str, str] = {}
+        self.authorizations: list[str | None] = []
         self.closing = threading.Event()
         self._running = 0
         self._faults: list[Fault] = []
@@ -232,14 +239,24 @@ class _Handler(BaseHTTPRequestHandler):
         with self.archive.counted() as ticket:
             self.archive.closing.wait(self.archive.latency)
             name = unquote(urlsplit(self.path).path).removeprefix("/")
+            self.archive.authorizations.append(self.headers["Authorization"])
+            if not self._is_welcome():
+                self._send(_status(401), ticket)
+                return
             self._send(self._answer(name, self.archive.next_fault(name)), ticket)
 
     do_HEAD = do_GET
+
+    def _is_welcome(self) -> bool:
+        login = self.archive.login
+        return login is None or self.headers["Authorization"] == f"Basic {b64encode(login.encode()).decode()}"
 
     def log_message(self, *args) -> None:
         """`ArchiveServer.requests` is the log."""
 
     def _answer(self, name: str, fault: Fault | None) -> Answer:
+        if name in self.archive.redirects:
+            return Answer(302, b"moved", {"Location": self.archive.redirects[name]})
         if fault and fault.kind.isdigit():
             return _status(int(fault.kind), fault.retry_after)
         if fault and fault.kind == "html":
