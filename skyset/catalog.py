@@ -36,7 +36,6 @@ from skyset.numbers import is_text
 from skyset.numbers import look
 from skyset.numbers import to_number
 from skyset.raw import MAX_BYTES
-from skyset.raw import gunzip
 
 ROWS = 65536
 _BLOCK_BYTES = 2 << 20
@@ -508,11 +507,10 @@ def _read_fully(file: BinaryIO, size: int) -> bytes:
 def _open_votable(path: str, columns: Sequence[str] | None) -> Catalog:
     from skyset.tap import votable_to_arrow
 
-    data = Path(path).read_bytes()
-    if not data:
+    if not Path(path).stat().st_size:
         raise UserError(f"{path}: the file is empty")
     try:
-        table = votable_to_arrow(gunzip(data) if path.lower().endswith(".gz") else data)
+        table = votable_to_arrow(path)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     if (table.schema.metadata or {}).get(b"query_status") == b"OVERFLOW":

@@ -1,9 +1,14 @@
 """VOTables become Arrow tables value for value, or a clear refusal; astropy's own reader and writer are the measure."""
 
+import base64
 import gzip
 import io
 import math
+import struct
+import tracemalloc
 import warnings
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +26,7 @@ from hypothesis import strategies as st
 from skyset import votable as module
 from skyset.votable import BrokenVOTable
 from skyset.votable import VOTableError
+from skyset.votable import check_xml
 from skyset.votable import one_line
 from skyset.votable import read_votable
 from skyset.votable import readable
@@ -29,6 +35,7 @@ from tests.archive.tap import votable
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "sdss"
 real = pytest.mark.skipif(not REAL.exists(), reason="the folder with real TAP answers is not there (../shared/data)")
+FIRST = 587722984435351614
 IDS = st.integers(-(2**63), 2**63 - 1) | st.just(587722984435351614) | st.integers(2**53, 2**53 + 9).map(lambda x: -x)
 HEAD = '<?xml version="1.0"?>\n<VOTABLE version="1.{version}"><RESOURCE type="results">'
 TAIL = "</RESOURCE></VOTABLE>"
@@ -299,3 +306,171 @@ def test_one_line_shows_what_a_person_reads():
     page = b"<html><head><title>x</title></head><body><h1>500&nbsp;Oops</h1>\n<p>It <b>broke</b>: a < b</p></body></html>"
     assert readable(page) == "500 Oops It broke : a < b"
     assert one_line("a\n\tb " * 300, 20).endswith(" ...") and len(one_line("ab " * 300, 20)) == 20
+
+
+FIELD = '<FIELD name="x" datatype="int"/>'
+
+FIELDS_OF_MEGABYTES = "".join(f'<FIELD name="x{i}" datatype="short" arraysize="1000000"/>' for i in range(6))
+
+
+def stream(text: str, fields: str = FIELD, kind: str = "BINARY", attributes: str = "") -> bytes:
+    """A VOTable whose table is this base64."""
+    data = f'<{kind}><STREAM encoding="base64">{text}</STREAM></{kind}>'
+    return f"{HEAD.format(version=4)}<TABLE{attributes}>{fields}<DATA>{data}</DATA></TABLE>{TAIL}".encode()
+
+
+def packed(pieces: Iterable[bytes]) -> bytes:
+    """The pieces as gzip, which is small whatever they are."""
+    made = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join(map(made.compress, pieces)) + made.flush()
+
+
+def test_base64_with_anything_wrong_is_broken_and_never_a_shorter_table():
+    rows = base64.b64encode(struct.pack(">8i", *range(1, 9))).decode()
+    for whole in (rows, "\n".join([rows[:10], f"  {rows[10:31]}\t", rows[31:]]), f"\r\n{rows}\n"):
+        assert votable_to_arrow(stream(whole))["x"].to_pylist() == list(range(1, 9))
+    damaged = ["!" * 16 + rows[16:], rows[:16] + "\ufffd" * 16 + rows[32:], rows[:20] + "-_-_" + rows[24:]]
+    damaged += [rows[:-1], rows[:8] + "A" + rows[8:], rows[:8] + "====" + rows[8:], rows[:8] + rows[9:], rows + "="]
+    damaged += [rows + "AA", rows[:22] + "==" + rows[24:], "@@@@!!!!", rows + "!"]
+    for text in damaged:
+        with pytest.raises(BrokenVOTable, match=r"base64|middle of a row"):
+            votable_to_arrow(stream(text))
+
+
+@pytest.mark.parametrize("step", [1, 5, 4096])
+def test_a_stream_is_decoded_as_it_comes(monkeypatch, step):
+    monkeypatch.setattr(module, "CHUNK", step)
+    fields = [pa.field("x", pa.int64()), pa.field("s", pa.string()), pa.field("b", pa.bool_())]
+    rows = [(FIRST + i if i % 3 else None, "é" * (i % 7), bool(i % 2)) for i in range(40)]
+    expected = [FIRST + i if i % 3 else None for i in range(40)]
+    for serialisation in ("BINARY2", "TABLEDATA"):
+        table = read_votable(io.BytesIO(gzip.compress(votable(fields, rows, serialisation=serialisation)))).table
+        assert table["x"].to_pylist() == expected
+        assert table["s"].to_pylist() == ["é" * (i % 7) or None for i in range(40)]
+        assert table["b"].to_pylist() == [bool(i % 2) for i in range(40)]
+
+
+def test_fewer_rows_than_declared_are_noticed():
+    body = document(FIELD, "<TR><TD>1</TD></TR>" * 3)
+    overflow = b'</TABLE><INFO name="QUERY_STATUS" value="OVERFLOW"/>'
+    for rows in ("3", " 3 ", "2", "", "many", "9" * 5000):
+        assert votable_to_arrow(body.replace(b"<TABLE>", f'<TABLE nrows="{rows}">'.encode())).num_rows == 3
+    with pytest.raises(BrokenVOTable, match="3 rows of 4"):
+        votable_to_arrow(body.replace(b"<TABLE>", b'<TABLE nrows="4">'))
+    with pytest.raises(BrokenVOTable, match="1 rows of 2"):
+        votable_to_arrow(stream("AAAAAA==", kind="BINARY", attributes=' nrows="2"'))
+    cut = body.replace(b"<TABLE>", b'<TABLE nrows="4">').replace(b"</TABLE>", overflow)
+    assert read_votable(cut).status == "OVERFLOW"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (lambda: packed([b"<VOTABLE>", *[b" " * (1 << 20)] * 300]), "8,388,608 characters"),
+        (lambda: packed([b"<VOTABLE>", *[b"<!-- -->" * (1 << 17)] * 300]), "of gzip unpack to more than"),
+        (lambda: packed([packed([b"<VOTABLE>", *[b"<!-- -->" * (1 << 17)] * 300])]), "of gzip unpack to more than"),
+        (lambda: packed([b"<VOTABLE ", b"a" * (30 << 20)]), "a tag of more than"),
+        (lambda: packed([b"<VOTABLE a='", b"a" * (30 << 20)]), "a tag of more than"),
+        (lambda: packed([b"<VOTABLE><!--", b"a" * (30 << 20)]), "a tag of more than"),
+        (lambda: packed([b"<VOTABLE>", b"<a>" * 100_000]), "64 deep"),
+        (lambda: packed([b"<VOTABLE><TABLE>", *(b'<FIELD name="f%d"/>' % i for i in range(100_000))]), "10,000 columns"),
+        (lambda: document(FIELD, "<TR><TD>" + "1" * (30 << 20)), "8,388,608 characters"),
+        (lambda: document(FIELD, "<TR>" + "<TD/>" * (1 << 20)), "10,000 cells|not 1"),
+        (lambda: stream("AAAA", '<FIELD name="x" datatype="double" arraysize="2000000"/>'), "a cell of 16,000,000 bytes"),
+        (lambda: stream("AAAA" * (4 << 20), FIELDS_OF_MEGABYTES), "a row of more than 8,388,608 bytes"),
+        (lambda: stream("/////w==", '<FIELD name="x" datatype="double" arraysize="*"/>'), "a cell of 34,359,738,360 bytes"),
+        (lambda: stream("AAAA", FIELD.replace("/", ' arraysize="1000000000000000000"/')), "values are not supported"),
+    ],
+)  # fmt: skip
+def test_documents_that_grow_are_refused_in_little_memory(body, words):
+    body = body()
+    tracemalloc.start()
+    try:
+        with pytest.raises(VOTableError, match=words):
+            read_votable(body)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_real_services_send_is_within_the_limits(monkeypatch):
+    """Packed best of all real tables: an id, and 29 columns that are the same in every row."""
+    monkeypatch.setattr(module, "ROOM", 1 << 16)
+    fields = [pa.field("id", pa.int64()), *(pa.field(f"x{i}", pa.float64()) for i in range(29))]
+    rows = [(i, *[0.0] * 29) for i in range(20_000)]
+    for serialisation in ("TABLEDATA", "BINARY2"):
+        body = votable(fields, rows, serialisation=serialisation)
+        sent = gzip.compress(body)
+        assert len(body) > 60 * len(sent)
+        assert votable_to_arrow(sent)["id"].to_pylist() == list(range(20_000))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE v [<!ENTITY x "y">]><VOTABLE>&x;</VOTABLE>',
+        '<!DOCTYPE v [<!ENTITY x SYSTEM "file:///etc/passwd">]><VOTABLE>&x;</VOTABLE>',
+        '<!DOCTYPE v [<!ENTITY % x SYSTEM "file:///etc/passwd"> %x;]><VOTABLE/>',
+        '<!DOCTYPE v SYSTEM "http://127.0.0.1:9/x.dtd"><VOTABLE><TABLE><FIELD name="x" datatype="int"/><DATA><TABLEDATA>'
+        "<TR><TD>1&x;</TD></TR></TABLEDATA></DATA></TABLE></VOTABLE>",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entities_are_refused_in_every_encoding(text, encoding):
+    for read in (read_votable, check_xml):
+        with pytest.raises(VOTableError, match="entities"):
+            read(text.encode(encoding))
+
+
+def test_a_document_type_alone_is_harmless():
+    """As documents of VOTable 1.0 have it; it is not fetched."""
+    text = document(FIELD, "<TR><TD>1</TD></TR>").decode()
+    text = text.replace("?>", '?><!DOCTYPE VOTABLE SYSTEM "http://127.0.0.1:9/VOTable.dtd">')
+    assert votable_to_arrow(text.encode())["x"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "expected"),
+    [
+        ("UTF-8", "utf-8-sig", "é"),
+        ("UTF-16", "utf-16", "é"),
+        ("ISO-8859-1", "latin-1", "é"),
+        ("windows-1252", "cp1252", "é"),
+        ("UTF-8", "latin-1", None),
+        ("UTF-16", "utf-8", None),
+        ("UTF-8", "utf-16-le", None),
+        ("utf-7", "utf-7", None),
+        ("bz2_codec", "utf-8", None),
+        ("rot13", "utf-8", None),
+        ("unicode_escape", "utf-8", None),
+        ("klingon", "utf-8", None),
+        ("x" * 5000, "utf-8", None),
+        ("gbk", "gbk", None),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
+def test_encodings_are_read_or_refused_in_one_line(declared, encoding, expected):
+    field = '<FIELD name="x" datatype="unicodeChar" arraysize="*"/>'
+    text = document(field, "<TR><TD>é</TD></TR>").decode().replace("?>", f' encoding="{declared}"?>')
+    if expected:
+        assert votable_to_arrow(text.encode(encoding))["x"].to_pylist() == [expected]
+        return
+    try:
+        assert votable_to_arrow(text.encode(encoding))["x"].to_pylist() != ["é"]
+    except VOTableError as error:
+        assert "\n" not in str(error) and len(str(error)) < 200
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "-" + "9" * 5000, "0x" + "f" * 5000, "1_000", "٣", "²", "1" * 30])
+def test_numbers_that_are_none_are_one_short_line(digits):
+    bodies = [document(FIELD, f"<TR><TD>{digits}</TD></TR>")]
+    bodies += [document(f'<FIELD name="x" datatype="int" arraysize="{digits}"/>', "<TR><TD>1</TD></TR>")]
+    if not digits.startswith("1" * 30):  # a null that no int can be is never met
+        bodies += [document(f'<FIELD name="x" datatype="int"><VALUES null="{digits}"/></FIELD>', "<TR><TD>1</TD></TR>")]
+    for body in bodies:
+        try:
+            assert votable_to_arrow(body)["x"].to_pylist() == [1]  # a null beyond all ints
+        except VOTableError as error:
+            assert "column x" in str(error) and "\n" not in str(error) and len(str(error)) < 300
+        else:
+            assert b"null" in body
