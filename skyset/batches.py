@@ -22,7 +22,6 @@ from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from skyset.encoded import ARRAY
-from skyset.encoded import TURNED
 from skyset.encoded import Bytes
 from skyset.encoded import Images
 from skyset.encoded import same_shapes
@@ -253,7 +252,7 @@ def _decoded(batch: Sequence[Row]) -> dict[int, list[np.ndarray]]:
     pictures: dict[int, list[np.ndarray]] = {
         place: []
         for place, values in enumerate(leaves(batch[0].columns))
-        if isinstance(values, Images) and values.form in (ARRAY, TURNED)
+        if isinstance(values, Images) and values.form == ARRAY
     }
     for row in batch if pictures else ():
         columns = list(leaves(row.columns))

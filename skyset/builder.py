@@ -34,10 +34,17 @@ class SurveyConfig(datasets.BuilderConfig):
         image_size: side of a centre crop of all images and masks, in pixels; None for all pixels.
         on_bad_partition: ``"raise"`` a PartitionError that names it, or ``"skip"`` its rows with a warning; a stream counts
             them in ``skipped``.
+        decode: how images that are stored encoded come where there is no format: ``"array"``, uint8 (H, W, 3), or ``"pil"``,
+            as ``PIL.Image``.
     """
 
     image_size: int | None = None
     on_bad_partition: str = "raise"
+    decode: str = "array"
+
+    def create_config_id(self, config_kwargs: dict, *args, **kwargs) -> str:
+        """As in `datasets`; the Arrow cache holds the same bytes however they are decoded."""
+        return super().create_config_id({k: v for k, v in config_kwargs.items() if k != "decode"}, *args, **kwargs)
 
 
 class SurveyBuilder(datasets.ArrowBasedBuilder):
@@ -103,6 +110,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             raise UserError(f"image_size must be 1 to {min(sides, default=0)} pixels, not {size}")
         if self.config.on_bad_partition not in ("raise", "skip"):
             raise UserError(f'on_bad_partition must be "raise" or "skip", not {self.config.on_bad_partition!r}')
+        if self.config.decode not in ("array", "pil"):
+            raise UserError(f'decode must be "array" or "pil", not {self.config.decode!r}')
         return datasets.DatasetInfo(
             description=survey.title,
             features=features_of(survey, size),
@@ -135,7 +144,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
 
     def _rows(self, pieces) -> PartitionRows:
         rows = PartitionRows(self._survey, pieces, list(self.info.features), self.config.image_size)
-        return rows.with_changes(skip_bad=self.config.on_bad_partition == "skip")
+        return rows.with_changes(skip_bad=self.config.on_bad_partition == "skip", pil=self.config.decode == "pil")
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
         rows = self._get_examples_iterable_for_split(splits_generator)
@@ -146,7 +155,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         return SurveyStream(rows, info=info, split=splits_generator.name)
 
     def _as_dataset(self, *args, **kwargs) -> datasets.Dataset:
-        return adopt(super()._as_dataset(*args, **kwargs))
+        return adopt(super()._as_dataset(*args, **kwargs), pil=self.config.decode == "pil")
 
 
 def survey_side(survey: Survey, name: str) -> int:

@@ -1,8 +1,8 @@
 """Rows of bytes of any length, and the images that they encode: decoded when somebody looks, and not before.
 
-An image comes as ``datasets.Image`` gives it where no format is set: a ``PIL.Image`` in the file's own mode. As an array it
-is RGB always, uint8 (H, W, 3), so that images can be stacked: grey is repeated, palettes are looked up, transparency is left
-out, and of 16 bits the upper 8 are taken.
+An image comes as an array in every format: RGB always, uint8 (H, W, 3), so that images can be stacked: grey is repeated,
+palettes are looked up, transparency is left out, and of 16 bits the upper 8 are taken. Where that is asked for, it comes as
+``datasets.Image`` gives it if no format is set: a ``PIL.Image`` in the file's own mode.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG")
 #: An image of more pixels is refused before it is unpacked.
 MAX_PIXELS = 1 << 26
-#: How images are handed out; "turned" arrays have their channels first, as torch has them.
-PIL_IMAGE, ARRAY, TURNED, UNDECODED = "pil", "array", "turned", "undecoded"
+#: How images are handed out.
+PIL_IMAGE, ARRAY, UNDECODED = "pil", "array", "undecoded"
 _ORIENTATION = 0x0112
 
 
@@ -147,12 +147,11 @@ class Images(Bytes):
 
     def finished(self, pixels: np.ndarray):
         """Arrays (..., H, W, 3) as they are handed out."""
-        pixels = np.moveaxis(pixels, -1, -3) if self.form == TURNED else pixels
         return self.finish(pixels) if self.finish else pixels
 
     def batch(self):
         """All images stacked where they are of one size, else a list of them; a list where they are no arrays."""
-        if self.form not in (ARRAY, TURNED):
+        if self.form != ARRAY:
             return list(self)
         pixels = [self.pixels(row) for row in range(len(self))]
         if same_shapes(pixels):

@@ -1,7 +1,10 @@
 """Formats that keep a dataset's own dtypes: stock ``"numpy"`` and ``"torch"`` turn uint8 into int64, float64 into float32.
 
 They have names of their own in `datasets`, so what other people's datasets give in the same process does not change;
-skyset's datasets answer to ``with_format("numpy")`` and ``("torch")`` with them.
+skyset's datasets answer to ``with_format("numpy")`` and ``("torch")`` with them. Without a format, tables of ours give numpy
+arrays where stock gives nested lists: their features are ``ArrayFeatures``, by which ``registry.py`` knows them.
+
+An array has the shape that its feature declares, in every format; an encoded image is (H, W, 3).
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ from datasets import Features
 from datasets import Image
 from datasets import Value
 from datasets import config
+from datasets.features.features import _ArrayXD
 from datasets.formatting import _register_formatter
 from datasets.formatting import get_format_type_from_alias
+from datasets.formatting.formatting import LazyBatch
+from datasets.formatting.formatting import LazyRow
+from datasets.formatting.formatting import PythonFormatter
 from datasets.formatting.np_formatter import NumpyFormatter
 
-from skyset.encoded import ARRAY
-from skyset.encoded import PIL_IMAGE
-from skyset.encoded import TURNED
 from skyset.encoded import is_image
 from skyset.encoded import rgb
 
@@ -35,9 +39,9 @@ def own_format(name: str | None) -> str | None:
     return _OURS.get(name, name)
 
 
-def image_form(name: str | None) -> str:
-    """How encoded images are handed out in a format, see ``encoded.py``."""
-    return {_NUMPY: ARRAY, _TORCH: TURNED}.get(name, PIL_IMAGE)
+def stock_format(name: str | None) -> str | None:
+    """What `datasets` calls a format of ours; other names are given back as they are."""
+    return {ours: stock for stock, ours in _OURS.items()}.get(name, name)
 
 
 def is_tensor_format(name: str | None) -> bool:
@@ -58,13 +62,18 @@ class _KeepDtype:
 
 
 class KeepDtypeNumpyFormatter(_KeepDtype, NumpyFormatter):
-    """As ``"numpy"``, but arrays keep their dtype; text is str, and lists of it; images are RGB, uint8 (H, W, 3)."""
+    """As ``"numpy"``, but arrays keep their dtype unless one is asked for; text is str, and lists of it.
+
+    Images are RGB, uint8 (H, W, 3). As in stock, ``dtype=`` is for arrays: a number in a row keeps its own.
+    """
 
     def _tensorize(self, value):
         if is_image(value):
-            return np.array(rgb(value))
+            value = np.array(rgb(value))
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "U":
             return value.tolist()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and self.np_array_kwargs:
+            return np.asarray(value, **self.np_array_kwargs)
         if isinstance(value, np.ndarray | np.generic | str | bytes | None):
             return value
         return super()._tensorize(value)
@@ -78,7 +87,7 @@ if config.TORCH_AVAILABLE:
     class KeepDtypeTorchFormatter(_KeepDtype, TorchFormatter):
         """As ``"torch"``, but tensors keep the dtype of the column; numpy arrays become tensors without a copy.
 
-        Images are RGB, uint8 (3, H, W).
+        Images are RGB, uint8 (H, W, 3), as in ``"numpy"``: stock turns those that are encoded, and no others.
         """
 
         def _tensorize(self, value):
@@ -87,7 +96,7 @@ if config.TORCH_AVAILABLE:
             if isinstance(value, torch.Tensor):
                 return value
             if is_image(value):
-                value = np.moveaxis(np.atleast_3d(rgb(value)), -1, 0).copy()
+                value = np.array(rgb(value))
             if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "biufc":
                 return super()._tensorize(value)
             array = np.asarray(value, value.dtype.newbyteorder("="))
@@ -131,6 +140,128 @@ class DecodedFeatures(Features):
         others = Features({name: feature for name, feature in self.items() if name not in done})
         changed = change(others, {name: value for name, value in example.items() if name not in done})
         return {name: done[name] if name in done else changed[name] for name in example if name in done or name in changed}
+
+
+class ArrayFeatures(Features):
+    """Features of a table of ours: without a format, images and arrays come as numpy arrays in the dtype of the column.
+
+    So do lists of numbers of a declared length, and those in a group with arrays; other lists stay lists. With ``pil``
+    images that are encoded come as ``PIL.Image``, as stock gives them.
+    """
+
+    pil = False
+
+    def __reduce__(self):
+        return _array_features, (dict(self), self.pil)
+
+    def decode_example(self, example: dict, *args, **kwargs) -> dict:
+        """As in `datasets`."""
+        return {name: self._shown(name, value) for name, value in super().decode_example(example, *args, **kwargs).items()}
+
+    def decode_column(self, column: list, column_name: str, *args, **kwargs) -> list:
+        """As in `datasets`."""
+        column = super().decode_column(column, column_name, *args, **kwargs)
+        return [self._shown(column_name, value) for value in column] if isinstance(column, list) else column
+
+    def decode_batch(self, batch: dict, *args, **kwargs) -> dict:
+        """As in `datasets`."""
+        return {
+            name: [self._shown(name, value) for value in column] if isinstance(column, list) else column
+            for name, column in super().decode_batch(batch, *args, **kwargs).items()
+        }
+
+    def _shown(self, name: str, value):
+        return as_arrays(value, self[name], self.pil) if name in self else value
+
+
+def _array_features(features: dict, pil: bool) -> ArrayFeatures:
+    made = ArrayFeatures(features)
+    made.pil = pil
+    return made
+
+
+def as_arrays(value, feature, pil: bool = False, grouped: bool = False):
+    """A value as Python has it with arrays in place of nested lists, see ``ArrayFeatures``.
+
+    Args:
+        value: one row's.
+        feature: what it is declared to be.
+        pil: leave images as they are.
+        grouped: it lies in a group with arrays.
+    """
+    if value is None:
+        return None
+    if isinstance(feature, Image):
+        return np.array(rgb(value)) if is_image(value) and not pil else value
+    if isinstance(feature, _ArrayXD):
+        try:
+            return np.asarray(value, feature.dtype)
+        except ValueError:  # datasets 3 has NaN where an array is missing
+            return value
+    if isinstance(feature, dict) and isinstance(value, dict):
+        grouped = has_arrays(feature)
+        return {name: as_arrays(part, feature[name], pil, grouped) for name, part in value.items()}
+    inner = _element(feature)
+    if isinstance(inner, dict) and isinstance(value, dict):  # datasets 3 keeps a list of groups as a group of lists
+        grouped = has_arrays(inner)
+        return {name: as_arrays(part, [inner[name]], pil, grouped) for name, part in value.items()}
+    if inner is None or not isinstance(value, list) or any(item is None for item in value):
+        return value
+    if isinstance(inner, _ArrayXD):
+        return merge([as_arrays(item, inner) for item in value])
+    if isinstance(inner, Value) and (grouped or getattr(feature, "length", -1) > 0) and _is_number(inner):
+        return np.asarray(value, inner.pa_type.to_pandas_dtype())
+    return value
+
+
+def has_arrays(feature) -> bool:
+    """Whether a feature is, or holds, an array of two or more dimensions."""
+    if isinstance(feature, dict):
+        return any(map(has_arrays, feature.values()))
+    return isinstance(feature, _ArrayXD) or (_element(feature) is not None and has_arrays(_element(feature)))
+
+
+def _element(feature):
+    """What a list is of; None of what is no list."""
+    return feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+
+
+def _is_number(feature: Value) -> bool:
+    kind = feature.pa_type
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+class ArrayFormatter(PythonFormatter):
+    """No format, for ``ArrayFeatures``: what these would make of nested lists, without making the lists."""
+
+    def format_row(self, pa_table: pa.Table):
+        """As in `datasets`."""
+        if self.lazy:
+            return LazyRow(pa_table, self)
+        return {name: self.format_column(pa_table.select([name]))[0] for name in pa_table.column_names}
+
+    def format_column(self, pa_table: pa.Table) -> list:
+        """As in `datasets`."""
+        name = pa_table.column_names[0]
+        if not has_arrays((self.features or {}).get(name)) or pa_table.column(0).null_count:
+            return super().format_column(pa_table)
+        values = KeepDtypeNumpyFormatter(features=self.features).format_column(pa_table)
+        return [_own(values[row]) for row in range(len(pa_table))]
+
+    def format_batch(self, pa_table: pa.Table):
+        """As in `datasets`."""
+        if self.lazy:
+            return LazyBatch(pa_table, self)
+        return {name: self.format_column(pa_table.select([name])) for name in pa_table.column_names}
+
+
+def _own(value):
+    """A row's value, to be written to: it may lie in a file that is mapped into memory. Single numbers are Python's."""
+    if isinstance(value, dict):
+        return {name: _own(part) for name, part in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
 
 
 class Group(dict):

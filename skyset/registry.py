@@ -148,6 +148,7 @@ class _Watch(importlib.abc.MetaPathFinder):
 
 def connect() -> None:
     """Make `datasets` know the surveys; once."""
+    import datasets.arrow_dataset
     import datasets.combine
     import datasets.distributed
     import datasets.inspect
@@ -155,19 +156,21 @@ def connect() -> None:
 
     for module in (datasets.load, datasets.inspect):
         _wrap(module, "dataset_module_factory", _finding_surveys)
+    _wrap(datasets.arrow_dataset, "get_formatter", _giving_arrays)
+    _wrap(datasets.Dataset, "load_from_disk", _knowing_ours)
     _wrap(datasets.distributed, "_split_by_node_iterable_dataset", _keeping_ours)
     for action in ("concatenate", "interleave"):
         _wrap(datasets.combine, f"_{action}_iterable_datasets", _keeping_ours)
         _wrap(datasets.combine, f"_{action}_map_style_datasets", _keeping_ours)
 
 
-def _wrap(module: ModuleType, name: str, wrapper: Callable[[Callable], Callable]) -> None:
-    """Replace a function of a module by a wrapped one, once."""
+def _wrap(module: ModuleType | type, name: str, wrapper: Callable[[Callable], Callable]) -> None:
+    """Replace a function of a module, or a static one of a class, by a wrapped one, once."""
     function = getattr(module, name)
     if not hasattr(function, "skyset_wraps"):
         wrapped = functools.wraps(function)(wrapper(function))
         wrapped.skyset_wraps = function
-        setattr(module, name, wrapped)
+        setattr(module, name, staticmethod(wrapped) if isinstance(module, type) else wrapped)
 
 
 def _finding_surveys(find: Callable) -> Callable:
@@ -185,6 +188,33 @@ def _finding_surveys(find: Callable) -> Callable:
     return find_module
 
 
+def _giving_arrays(find: Callable) -> Callable:
+    """``get_formatter`` that gives tables of ours, which it knows by their features, numpy arrays without a format."""
+
+    def find_formatter(format_type, features=None, **kwargs):
+        from skyset.formatting import ArrayFeatures
+        from skyset.formatting import ArrayFormatter
+
+        if format_type is None and isinstance(features, ArrayFeatures):
+            return ArrayFormatter(features=features, **kwargs)
+        return find(format_type, features=features, **kwargs)
+
+    return find_formatter
+
+
+def _knowing_ours(load: Callable) -> Callable:
+    """``Dataset.load_from_disk`` that knows the tables of our surveys by what built them."""
+
+    def load_table(*args, **kwargs):
+        from skyset.stream import adopt
+
+        table = load(*args, **kwargs)
+        module = _modules.get(table.info.dataset_name)
+        return adopt(table) if module and module.rpartition(".")[2] == table.info.builder_name else table
+
+    return load_table
+
+
 def _keeping_ours(function: Callable) -> Callable:
     """A function of one dataset, or a list of them, that gives back one of ours for ours."""
 
@@ -194,7 +224,8 @@ def _keeping_ours(function: Callable) -> Callable:
         from skyset.stream import adopt
 
         result = function(given, *args, **kwargs)
-        ours = any(isinstance(one, SurveyStream | SurveyTable) for one in (given if isinstance(given, list) else [given]))
-        return adopt(result) if ours else result
+        every = given if isinstance(given, list) else [given]
+        ours = any(isinstance(one, SurveyStream | SurveyTable) for one in every)
+        return adopt(result, any(getattr(one, "pil", False) for one in every)) if ours else result
 
     return keep

@@ -37,17 +37,19 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 from skyset.arrow import arrow_table
 from skyset.arrow import features_of
 from skyset.arrow import needed_columns
+from skyset.encoded import ARRAY
 from skyset.encoded import PIL_IMAGE
 from skyset.encoded import UNDECODED
 from skyset.encoded import Bytes
 from skyset.encoded import Images
 from skyset.errors import PartitionError
+from skyset.formatting import ArrayFeatures
 from skyset.formatting import DecodedFeatures
 from skyset.formatting import Group
-from skyset.formatting import image_form
 from skyset.formatting import is_tensor_format
 from skyset.formatting import merge
 from skyset.formatting import own_format
+from skyset.formatting import stock_format
 from skyset.reader import PIECE_BYTES
 from skyset.reader import Piece
 from skyset.reader import PieceReader
@@ -73,7 +75,8 @@ class PartitionRows(_BaseExamplesIterable):
         mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype), ``"torch"`` (tensors) or
             ``"arrow"`` (tables).
         images: ``datasets.Image`` features that differ from the survey's, by its names: undecoded, or of another mode.
-        image_form: how images are handed out, see ``encoded.py``; nothing to mode ``"arrow"``.
+        plain: there is no tensor format.
+        pil: encoded images are handed out as ``PIL.Image`` where ``plain``, else as arrays.
         seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
         window_bytes: what one window holds.
         skip_bad: go on without the rows of partitions that cannot be read, and without those whose images cannot be decoded
@@ -85,7 +88,7 @@ class PartitionRows(_BaseExamplesIterable):
     def __init__(self, survey: Survey, pieces: list[Piece], names: Iterable[str], image_size: int | None = None):
         super().__init__()
         self.survey, self.pieces, self.image_size = survey, pieces, image_size
-        self.mode, self.image_form = "python", PIL_IMAGE
+        self.mode, self.plain, self.pil = "python", True, False
         self.images: dict[str, datasets.Image] = {}
         self.seed: tuple[int, ...] | None = None
         self.seed_was_drawn = False
@@ -122,11 +125,12 @@ class PartitionRows(_BaseExamplesIterable):
         return twin
 
     def cast(self, features: Mapping) -> PartitionRows:
-        """Hand out encoded images as these features say, ``datasets.Image(decode=False)`` or with another mode."""
+        """Hand out encoded images as these features say: ``datasets.Image(decode=False)``, or as ``PIL.Image``."""
         images = {source: features[name] for name, source in self._names.items()
                   if isinstance(self._features[name], datasets.Image) and isinstance(features.get(name), datasets.Image)
-                  }  # fmt: skip
-        return self.with_changes(images=self.images | images)._named(self._names)
+                  and self._features[name] != features[name]}  # fmt: skip
+        pil = self.pil or any(feature.decode for feature in images.values())
+        return self.with_changes(images=self.images | images, pil=pil)._named(self._names)
 
     def between(self, start: int, stop: int | None) -> PartitionRows:
         """Rows ``start:stop`` of these, in the order they are in."""
@@ -334,7 +338,7 @@ class PartitionRows(_BaseExamplesIterable):
         if not isinstance(values, Images):
             return values
         feature = self._features[name]
-        form = self.image_form if feature.decode else UNDECODED
+        form = UNDECODED if not feature.decode else PIL_IMAGE if self.pil and self.plain else ARRAY
         return values.handed_out(form=form, mode=feature.mode, column=self._names[name])
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:
@@ -461,10 +465,9 @@ class SurveyStream(IterableDataset):
     def with_format(self, type: str | None = None) -> SurveyStream:
         """As in `datasets`, but ``"numpy"`` and ``"torch"`` keep the columns' dtypes (uint8 stays uint8).
 
-        Encoded images come as RGB, uint8 (H, W, 3) in ``"numpy"`` and (3, H, W) in ``"torch"``.
+        Encoded images come as RGB, uint8 (H, W, 3).
         """
         config = FormattingConfig(format_type=own_format(type))
-        form = image_form(config.format_type)
         mode = "arrow" if config.is_table else "numpy" if config.is_tensor else "python"
         mapped = any(isinstance(link, MappedExamplesIterable) for link in links(self._ex_iterable))
 
@@ -472,7 +475,7 @@ class SurveyStream(IterableDataset):
             # A function mapped before keeps getting what it got; but Python's numbers would lose their dtypes here.
             if mapped:
                 return rows if (rows.mode, mode) != ("python", "numpy") else rows.with_changes(mode=mode)
-            return rows.with_changes(mode=mode, image_form=form)
+            return rows.with_changes(mode=mode, plain=not config.is_tensor)
 
         stream = adopt(super().with_format(config.format_type))
         return stream._with_source(map_source(stream._ex_iterable, change))
@@ -585,8 +588,11 @@ class SurveyStream(IterableDataset):
         return stream._with_source(rows.cast(stream.features)) if isinstance(rows, PartitionRows) else stream
 
     def cast_column(self, column: str, feature) -> SurveyStream:
-        """As in `datasets`; images that are not to be decoded are not."""
-        return self.cast(datasets.Features({**self.features, column: feature}))
+        """As in `datasets`; images that are not to be decoded are not, and ``datasets.Image()`` asks for ``PIL.Image``."""
+        stream = self.cast(datasets.Features({**self.features, column: feature}))
+        if not is_picture(feature):
+            return stream
+        return stream._with_source(map_source(stream._ex_iterable, lambda rows: rows.with_changes(pil=True)))
 
     def rename_columns(self, column_mapping: dict[str, str]) -> SurveyStream:
         """As in `datasets`; costs nothing."""
@@ -659,32 +665,66 @@ def _merged(source: _BaseExamplesIterable, batch_size: int) -> Iterator[dict]:
         yield {name: merge([row[name] for row in batch]) for name in batch[0]}
 
 
-def adopt(result):
-    """Make a stock stream or table that one of ours gave rise to ours again."""
+def adopt(result, pil: bool = False):
+    """Make a stock stream or table that one of ours gave rise to ours again; ``pil`` as in ``ArrayFeatures``."""
     if type(result) is IterableDataset:
         result.__class__ = SurveyStream
         result._prepare_ex_iterable_for_iteration()  # its state is of our order
-    elif type(result) is datasets.Dataset:
+    elif type(result) in (datasets.Dataset, SurveyTable):
         result.__class__ = SurveyTable
+        result._format_type = own_format(result._format_type)
+        result._set_pil(pil)
     elif isinstance(result, dict) and type(result) in (datasets.DatasetDict, datasets.IterableDatasetDict):
         for key, value in result.items():
-            result[key] = adopt(value)
+            result[key] = adopt(value, pil)
     return result
 
 
+def is_picture(feature) -> bool:
+    """Whether a feature asks for ``PIL.Image``."""
+    return isinstance(feature, datasets.Image) and feature.decode
+
+
 class SurveyTable(datasets.Dataset):
-    """``datasets.Dataset`` whose ``"numpy"`` and ``"torch"`` formats keep dtypes."""
+    """``datasets.Dataset`` that gives numpy arrays without a format, and whose formats keep dtypes."""
+
+    @property
+    def pil(self) -> bool:
+        """Whether encoded images come as ``PIL.Image`` where there is no format: by ``decode="pil"``, or after a cast."""
+        return getattr(self._info.features, "pil", False)
+
+    def _set_pil(self, pil: bool) -> None:
+        features = ArrayFeatures(self._info.features)
+        features.pil = pil
+        self._info.features = features
 
     def set_format(self, type: str | None = None, *args, **kwargs) -> None:
         """As in `datasets`, but ``"numpy"`` and ``"torch"`` keep the columns' dtypes (uint8 stays uint8)."""
         super().set_format(own_format(type), *args, **kwargs)
+
+    def cast(self, features: datasets.Features, *args, **kwargs) -> SurveyTable:
+        """As in `datasets`; images that were none before, or of another mode, come as ``PIL.Image``."""
+        asked = any(is_picture(feature) and feature != self.features.get(name) for name, feature in features.items())
+        return adopt(super().cast(features, *args, **kwargs), self.pil or asked)
+
+    def cast_column(self, column: str, feature, *args, **kwargs) -> SurveyTable:
+        """As in `datasets`; a column that is cast to ``datasets.Image()`` comes as ``PIL.Image``."""
+        return adopt(super().cast_column(column, feature, *args, **kwargs), self.pil or is_picture(feature))
+
+    def save_to_disk(self, *args, **kwargs) -> None:
+        """As in `datasets`; what is saved can be loaded without skyset too."""
+        twin = copy.copy(self)
+        twin._format_type = stock_format(self._format_type)
+        datasets.Dataset.save_to_disk(twin, *args, **kwargs)
 
 
 def _keep_class(cls: type, names: Sequence[str]) -> None:
     """`datasets` makes a new stock object in each of these methods: give them back as ``cls``."""
 
     def keeping(method: Callable) -> Callable:
-        return functools.wraps(method)(lambda *args, **kwargs: adopt(method(*args, **kwargs)))
+        return functools.wraps(method)(
+            lambda self, *args, **kwargs: adopt(method(self, *args, **kwargs), getattr(self, "pil", False))
+        )
 
     for name in names:
         if hasattr(cls, name):
@@ -696,7 +736,8 @@ _keep_class(SurveyStream, (
     "_step",
 ))  # fmt: skip
 _keep_class(SurveyTable, (
-    "add_column", "add_item", "batch", "cast", "cast_column", "class_encode_column", "filter", "flatten",
+    "add_column", "add_item", "batch", "class_encode_column", "filter", "flatten",
     "flatten_indices", "map", "remove_columns", "rename_column", "rename_columns", "repeat", "select",
     "select_columns", "shard", "shuffle", "skip", "sort", "take", "to_iterable_dataset", "train_test_split",
+    "_fast_select_column",
 ))  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import io
 import itertools
 import os
@@ -9,6 +10,7 @@ import shutil
 import zlib
 
 import datasets
+import dill
 import h5py
 import numpy as np
 import PIL.Image
@@ -154,6 +156,12 @@ def stock(format=None):
     values = {name: [row[name] for row in rows] for name in kinds}
     values["image"] = [{"bytes": image, "path": None} for image in values["image"]]
     return datasets.Dataset.from_dict(values, datasets.Features(kinds)).with_format(format)
+
+
+def expected_images(format):
+    """Stock's arrays; stock's tensors have their channels first, and without a format it gives ``PIL.Image``."""
+    images = [np.array(row["image"]) for row in stock("numpy")]
+    return list(map(torch.from_numpy, images)) if format == "torch" else images
 
 
 def exact(value):
@@ -313,7 +321,7 @@ def test_pieces_follow_from_the_size_of_the_files(root):
 def test_rows_are_those_of_stock_datasets(root, tmp_path):
     assert stream(root).features == table(root, tmp_path).features == stock().features
     for format in (None, "numpy", "torch"):
-        expected = [row["image"] for row in stock(format)]
+        expected = expected_images(format)
         for data in (stream(root, format), table(root, tmp_path, format)):
             found = [row["image"] for row in data]
             assert list(map(exact, found)) == list(map(exact, expected))
@@ -325,14 +333,51 @@ def test_shapes_and_dtypes(root):
     row = next(iter(stream(root, "numpy")))
     assert (row["image"].dtype, row["image"].shape, row["image"].flags.writeable) == (np.uint8, (SIDE, SIDE, 3), True)
     row = next(iter(stream(root, "torch")))
-    assert (row["image"].dtype, tuple(row["image"].shape)) == (torch.uint8, (3, SIDE, SIDE))
+    assert (row["image"].dtype, tuple(row["image"].shape)) == (torch.uint8, (SIDE, SIDE, 3))
     row["image"] += 1
-    assert isinstance(next(iter(stream(root)))["image"], PIL.Image.Image)
+    assert isinstance(next(iter(stream(root)))["image"], np.ndarray)
     batch = next(stream(root, "numpy").iter(5))
     assert batch["image"].shape == (5, SIDE, SIDE, 3) and batch["note"] == [b"x" * k for k in range(5)]
     batch = next(stream(root, "torch").iter(5))
-    assert batch["image"].shape == (5, 3, SIDE, SIDE)
-    assert [image.size for image in next(stream(root).iter(5))["image"]] == [(SIDE, SIDE)] * 5
+    assert batch["image"].shape == (5, SIDE, SIDE, 3)
+    assert [image.shape for image in next(stream(root).iter(5))["image"]] == [(SIDE, SIDE, 3)] * 5
+
+
+PIL_ASKED = {
+    "option": lambda load: load(decode="pil"),
+    "cast": lambda load: load().cast_column("image", datasets.Image()),
+    "cast to another mode": lambda load: load().cast(datasets.Features({**load().features, "image": datasets.Image("RGB")})),
+}
+
+
+@pytest.mark.parametrize("ask", PIL_ASKED.values(), ids=PIL_ASKED)
+def test_images_are_pil_where_that_is_asked_for(root, tmp_path, ask):
+    for load in (functools.partial(stream, root), functools.partial(table, root, tmp_path)):
+        rows = ask(load)
+        for some in (rows, rows.take(5), rows.with_format("numpy").with_format(None), rows.rename_column("ra", "x"),
+                     rows.map(lambda row: {"more": 1}), rows.filter(lambda row: True), dill.loads(dill.dumps(rows)),
+                     concatenate_datasets([rows, rows]), rows.shuffle(seed=1)):  # fmt: skip
+            wanted = {row["object_id"]: exact(row["image"]) for row in stock()}
+            found = [(row["object_id"], exact(row["image"])) for row in some]
+            assert len(found) >= 5 and all(wanted[name] == image for name, image in found)
+        for format in ("numpy", "torch"):
+            found = [exact(row["image"]) for row in rows.with_format(format)]
+            assert found == list(map(exact, expected_images(format)))
+        seen = []
+        list(rows.map(lambda row, seen=seen: seen.append(type(row["image"])) or {"more": 1}))
+        assert all(issubclass(kind, PIL.Image.Image) for kind in seen) and seen
+    unasked = stream(root).cast(datasets.Features(stream(root).features))
+    assert isinstance(next(iter(unasked))["image"], np.ndarray)
+
+
+def test_how_images_are_decoded_is_one_of_two(root):
+    with pytest.raises(UserError, match='decode must be "array" or "pil", not False'):
+        stream(root, decode=False)
+
+
+def test_the_cache_is_the_same_however_images_are_decoded(root, tmp_path):
+    files = [table(root, tmp_path, **options).cache_files for options in ({}, {"decode": "pil"}, {"decode": "array"})]
+    assert files[0] == files[1] == files[2]
 
 
 def test_arrow_has_the_bytes_undecoded(root, monkeypatch):
@@ -368,7 +413,7 @@ def test_images_in_another_mode_and_decoded_in_threads(root):
     assert {row["image"].mode for row in grey} == {"L"}
     if hasattr(datasets.IterableDataset, "decode") and not datasets.__version__.startswith("3."):
         threads = stream(root).decode(num_threads=2)
-        assert [exact(row["image"]) for row in threads] == [exact(row["image"]) for row in stock()]
+        assert [exact(np.array(row["image"])) for row in threads] == list(map(exact, expected_images(None)))
 
 
 OPERATIONS = {
@@ -395,7 +440,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("format", [None, "numpy", "torch"])
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 def test_images_survive_operations(root, operation, format):
-    wanted = {row["object_id"]: exact(row["image"]) for row in stock(format)}
+    wanted = {f"g{k}": exact(image) for k, image in enumerate(expected_images(format))}
     for rows in (operation(stream(root, format)), operation(stream(root)).with_format(format)):
         found = [(row["object_id"], exact(row["image"])) for row in rows]
         assert len(found) >= 4 and all(wanted[name] == image for name, image in found)
@@ -404,9 +449,11 @@ def test_images_survive_operations(root, operation, format):
 
 
 def test_a_mapped_function_keeps_getting_images(root):
-    mapped = stream(root).map(lambda row: {"image": row["image"].resize((8, 8))})
-    assert next(iter(mapped.with_format("numpy")))["image"].shape == (8, 8, 3)
-    assert next(iter(mapped.with_format("torch")))["image"].shape == (3, 8, 8)
+    for rows, small in ((stream(root, decode="pil"), lambda row: {"image": row["image"].resize((8, 8))}),
+                        (stream(root), lambda row: {"image": row["image"][:8, :8]})):  # fmt: skip
+        mapped = rows.map(small)
+        assert next(iter(mapped.with_format("numpy")))["image"].shape == (8, 8, 3)
+        assert next(iter(mapped.with_format("torch")))["image"].shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -456,7 +503,7 @@ def test_images_of_several_sizes_make_a_list(tmp_path, workers):
     sizes = [SIDE + k % 2 for k in range(ROWS)]
     write_folder(tmp_path, [encode(noise(k, size, size, 3)) for k, size in enumerate(sizes)])
     for batch in DataLoader(stream(tmp_path, "torch"), batch_size=4, num_workers=workers):
-        assert [tuple(image.shape[1:]) for image in batch["image"]] == [(SIDE, SIDE), (SIDE + 1,) * 2] * 2
+        assert [tuple(image.shape[:2]) for image in batch["image"]] == [(SIDE, SIDE), (SIDE + 1,) * 2] * 2
     batch = next(stream(tmp_path, "numpy").iter(3))
     assert isinstance(batch["image"], list) and batch["image"][1].shape == (SIDE + 1, SIDE + 1, 3)
 
@@ -514,8 +561,10 @@ def test_arrays_are_rgb_whatever_the_file_holds(tmp_path, name):
     write_folder(tmp_path / "pictures", [data] * 4)
     for rows in (stream(tmp_path / "pictures"), table(tmp_path / "pictures", tmp_path / "cache")):
         assert_array_equal(next(iter(rows.with_format("numpy")))["image"], expected)
-        assert_array_equal(next(iter(rows.with_format("torch")))["image"], expected.transpose(2, 0, 1))
-    assert next(iter(stream(tmp_path / "pictures")))["image"].mode == PIL.Image.open(io.BytesIO(data)).mode
+        assert_array_equal(next(iter(rows.with_format("torch")))["image"], expected)
+        assert_array_equal(next(iter(rows))["image"], expected)
+    pil = stream(tmp_path / "pictures", decode="pil")
+    assert next(iter(pil))["image"].mode == PIL.Image.open(io.BytesIO(data)).mode
 
 
 def test_images_are_turned_upright():
