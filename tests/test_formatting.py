@@ -1,4 +1,4 @@
-"""Tables (``streaming=False``): arrays and dtypes without a format and in every format, by every road; others' stay stock's."""
+"""Tables (``streaming=False``): arrays and dtypes without a format and in every format, by every road; others stay stock."""
 
 import os
 import pickle
@@ -218,7 +218,8 @@ print("skyset" in sys.modules, type(table).__name__, table.format["type"], type(
 def test_what_was_saved_is_stocks_without_skyset(table, tmp_path):
     table.with_format("numpy").save_to_disk(str(tmp_path / "saved"))
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run([sys.executable, "-c", STOCK, str(tmp_path / "saved")], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-c", STOCK, str(tmp_path / "saved")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["False", "Dataset", "numpy", "ndarray", "24"], done.stderr
 
 
