@@ -36,6 +36,7 @@ from urllib.parse import quote
 
 import h5py
 
+from skyset.card import leave_card
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
@@ -156,6 +157,25 @@ class Options:
         if arguments.tiny:
             values["limit"] = min(TINY, values["limit"] or TINY)
         return cls(**values)
+
+
+class BuildParser(argparse.ArgumentParser):
+    """A build script's command line: the shared options, and `--output-dir` as well as `--output_dir`."""
+
+    def __init__(self, program: str | None, description: str, survey: Survey, raw: str | None = None):
+        super().__init__(program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_arguments(self, survey, raw)
+
+    def parse_known_args(self, arguments=None, namespace=None):
+        arguments = sys.argv[1:] if arguments is None else arguments
+        return super().parse_known_args([_with_underscores(argument) for argument in arguments], namespace)
+
+
+def _with_underscores(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, sign, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + sign + value
 
 
 def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | None = None) -> None:
@@ -668,6 +688,7 @@ def build(
             if tasks:
                 _run_tasks(tasks, folder, network, options)
             manifest = folder.finish(command, found)
+            leave_card(options.output_dir, folder.survey, manifest.config)
     except (FetchError, PartitionError) as error:
         raise UserError(str(error)) from error
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either

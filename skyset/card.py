@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from skyset import registry
 from skyset.errors import UserError
-from skyset.questions import Tree
+from skyset.manifest import write_atomically
 from skyset.questions import markdown
 from skyset.survey import Layers
 from skyset.survey import Survey
@@ -55,15 +57,110 @@ def citation(survey: Survey) -> str:
     return f"```bibtex\n{survey.citation}\n```\n"
 
 
-def more_blocks(configs: Mapping[str, Survey], questions: Mapping[str, Tree]) -> dict[str, str]:
-    """What stands between the further markers of a card: the features of the configs but ``default``, the questions.
-
-    Args:
-        configs: declarations.
-        questions: trees of questions, of a survey that has any.
-    """
-    found = {f"features {name}": features_table(survey) for name, survey in configs.items() if name != "default"}
+def more_blocks(name: str) -> dict[str, str]:
+    """What stands between the further markers of a survey's card: features of the configs but ``default``, questions."""
+    configs, questions = registry.configs(name), getattr(registry.loader(name), "QUESTIONS", {})
+    found = {f"features {config}": features_table(survey) for config, survey in configs.items() if config != "default"}
     return found | ({"questions": markdown(questions)} if questions else {})
+
+
+def card_path(name: str) -> Path:
+    """README.md beside a survey's build script, or else beside its loader."""
+    home = registry.build_script(name) if name in registry.buildable() else registry.loader(name)
+    return Path(home.__file__).with_name("README.md")
+
+
+def leave_card(root: Path, survey: Survey, config: str = "default") -> None:
+    """Put the survey's card as README.md into a folder of its partitions; a text of somebody else's stays as it is.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = (root if config == "default" else root.parent) / "README.md"
+    known = registry.is_known(survey.name)
+    more = more_blocks(survey.name) if known else {}
+    declared = registry.survey(survey.name) if known else survey
+    if path.exists():
+        with contextlib.suppress(UserError):  # no card
+            refresh(path, declared, more)
+        return
+    source = card_path(survey.name) if known else None
+    write_atomically(path, source.read_text() if source and source.exists() else new_card(declared, more))
+
+
+_CARD = """---
+pretty_name: "{title}"
+license: other
+license_name: see-card
+tags:
+- astronomy
+- galaxies
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: "healpix=*/*.hdf5"
+---
+
+# {title}
+
+{homepage}
+
+## Load
+
+```python
+import skyset
+from datasets import load_dataset
+
+rows = load_dataset("{name}", data_dir="data/{name}", split="train", streaming=True).with_format("numpy")
+```
+
+## Features
+
+{features}
+## Columns on disk
+
+`healpix=<cell>/<part>-of-<parts>.hdf5`, HEALPix nside 16 nested, one HDF5 dataset per column. Units and meanings are
+attributes of the datasets, and in `manifest.json`.
+
+{columns}
+## Licence and citation
+
+{license}
+
+{citation}"""
+
+
+def write_card(path: Path, survey: Survey, more: Mapping[str, str] | None = None) -> bool:
+    """Bring a card up to date, or write one where there is none; True where that changed the file.
+
+    What people wrote between the blocks stays.
+
+    Raises:
+        UserError: there is a file without the card's blocks, or it cannot be written.
+    """
+    try:
+        if path.exists():
+            return refresh(path, survey, more)
+        path.write_text(new_card(survey, more))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return True
+
+
+def new_card(survey: Survey, more: Mapping[str, str] | None = None) -> str:
+    """A whole card from a declaration alone."""
+    blocks = _blocks(survey, more)
+    marked = {name: f"<!-- {name}: written by `skyset card` -->\n{text}<!-- end -->\n" for name, text in blocks.items()}
+    features = "\n".join(text for name, text in marked.items() if name not in ("columns", "citation"))
+    title = survey.title.replace('"', "'")
+    return _CARD.format(title=title, name=survey.name, homepage=survey.homepage, license=survey.license, features=features,
+                        columns=marked["columns"], citation=marked["citation"])  # fmt: skip
+
+
+def _blocks(survey: Survey, more: Mapping[str, str] | None) -> dict[str, str]:
+    own = {"features": features_table(survey), "columns": columns_table(survey), "citation": citation(survey)}
+    return own | dict(more or {})
 
 
 def refresh(card: Path, survey: Survey, more: Mapping[str, str] | None = None) -> bool:
@@ -73,8 +170,7 @@ def refresh(card: Path, survey: Survey, more: Mapping[str, str] | None = None) -
         UserError: the card lacks a marker.
     """
     old = text = card.read_text()
-    blocks = {"features": features_table(survey), "columns": columns_table(survey), "citation": citation(survey)}
-    for name, block in (blocks | dict(more or {})).items():
+    for name, block in _blocks(survey, more).items():
         found = re.search(_BLOCK.format(name=name), text, re.DOTALL)
         if found is None:
             raise UserError(f"{card} has no block '<!-- {name}: written by `skyset card` -->' ... '<!-- end -->'")

@@ -7,32 +7,56 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
+from typer.core import TyperGroup
 
 from skyset import registry
 from skyset.build import main as exit_status
-from skyset.card import more_blocks
-from skyset.card import refresh
 from skyset.errors import UserError
 from skyset.manifest import Manifest
 from skyset.manifest import verify as find_differences
 from skyset.messages import say
+from skyset.versions import __version__
+
+
+class _Commands(TyperGroup):
+    """`--module` may stand anywhere on the line, as in `skyset show mine --module mine.py`."""
+
+    def parse_args(self, context, arguments: list[str]) -> list[str]:
+        modules, rest = [], []
+        waiting = iter(arguments)
+        for argument in waiting:
+            if argument == "--module":
+                modules += [argument, *[value for value in [next(waiting, None)] if value is not None]]
+            else:
+                (modules if argument.startswith("--module=") else rest).append(argument)
+        return super().parse_args(context, modules + rest)
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Galaxy surveys as Hugging Face datasets: build partitions from the archives, look at them, check them.",
     epilog="Start with: skyset build gz3d --tiny -o data/gz3d; skyset show gz3d -o galaxy.png",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    # --data-dir is --data_dir
+    context_settings={"token_normalize_func": lambda name: name.replace("-", "_"), "help_option_names": ["--help", "-h"]},
 )
 console = Console()
 
-SurveyName = Annotated[str, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists")]
+
+def _survey_names(incomplete: str) -> list[str]:
+    return [name for name in registry.surveys() if name.startswith(incomplete)]
+
+
+SurveyName = Annotated[str, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists",
+                                           autocompletion=_survey_names)]  # fmt: skip
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a survey's folder, with manifest.json in it")]
 
 
@@ -41,11 +65,49 @@ def _end(run: Callable[[], int | None]) -> None:
     raise typer.Exit(exit_status(run) or 0)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"skyset {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    module: Annotated[list[str] | None, typer.Option("--module", metavar="MODULE", help="a loader of your own to know too: "
+                      "an importable module, or a file such as mine.py; anywhere on the line")] = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version,
+                                          help="print the version")] = False,
+) -> None:  # fmt: skip
+    def run() -> None:
+        for each in module or []:
+            registry.register_module(each)
+
+    if status := exit_status(run):
+        raise typer.Exit(status)
+
+
+class _BuildOptions(TyperCommand):
+    """Completes the options of the survey's build script, which this command hands on."""
+
+    def shell_complete(self, context, incomplete: str) -> list:
+        completed = super().shell_complete(context, incomplete)
+        survey = context.params.get("survey")
+        if survey not in registry.buildable() or not incomplete.startswith("-"):
+            return completed
+        parser = registry.build_script(survey).parser(f"skyset build {survey}")
+        names = [name for action in parser._actions for name in action.option_strings if name.startswith(incomplete)]
+        return completed + [SimpleNamespace(value=name, type="plain", help=None) for name in names]
+
+
 @app.command(
+    cls=_BuildOptions,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     help="Build a survey's partitions from its archive: `skyset build gz3d --help` lists the survey's options.",
 )
-def build(context: typer.Context, survey: Annotated[str | None, typer.Argument(metavar="SURVEY")] = None) -> None:
+def build(
+    context: typer.Context,
+    survey: Annotated[str | None, typer.Argument(metavar="SURVEY", autocompletion=_survey_names)] = None,
+) -> None:
     arguments = list(context.args)
     if survey is None or survey.startswith("-"):
         console.print(f"Usage: skyset build SURVEY [OPTIONS]\n\nSURVEY is one of: {', '.join(registry.buildable())}")
@@ -290,22 +352,33 @@ def surveys() -> None:
     def run() -> None:
         table = Table("survey", "what it is", "found in", box=None, header_style="bold", padding=(0, 2, 0, 0))
         for name in registry.surveys():
-            table.add_row(name, registry.survey(name).title, registry.find_root(name) or "")
+            try:
+                title = registry.survey(name).title
+            except UserError as error:  # somebody's package is broken: the others are there all the same
+                title = str(error)
+            table.add_row(name, title, registry.find_root(name) or "")
         console.print(table)
 
     _end(run)
 
 
-@app.command(help="Bring the tables and the citation of a survey's dataset card up to date with its declaration.")
+@app.command(
+    help="Bring the tables and the citation of a survey's dataset card up to date with its declaration; "
+    "write a first card where there is none."
+)
 def card(
     survey: SurveyName,
-    file: Annotated[Path | None, typer.Argument(metavar="CARD", help="default: the build script's README.md")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="CARD", help="default: README.md beside the build script")] = None,
 ) -> None:
     def run() -> None:
-        path = file or Path(registry.build_script(survey).__file__).with_name("README.md")
-        more = more_blocks(registry.configs(survey), getattr(registry.loader(survey), "QUESTIONS", {}))
-        changed = refresh(path, registry.survey(survey), more)
-        print(f"{path}: {'brought up to date' if changed else 'is up to date'}")
+        from skyset.card import card_path
+        from skyset.card import more_blocks
+        from skyset.card import write_card
+
+        path = file or card_path(survey)
+        existed = path.exists()
+        changed = write_card(path, registry.survey(survey), more_blocks(survey))
+        print(f"{path}: {'is up to date' if not changed else 'brought up to date' if existed else 'written'}")
 
     _end(run)
 

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import os
 import pkgutil
@@ -23,24 +24,73 @@ from skyset.errors import UserError
 from skyset.manifest import NAME as MANIFEST
 from skyset.survey import Survey
 
+#: Packages declare their surveys under this name: ``skyset.surveys = mine = my_package.mine``.
+ENTRY_POINTS = "skyset.surveys"
+
 _modules: dict[str, str] = {}
 
 
 def register(name: str, module: str) -> None:
-    """Make ``load_dataset(name)`` use the builder in an importable module (which has ``SURVEY`` and a ``SurveyBuilder``)."""
+    """Make ``load_dataset(name)`` use the builder in an importable module (which has ``SURVEY`` and a ``SurveyBuilder``).
+
+    `skyset build` finds the module's build script by its ``BUILD_SCRIPT``, the name of a module like
+    ``skyset.build_scripts.gz3d.build_parent_sample``.
+    """
     _modules[name] = module
+
+
+def register_module(module: str) -> str:
+    """Register a loader by its importable name, or by its file, under its survey's name; returns that.
+
+    Raises:
+        UserError: it cannot be imported, or has no ``SURVEY``.
+    """
+    given, path = module, Path(module).expanduser()
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise UserError(f"--module {module}: there is no such file")
+        sys.path.insert(0, str(path.resolve().parent))  # worker processes import it by its name
+        module = path.stem
+    try:
+        declared = importlib.import_module(module).SURVEY
+    except Exception as error:  # whatever somebody's module raises
+        raise UserError(f"--module {given}: {type(error).__name__}: {error}") from error
+    if not isinstance(declared, Survey):
+        raise UserError(f"--module {given}: SURVEY is no skyset.survey.Survey")
+    register(declared.name, module)
+    return declared.name
+
+
+@functools.cache
+def _register_entry_points() -> None:
+    """Surveys of other installed packages; none takes the name of one that is known already."""
+    for found in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        _modules.setdefault(found.name, found.value)
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a survey of this name, ours or another package's."""
+    if name not in _modules:
+        _register_entry_points()
+    return name in _modules
 
 
 def surveys() -> list[str]:
     """Names that ``load_dataset`` and ``skyset build`` know, sorted."""
+    _register_entry_points()
     return sorted(_modules)
 
 
 def loader(name: str) -> ModuleType:
-    """The module of a survey's loader; UserError with the known names if there is none."""
-    if name not in _modules:
+    """The module of a survey's loader; UserError with the known names if there is none, or if it cannot be imported."""
+    if not is_known(name):
         raise UserError(f"unknown survey {name!r}; known: {', '.join(surveys())}")
-    return importlib.import_module(_modules[name])
+    try:
+        return importlib.import_module(_modules[name])
+    except Exception as error:
+        if _modules[name].startswith("skyset."):
+            raise
+        raise UserError(f"the survey {name} cannot be loaded: {_modules[name]}: {error}") from error
 
 
 def configs(name: str) -> dict[str, Survey]:
@@ -59,16 +109,31 @@ def survey(name: str, config: str = "default") -> Survey:
 
 def build_script(name: str) -> ModuleType:
     """The module that builds a survey, with ``main(arguments, program) -> exit status``; UserError if there is none."""
-    loader(name)
-    if name not in buildable():
+    script = _build_script(name)
+    if script is None:
         raise UserError(f"{name} has no build script; those that have: {', '.join(buildable())}")
-    return importlib.import_module(f"skyset.build_scripts.{name}.build_parent_sample")
+    try:
+        return importlib.import_module(script)
+    except ImportError as error:
+        raise UserError(f"the build script of {name} cannot be imported: {script}: {error}") from error
 
 
 def buildable() -> list[str]:
     """Names that ``skyset build`` knows, sorted."""
+    return [name for name in surveys() if _build_script(name)]
+
+
+def _build_script(name: str) -> str | None:
+    """The importable name of a survey's build script."""
+    if not is_known(name) or not _modules[name].startswith("skyset.loaders."):
+        try:
+            return getattr(loader(name), "BUILD_SCRIPT", None)
+        except UserError:
+            if is_known(name):  # one that cannot be imported must not hide the others
+                return None
+            raise
     scripts = {found.name for found in pkgutil.iter_modules(importlib.import_module("skyset.build_scripts").__path__)}
-    return [name for name in surveys() if name in scripts]
+    return f"skyset.build_scripts.{name}.build_parent_sample" if name in scripts else None
 
 
 def find_root(name: str, data_dir: str | None = None, base_path: str | None = None, config: str = "default") -> str | None:
@@ -105,7 +170,7 @@ def code_digest() -> str:
 def _survey_of(path: str) -> str | None:
     """The survey that the first argument of ``load_dataset`` means: its name, or its loading script; else None."""
     name = Path(path).name.removesuffix(".py")
-    if name not in _modules:
+    if not is_known(name):
         return None
     script = Path(path)
     if script.suffix == ".py" and script.is_file():

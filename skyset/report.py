@@ -21,6 +21,7 @@ from skyset.reader import Piece
 from skyset.reader import PieceReader
 from skyset.reader import python_numbers
 from skyset.reader import rows_of
+from skyset.survey import Feature
 from skyset.survey import Survey
 
 if TYPE_CHECKING:
@@ -280,14 +281,60 @@ def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[st
     return images
 
 
+def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
+    """Any survey's row: its images side by side, its numbers and names with their units beside them.
+
+    Args:
+        row: one row with numpy formatting.
+        survey: its declaration.
+        most: how many images.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    values = {f"{name}.{key}" if key else name: value for name, given in row.items()
+              for key, value in (given.items() if isinstance(given, Mapping) else [("", given)])}  # fmt: skip
+    planes = [plane for name, value in values.items() for plane in _planes(name, np.asarray(value))]
+    units = {feature.name: survey.column(feature.source).unit for feature in survey.features if isinstance(feature, Feature)}
+    lines = [_value_line(name, value, units.get(name, "")) for name, value in values.items()]
+    figure = Figure(figsize=(4.2 * min(len(planes), most) + 4, max(4.2, 0.2 * len(lines))), layout="constrained")
+    panels = figure.subplots(1, min(len(planes), most) + 1, squeeze=False)[0]
+    for panel, (name, plane) in zip(panels, planes[:most], strict=False):
+        panel.imshow(_drawable(plane), cmap="gray")
+        panel.set(title=name, xlabel="pixels", ylabel="pixels")
+    panels[-1].axis("off")
+    panels[-1].text(0, 1, "\n".join(lines), family="monospace", fontsize="small", va="top", transform=panels[-1].transAxes)
+    figure.suptitle(f"{survey.name}: {row.get('object_id', '')}")
+    return figure
+
+
+def _planes(name: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """The pictures in an array: itself, where it is RGB or has two axes, or one for each of its first axis."""
+    is_number = value.dtype.kind in "uifb" and min(value.shape[-2:] or (0,)) > 1
+    if value.ndim == 3 and value.shape[2] == 3 and value.dtype == np.uint8:
+        return [(name, value)]
+    if value.ndim == 3 and is_number:
+        return [(f"{name}[{number}]", plane) for number, plane in enumerate(value)]
+    return [(name, value)] if value.ndim == 2 and is_number and min(value.shape) > 4 else []
+
+
+def _value_line(name: str, value, unit: str) -> str:
+    array = np.asarray(value)
+    text = f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+    if array.ndim:
+        shape = " x ".join(map(str, array.shape))
+        text = str(array.tolist()) if array.size <= 4 else f"{array.dtype}, {shape}"
+    return f"{name}: {text[:60]} {unit}".rstrip()
+
+
 def object_figure(survey: Survey, root: str, object_id: str | None = None, image_size: int | None = None) -> Figure:
     """Draw one object, by its ``object_id`` or its unique key.
 
     Raises:
-        UserError: there is no such object, or the survey has nothing to draw.
+        UserError: there is no such object.
     """
-    if survey.plot is None:
-        raise UserError(f"{survey.name} has no plot")
     manifest = Manifest.load(root)
     survey = survey.as_built(manifest.columns)
     pieces = find_object(survey, root, manifest, object_id)
@@ -296,6 +343,7 @@ def object_figure(survey: Survey, root: str, object_id: str | None = None, image
         if piece is None:
             raise UserError(f"no object {object_id} in {root}" if object_id else f"{root} has no rows")
         with PieceReader(survey, [feature.name for feature in survey.features], image_size) as reader:
-            return survey.plot(next(rows_of(python_numbers(reader.read([piece])))))
+            row = next(rows_of(python_numbers(reader.read([piece]))))
+            return row_figure(row, survey) if survey.plot is None else survey.plot(row)
     except PartitionError as error:
         raise UserError(str(error)) from error

@@ -319,10 +319,10 @@ def healpix_cell(ra, dec, nside: int = 16) -> np.ndarray:
         nside: power of two.
 
     Returns:
-        int64 array of the same shape, nested ordering (Gorski et al. 2005, ApJ 622, 759).
+        int64 of the same shape, a number for a number, nested ordering (Gorski et al. 2005, ApJ 622, 759).
     """
     from astropy import units
     from astropy_healpix import lonlat_to_healpix
 
     ra, dec = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
-    return np.asarray(lonlat_to_healpix(ra * units.deg, dec * units.deg, nside, order="nested"), np.int64)
+    return np.asarray(lonlat_to_healpix(ra * units.deg, dec * units.deg, nside, order="nested"), np.int64)[()]

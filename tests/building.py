@@ -61,7 +61,7 @@ def differences(root):
 
 def leftovers(root):
     """What a finished build must not leave behind."""
-    wanted = {"manifest.json", "rejected.csv"}
+    wanted = {"manifest.json", "rejected.csv", "README.md"}
     names = {path.relative_to(root).as_posix() for path in Path(root).rglob("*") if path.is_file()}
     return sorted(name for name in names if name not in wanted and not (name.startswith("healpix=") and "/." not in name))
 

@@ -1,8 +1,12 @@
 """What a user sees who types ``skyset``: tables, pictures, one-line errors and exit statuses."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +15,10 @@ from PIL import Image
 from pyarrow import parquet
 from typer.testing import CliRunner
 
+from skyset import __version__
 from skyset import load
 from skyset import registry
+from skyset.card import card_path
 from skyset.card import refresh
 from skyset.cli import app
 from skyset.errors import UserError
@@ -20,6 +26,7 @@ from skyset.manifest import Manifest
 from skyset.report import COLOURS
 from skyset.report import object_figure
 from skyset.report import overlay_figure
+from skyset.report import row_figure
 from skyset.report import sky_figure
 
 
@@ -168,6 +175,152 @@ def test_card_agrees_with_the_declaration(tmp_path):
     mine.write_text(text.replace("| `ra` | float32 |", "| `ra` | float64 |"))
     assert refresh(mine, registry.survey("gz3d")) is True
     assert mine.read_text() == text
+
+
+# --- a survey of one's own ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder with three JPEGs, their CSV and the loader, in which one works."""
+    monkeypatch.setattr(registry, "_modules", dict(registry._modules))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(Path(__file__).with_name("own_survey.py"), "mine.py")
+    Path("raw").mkdir()
+    lines = [f"g{n},{150 + n},{2 + n},{17.5 + n}" for n in range(3)]
+    Path("raw/objects.csv").write_text("\n".join(["object_id,ra,dec,mag_r", *lines]))
+    for n in range(3):
+        Image.new("RGB", (16, 16), (40 * n, 100, 200)).save(f"raw/g{n}.jpg", quality=95)
+    return tmp_path
+
+
+def test_a_survey_in_a_file_is_built_listed_shown_and_described(mine):
+    status, text = skyset("build", "my_survey", "--local-data-path", "raw", "--num-processes=2", "--module", "mine.py")
+    assert status == 0, text
+    assert Manifest.load(mine / "data/my_survey").rows == 3
+    assert "Galaxies of mine" in skyset("--module", "mine.py", "surveys")[1]
+    status, text = skyset("show", "my_survey", "--module=mine.py", "--object", "g1", "-o", "g1.png")  # it has no plot
+    assert (status, "wrote g1.png" in text) == (0, True), text
+    row = next(iter(load("my_survey", data_dir="data/my_survey")))
+    assert row["image"].shape == (16, 16, 3) and row["mag_r"].dtype == np.float32
+    assert skyset("verify", "data/my_survey", "--module", "mine.py")[0] == 0
+
+
+def test_a_row_without_a_plot_is_drawn_with_its_values_and_units(mine):
+    skyset("build", "my_survey", "--local_data_path", "raw", "--num_processes", 1, "--module", "mine.py")
+    figure = object_figure(registry.survey("my_survey"), "data/my_survey", "g2")
+    picture, values = figure.axes
+    assert picture.get_images()[0].get_array().shape == (16, 16, 3)
+    assert {"object_id: g2", "ra: 152 deg", "mag_r: 19.5 mag"} <= set(values.texts[0].get_text().splitlines())
+
+
+def test_many_planes_are_drawn_side_by_side():
+    row = {"object_id": "a", "flux": np.zeros((5, 32, 32), np.float32), "spectrum": np.zeros(1000), "pair": np.array([1, 2])}
+    figure = row_figure(row, registry.survey("crossmatch"))
+    assert [axes.get_title() for axes in figure.axes] == [*(f"flux[{n}]" for n in range(5)), ""]
+    assert {"spectrum: float64, 1000", "pair: [1, 2]"} <= set(figure.axes[-1].texts[0].get_text().splitlines())
+
+
+def test_card_is_written_where_there_is_none_and_kept_where_people_wrote(mine):
+    registry.register_module("mine.py")
+    status, text = skyset("card", "my_survey", "CARD.md")
+    assert (status, text) == (0, "CARD.md: written\n")
+    card = Path("CARD.md").read_text()
+    assert "| `mag_r` | float32 |  | mag | r-band magnitude |" in card and "@misc{me" in card and "CC-BY-4.0" in card
+    from huggingface_hub import DatasetCard
+
+    assert DatasetCard(card).data.pretty_name == "Galaxies of mine"
+    Path("CARD.md").write_text(card.replace("r-band magnitude", "?").replace("## Load", "My own words.\n\n## Load"))
+    assert skyset("card", "my_survey", "CARD.md") == (0, "CARD.md: brought up to date\n")
+    assert "My own words." in Path("CARD.md").read_text() and "r-band magnitude" in Path("CARD.md").read_text()
+    assert skyset("card", "my_survey", "CARD.md") == (0, "CARD.md: is up to date\n")
+
+
+def test_a_build_leaves_its_card_and_never_somebody_elses_text(mine, built):
+    card = (built / "README.md").read_text()
+    assert card == card_path("gz3d").read_text() and "# Galaxy Zoo: 3D" in card
+    options = ("build", "my_survey", "--local_data_path", "raw", "--num_processes", 1, "--module", "mine.py")
+    assert skyset(*options)[0] == 0
+    assert "# Galaxies of mine" in Path("data/my_survey/README.md").read_text()
+    Path("data/my_survey/README.md").write_text("mine\n")
+    assert skyset(*options, "--overwrite")[0] == 0
+    assert Path("data/my_survey/README.md").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("nothing.py", "--module nothing.py: there is no such file"),
+        ("no.such.module", "--module no.such.module: ModuleNotFoundError: No module named 'no'"),
+        ("broken.py", "--module broken.py: SyntaxError: "),
+        ("json", "--module json: AttributeError: module 'json' has no attribute 'SURVEY'"),
+    ],
+)
+def test_a_module_that_is_no_survey_is_one_line(mine, module, said):
+    Path("broken.py").write_text("def (")
+    status, text = skyset("surveys", "--module", module)
+    assert status == 2 and f"skyset: {said}" in text and len(text.splitlines()) == 1
+
+
+def test_surveys_of_installed_packages_are_known(mine, monkeypatch):
+    """A package declares ``skyset.surveys = my_survey = mine``; one that is broken hides no other."""
+    for name, module in (("my_survey", "mine"), ("torn", "no_such_module"), ("gz3d", "mine")):
+        folder = mine / f"{name}_package-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-package\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[skyset.surveys]\n{name} = {module}\n")
+    monkeypatch.syspath_prepend(mine)
+    registry._register_entry_points.cache_clear()
+    assert {"my_survey", "torn", "gz3d"} <= set(registry.surveys())
+    assert registry.loader("gz3d").__name__ == "skyset.loaders.gz3d"
+    assert "my_survey" in registry.buildable() and "torn" not in registry.buildable()
+    status, text = skyset("surveys")
+    assert status == 0 and "Galaxies of mine" in text and "cannot be loaded" in text
+    registry._register_entry_points.cache_clear()
+
+
+# --- the command line -----------------------------------------------------------------------------------
+
+
+def test_version():
+    assert skyset("--version") == (0, f"skyset {__version__}\n")
+
+
+def test_options_are_read_with_dashes_and_with_underscores(built, tmp_path):
+    for dash in ("--data_dir", "--data-dir"):
+        status, text = skyset("show", "gz3d", dash, built, "--image" + dash[6] + "size", "64", "-o", tmp_path / "a.png")
+        assert status == 0, text
+    with pytest.raises(SystemExit) as end:
+        registry.build_script("gz3d").main(["--num-processes", "0"])
+    assert end.value.code == 2
+    for survey in registry.buildable():
+        parser = registry.build_script(survey).parser()
+        for action in parser._actions:
+            name = action.option_strings[-1]
+            assert "-" not in name[2:]
+            values = {0: []}.get(action.nargs, ["1"])
+            if action.type in (Path, str, None) and action.choices is None and name != "--help":
+                given = parser.parse_args([name.replace("_", "-").replace("--", "--", 1), *values])
+                assert getattr(given, action.dest) not in (None, action.default)
+
+
+def complete(line: str) -> list[str]:
+    """What a shell offers for a line that ends at the cursor."""
+    words = line.split(" ")
+    environment = os.environ | {"_SKYSET_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    code = "from skyset.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    return run.stdout.split()
+
+
+def test_the_shell_completes_commands_surveys_and_options():
+    assert complete("skyset cro") == ["crossmatch"]
+    assert complete("skyset show gz3") == ["gz3d"]
+    assert complete("skyset build sdss") == ["sdss_galaxy_zoo"]
+    assert complete("skyset build gz3d --vote") == ["--vote_fraction_cut"]
+    assert "--install-completion" in skyset("--help")[1]
 
 
 def test_card_without_markers_is_refused(tmp_path):

@@ -27,8 +27,8 @@ from skyset.archives import build_archives
 from skyset.archives import build_few
 from skyset.archives import fetched_file
 from skyset.build import RAW
+from skyset.build import BuildParser
 from skyset.build import Options
-from skyset.build import add_arguments
 from skyset.build import main as run
 from skyset.catalog import Catalog
 from skyset.catalog import check_ids
@@ -339,13 +339,18 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     # fmt: on
 
 
+def parser(program: str | None = None) -> BuildParser:
+    """The command line."""
+    known = BuildParser(program, __doc__, SURVEY)
+    add_own_arguments(known)
+    return known
+
+
 def main(arguments: list[str] | None = None, program: str | None = None) -> int:
     """Command line; returns the exit status (0, or 1 where objects were rejected, or 2 where nothing can be built)."""
-    parser = argparse.ArgumentParser(program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, SURVEY)
-    add_own_arguments(parser)
-    asked = parser.parse_args(arguments)
-    command = [parser.prog, *(sys.argv[1:] if arguments is None else arguments)]
+    known = parser(program)
+    asked = known.parse_args(arguments)
+    command = [known.prog, *(sys.argv[1:] if arguments is None else arguments)]
     return run(lambda: build_all(asked, command))
 
 

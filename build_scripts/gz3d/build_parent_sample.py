@@ -7,7 +7,6 @@
 Stop it at any moment (Ctrl-C, kill, a full disk): the same command goes on from what is complete.
 """
 
-import argparse
 import contextlib
 import functools
 import hashlib
@@ -20,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from skyset.build import BuildParser
 from skyset.build import Found
 from skyset.build import Item
 from skyset.build import Options
 from skyset.build import Rejected
-from skyset.build import add_arguments
 from skyset.build import build
 from skyset.build import main as run
 from skyset.errors import RecordError
@@ -317,17 +316,22 @@ def scan_files(paths: list[Path], processes: int) -> Iterator[tuple[Path, tuple[
             yield from zip(some, pool.map(scan_file, some), strict=True)
 
 
-def main(arguments: list[str] | None = None, program: str | None = None) -> int:
-    """Command line; returns the exit status (0, or 1 where objects were rejected, or 2 where nothing can be built)."""
-    parser = argparse.ArgumentParser(program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, SURVEY, raw="fits")
-    parser.add_argument(
+def parser(program: str | None = None) -> BuildParser:
+    """The command line."""
+    known = BuildParser(program, __doc__, SURVEY, raw="fits")
+    known.add_argument(
         "--vote_fraction_cut", type=float, default=0.0, metavar="F",
         help="only galaxies whose bar or spiral has at least this fraction of the votes (default: all galaxies)",
     )  # fmt: skip
-    parsed = parser.parse_args(arguments)
+    return known
+
+
+def main(arguments: list[str] | None = None, program: str | None = None) -> int:
+    """Command line; returns the exit status (0, or 1 where objects were rejected, or 2 where nothing can be built)."""
+    known = parser(program)
+    parsed = known.parse_args(arguments)
     find = functools.partial(find_items, cut=parsed.vote_fraction_cut)
-    command = [parser.prog, *(sys.argv[1:] if arguments is None else arguments)]
+    command = [known.prog, *(sys.argv[1:] if arguments is None else arguments)]
     return run(lambda: build(SURVEY, read_record, Options.from_arguments(parsed), find, command))
 
 

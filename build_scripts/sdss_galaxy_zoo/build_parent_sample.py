@@ -34,11 +34,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from skyset.build import BuildParser
 from skyset.build import Found
 from skyset.build import Item
 from skyset.build import Options
 from skyset.build import Rejected
-from skyset.build import add_arguments
 from skyset.build import build
 from skyset.build import main as run
 from skyset.build import positive_integer
@@ -520,18 +520,23 @@ def _share(text: str) -> float:
     return value
 
 
+def parser(program: str | None = None) -> BuildParser:
+    """The command line."""
+    known = BuildParser(program, __doc__, SURVEY)
+    add_own_arguments(known)
+    return known
+
+
 def main(arguments: list[str] | None = None, program: str | None = None) -> int:
     """Command line; returns the exit status (0, or 1 where objects were rejected, or 2 where nothing can be built)."""
-    parser = argparse.ArgumentParser(program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, SURVEY)
-    add_own_arguments(parser)
-    asked = parser.parse_args(arguments)
+    known = parser(program)
+    asked = known.parse_args(arguments)
     if asked.print_sql:
         print(CASJOBS.strip())
         return 0
     if asked.hips_mirror is None and asked.hips_url == HIPS_URL:
         asked.hips_mirror = HIPS_MIRROR
-    command = [parser.prog, *(sys.argv[1:] if arguments is None else arguments)]
+    command = [known.prog, *(sys.argv[1:] if arguments is None else arguments)]
     find = functools.partial(find_items, asked=asked)
     return run(lambda: build(SURVEY, read_record, Options.from_arguments(asked), find, command))
 

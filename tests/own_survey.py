@@ -1,0 +1,75 @@
+"""A survey of somebody's own in one file, as users write one: loader, and build script over a folder of JPEGs with a CSV."""
+
+import csv
+import io
+import sys
+
+import numpy as np
+
+from skyset.build import BuildParser
+from skyset.build import Found
+from skyset.build import Item
+from skyset.build import Options
+from skyset.build import build
+from skyset.build import main as run
+from skyset.builder import SurveyBuilder
+from skyset.survey import HEALPIX
+from skyset.survey import Column
+from skyset.survey import Survey
+from skyset.survey import healpix_cell
+from skyset.survey import plain_features
+
+COLUMNS = (
+    Column("object_id", "S16", (), "", "name of the JPEG"),
+    Column("ra", "float64", (), "deg", "right ascension (ICRS)"),
+    Column("dec", "float64", (), "deg", "declination (ICRS)"),
+    HEALPIX,
+    Column("image", "uint8", (16, 16, 3), "", "RGB"),
+    Column("mag_r", "float32", (), "mag", "r-band magnitude"),
+)
+SURVEY = Survey(
+    name="my_survey",
+    title="Galaxies of mine",
+    homepage="https://example.org",
+    citation="@misc{me, title = {Mine}}",
+    license="CC-BY-4.0",
+    base_url="",
+    columns=COLUMNS,
+    features=plain_features(COLUMNS, {}, ()),
+    image_axes={"image": 0},
+)
+BUILD_SCRIPT = __name__
+
+
+class MySurvey(SurveyBuilder):
+    SURVEY = SURVEY
+
+
+def read_record(path):
+    from PIL import Image
+
+    row = next(row for row in rows(path.parent) if row["object_id"] == path.stem)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return {"image": pixels} | {name: float(row[name]) for name in ("mag_r", "ra", "dec")}
+
+
+def rows(folder):
+    return list(csv.DictReader(io.StringIO((folder / "objects.csv").read_text())))
+
+
+def find_items(options, network):
+    folder = options.local_data_path
+    return Found([Item(row["object_id"], str(folder / f"{row['object_id']}.jpg"),
+                       healpix_cell(float(row["ra"]), float(row["dec"]))) for row in rows(folder)])  # fmt: skip
+
+
+def parser(program=None):
+    return BuildParser(program, __doc__, SURVEY, raw="jpg")
+
+
+def main(arguments=None, program=None):
+    known = parser(program)
+    asked = known.parse_args(arguments)
+    command = [known.prog, *(sys.argv[1:] if arguments is None else arguments)]
+    return run(lambda: build(SURVEY, read_record, Options.from_arguments(asked), find_items, command))
