@@ -1,13 +1,42 @@
-"""What every HTTP session of ours has in common."""
+"""What every HTTP session of ours has in common: logins, sockets that another thread can shut, and time limits.
+
+A request waits in many places (a connection, the TLS handshake, the answer's headers, the next bytes), and a server can keep
+it in each of them for ever without a single silent minute: an endless ``100 Continue``, a header or a chunk's size that
+drips. A `Client` knows its sockets from before they connect, so that ``expire`` and ``hang_up`` of another thread end it in
+all of them.
+"""
 
 from __future__ import annotations
 
-from requests import PreparedRequest
+import contextlib
+import email.utils
+import math
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from collections.abc import Iterable
+from datetime import UTC
+from datetime import datetime
+
+import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests.auth import HTTPBasicAuth
 from requests.utils import get_netrc_auth
+from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError
+from urllib3.exceptions import NameResolutionError
+from urllib3.exceptions import NewConnectionError
 
 from skyset.secrets import login_of
+from skyset.versions import default_user_agent
+
+TICK = 0.1  # seconds between two looks of `watch` at the clock
 
 
 class HostLogin(AuthBase):
@@ -16,8 +45,183 @@ class HostLogin(AuthBase):
     requests takes it off again where a redirect leads to another host.
     """
 
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         login = login_of(request.url) or get_netrc_auth(request.url)
         if login is None:
             return request
         return HTTPBasicAuth(*(text.encode() for text in login))(request)  # as text, requests takes no more than Latin-1
+
+
+class Client:
+    """A session for one thread at a time. ``expire`` and ``hang_up`` are called from others.
+
+    Attributes:
+        session: of requests; it asks for bodies as they are, and never tries again by itself.
+        expired: whether the running request was ended because its time was over.
+    """
+
+    def __init__(self, closing: threading.Event, user_agent: str | None = None) -> None:
+        self.session = requests.Session()
+        self.session.auth = HostLogin()
+        self.session.headers.update({"User-Agent": user_agent or default_user_agent(), "Accept-Encoding": "identity"})
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, _WatchedAdapter(self))
+        self.expired = False
+        self._closing = closing
+        self._until = math.inf
+        self._opening: list[socket.socket] = []
+        self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def begin(self, seconds: float) -> None:
+        """A request begins, and may take so long."""
+        with self._lock:
+            self._until, self.expired = time.monotonic() + seconds, False
+
+    def allow(self, seconds: float) -> None:
+        """The running request may go on for so long from now."""
+        self._until = time.monotonic() + seconds
+
+    def end(self) -> None:
+        """No request is running."""
+        with self._lock:
+            self._until = math.inf
+
+    def expire(self) -> None:
+        """End the running request if its time is over."""
+        with self._lock:
+            if time.monotonic() > self._until:
+                self.expired = True
+                self._shut()
+
+    def hang_up(self) -> None:
+        """End the running request, whatever it waits for (only the look-up of a host's name goes on to its own end)."""
+        with self._lock:
+            self._shut()
+
+    def close(self) -> None:
+        self.session.close()
+
+    def opened(self, sock: socket.socket) -> None:
+        """Take note of a socket that is about to connect.
+
+        TLS hands its descriptor on to another object, therefore a duplicate is kept until the connection stands.
+        """
+        with self._lock:
+            if self._closing.is_set():
+                raise ConnectionAbortedError("closed meanwhile")
+            self._opening.append(sock.dup())
+
+    def connected(self, sock: socket.socket | None) -> None:
+        """Take note of a connection that stands, or does not (None)."""
+        with self._lock:
+            for twin in self._opening:
+                twin.close()
+            self._opening.clear()
+            self._sockets = {other for other in self._sockets if other.fileno() != -1}
+            if sock is not None:
+                self._sockets.add(sock)
+                if self._closing.is_set() or time.monotonic() > self._until:
+                    self._shut()
+
+    def _shut(self) -> None:
+        for sock in (*self._opening, *self._sockets):
+            with contextlib.suppress(OSError):  # it has just been closed, or does not connect yet
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS one, which would wait for its reader
+
+
+def watch(clients: Callable[[], Iterable[Client]], closing: threading.Event, ended: threading.Event) -> None:
+    """End requests whose time is over, and all of them once `closing` is set; a thread of its own, until `ended`."""
+    while not ended.wait(TICK):
+        for client in tuple(clients()):
+            client.hang_up() if closing.is_set() else client.expire()
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """Seconds that the answer's Retry-After, a number or a date, asks to wait; None without one that can be read."""
+    text = response.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return float(text)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):  # the parser raises each for one text or another
+        return None
+
+
+class _WatchedAdapter(HTTPAdapter):
+    """Tells a client of every socket, and gives redirects without their bodies, which nothing would bound."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        super().__init__(pool_connections=4, pool_maxsize=1)
+
+    def init_poolmanager(self, *args, **kwargs) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self._watch(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs):
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # those have connections of their own
+            self._watch(manager)
+        return manager
+
+    def _watch(self, manager) -> None:
+        manager.pool_classes_by_scheme = {
+            "http": _watched(HTTPConnectionPool, HTTPConnection, self._client),
+            "https": _watched(HTTPSConnectionPool, HTTPSConnection, self._client),
+        }
+
+    def send(self, request: requests.PreparedRequest, *args, **kwargs) -> requests.Response:
+        response = super().send(request, *args, **kwargs)
+        if response.is_redirect:
+            response._content = b""
+        return response
+
+
+def _watched(pool: type, connection: type, client: Client) -> type:
+    class Connection(connection):
+        def connect(self) -> None:
+            sock = None
+            try:
+                super().connect()
+                sock = self.sock
+            finally:
+                client.connected(sock)
+
+        def _new_conn(self) -> socket.socket:
+            """As urllib3's, but the client knows the socket before it connects."""
+            try:
+                return _connection(self, client)
+            except socket.gaierror as error:
+                raise NameResolutionError(self.host, self, error) from error
+            except TimeoutError as error:
+                raise ConnectTimeoutError(self, f"no connection to {self.host} in {self.timeout} s") from error
+            except OSError as error:
+                raise NewConnectionError(self, f"no connection: {error}") from error
+
+    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+
+def _connection(wanted: HTTPConnection, client: Client) -> socket.socket:
+    """A connected socket, to the first address that answers."""
+    problem = OSError("the host has no address")
+    host = wanted.host.strip("[]")
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, wanted.port, 0, socket.SOCK_STREAM):
+        sock = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            client.opened(sock)
+            for option in wanted.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(wanted.timeout)
+            if wanted.source_address:
+                sock.bind(wanted.source_address)
+            sock.connect(address)
+            return sock
+        except OSError as error:
+            problem = error
+            if sock is not None:
+                sock.close()
+    raise problem

@@ -10,16 +10,15 @@ status 200, and with formats other than asked for.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import io
 import json
 import math
 import queue
 import random
-import socket
 import threading
 import time
+import zlib
 from collections import Counter
 from collections import deque
 from collections.abc import Callable
@@ -33,11 +32,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
-from urllib3.connection import HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from skyset.errors import SkysetError
@@ -45,12 +39,12 @@ from skyset.errors import UserError
 from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
 from skyset.fetch import innermost
-from skyset.fetch import retry_after
 from skyset.hips import LARGEST_IMAGE
-from skyset.http import HostLogin
+from skyset.http import Client
+from skyset.http import retry_after
+from skyset.http import watch
 from skyset.messages import plain
 from skyset.secrets import without_login
-from skyset.versions import default_user_agent
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "fits": "FITS"}
 MAGIC = {
@@ -321,7 +315,7 @@ class ImagePool:
         self.check = check
         self.total = total
         self.give_up = give_up
-        self.user_agent = user_agent or default_user_agent()
+        self.user_agent = user_agent
         self.schedule = Schedule(rate)
         self.hosts = Hosts()
 
@@ -477,7 +471,7 @@ class _Run:
 
     def __init__(self, pool: ImagePool) -> None:
         self.pool = pool
-        self.closing = threading.Event()
+        self.closing, self._ended = threading.Event(), threading.Event()
         self._ready: deque[_Job] = deque()
         self._later: list[tuple[float, int, _Job]] = []  # heap of jobs that pause, by the time of their next try
         self._changed = threading.Condition()
@@ -515,14 +509,17 @@ class _Run:
         with self._changed:
             self._changed.notify_all()
         for client in self._clients:
-            client.hang_up()
+            client.wire.hang_up()
         until = time.monotonic() + 0.5
-        for thread in self._threads:
+        for thread in self._threads[1:]:
             thread.join(max(0, until - time.monotonic()))
+        self._ended.set()
+        if self._threads:
+            self._threads[0].join()  # the watch
 
     def _start_thread(self) -> None:
         if not self._threads:
-            self._spawn(self._watch)
+            self._spawn(lambda: watch(lambda: [client.wire for client in self._clients], self.closing, self._ended))
         if len(self._threads) <= self.pool.connections:
             client = _Client(self.pool, self.closing)
             self._clients.append(client)
@@ -553,12 +550,6 @@ class _Run:
                 self._changed.wait(due)
         return None
 
-    def _watch(self) -> None:
-        """End tries that take too long."""
-        while not self.closing.wait(min(0.5, self.pool.total / 4)):
-            for client in tuple(self._clients):
-                client.expire()
-
     def _work(self, client: _Client) -> None:
         try:
             while (job := self._take()) is not None and self.pool.schedule.wait(self.closing):
@@ -566,7 +557,7 @@ class _Run:
         except BaseException as error:  # an error in `check` is the caller's
             self._done.put((None, error))
         finally:
-            client.close()
+            client.wire.close()
 
     def _try(self, job: _Job, client: _Client) -> None:
         """One request for a job, and what follows from it."""
@@ -642,21 +633,12 @@ class _NoAnswer(Exception):
 
 
 class _Client:
-    """One thread's session. `hang_up` and `expire` may be called from other threads."""
+    """One thread's session, and what is asked once a host."""
 
     def __init__(self, pool: ImagePool, closing: threading.Event) -> None:
         self._pool = pool
-        self._closing = closing
-        self._session = requests.Session()
-        self._session.auth = HostLogin()
-        self._session.headers.update({"User-Agent": pool.user_agent, "Accept-Encoding": "identity"})
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _WatchedAdapter(self._connected))
+        self.wire = Client(closing, pool.user_agent)
         self._routes: dict[str, tuple[requests.PreparedRequest, dict]] = {}
-        self._sockets: set[socket.socket] = set()
-        self._deadline = math.inf
-        self._expired = False
-        self._lock = threading.Lock()
 
     def get(self, url: str) -> tuple[int, float | None, bytes]:
         """Status, seconds of Retry-After or None, and at most ``max_bytes + 1`` bytes of the body.
@@ -664,92 +646,51 @@ class _Client:
         Raises:
             _NoAnswer: there is none, or it broke off.
         """
-        with self._lock:
-            self._deadline, self._expired = time.monotonic() + self._pool.total, False
+        self.wire.begin(self._pool.total)
         try:
             prepared, settings = self._route(url)
-            response = self._session.send(prepared, timeout=self._pool.timeout, **settings)
-            try:
-                body = response.raw.read(self._pool.max_bytes + 1, decode_content=True)
-            finally:
-                response.close()
+            with self.wire.session.send(prepared, timeout=self._pool.timeout, **settings) as response:
+                body = _body(response, self._pool.max_bytes)
+            if self.wire.expired:
+                raise TimeoutError  # a connection that was shut can look like the end of a body
             return response.status_code, retry_after(response), body
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            if self._expired:
+        except Exception as error:  # redirects and proxies make the libraries raise more than their own
+            if self.wire.expired:
                 raise _NoAnswer(f"not complete after {self._pool.total:g} s") from error
-            wrong = isinstance(error, ValueError | requests.TooManyRedirects)
+            wrong = not isinstance(error, OSError | HTTPError) or isinstance(error, ValueError | requests.TooManyRedirects)
             raise _NoAnswer(innermost(error), passing=not wrong) from error
         finally:
-            with self._lock:
-                self._deadline = math.inf
-
-    def expire(self) -> None:
-        """End the running try if its time is over."""
-        with self._lock:
-            if time.monotonic() > self._deadline:
-                self._expired = True
-                self._shut_down()
-
-    def hang_up(self) -> None:
-        """End the running try."""
-        with self._lock:
-            self._shut_down()
-
-    def close(self) -> None:
-        self._session.close()
+            self.wire.end()
 
     def _route(self, url: str) -> tuple[requests.PreparedRequest, dict]:
         """The request, and its proxies and certificates; the environment and .netrc are looked at once a host."""
         parts = urlsplit(url)
         host = f"{parts.scheme}://{parts.netloc}"
         if host not in self._routes:
-            prepared = self._session.prepare_request(requests.Request("GET", url))
-            settings = self._session.merge_environment_settings(url, {}, True, None, None)
+            prepared = self.wire.session.prepare_request(requests.Request("GET", url))
+            settings = self.wire.session.merge_environment_settings(url, {}, True, None, None)
             self._routes[host] = prepared, settings
         template, settings = self._routes[host]
         prepared = template.copy()
         prepared.prepare_url(url, None)
         return prepared, settings
 
-    def _connected(self, sock: socket.socket) -> None:
-        with self._lock:
-            self._sockets = {other for other in self._sockets if other.fileno() != -1} | {sock}
-            if self._closing.is_set():
-                self._shut_down()
 
-    def _shut_down(self) -> None:
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):  # it has just been closed
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS one, which would wait for its reader
-
-
-class _WatchedAdapter(HTTPAdapter):
-    """Tells of every new connection, so that a thread that waits on it can be woken."""
-
-    def __init__(self, connected: Callable[[socket.socket], None]) -> None:
-        self._connected = connected
-        super().__init__(pool_connections=4, pool_maxsize=1)
-
-    def init_poolmanager(self, *args, **kwargs) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self._watch(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs):
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        self._watch(manager)
-        return manager
-
-    def _watch(self, manager) -> None:
-        manager.pool_classes_by_scheme = {
-            "http": _watched(HTTPConnectionPool, HTTPConnection, self._connected),
-            "https": _watched(HTTPSConnectionPool, HTTPSConnection, self._connected),
-        }
-
-
-def _watched(pool: type, connection: type, connected: Callable[[socket.socket], None]) -> type:
-    class Connection(connection):
-        def connect(self) -> None:
-            super().connect()
-            connected(self.sock)
-
-    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+def _body(response: requests.Response, max_bytes: int) -> bytes:
+    """At most ``max_bytes + 1`` bytes of a body, unpacked: nobody is asked to pack it, and some do."""
+    body = b""
+    while len(body) <= max_bytes and (more := response.raw.read(max_bytes + 1 - len(body), decode_content=False)):
+        body += more
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("", "identity") or len(body) > max_bytes:
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise OSError(f"an answer in the encoding {encoding[:40]!r}, which was not asked for")
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32 if encoding != "deflate" or body[:1] == b"\x78" else -zlib.MAX_WBITS)
+    try:
+        unpacked = unpacker.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise OSError(f"an answer that does not unpack: {error}") from error
+    if not unpacker.eof and len(unpacked) <= max_bytes:
+        raise OSError("an answer that ends before it is unpacked")
+    return unpacked
