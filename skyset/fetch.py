@@ -293,6 +293,8 @@ class Fetcher:
             client.begin(sum(self.timeout))
             try:
                 response = client.session.get(transfer.url, headers=headers, stream=True, timeout=self.timeout)
+                if client.expired:
+                    raise TimeoutError  # a connection that was shut can look like the end of the headers
             except Exception as error:  # redirects and proxies make the libraries raise more than their own
                 self._stop_if_closing()
                 reason = f"no answer in {sum(self.timeout):g} s" if client.expired else innermost(error)

@@ -177,6 +177,7 @@ class _WatchedAdapter(HTTPAdapter):
         response = super().send(request, *args, **kwargs)
         if response.is_redirect:
             response._content = b""
+            response.raw.close()
         return response
 
 

@@ -25,6 +25,7 @@ from skyset.fetch import listing
 from skyset.fetch import read_checksums
 from tests.archive.server import KINDS
 from tests.archive.server import ArchiveServer
+from tests.archive.server import RawServer
 
 BODY = bytes(range(256)) * 400  # 102,400 bytes
 SHA1 = f"sha1:{hashlib.sha1(BODY).hexdigest()}"
@@ -505,3 +506,158 @@ def test_read_checksums_names_the_line_it_cannot_read(line, message):
     with pytest.raises(ValueError) as caught:
         read_checksums("cd" * 20 + "  first\n" + line + "\n")
     assert str(caught.value).startswith(message)
+
+
+# --- answers that are wrong on purpose ----------------------------------------------------------------------
+
+
+def told(answer: str | bytes, *more: str | bytes, **options) -> str:
+    """What a download from a server that says this ends in."""
+    with RawServer.saying(answer, *more) as server, quick(**{"retries": 1, **options}) as fetcher:
+        with pytest.raises(FetchError) as caught:
+            fetcher.content(server.url)
+        assert len(server.requests) <= 2
+        return caught.value.reason
+
+
+OK = "HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize("length", ["²", "-5", "+5", "0x5", "5_0", "1e3", "", "9" * 30, "9" * 5000, "5;", "five"])
+def test_a_content_length_that_is_none_is_an_error_of_this_file(length):
+    assert told(f"{OK}Content-Length: {length}\r\n\r\nhello").startswith("the answer's Content-Length is '")
+
+
+def test_two_content_lengths():
+    for two in ("5, 6", "5\r\nContent-Length: 6"):
+        reason = told(f"{OK}Content-Length: {two}\r\n\r\nhello")
+        assert reason == "Content-Length contained multiple unmatching values (5, 6)"
+    with RawServer.saying(f"{OK}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello") as server, quick() as fetcher:
+        assert fetcher.content(server.url) == b"hello"
+
+
+@pytest.mark.parametrize("wait", ["Fri, 31 Dec 99999 23:59:59 GMT", "nan", "-3", "1e309", "9" * 5000])
+def test_a_retry_after_that_is_none_is_passed_over(wait):
+    passing = f"HTTP/1.1 503 x\r\nRetry-After: {wait}\r\nContent-Length: 0\r\n\r\n"
+    assert told(passing) == "503 x, 2 tries"
+    with RawServer.saying(passing, f"{OK}Content-Length: 5\r\n\r\nhello") as server, quick() as fetcher:
+        assert fetcher.content(server.url) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "", "\r\n", "garbage\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n", "HTTP/1.1 99999 OK\r\n\r\n",
+        "SSH-2.0\r\n", f"{OK}" + "X: y\r\n" * 200 + "\r\n", f"{OK}X: {'y' * 70000}\r\n\r\n",
+        f"{OK}Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        f"{OK}Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n", f"{OK}Transfer-Encoding: chunked\r\n\r\nfffffffff\r\nhi",
+        "HTTP/1.1 302 Found\r\nLocation: http://[broken\r\n\r\n", "HTTP/1.1 302 Found\r\nLocation: ftp://host/x\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: http://host:99999/\r\n\r\n", "HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: http://\x00/\r\n\r\n", "HTTP/1.1 302 Found\r\nLocation: http://.../\r\n\r\n",
+        f"HTTP/1.1 302 Found\r\nLocation: http://{'a' * 300}.invalid/\r\n\r\n", "HTTP/1.1 206 Partial Content\r\n\r\nhello",
+        "HTTP/1.1 206 x\r\nContent-Range: bytes 5-9/10\r\n\r\nhello", "HTTP/1.1 416 x\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 206 x\r\nContent-Range: bytes 0-" + "9" * 5000 + "/*\r\n\r\nhello", "HTTP/1.1 000 x\r\n\r\n",
+        "HTTP/1.1 206 x\r\nContent-Range: bytes 4-0/10\r\n\r\nhello", "HTTP/1.1 404 \x1b[31mred\x07\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_whatever_the_answer_is_one_file_is_lost_and_one_line_says_why(answer):
+    reason = told(answer)
+    assert reason and reason.isprintable() and len(reason) < 600
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), AttributeError("y"), MemoryError(), RecursionError("z"), KeyError("k")])
+def test_an_error_that_nobody_thought_of_is_one_of_this_file(server, fetcher, target, monkeypatch, error):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(fetcher, "_store", broken)
+    assert failure(fetcher, server, target, None).startswith(f"{type(error).__name__}: ")
+    assert names(target) == []
+
+
+def test_a_name_that_the_disk_does_not_take_is_an_error_of_this_file(server, fetcher, tmp_path):
+    with pytest.raises(FetchError, match="its name cannot be a file's: File name too long"):
+        fetcher.fetch(server.url + NAME, tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        'ETag: "b"\r\nContent-Range: bytes 5-9/10',
+        "Content-Range: bytes 5-9/10",  # does not say of which file
+        'ETag: "a"\r\nLast-Modified: Sun, 01 Nov 2026 00:00:00 GMT\r\nContent-Range: bytes 5-9/10',
+        'ETag: "a"\r\nContent-Range: bytes 5-9/11',
+    ],
+)
+def test_the_rest_of_another_file_is_never_joined(second):
+    changed = "Last-Modified: Sat, 31 Oct 2026 00:00:00 GMT"
+    first = f'{OK}ETag: "a"\r\n{changed}\r\nContent-Length: 10\r\n\r\nhello'
+    rest = f"HTTP/1.1 206 Partial Content\r\n{second}\r\n\r\nOTHER"
+    whole = f'{OK}ETag: "b"\r\nContent-Length: 10\r\n\r\nNEWERWORLD'
+    with RawServer.saying(first, rest, whole) as server, quick() as fetcher:
+        assert fetcher.content(server.url) == b"NEWERWORLD"
+        asked = [next((line for line in head.splitlines() if line.startswith("Range")), None) for head in server.requests]
+        assert asked == [None, "Range: bytes=5-", None]
+        assert 'If-Range: "a"' in server.requests[1] and "If-Range" not in server.requests[2]
+
+
+def test_the_rest_of_the_same_file_is_joined():
+    first = f'{OK}ETag: "a"\r\nContent-Length: 10\r\n\r\nhello'
+    rest = 'HTTP/1.1 206 Partial Content\r\nETag: "a"\r\nContent-Range: bytes 5-9/10\r\n\r\nWORLD'
+    with RawServer.saying(first, rest) as server, quick() as fetcher:
+        assert fetcher.content(server.url) == b"helloWORLD"
+
+
+@pytest.mark.parametrize("etag", ['W/"a"', "a", '"a\x1b"', '"a\x00"', f'"{"a" * 300}"', '"a\xe9"'])
+def test_an_etag_that_cannot_be_asked_with_vouches_for_nothing(etag):
+    first = f"{OK}ETag: {etag}\r\nContent-Length: 10\r\n\r\nhello"
+    with RawServer.saying(first, f"{OK}Content-Length: 10\r\n\r\nhelloWORLD") as server, quick() as fetcher:
+        assert fetcher.content(server.url) == b"helloWORLD"
+        assert "Range" not in server.requests[1]
+
+
+def test_a_body_that_drips_above_the_slowest_rate_has_a_total_time():
+    def drip(connection):
+        connection.sendall(f"{OK}Content-Length: 100000\r\n\r\n".encode())
+        while True:
+            connection.sendall(b"x" * 10)
+            time.sleep(0.01)
+
+    began = time.monotonic()
+    with RawServer(drip) as server, quick(min_rate=1, total=0.5) as fetcher:
+        with pytest.raises(FetchError, match=r"not complete after [0-9] s \([0-9,]+ bytes\)"):
+            fetcher.content(server.url)
+        assert len(server.requests) == 1 and time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("begin, endless", [("", "HTTP/1.1 100 Continue\r\n\r\n"), (f"{OK}X: ", "y")])
+def test_an_answer_has_to_come_in_time(begin, endless):
+    def answer(connection):
+        connection.sendall(begin.encode())
+        while True:
+            connection.sendall(endless.encode())
+            time.sleep(0.01)
+
+    began = time.monotonic()
+    with RawServer(answer) as server, quick(retries=0, timeout=(0.2, 0.2)) as fetcher:
+        with pytest.raises(FetchError, match=r"no answer in 0\.4 s"):
+            fetcher.content(server.url)
+        assert time.monotonic() - began < 10
+
+
+def test_texts_are_small(server, fetcher, monkeypatch):
+    with pytest.raises(FetchError, match="102,400 bytes, more than the 1,000 allowed"):
+        fetcher.text(server.url + NAME, max_bytes=1000)
+    with RawServer.saying(f"{OK}\r\n" + "x" * 5000) as endless, pytest.raises(FetchError, match="more than the 1,000 bytes"):
+        fetcher.content(endless.url, max_bytes=1000)
+
+
+def test_an_index_that_is_no_html_names_nothing(server, fetcher):
+    (server.folder / "v4").mkdir()
+    for page in (b"<![x" * 100, b"<!DOCTYPE", bytes(range(256)) * 10, b"<a href=" * 1000):
+        (server.folder / "v4" / "index.html").write_bytes(page)
+        try:
+            assert listing(fetcher, server.url + "v4/index.html", ".gz") == []
+        except FetchError as error:
+            assert "not a listing" in error.reason

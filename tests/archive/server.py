@@ -28,13 +28,16 @@ import mimetypes
 import random
 import re
 import select
+import socket
 import threading
 import time
 from base64 import b64encode
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
@@ -217,6 +220,45 @@ class _Ticket:
         if self._archive is not None:
             self._archive.finished()
             self._archive = None
+
+
+class RawServer:
+    """Answer every connection with what ``answer(connection)`` writes, byte for byte, while the ``with`` block runs.
+
+    Attributes:
+        url: an address on it.
+        requests: the heads of all requests that were read by ``head``.
+    """
+
+    def __init__(self, answer: Callable[[socket.socket], object], backlog: int = 20) -> None:
+        self.answer = answer
+        self.requests: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/x"
+
+    def __enter__(self) -> "RawServer":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:  # the client has hung up
+            self.requests.append(connection.recv(1 << 16).decode("latin-1"))
+            self.answer(connection)
+
+    @classmethod
+    def saying(cls, *answers: bytes | str) -> "RawServer":
+        """One answer after the other, a connection each; the last for all further ones."""
+        left = [answer.encode("latin-1") if isinstance(answer, str) else answer for answer in answers]
+        return cls(lambda connection: connection.sendall(left.pop(0) if len(left) > 1 else left[0]))
 
 
 class _HttpServer(ThreadingHTTPServer):
