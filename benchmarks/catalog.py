@@ -29,7 +29,7 @@ def make_catalogue(path: Path, rows: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from skyset.catalog import write_csv_gz
+    from skyset.catalog import write_csv
 
     rng = np.random.default_rng(1)
 
@@ -55,7 +55,7 @@ def make_catalogue(path: Path, rows: int) -> None:
         return pa.RecordBatch.from_pydict(columns)
 
     batches = (block(start, min(rows, start + 50_000)) for start in range(0, rows, 50_000))
-    write_csv_gz(path, batches, block(0, 1).schema)
+    write_csv(path, batches, block(0, 1).schema)
 
 
 def skyset_way(source: Path, target: Path) -> int:
@@ -72,7 +72,7 @@ def skyset_way(source: Path, target: Path) -> int:
         cuts.at_least(["p_el_debiased", "p_cs_debiased"], 0.5),
         cuts.unique("dr8objid"),
     ]
-    return catalog.write_csv_gz(target, cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
+    return catalog.write_csv(target, cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
 
 
 def floor_way(source: Path, target: Path) -> int:

@@ -217,6 +217,7 @@ class _Csv:
     names: list[str]
     skip: int  # lines
     empty: bool
+    spaced: bool = False  # blanks follow the delimiters
 
     def stream(self, types: dict[str, pa.DataType], threads: bool = True) -> Iterator[pa.RecordBatch]:
         """All rows, with these columns only, in blocks of some megabytes."""
@@ -247,7 +248,7 @@ class _Csv:
                     ),
                 )  # fmt: skip
                 with reader:
-                    yield from reader
+                    yield from map(_without_blanks, reader) if self.spaced else reader
             except pa.ArrowInvalid as error:
                 if ragged and threads:  # only one thread knows the row's number
                     self._fail_again(types)
@@ -320,7 +321,20 @@ def _csv_layout(path: str, delimiter: str) -> _Csv:
     if lines[first].startswith("#"):
         names[0] = names[0].lstrip("# ")
     skip = first + reader.line_num
-    return _Csv(path, delimiter, names, skip, cut is head and not any(line.strip() for line in lines[skip:]))
+    spaced = any(name.startswith(" ") for name in names[1:])
+    names = [name.strip() for name in names]
+    return _Csv(path, delimiter, names, skip, cut is head and not any(line.strip() for line in lines[skip:]), spaced)
+
+
+def _without_blanks(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of ``id, ra`` as those of ``id,ra``; a text of blanks alone is missing."""
+    columns = []
+    for values in batch.columns:
+        if pa.types.is_string(values.type):
+            values = pc.utf8_ltrim_whitespace(values)
+            values = pc.if_else(pc.is_in(values, pa.array(NULLS)), pa.scalar(None, pa.string()), values)
+        columns.append(values)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _is_header(comment: str, following: list[str], delimiter: str) -> bool:
@@ -344,7 +358,8 @@ def _settle(layout: _Csv, wanted: list[str]) -> tuple[int, dict[str, Seen]]:
 
 def _read_csv(layout: _Csv, schema: pa.Schema, seen: dict[str, Seen], rows: int, _: int) -> Iterator[pa.RecordBatch]:
     """Second pass. Arrow parses what it can by itself."""
-    types = {each.name: each.type if seen[each.name].direct else pa.string() for each in schema}
+    direct = {each.name: seen[each.name].direct and not layout.spaced for each in schema}
+    types = {each.name: each.type if direct[each.name] else pa.string() for each in schema}
     left = rows
     for block in layout.stream(types):
         left -= block.num_rows
@@ -565,8 +580,8 @@ _OPENERS: dict[str, Callable[[str, Sequence[str] | None], Catalog]] = {
 # --- Writing --------------------------------------------------------------------------------------
 
 
-def write_csv_gz(path: str | Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-    """Write a gzipped CSV file, atomically; the same rows give the same bytes.
+def write_csv(path: str | Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Write a CSV file, gzipped if its name ends in ``.gz``, atomically; the same rows give the same bytes.
 
     Integers are written as such, floats with the fewest digits that give the same value (and a ``.`` or an exponent, so that
     they are floats for the next reader), NaN as ``nan``, infinities as ``1e999``, which every reader takes for one, booleans
@@ -574,7 +589,7 @@ def write_csv_gz(path: str | Path, batches: Iterable[pa.RecordBatch], schema: pa
     but for narrower ones (float32, int16: CSV has none) and text that looks like numbers throughout.
 
     Args:
-        path: of the file, ``.csv.gz``.
+        path: of the file.
         batches: rows with the columns of ``schema``.
         schema: flat types only.
 
@@ -588,7 +603,8 @@ def write_csv_gz(path: str | Path, batches: Iterable[pa.RecordBatch], schema: pa
         if pa.types.is_nested(each.type) or pa.types.is_binary(each.type) or pa.types.is_large_binary(each.type):
             raise UserError(f"{path}: column {each.name} is {each.type}, which does not fit into a CSV cell")
     path, rows = Path(path), 0
-    with replacing(path) as temporary, igzip_threaded.open(temporary, "wb", compresslevel=2) as file:
+    packed = partial(igzip_threaded.open, compresslevel=2) if path.suffix.lower() == ".gz" else open
+    with replacing(path) as temporary, packed(temporary, "wb") as file:
         header = _quoted(pa.array(schema.names, pa.large_string()), names=True)
         file.write((",".join(header.to_pylist()) + "\n").encode())
         for batch in batches:

@@ -162,13 +162,20 @@ def verify(folder: Folder) -> None:
 def crossmatch(
     left: Annotated[str, typer.Argument(metavar="LEFT", help="a folder of partitions (or its URL), or a catalogue's file")],
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="the same")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help=".parquet or .csv.gz")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help=".parquet, .csv, .csv.gz, .fits or "
+                                                ".vot")] = None,
     radius: Annotated[float, typer.Option("--radius", metavar="ARCSEC", help="largest separation")] = 1.0,
     key: Annotated[str | None, typer.Option("--key", metavar="COLUMN[=COLUMN]", help="match equal names instead of "
                                             "positions: iauname, id_str, left_name=right_name")] = None,
     best: Annotated[str, typer.Option("--best", metavar="HOW", help="all pairs, the nearest of each left object, or mutual "
                                       "(nearest of each other)")] = "all",
-    ids: Annotated[str, typer.Option("--ids", metavar="COLUMN[=COLUMN]", help="the names of objects")] = "object_id",
+    ids: Annotated[str | None, typer.Option("--ids", metavar="COLUMN[=COLUMN]", help="the names of objects (default: "
+                                            "object_id, iauname, id, ..., whichever is there)")] = None,
+    ra: Annotated[str | None, typer.Option("--ra", metavar="COLUMN[=COLUMN]", help="right ascension, degrees (default: ra, "
+                                           "RAJ2000, ALPHA_J2000, ..., whichever is there)")] = None,
+    dec: Annotated[str | None, typer.Option("--dec", metavar="COLUMN[=COLUMN]", help="declination, degrees")] = None,
+    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="further columns of either side for the "
+                                                "table: mag_r becomes mag_r_left, mag_r_right")] = None,
     partitions: Annotated[Path | None, typer.Option("--partitions", metavar="DIR", help="the pairs as partitions too: "
                                                     'load_dataset("crossmatch", data_dir=DIR)')] = None,
 ) -> None:  # fmt: skip
@@ -177,29 +184,40 @@ def crossmatch(
             raise UserError(f"--best {best}: it is all, nearest or mutual")
         if output is None and partitions is None:
             raise UserError("where to? -o pairs.parquet, or --partitions DIR")
-        _crossmatch(left, right, output, radius, key, best, ids, partitions)
+        _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, partitions)
 
     _end(run)
 
 
-def _crossmatch(left, right, output, radius, key, best, ids, partitions) -> None:
+def _sides(text: str | None) -> tuple[str, str]:
+    """``COLUMN[=COLUMN]``: what the left and the right catalogue call it."""
+    left, _, right = (text or "").partition("=")
+    return left.strip(), (right or left).strip()
+
+
+def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, partitions) -> None:
     from skyset.crossmatch import catalogue_of
+    from skyset.crossmatch import check_output
+    from skyset.crossmatch import columns_in
     from skyset.crossmatch import match_keys
     from skyset.crossmatch import match_positions
     from skyset.crossmatch import name_in
     from skyset.crossmatch import nearest
     from skyset.crossmatch import pairs_table
+    from skyset.crossmatch import positions_in
     from skyset.crossmatch import with_positions
     from skyset.crossmatch import write_pairs
     from skyset.crossmatch import write_partitions
 
-    names, keys = (text.partition("=")[::2] if text else ("", "") for text in (ids, key))
-    tables = []
-    for source, name, column in zip(
-        (left, right), (names[0], names[1] or names[0]), (keys[0], keys[1] or keys[0]), strict=True
-    ):
-        name, column = name_in(source, name), name_in(source, column) if column else ""
-        table = catalogue_of(source, [column] if column and column != name else [], object_id=name, positions=not key)
+    if output is not None:
+        check_output(output)
+    tables, further = [], columns_in((left, right), [name.strip() for name in (columns or "").split(",") if name.strip()])
+    asked = zip((left, right), further, *map(_sides, (ids, key, ra, dec)), strict=True)
+    for source, more, name, column, *position in asked:
+        name, column = name_in(source, name or column), name_in(source, column) if column else ""
+        where = positions_in(source, *position) if any(position) or not key else ("ra", "dec")
+        more = [each for each in dict.fromkeys([column, *more]) if each not in ("", name, *where)]
+        table = catalogue_of(source, more, name, *where, positions=not key)
         if not key:
             table, dropped = with_positions(table)
             if dropped:

@@ -13,6 +13,7 @@ as short as these.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,8 +37,18 @@ from skyset.survey import healpix_cell
 #: Pairs that one call gives at most: 24 bytes each, and as much again for a moment while they are put together.
 MAX_PAIRS = 200_000_000
 MAX_RADIUS_ARCSEC = 90 * 3600.0
-#: Words for a column of objects' names, all taken for one another where a catalogue has not the one asked for.
-NAMES = ("object_id", "iauname", "id_str", "objid")
+#: Usual names, in any case, of the column of objects' names: the first that a catalogue has.
+NAMES = ("object_id", "iauname", "id_str", "objid", "source_id", "id", "name", "number")
+#: Usual names, in any case, of right ascension and declination in degrees: of catalogues, of VizieR, of SExtractor.
+POSITIONS = (
+    ("ra", "dec"), ("raj2000", "dej2000"), ("raj2000", "decj2000"), ("_raj2000", "_dej2000"), ("ra_icrs", "de_icrs"),
+    ("ra_icrs", "dec_icrs"), ("ra_j2000", "dec_j2000"), ("ra_deg", "dec_deg"), ("radeg", "decdeg"), ("radeg", "dedeg"),
+    ("alphawin_j2000", "deltawin_j2000"), ("alpha_j2000", "delta_j2000"), ("alphawin_sky", "deltawin_sky"),
+    ("alpha_sky", "delta_sky"), ("alphawin_world", "deltawin_world"), ("alpha_world", "delta_world"),
+    ("right_ascension", "declination"),
+)  # fmt: skip
+#: What pairs are written as, by the ending of the file.
+ENDINGS = (".parquet", ".csv", ".csv.gz", ".fits", ".vot")
 #: Added to the radius where candidates are looked up, in degrees: far more than rounding could lose.
 _SLACK_DEG = 1e-6
 #: A stripe's number and the right ascension in units of 360 / 2**34 degrees (0.08 mas) make one sorted int64.
@@ -409,10 +420,61 @@ def _read_file(path: str, names: list[str]) -> pa.Table:
     return open_catalog(path, names).table()
 
 
-def name_in(source: str | Path, wanted: str) -> str:
-    """What a catalogue calls its objects' names: ``wanted``, or else, of the usual words for it, the first that is there."""
+def name_in(source: str | Path, wanted: str = "") -> str:
+    """What a catalogue calls its objects' names: ``wanted``, or else the first of the usual words for it (`NAMES`).
+
+    Raises:
+        UserError: there is no such column, or none of the usual ones.
+    """
     known = _names_in(str(source))
-    return wanted if wanted in known or wanted not in NAMES else next((name for name in NAMES if name in known), wanted)
+    if wanted:
+        return _named(known, wanted, source)
+    found = next((name for usual in NAMES if (name := _alike(known, usual))), None)
+    if found is None:
+        raise UserError(f"{source}: which column names its objects? --ids COLUMN (there are: {', '.join(known[:60])})")
+    return found
+
+
+def positions_in(source: str | Path, ra: str = "", dec: str = "") -> tuple[str, str]:
+    """What a catalogue calls right ascension and declination: as asked for, or else the first usual pair (`POSITIONS`).
+
+    Raises:
+        UserError: there are no such columns, or one alone is asked for.
+    """
+    known = _names_in(str(source))
+    if bool(ra) != bool(dec):
+        raise UserError(f"{source}: --ra and --dec belong together")
+    if ra:
+        return _named(known, ra, source), _named(known, dec, source)
+    for pair in POSITIONS:
+        found = tuple(_alike(known, usual) for usual in pair)
+        if all(found):
+            return found
+    there = ", ".join(known[:60])
+    raise UserError(f"{source}: which columns are the positions? --ra COLUMN --dec COLUMN (there are: {there})")
+
+
+def _alike(known: Sequence[str], usual: str) -> str | None:
+    """The column of this name, or of this name in other letters."""
+    return usual if usual in known else next((name for name in known if name.lower() == usual), None)
+
+
+def _named(known: Sequence[str], wanted: str, source: str | Path) -> str:
+    from skyset.catalog import require
+
+    return require(list(known), wanted, str(source))
+
+
+def columns_in(sources: Sequence[str | Path], wanted: Sequence[str]) -> list[list[str]]:
+    """Which of the further columns each catalogue has.
+
+    Raises:
+        UserError: a column that none has.
+    """
+    found = [[name for name in wanted if name in _names_in(str(source))] for source in sources]
+    if missing := [name for name in wanted if not any(name in names for names in found)]:
+        raise UserError(f"neither {sources[0]} nor {sources[1]} has a column {missing[0]}")
+    return found
 
 
 def _is_folder(source: str | Path) -> bool:
@@ -440,6 +502,9 @@ def _in_degrees(table: pa.Table, name: str, source: str) -> pa.Table:
     """The table with this column as float64, unit ``deg``."""
     place = table.schema.get_field_index(name)
     kind, unit = table.schema.field(place).type, _unit(table.schema.field(place))
+    if table[name].null_count == table.num_rows:  # a CSV column without values has no type
+        kind = pa.float64()
+        table = table.set_column(place, pa.field(name, kind), pa.nulls(table.num_rows, kind))
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise UserError(f"{source}: {name} is {kind}; positions in decimal degrees are needed")
     if unit.lower() not in ("", "deg", "degree", "degrees"):
@@ -487,24 +552,74 @@ def pairs_table(pairs: Pairs, left: pa.Table, right: pa.Table, suffixes: tuple[s
     return pa.table([*tables[0].columns, *tables[1].columns, separation], schema=pa.schema(fields))
 
 
+def check_output(path: str | Path) -> str:
+    """The ending of a file that pairs can be written to; before the work, rather than after it.
+
+    Raises:
+        UserError: another ending, or the file cannot be made there.
+    """
+    path = Path(path)
+    ending = next((each for each in ENDINGS if path.name.lower().endswith(each)), None)
+    if ending is None:
+        raise UserError(f"{path}: pairs are written as {', '.join(ENDINGS)}")
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: no permission for {path.parent}")
+    return ending
+
+
 def write_pairs(table: pa.Table, path: str | Path) -> None:
-    """Write a table as ``.parquet`` (with its units) or ``.csv.gz``; a reader sees the whole file or none.
+    """Write a table as ``.parquet``, ``.fits``, ``.vot`` (these with units), ``.csv`` or ``.csv.gz``, whole or not at all.
 
     Raises:
         UserError: another ending, or the file cannot be written.
     """
-    from skyset.catalog import write_csv_gz
+    from skyset.catalog import write_csv
     from skyset.catalog import write_parquet
 
-    path = Path(path)
-    write = {".parquet": write_parquet, ".gz": write_csv_gz}.get(path.suffix.lower())
-    if write is None or (path.suffix.lower() == ".gz" and not path.name.lower().endswith(".csv.gz")):
-        raise UserError(f"{path}: pairs are written as .parquet or .csv.gz")
+    path, ending = Path(path), check_output(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, table.to_batches(max_chunksize=1 << 16), table.schema)
+        if ending in (".fits", ".vot"):
+            _write_astropy(table, path, ending)
+        else:
+            write = write_parquet if ending == ".parquet" else write_csv
+            write(path, table.to_batches(max_chunksize=1 << 16), table.schema)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
+
+
+def _write_astropy(table: pa.Table, path: Path, ending: str) -> None:
+    """FITS and VOTable, nulls as each has them."""
+    from astropy.io import fits
+    from astropy.io.votable import from_table
+    from astropy.table import Table
+
+    from skyset.manifest import replacing
+
+    made = Table([_astropy_column(field, values) for field, values in zip(table.schema, table.columns, strict=True)])
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        if ending == ".fits":
+            fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(made)]).writeto(file)
+        else:
+            from_table(made).to_xml(file, tabledata_format="binary2")
+
+
+def _astropy_column(field: pa.Field, values: pa.ChunkedArray):
+    """A column of an astropy table: missing text is empty, a missing float NaN, a missing integer masked."""
+    from astropy.table import Column
+    from astropy.table import MaskedColumn
+
+    about = {"name": field.name, "unit": _unit(field) or None}
+    if _is_text(field.type):
+        return Column(np.array(pc.cast(values, pa.large_string()).fill_null("").to_pylist(), str), **about)
+    if pa.types.is_floating(field.type) or not values.null_count:
+        return Column(values.to_numpy(), **about)
+    return MaskedColumn(values.fill_null(0).to_numpy(), mask=values.is_null().to_numpy(), **about)
 
 
 def write_partitions(

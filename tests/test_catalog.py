@@ -29,8 +29,9 @@ from rich.console import Console
 from skyset import catalog
 from skyset import cuts
 from skyset import numbers
+from skyset.catalog import column_names
 from skyset.catalog import open_catalog
-from skyset.catalog import write_csv_gz
+from skyset.catalog import write_csv
 from skyset.catalog import write_parquet
 from skyset.cuts import Counts
 from skyset.cuts import Cut
@@ -54,7 +55,7 @@ def same(one, other) -> bool:
 
 
 def written(path: Path, table: pa.Table, rows: int = 1000) -> Path:
-    assert write_csv_gz(path, table.to_batches(max_chunksize=rows), table.schema) == table.num_rows
+    assert write_csv(path, table.to_batches(max_chunksize=rows), table.schema) == table.num_rows
     return path
 
 
@@ -378,7 +379,7 @@ def test_what_is_asked_for_wrongly(tmp_path):
     with pytest.raises(UserError, match="no column is asked for"):
         open_catalog(path, [])
     with pytest.raises(UserError, match="there is no folder"):
-        write_csv_gz(tmp_path / "no" / "t.csv.gz", [], pa.schema({"a": pa.int8()}))
+        write_csv(tmp_path / "no" / "t.csv.gz", [], pa.schema({"a": pa.int8()}))
     with pytest.raises(UserError, match="No such file"):
         open_catalog(tmp_path / "no.csv")
     with pytest.raises(UserError, match=r"unknown kind of catalogue \(known: .csv"):
@@ -733,12 +734,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         yield from table.to_batches()
         raise RuntimeError("gone")
 
-    for write in (write_csv_gz, write_parquet):
+    for write in (write_csv, write_parquet):
         with pytest.raises(RuntimeError, match="gone"):
             write(path, batches(), table.schema)
     assert os.listdir(tmp_path) == ["t.csv.gz"] and open_catalog(path).table().equals(table)
     with pytest.raises(UserError, match=r"column a is list.*does not fit into a CSV cell"):
-        write_csv_gz(path, [], pa.schema({"a": pa.list_(pa.int8())}))
+        write_csv(path, [], pa.schema({"a": pa.list_(pa.int8())}))
 
 
 MEASURE = """
@@ -747,7 +748,7 @@ import pyarrow
 from skyset import catalog, cuts
 table = catalog.open_catalog(sys.argv[1])
 chosen = [cuts.positive("x0"), cuts.unique("id")]
-catalog.write_csv_gz(sys.argv[2], cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
+catalog.write_csv(sys.argv[2], cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
 print(pyarrow.default_memory_pool().max_memory())
 """
 
@@ -790,7 +791,7 @@ def test_cuts_on_a_real_table(tmp_path):
     found, counts = open_catalog(GZ2), Counts()
     chosen = [cuts.on_sky(), cuts.at_least(["total_votes"], 100), cuts.unique("objid")]
     path = tmp_path / "t.csv.gz"
-    rows = write_csv_gz(path, cuts.apply(chosen, found.batches(5000), counts), found.schema)
+    rows = write_csv(path, cuts.apply(chosen, found.batches(5000), counts), found.schema)
     wanted = Table.read(GZ2)
     wanted = wanted[np.asarray(wanted["total_votes"]) >= 100]
     assert rows == counts.left == len(np.unique(wanted["objid"]))
@@ -814,3 +815,24 @@ def test_real_csv_equals_pandas(name):
         else:
             values = column.to_numpy()
             assert values.dtype == reference.dtype and np.array_equal(values, reference, equal_nan=values.dtype.kind == "f")
+
+
+def test_blanks_after_the_commas_belong_to_nobody(tmp_path):
+    (tmp_path / "a.csv").write_text("id, ra, class, n \na, 10.5,  spiral, 1\nb, , , 2\n")
+    catalog = open_catalog(tmp_path / "a.csv")
+    assert catalog.table().to_pydict() == {"id": ["a", "b"], "ra": [10.5, None], "class": ["spiral", None], "n": [1, 2]}
+    assert catalog.schema.types == [pa.string(), pa.float64(), pa.string(), pa.int64()]
+    assert column_names(tmp_path / "a.csv") == ["id", "ra", "class", "n"]
+
+
+def test_blanks_inside_values_stay_where_the_header_has_none(tmp_path):
+    (tmp_path / "a.csv").write_text("id,class\na, spiral\n")
+    assert open_catalog(tmp_path / "a.csv").table()["class"].to_pylist() == [" spiral"]
+
+
+def test_csv_is_packed_by_its_name(tmp_path):
+    table = pa.table({"a": [1, 2]})
+    for name, packed in (("a.csv", False), ("a.csv.gz", True)):
+        assert write_csv(tmp_path / name, table.to_batches(), table.schema) == 2
+        assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == packed
+        assert open_catalog(tmp_path / name).table().equals(table)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import skyset
 from skyset import crossmatch
+from skyset.catalog import open_catalog
 from skyset.cli import app
 from skyset.crossmatch import Pairs
 from skyset.crossmatch import catalogue_of
@@ -440,8 +441,8 @@ def test_tables_that_cannot_be_made(tmp_path):
     pairs = match_keys(["a"], ["a"])
     with pytest.raises(UserError, match="two columns would be called dec, object_id, ra"):
         pairs_table(pairs, table, table, ("", ""))
-    for name in ("pairs.fits", "pairs.gz", "pairs.txt.gz"):
-        with pytest.raises(UserError, match=r"written as \.parquet or \.csv\.gz"):
+    for name in ("pairs.fit", "pairs.gz", "pairs.txt.gz"):
+        with pytest.raises(UserError, match=r"written as \.parquet, \.csv, \.csv\.gz, \.fits, \.vot"):
             write_pairs(pairs_table(pairs, table, table), tmp_path / name)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
@@ -476,16 +477,73 @@ def test_names_match_where_a_file_has_no_positions(built_sdss, tmp_path):
     assert "7 pairs of 144 and 7 objects" in skyset_crossmatch(built_sdss, tmp_path / "features.csv", *arguments).output
     assert len(pd.read_csv(tmp_path / "k.csv.gz")) == 7
     done = skyset_crossmatch(built_sdss, tmp_path / "features.csv", "--ids", "object_id=id_str", "-o", tmp_path / "p.csv.gz")
-    assert done.exit_code == 2 and "no column ra" in done.output
+    assert done.exit_code == 2 and "the positions? --ra COLUMN --dec COLUMN (there are: id_str)" in done.output
 
 
-def test_the_usual_words_for_a_name_are_one(built_sdss, tmp_path):
+def test_a_key_that_one_side_lacks_is_an_error(built_sdss, tmp_path):
     names = pd.read_csv(built_sdss / "ZooSpecPhotoDR19_filtered.csv.gz")["objid"][:7].astype(str)
-    for word in ("iauname", "id_str"):
-        pd.DataFrame({word: names, "n": 1}).to_csv(tmp_path / "features.csv", index=False)
-        for key in (word, "object_id", f"object_id={word}"):
-            done = skyset_crossmatch(built_sdss, tmp_path / "features.csv", "--key", key, "-o", tmp_path / "k.csv.gz")
-            assert done.exit_code == 0 and "7 pairs of 144 and 7 objects" in done.output
+    pd.DataFrame({"iauname": names, "n": 1}).to_csv(tmp_path / "features.csv", index=False)
+    for key, lacking in (("iauname", built_sdss), ("object_id", tmp_path / "features.csv")):
+        done = skyset_crossmatch(built_sdss, tmp_path / "features.csv", "--key", key, "-o", tmp_path / "k.csv.gz")
+        assert done.exit_code == 2 and f"{lacking} has no column {key}" in done.output
+    arguments = ("--key", "object_id=iauname", "-o", tmp_path / "k.csv.gz")
+    assert "7 pairs of 144 and 7 objects" in skyset_crossmatch(built_sdss, tmp_path / "features.csv", *arguments).output
+
+
+@pytest.mark.parametrize("names", [("ra", "dec"), ("RA", "DEC"), ("RAJ2000", "DEJ2000"), ("ALPHA_J2000", "DELTA_J2000"),
+                                   ("ALPHAWIN_J2000", "DELTAWIN_J2000"), ("RA_ICRS", "DE_ICRS")])  # fmt: skip
+@pytest.mark.parametrize("ending", ["csv", "fits", "vot", "parquet"])
+def test_usual_names_of_positions_need_not_be_said(names, ending, tmp_path):
+    ours = catalogue(["a", "b"], [10.0, 11.0], [1.0, 2.0])
+    write_pairs(ours, tmp_path / "ours.parquet")
+    theirs = ours.rename_columns(["NUMBER" if ending != "csv" else "name", *names])
+    write_pairs(theirs, tmp_path / f"theirs.{ending}")
+    done = skyset_crossmatch(tmp_path / "ours.parquet", tmp_path / f"theirs.{ending}", "-o", tmp_path / "p.csv")
+    assert done.exit_code == 0 and "2 pairs of 2 and 2 objects" in done.output, done.output
+    pairs = pd.read_csv(tmp_path / "p.csv")
+    assert pairs["object_id_right"].tolist() == ["a", "b"] and pairs["separation_arcsec"].max() < 1e-6
+
+
+def test_positions_under_any_name_and_columns_on_request(tmp_path):
+    (tmp_path / "a.csv").write_text("id,lon,lat,mag\na,10.0,1.0,20.5\nb,11.0,2.0,\n")
+    (tmp_path / "b.csv").write_text("objid, RA, Dec, mag, z\n7, 10.0, 1.0, 20.25, 0.5\n8, 11.0, 2.0, 21.0, 0.25\n")
+    arguments = [tmp_path / "a.csv", tmp_path / "b.csv", "--ra", "lon=RA", "--dec", "lat=Dec"]
+    for ending in ("csv", "csv.gz", "parquet", "fits", "vot"):
+        done = skyset_crossmatch(*arguments, "--columns", "mag,z", "-o", tmp_path / f"pairs.{ending}")
+        assert done.exit_code == 0, done.output
+        table = open_catalog(tmp_path / f"pairs.{ending}").table()
+        assert table.schema.names == ["object_id_left", "ra_left", "dec_left", "mag_left", "object_id_right", "ra_right",
+                                      "dec_right", "mag_right", "z_right", "separation_arcsec"]  # fmt: skip
+        rows = table.to_pydict()
+        assert (rows["object_id_left"], rows["object_id_right"]) == (["a", "b"], [7, 8])
+        assert (rows["mag_left"][0] == 20.5 and rows["mag_left"][1] in (None,)) or np.isnan(rows["mag_left"][1])
+        assert (rows["mag_right"], rows["z_right"]) == ([20.25, 21.0], [0.5, 0.25])
+        if ending in ("parquet", "fits", "vot"):
+            assert table.schema.field("ra_left").metadata[b"unit"] == b"deg"
+    for wrong, words in (
+        (["--columns", "zz"], "has a column zz"),
+        (["--ra", "lon"], "b.csv has no column lon"),
+        (["--ids", "nobody"], "a.csv has no column nobody"),
+    ):
+        done = skyset_crossmatch(*arguments, *wrong, "-o", tmp_path / "w.csv")
+        assert done.exit_code == 2 and words in done.output, done.output
+        assert not (tmp_path / "w.csv").exists()
+
+
+def test_where_the_pairs_go_is_looked_at_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    for output, words in (("pairs.txt", "pairs are written as"), ("file/pairs.csv", "cannot write"), (".", "pairs are")):
+        done = skyset_crossmatch("no such catalogue.csv", "nor this.csv", "-o", tmp_path / output)
+        assert done.exit_code == 2 and words in done.output and "no such" not in done.output
+
+
+def test_a_catalogue_without_rows_or_without_positions(tmp_path):
+    write_pairs(catalogue(["a"], [10.0], [1.0]), tmp_path / "full.csv")
+    for row, said in (("", "0 pairs of 1 and 0 objects"), ("b,,\n", "1 objects without")):
+        (tmp_path / "none.csv").write_text(f"object_id,ra,dec\n{row}")
+        done = skyset_crossmatch(tmp_path / "full.csv", tmp_path / "none.csv", "-o", tmp_path / "p.parquet")
+        assert done.exit_code == 0 and said in done.output, done.output
+        assert parquet.read_table(tmp_path / "p.parquet").num_rows == 0
 
 
 def test_pairs_as_partitions(built_sdss, tmp_path):
@@ -506,7 +564,7 @@ def test_pairs_as_partitions(built_sdss, tmp_path):
     ("arguments", "words"),
     [
         ((), "where to?"),
-        (("-o", "pairs.txt"), "written as .parquet or .csv.gz"),
+        (("-o", "pairs.txt"), "written as .parquet, .csv, .csv.gz, .fits, .vot"),
         (("-o", "p.parquet", "--best", "x"), "mutual"),
         (("-o", "p.parquet", "--radius", "-1"), "radius"),
         (("-o", "p.parquet", "--key", "nothing"), "no column nothing"),

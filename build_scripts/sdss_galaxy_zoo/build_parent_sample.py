@@ -53,7 +53,7 @@ from skyset.build_scripts.sdss_galaxy_zoo.catalog import cuts
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import labels
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import rows_of
 from skyset.catalog import open_catalog
-from skyset.catalog import write_csv_gz
+from skyset.catalog import write_csv
 from skyset.cuts import Counts
 from skyset.cuts import apply
 from skyset.errors import RecordError
@@ -204,7 +204,7 @@ def write_catalog(source: Source, path: Path, options: Options, selection: argpa
         limits = selection.max_error_gri, selection.max_error_uz, selection.min_debiased
         made, left_out = cuts(have, selection.classes, *limits)
         chosen = first_rows(apply(made, itertools.chain([first], batches), counts), options.limit)
-        rows = write_csv_gz(path, chosen, SCHEMA)
+        rows = write_csv(path, chosen, SCHEMA)
     console = Console(highlight=False)
     console.print(counts.table())
     if rows < counts.left:
