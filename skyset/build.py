@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import CancelledError
 from concurrent.futures import Future
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -617,8 +618,11 @@ class Pipeline:
         try:
             future.result()
             self.arrived[task.path].append(item)
-        except FetchError as error:
-            self._reject([Rejected(item.key, item.file, f"download failed: {error.reason}")])
+        except (OSError, CancelledError):
+            raise  # the disk's; the end of the build
+        except Exception as error:  # whatever became of one file, the others go on
+            reason = error.reason if isinstance(error, FetchError) else f"{type(error).__name__}: {error}"
+            self._reject([Rejected(item.key, item.file, f"download failed: {reason}")])
         if not any(other.path == task.path for other, _ in self.fetching.values()):
             self._submit(task)
 

@@ -16,6 +16,8 @@ from skyset.errors import RecordError
 from skyset.images import MAGIC
 from skyset.images import ImageError
 from skyset.images import decode
+from skyset.raw import read_regular
+from skyset.survey import MAX_VALUE_BYTES
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 KINDS = {"PNG": "png", "JPEG": "jpg"}
@@ -113,7 +115,8 @@ def read_image(place: Place) -> tuple[bytes, str]:
         RecordError: the file cannot be read, or is neither PNG nor JPEG.
     """
     try:
-        data = zips.read(place.path, place.member) if place.member >= 0 else place.path.read_bytes()
+        member = place.member >= 0
+        data = zips.read(place.path, place.member) if member else read_regular(place.path, MAX_VALUE_BYTES)
     except OSError as error:
         raise RecordError(f"{place.path.name}: {error.strerror or error}") from error
     found = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)

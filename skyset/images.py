@@ -285,7 +285,8 @@ class ImagePool:
         timeout: seconds to wait for (a connection, the next bytes).
         rate: requests a second over all threads; None: no limit.
         max_bytes: larger answers are refused; at most ``4 * connections`` answers are in memory.
-        check: called with each answer of status 200 in the thread that got it; raises ImageError to refuse it.
+        check: called with each answer of status 200 in the thread that got it; raises ImageError to refuse it; any
+            other exception refuses it too.
         total: seconds that one try may take, however the bytes drip.
         give_up: requests that fail in a row, after which something is wrong with the service or with what it is asked;
             None: never. Statuses 404 and 410 and images refused for good do not count: these are about one image.
@@ -554,7 +555,7 @@ class _Run:
         try:
             while (job := self._take()) is not None and self.pool.schedule.wait(self.closing):
                 self._try(job, client)
-        except BaseException as error:  # an error in `check` is the caller's
+        except BaseException as error:  # of our own
             self._done.put((None, error))
         finally:
             client.wire.close()
@@ -579,6 +580,8 @@ class _Run:
                 self._accept(job, body)
             except ImageError as error:
                 job.refused(error)
+            except Exception as error:  # in `check`, which this image made fail
+                job.refused(ImageError(f"{type(error).__name__}: {innermost(error)}", passing=True))
             else:
                 self._done.put((job.answer(body), False))
                 return

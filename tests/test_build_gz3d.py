@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import re
 import shutil
 from functools import cache
@@ -298,7 +299,14 @@ def test_every_bad_file_is_named_with_its_reason_and_the_rest_is_built(tmp_path,
         (source / f"{name}.fits.gz").write_bytes(content)
         reasons[f"{name}.fits.gz"] = reason
     (source / "folder.fits.gz").mkdir()
-    reasons["folder.fits.gz"] = "cannot be read: Is a directory"
+    os.mkfifo(source / "pipe.fits.gz")
+    (source / "device.fits.gz").symlink_to("/dev/zero")
+    (source / "nowhere.fits.gz").symlink_to(source / "gone")
+    with open(source / "large.fits.gz", "wb") as file:
+        file.truncate(3 << 30)
+    for name, what in {"folder": "a folder", "pipe": "a named pipe", "device": "a device"}.items():
+        reasons[f"{name}.fits.gz"] = f"cannot be read: {what}, not a regular file"
+    reasons |= {"nowhere.fits.gz": "cannot be read: No such file or directory", "large.fits.gz": "not a gzip file"}
     shutil.copy(good[0], source / f"gz3d_{good[0].name}")
     reasons[f"gz3d_{good[0].name}"] = f"duplicate of {good[0].name}"
     shutil.copy(good[1], source / "9-copy.fits.gz")

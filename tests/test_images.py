@@ -531,12 +531,16 @@ def test_closing_ends_at_once(kind):
     assert threading.active_count() <= before + 60
 
 
-def test_an_error_of_the_caller_ends_it():
+def test_an_error_that_nobody_thought_of_refuses_the_image():
     def broken(data):
-        raise ZeroDivisionError
+        raise ZeroDivisionError("one\nof many")
 
-    with HipsServer() as server, pytest.raises(ZeroDivisionError):
-        list(pool(check=broken).run(requests_for(5, server)))
+    with HipsServer() as server:
+        answers = list(pool(check=broken).run(requests_for(5, server)))
+    assert {answer.reason for answer in answers} == {"ZeroDivisionError: one of many, 3 tries"} and len(answers) == 5
+
+
+def test_an_error_of_the_caller_ends_it():
     with HipsServer() as server, pytest.raises(KeyError):
         list(pool().run(ImageRequest({}["a"], (server.url,)) for _ in range(3)))
 

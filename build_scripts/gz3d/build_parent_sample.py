@@ -39,6 +39,7 @@ from skyset.loaders.gz3d import SIZE
 from skyset.loaders.gz3d import SURVEY
 from skyset.progress import progress_bar
 from skyset.raw import open_fits
+from skyset.raw import open_regular
 from skyset.runner import executor
 from skyset.survey import check_position
 from skyset.survey import healpix_cell
@@ -186,20 +187,26 @@ def read_metadata(path: Path) -> list[Target]:
 
 def _sha1(path: Path) -> str | None:
     """None where the file cannot be read: the build will say so."""
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    """None of a link that leads nowhere."""
     with contextlib.suppress(OSError):
-        return hashlib.sha1(path.read_bytes()).hexdigest()
+        return path.stat().st_size
 
 
 def scan_file(path: Path) -> tuple[Target | str, str | None]:
-    """The target of a file that no table lists, or why it cannot be used; and the file's SHA-1."""
-    sha1 = _sha1(path)
+    """The target of a file that no table lists, and the file's SHA-1; or why it cannot be used."""
     try:
         with open_fits(path) as hdus:
             row = read_table(hdus)
             position = float(row["ra"]), float(row["dec"])
-            return Target(file_key(path.name), *position, *(row[name] for name in _COUNTS)), sha1
+            target = Target(file_key(path.name), *position, *(row[name] for name in _COUNTS))
     except RecordError as error:
-        return str(error), sha1
+        return str(error), None
+    return target, _sha1(path)
 
 
 def find_items(options: Options, network: Fetcher | None, cut: float) -> Found:
@@ -295,10 +302,10 @@ def local_candidates(options: Options, rejected: list[Rejected]) -> Iterator[Can
     files = {file_key(path.name): path for path in reversed(paths)}
     known = {target.key for target in targets}
     unlisted = [path for path in paths if file_key(path.name) not in known or files[file_key(path.name)] != path]
-    sizes = {path.stat().st_size for path in unlisted}
+    sizes = {_size(path) for path in unlisted}
     for target in targets:
         if path := files.get(target.key):
-            twin_possible = path.stat().st_size in sizes
+            twin_possible = _size(path) in sizes
             yield target, str(path), _sha1(path) if twin_possible else None
     for path, (target, sha1) in scan_files(unlisted, options.num_processes):
         if isinstance(target, Target):
