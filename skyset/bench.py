@@ -94,6 +94,17 @@ class Target:
         size = sum(column.row_bytes for column in columns if not column.is_bytes)
         return size + self._decoded_bytes() if any(column.is_bytes for column in columns) else size
 
+    @cached_property
+    def is_encoded(self) -> bool:
+        """Whether images are stored as JPEG or PNG: then the bytes on disk are other bytes than those handed out."""
+        names = [feature.name for feature in self.survey.features]
+        return any(column.is_bytes for column in needed_columns(self.survey, names))
+
+    @property
+    def stored_row_bytes(self) -> float:
+        """Bytes of one row on disk."""
+        return self.manifest.bytes / self.manifest.rows
+
     def _decoded_bytes(self) -> int:
         with readable_errors():
             row = next(iter(stream(self, "numpy", self.files[:1], 1)))
@@ -465,9 +476,11 @@ def limit(cold: float, warm: float, cold_floor: float) -> str:
     return "disk" if cold >= 0.8 * cold_floor else "waiting"
 
 
-def limit_advice(cold: float, warm: float, cold_floor: float) -> str:
+def limit_advice(cold: float, warm: float, cold_floor: float, is_encoded: bool = False) -> str:
     """Whether a faster disk would help."""
     numbers = f"{cold:,.0f} rows/s cold, {warm:,.0f} warm"
+    if is_encoded and limit(cold, warm, cold_floor) == "waiting":
+        return f"Decoding is the limit where files are in memory, else partly the disk: {numbers}. Workers read and decode."
     return {
         "processor": f"The processor is the limit, not the disk: {numbers}. A faster disk would not help.",
         "disk": f"The disk is the limit: {numbers}; reading files from end to end gives {cold_floor:,.0f}.",
@@ -515,6 +528,22 @@ def compression_advice(compression: str | None, cold_floor: float | None, share:
     return f"The disk reads {speed}: uncompressed files are right for it."
 
 
+def encoded_advice(times: float, share: float) -> str:
+    """What images stored as JPEG or PNG cost.
+
+    Args:
+        times: how much larger a row is decoded.
+        share: of the rate at which files can be read, reached by the best way.
+    """
+    text = "Images are stored as JPEG or PNG: --compression would not make them smaller."
+    if share > 0.8:
+        return text
+    return text + (
+        f" Decoding takes the time: rows come at {share:.0%} of the rate at which the files can be read. Built with "
+        f"--decode there is nothing to decode, and the files are about {times:,.0f} times as large."
+    )
+
+
 def batches_advice(rows: float, batches: float) -> str:
     """Whether ``iter(batch_size=)`` is worth it."""
     if batches >= 1.2 * rows:
@@ -544,17 +573,22 @@ def advice(target: Target, all_ways: Sequence[Way], results: Results) -> list[st
     shared = set(cold) & set(warm) - {FLOOR}
     if shared and FLOOR in cold:
         best = max(shared, key=lambda name: cold[name].rows)
-        told.append(limit_advice(cold[best].rows, max(warm[name].rows for name in shared), cold[FLOOR].rows))
+        told.append(limit_advice(cold[best].rows, max(warm[name].rows for name in shared), cold[FLOOR].rows,
+                                 target.is_encoded))  # fmt: skip
         told.append(trust_advice(cold[best].rows, cold[FLOOR].rows))
-    told.append(compression_advice(
-        stored_compression(target.manifest), cold[FLOOR].bytes if FLOOR in cold else None, best_share(warm)
-    ))  # fmt: skip
+    told.append(_storage_advice(target, cold[FLOOR].bytes if FLOOR in cold else None, best_share(warm)))
     every = warm or cold
     if {ROWS, BATCHES} <= set(every):
         told.append(batches_advice(every[ROWS].rows, every[BATCHES].rows))
     workers = max(map(fewest_workers, rates.values()), default=None)
     told.append(batch_memory_advice(BATCH * target.row_bytes, workers, free_shared_memory()))
     return [text for text in told if text]
+
+
+def _storage_advice(target: Target, cold_floor: float | None, share: float) -> str | None:
+    if target.is_encoded:
+        return encoded_advice(target.row_bytes / target.stored_row_bytes, share)
+    return compression_advice(stored_compression(target.manifest), cold_floor, share)
 
 
 def best_share(speeds: Mapping[str, Speed]) -> float:
@@ -566,28 +600,41 @@ def best_share(speeds: Mapping[str, Speed]) -> float:
 # --- showing -------------------------------------------------------------------------------------------------------------
 
 
-def speed_table(all_ways: Sequence[Way], results: Results) -> Table:
-    """Ways down, for each phase rows/s, MB/s and the share of the floor's rows/s."""
+def speed_table(all_ways: Sequence[Way], results: Results, stored: float | None = None) -> Table:
+    """Ways down, for each phase rows/s, MB/s and the share of the floor's rows/s.
+
+    Where images are decoded, ``stored`` is a row's bytes on disk: MB/s are named by where they are, and the floor, which
+    decodes nothing, is no measure.
+    """
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("\nway", no_wrap=True)
     for phase in results.speeds:
-        for heading in (f"{phase}\nrows/s", "\nMB/s", "of\nfloor"):
+        last = ("MB/s\nof disk", "MB/s\ndecoded") if stored else ("\nMB/s", "of\nfloor")
+        for heading in (f"{phase}\nrows/s", *last):
             table.add_column(heading, justify="right", no_wrap=True)
     for way in all_ways:
-        cells = [cell for speeds in results.speeds.values() for cell in _cells(speeds, way.name)]
+        cells = [cell for speeds in results.speeds.values() for cell in _cells(speeds, way.name, stored)]
         if any(cells):
             table.add_row(way.name, *cells)
     return table
 
 
-def _cells(speeds: Mapping[str, Speed], name: str) -> tuple[str, str, str]:
+def _cells(speeds: Mapping[str, Speed], name: str, stored: float | None) -> tuple[str, str, str]:
     if name not in speeds:
         return "", "", ""
     speed, floor = speeds[name], speeds.get(FLOOR)
+    if stored:
+        decoded = f"{speed.bytes / 1e6:,.0f}" if name != FLOOR else ""
+        return f"{speed.rows:,.0f}", f"{speed.rows * stored / 1e6:,.0f}", decoded
     share = f"{speed.rows / floor.rows:.0%}" if floor else ""
     return f"{speed.rows:,.0f}", f"{speed.bytes / 1e6:,.0f}", share
+
+
+def _encoded_text(target: Target) -> str:
+    stored, given = human_bytes(target.stored_row_bytes), human_bytes(target.row_bytes)
+    return f"images encoded: a row is {stored} on disk and {given} decoded"
 
 
 def show(target: Target, all_ways: Sequence[Way], results: Results, console: Console) -> None:
@@ -595,11 +642,12 @@ def show(target: Target, all_ways: Sequence[Way], results: Results, console: Con
     entries, compression = target.files, stored_compression(target.manifest)
     part = f"{sum(entry.rows for entry in entries):,} rows, {len(entries):,} files, {human_bytes(total_bytes(entries))}"
     here = machine()
-    console.print(f"{target.survey.name}, {part}, compression {compression or 'not known'}", highlight=False)
+    kind = _encoded_text(target) if target.is_encoded else f"compression {compression or 'not known'}"
+    console.print(f"{target.survey.name}, {part}, {kind}", highlight=False)
     console.print(
         f"{here['processor']}, {here['cores']} cores, {human_bytes(here['memory_bytes'])} of memory\n", highlight=False
     )
-    console.print(speed_table(all_ways, results))
+    console.print(speed_table(all_ways, results, target.stored_row_bytes if target.is_encoded else None))
     console.print()
     if COLD in results.speeds:
         console.print(
@@ -630,6 +678,7 @@ def record(target: Target, all_ways: Sequence[Way], results: Results, seconds: f
         "files": len(target.files),
         "bytes": total_bytes(target.files),
         "row_bytes": target.row_bytes,
+        "stored_row_bytes": target.stored_row_bytes,
         "batch_size": BATCH,
         "seconds": seconds,
         "interrupted": results.interrupted,

@@ -119,14 +119,26 @@ def build(
 @app.command(help="Rows, cells, bytes, sky coverage and columns of a folder of partitions.")
 def info(
     folder: Folder,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="also draw the rows a cell on the sky")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="also draw the rows per cell")] = None,
+    columns: Annotated[bool, typer.Option("--columns", help="the columns alone, a line each, nothing shortened")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="all of it for programs, as JSON")] = False,
 ) -> None:
     def run() -> None:
+        import json
+
+        from skyset.report import column_lines
+        from skyset.report import facts
         from skyset.report import print_info
         from skyset.report import sky_figure
 
         manifest = Manifest.load(folder)
-        print_info(manifest, console)
+        if as_json:
+            print(json.dumps(facts(manifest), indent=1))
+        elif columns:
+            for line in column_lines(manifest.columns):
+                say(line)
+        else:
+            print_info(manifest, console)
         if plot is not None:
             save_figure(sky_figure(manifest), plot)
 

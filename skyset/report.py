@@ -21,6 +21,7 @@ from skyset.reader import Piece
 from skyset.reader import PieceReader
 from skyset.reader import python_numbers
 from skyset.reader import rows_of
+from skyset.survey import Column
 from skyset.survey import Feature
 from skyset.survey import Survey
 
@@ -195,6 +196,28 @@ def print_info(manifest: Manifest, console: Console) -> None:
         console.print(_cuts(manifest.build["cuts"]))
         console.print()
     console.print(table)
+
+
+def column_lines(columns: Sequence[Column]) -> list[str]:
+    """A line per column: name, dtype, shape, unit and meaning under each other."""
+    rows = [(c.name, c.dtype, " x ".join(map(str, c.shape)), c.unit, c.description) for c in columns]
+    rows.insert(0, ("column", "dtype", "shape", "unit", "meaning"))
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    return ["  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]) for row in rows]
+
+
+def facts(manifest: Manifest) -> dict:
+    """What `skyset info` tells, for programs: counts, bytes, splits, sky bounds in degrees, sources, cuts and columns."""
+    bounds = {axis: [min(getattr(e, axis)[0] for e in manifest.files), max(getattr(e, axis)[1] for e in manifest.files)]
+              for axis in ("ra", "dec")} if manifest.files else {}  # fmt: skip
+    return {
+        "survey": manifest.survey, "config": manifest.config, "rows": manifest.rows, "rejected": manifest.rejected,
+        "files": len(manifest.files), "cells": len({entry.healpix for entry in manifest.files}), "nside": manifest.nside,
+        "bytes": manifest.bytes, "splits": {name: sum(e.rows for e in files) for name, files in manifest.splits.items()},
+        **bounds, "key": manifest.key, "sources": manifest.sources, "build": manifest.build,
+        "columns": [{"name": c.name, "dtype": c.dtype, "shape": list(c.shape), "unit": c.unit, "description": c.description}
+                    for c in manifest.columns],
+    }  # fmt: skip
 
 
 def _cuts(steps: list[dict]) -> Table:

@@ -177,6 +177,25 @@ def test_card_agrees_with_the_declaration(tmp_path):
     assert mine.read_text() == text
 
 
+def test_info_lists_columns_with_whole_names(built):
+    status, text = skyset("info", built, "--columns")
+    lines = text.splitlines()
+    columns = Manifest.load(built).columns
+    assert status == 0 and [line.split()[0] for line in lines] == ["column", *(column.name for column in columns)]
+    assert all(line.endswith(column.description) for line, column in zip(lines[1:], columns, strict=True))
+
+
+def test_info_for_programs(built):
+    status, text = skyset("info", built, "--json")
+    told = json.loads(text)
+    assert (status, told["survey"], told["config"], told["rows"]) == (0, "gz3d", "default", 24)
+    assert told["splits"] == {"train": 24}
+    assert told["bytes"] == sum(path.stat().st_size for path in built.glob("healpix=*/*.hdf5"))
+    image = next(column for column in told["columns"] if column["name"] == "false_color")
+    assert (image["dtype"], image["shape"]) == ("uint8", [525, 525, 3])
+    assert told["ra"][0] <= told["ra"][1] and told["dec"][0] <= told["dec"][1]
+
+
 # --- a survey of one's own ----------------------------------------------------------------------------
 
 

@@ -697,3 +697,23 @@ def test_show_info_bench_and_card(root, capsys):
         (count, [(count, SIDE, SIDE, 3)]) for count in (5, 5, 2)
     ]
     assert bench.stored_compression(Manifest.load(root)) is None
+
+
+def test_bench_tells_bytes_on_disk_from_decoded_bytes(root, capsys, monkeypatch):
+    from rich.console import Console
+
+    target = bench.open_target(root)
+    assert target.is_encoded and target.stored_row_bytes == Manifest.load(root).bytes / 12
+    monkeypatch.setattr(bench, "core_count", lambda: 1)
+    console = Console(width=120)
+    results = bench.Results()
+    results.speeds["warm"] = {bench.FLOOR: bench.Speed(1000.0, 1000 * target.stored_row_bytes),
+                              bench.ROWS: bench.Speed(100.0, 100.0 * target.row_bytes)}  # fmt: skip
+    bench.show(target, bench.ways(target, []), results, console)
+    text = " ".join(capsys.readouterr().out.split())
+    disk, decoded = (f"{100 * size / 1e6:,.0f}" for size in (target.stored_row_bytes, target.row_bytes))
+    assert f"{bench.FLOOR} 1,000 {1000 * target.stored_row_bytes / 1e6:,.0f} " in text
+    assert f"{bench.ROWS} 100 {disk} {decoded} " in text and "of floor" not in text
+    assert "--compression would not make them smaller" in text and "blosc" not in text
+    assert "rows come at 10% of the rate" in text
+    assert "end to end gives" not in bench.limit_advice(394, 578, 10_000, is_encoded=True)
