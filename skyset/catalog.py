@@ -36,10 +36,14 @@ from skyset.numbers import is_text
 from skyset.numbers import look
 from skyset.numbers import to_number
 from skyset.raw import MAX_BYTES
+from skyset.raw import check_regular
+from skyset.raw import ends
+from skyset.raw import read_header
 
 ROWS = 65536
 _BLOCK_BYTES = 2 << 20
 _PEEK_BYTES = 1 << 20
+LONGEST_FITS_HEADER = 16 << 20  # bytes: 999 columns with all that can be said of them are fewer
 _GZIP = b"\x1f\x8b"
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -133,11 +137,12 @@ def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str]
         return _open_parquet([str(each) for each in path], columns)
     kind = _kind(path)
     with _explained(str(path)):
-        if kind == "parquet":
-            return _open_parquet([str(path)], columns)
-        if kind not in _OPENERS:
+        if kind not in (*_OPENERS, "parquet"):
             known = ", ".join(f".{each}" for each in [*_OPENERS, "parquet"])
             raise UserError(f"{path}: unknown kind of catalogue (known: {known}, all but the last also .gz)")
+        check_regular(path)
+        if kind == "parquet":
+            return _open_parquet([str(path)], columns)
         return _OPENERS[kind](str(path), columns)
 
 
@@ -158,7 +163,8 @@ def _explained(path: str) -> Iterator[None]:
     except RecordError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, isal_zlib.IsalError, pa.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+        text = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path}: cannot be read: {' '.join(text.split())[:200]}") from error
 
 
 def _chosen(names: Sequence[str], columns: Sequence[str] | None, where: str) -> list[str]:
@@ -448,7 +454,12 @@ def _fits_table_header(file: BinaryIO, path: str):
     from astropy.io import fits
 
     while True:
-        header = fits.Header.fromfile(file)
+        block = read_header(file, LONGEST_FITS_HEADER)  # astropy's own would take in a whole file without an END
+        if not block:
+            raise EOFError
+        if not ends(block):
+            raise OSError("Header missing END card.")
+        header = fits.Header.fromstring(block)
         if header.get("XTENSION") == "BINTABLE":
             return header
         axes = [header[f"NAXIS{n}"] for n in range(1, header["NAXIS"] + 1)]

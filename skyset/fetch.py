@@ -439,7 +439,7 @@ def read_checksums(text: str) -> dict[str, str]:
         if match is None:
             raise ValueError(f"line {number}: not a checksum and a name: {line[:80]!r}")
         name, digest = match["name"], match["hex"].lower()
-        if not _is_plain(name):
+        if not is_plain_name(name):
             raise ValueError(f"line {number}: not a plain file name: {name[:80]!r}")
         if digests.setdefault(name, digest) != digest:
             raise ValueError(f"line {number}: a second, different checksum for {name}")
@@ -467,10 +467,10 @@ def _name_in_folder(url: str, link: str) -> str | None:
     if target[:2] != folder[:2] or target.query or not target.path.startswith(folder.path):
         return None
     name = unquote(target.path.removeprefix(folder.path))
-    return name if _is_plain(name) else None
+    return name if is_plain_name(name) else None
 
 
-def _is_plain(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
     """Whether `name` is a file name and nothing else: no folder, no control character."""
     return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")
 

@@ -45,7 +45,7 @@ def open_regular(path: str | Path) -> BinaryIO:
     Raises:
         OSError: there is none, it may not be read, or it is a named pipe, a socket, a device or a folder.
     """
-    _check_regular(os.stat(path), path)  # opening may already do something to a device
+    check_regular(path)  # opening may already do something to a device
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     try:
         _check_regular(os.fstat(file.fileno()), path)
@@ -55,10 +55,16 @@ def open_regular(path: str | Path) -> BinaryIO:
     return file
 
 
+def check_regular(path: str | Path) -> None:
+    """OSError unless a path leads to a file, for what is opened by somebody else; see ``open_regular``."""
+    _check_regular(os.stat(path), path)
+
+
 def _check_regular(status: os.stat_result, path: str | Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise OSError(errno.EINVAL, f"{what}, not a regular file", str(path))
+        number = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+        raise OSError(number, f"{what}, not a regular file", str(path))
 
 
 def read_regular(path: str | Path, max_bytes: int) -> bytes:
@@ -175,14 +181,16 @@ def read_header(file: BinaryIO | _Unpacked, max_bytes: int = MAX_HEADER_BYTES) -
     blocks = [file.read(_BLOCK)]
     if not blocks[0].startswith((b"SIMPLE ", b"XTENSION")):
         return blocks[0]
-    while len(blocks[-1]) == _BLOCK and not _ends(blocks[-1]):
+    while len(blocks[-1]) == _BLOCK and not ends(blocks[-1]):
         if len(blocks) * _BLOCK >= max_bytes:
             raise RecordError(f"not readable as FITS: a header without an END in its first {max_bytes} bytes")
         blocks.append(file.read(_BLOCK))
     return b"".join(blocks)
 
 
-def _ends(block: bytes) -> bool:
+def ends(header: bytes) -> bool:
+    """Whether the END card is in a header's last block."""
+    block = header[-_BLOCK:]
     return any(block[at : at + 3] == b"END" and not block[at + 3 : at + 80].strip() for at in range(0, len(block), 80))
 
 
@@ -192,7 +200,7 @@ def _hdus(file: BinaryIO | _Unpacked) -> bytes:
     while header := read_header(file):
         parts.append(header)
         size += len(header)
-        if not _ends(header[-_BLOCK:]):
+        if not ends(header):
             break
         length = _data_bytes(header)
         size += length

@@ -43,6 +43,7 @@ from collections.abc import Mapping
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ from skyset.manifest import write_atomically
 from skyset.messages import csv_cell
 from skyset.messages import plain
 from skyset.partitions import sync_folder
+from skyset.raw import open_regular
 
 BLOCK = 512  # bytes; headers are one, contents are padded to the next
 RECORD = 20 * BLOCK  # an archive's size is a multiple
@@ -60,6 +62,7 @@ KEY = re.compile(r"[A-Za-z0-9_+-]{1,80}")
 EXTENSION = re.compile(r"[a-z0-9]{1,8}(\.[a-z0-9]{1,8})?")
 JOURNAL_LINE = re.compile(r"(\S+) (\S+) ([0-9]+) ([0-9a-f]{64}) ([0-9]+) ([0-9]+) ([0-9]+)")
 LONGEST_HEADER = 1 << 20  # bytes of an extended header
+LONGEST_SAMPLE = 256 << 20  # bytes that are read at a time
 _FEW = 1 << 16  # keys that are cheap to keep as text
 GZIP_HEAD = b"\x1f\x8b\x08\x10\0\0\0\0\0\xff"  # with a comment, without a time
 
@@ -109,7 +112,7 @@ def index(path: str | Path) -> Iterator[Sample]:
             files, or names that lead out of a folder.
     """
     seen: set[str] = set()
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         for sample in _samples(_Headers(path, lambda offset, count: _at(file, offset, count), 0, size, whole=True)):
             if sample.key in seen:
@@ -118,12 +121,21 @@ def index(path: str | Path) -> Iterator[Sample]:
             yield sample
 
 
+def _opened(path: str | Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise TarError(path, 0, error.strerror or str(error)) from error
+
+
 def read_sample(path: str | Path, start: int, length: int) -> dict[str, bytes]:
     """Contents by extension of the sample that `index` found at ``start``; one read of the file.
 
     Raises:
         TarError: there is no sample there, or the file changed.
     """
+    if length > LONGEST_SAMPLE:
+        raise TarError(path, start, f"a sample of {length:,} bytes, more than {LONGEST_SAMPLE:,}")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.pread(descriptor, length, start)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from skyset.errors import RecordError
+from skyset.raw import check_regular
 from skyset.survey import MAX_VALUE_BYTES
 
 #: What zipfile and its decompressors raise on damaged archives.
@@ -83,6 +84,8 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
         return "its name leads out of the archive's folder"
     if info.flag_bits & 1:
         return "encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile unpacks others without bound
+        return "packed in another way than images are (neither stored nor deflated)"
     if info.file_size > MAX_VALUE_BYTES:
         return f"{info.file_size} bytes unpacked, more than {MAX_VALUE_BYTES}"
     return None
@@ -90,6 +93,7 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
 
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
+        check_regular(path)
         status = os.stat(path)
         return _open(str(path), status.st_mtime_ns, status.st_size)
     except _DAMAGE as error:

@@ -836,3 +836,18 @@ def test_csv_is_packed_by_its_name(tmp_path):
         assert write_csv(tmp_path / name, table.to_batches(), table.schema) == 2
         assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == packed
         assert open_catalog(tmp_path / name).table().equals(table)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.fits", "x.parquet", "x.vot", "x.csv.gz"])
+def test_a_named_pipe_is_no_catalogue(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match="a named pipe, not a regular file"):
+        open_catalog(tmp_path / name)
+
+
+def test_a_fits_header_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("skyset.catalog.LONGEST_FITS_HEADER", 288_000)
+    header = b"SIMPLE  =                    T".ljust(80) + b"COMMENT x".ljust(80) * 36_000
+    (tmp_path / "x.fits").write_bytes(header)
+    with pytest.raises(UserError, match="a header without an END in its first 288000 bytes"):
+        open_catalog(tmp_path / "x.fits")
