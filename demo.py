@@ -2,8 +2,13 @@
 
 The archive is simulated: galaxies drawn in the layout of the real files, served on this machine. Leave out
 ``base_url`` and the same calls read the real one.
+
+The partitions go to ``data/gz3d-demo``: `skyset show gz3d` finds them there, unless a real GZ3D is in ``data/gz3d``.
 """
 
+import os
+import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -13,19 +18,22 @@ import skyset
 from skyset.build_scripts.gz3d.build_parent_sample import main as build
 from skyset.cli import save_figure
 from skyset.manifest import verify
+from skyset.places import find_root
 from skyset.report import object_figure
 from tests.archive.gz3d import write_archive
 from tests.archive.server import ArchiveServer
 
+GALAXIES = 24
 OUTPUT = Path("data/gz3d-demo")
-PICTURE = OUTPUT / "1-106630.png"
+OBJECT = "1-106630"
+PICTURE = OUTPUT.with_name(f"gz3d-demo-{OBJECT}.png")
 
 
 def main() -> int:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        print("1. Drawing 24 galaxies into FITS files, and serving them over HTTP")
-        write_archive(Path(folder), 24, clustered=True)
+        print(f"1. Drawing {GALAXIES} galaxies into FITS files, and serving them over HTTP")
+        write_archive(Path(folder), GALAXIES, clustered=True)
         with ArchiveServer(Path(folder)) as server:
             print(f"2. Building partitions from {server.url}")
             status = build(["--base_url", server.url, "--output_dir", str(OUTPUT), "--overwrite"])
@@ -41,13 +49,35 @@ def main() -> int:
               f"spiral {votes['spiral']:5.2f}  bar {votes['bar']:5.2f}")  # fmt: skip
 
     print("4. Drawing one with its masks")
-    save_figure(object_figure(skyset.registry.survey("gz3d"), str(OUTPUT), "1-106630"), PICTURE)
+    save_figure(object_figure(skyset.registry.survey("gz3d"), str(OUTPUT), OBJECT), PICTURE)
 
     print("5. skyset verify")
     differences = list(verify(OUTPUT))
     print("\n".join(differences) or "OK: every checksum and position as in the manifest")
     print(f"Done in {time.monotonic() - start:.0f} s. The picture: {PICTURE.absolute()}")
+    print("\nTry next:")
+    print("\n".join(f"   {command}" for command in next_commands()))
     return 1 if differences else 0
+
+
+def next_commands() -> list[str]:
+    """What to type next, in the folder that the demo was started in."""
+    skyset_command = "skyset" if shutil.which("skyset") else _typed(Path(sys.executable).with_name("skyset"))
+    found = find_root("gz3d") == str(OUTPUT.absolute())  # not where a real one is found first
+    place, options = ("", "") if found else (f", data_dir='{OUTPUT}'", f" --data_dir {OUTPUT}")
+    rows = f"rows = skyset.load('gz3d'{place}); print(next(iter(rows))['image'].shape)"
+    return [
+        f"{skyset_command} show gz3d{options} --object 1-114549 -o galaxy.png",
+        f"{skyset_command} info {OUTPUT}",
+        f"{skyset_command} verify {OUTPUT}",
+        f'{_typed(Path(sys.executable))} -c "import skyset; {rows}"',
+    ]
+
+
+def _typed(program: Path) -> str:
+    """A program as one types it here."""
+    below = program.is_relative_to(Path.cwd())
+    return shlex.quote(os.path.relpath(program) if below else str(program))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from skyset.arrow import features_of
 from skyset.arrow import needed_columns
 from skyset.errors import UserError
 from skyset.manifest import Manifest
+from skyset.places import find_root
+from skyset.places import looked_in
 from skyset.reader import cut
 from skyset.registry import code_digest
-from skyset.registry import find_root
 from skyset.stream import PartitionRows
 from skyset.stream import SurveyStream
 from skyset.stream import adopt
@@ -50,8 +51,8 @@ class SurveyConfig(datasets.BuilderConfig):
 class SurveyBuilder(datasets.ArrowBasedBuilder):
     """Loads one survey's partitions. Subclasses set ``SURVEY``, and ``CONFIGS`` where the survey has several datasets.
 
-    The data are looked for in ``data_dir``, ``$SKYSET_DATA/<survey>``, beside the loading script, ``data/<survey>`` and the
-    working directory; ``data_dir`` may be remote (``https://...``, ``hf://datasets/user/name``).
+    The data are looked for by the rule of ``places.py``; ``data_dir`` may be remote (``https://...``,
+    ``hf://datasets/user/name``).
     """
 
     SURVEY: Survey
@@ -126,7 +127,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if self._manifest is None:
             raise UserError(
                 f"no {self.SURVEY.name} partitions found: give data_dir=, or build them with "
-                f"`{self._build_command(self.config.name if self.CONFIGS else 'default')}`"
+                f"`{self._build_command(self.config.name if self.CONFIGS else 'default')}`; {looked_in(self.SURVEY.name)}"
             )
         if self._manifest.survey != self.SURVEY.name:
             raise UserError(f"{self._root} holds {self._manifest.survey}, not {self.SURVEY.name}")

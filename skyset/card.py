@@ -57,6 +57,33 @@ def citation(survey: Survey) -> str:
     return f"```bibtex\n{survey.citation}\n```\n"
 
 
+_STOCK = """Without skyset, `datasets` reads the same files by its own HDF5 module: slowly, the columns on disk{what},
+text as bytes, and with `"numpy"` and `"torch"` in other dtypes. `healpix=*/*.hdf5` keeps it from reading `manifest.json`
+too; another split's files are `SPLIT/healpix=*/*.hdf5`.
+
+```python
+{imports}from datasets import {names}
+
+{before}rows = load_dataset("hdf5", data_dir="data/{survey}", data_files="healpix=*/*.hdf5", split="train"{options})
+```
+"""
+#: The stock module wants a row of every column; a column of bytes of any length is two datasets, which it cannot read.
+_SCALARS = """with open("data/{survey}/manifest.json") as file:
+    columns = [column for column in json.load(file)["columns"] if column["dtype"] != "bytes"]
+kinds = {{column["name"]: "binary" if "S" in column["dtype"] else column["dtype"] for column in columns}}
+features = Features({{name: Value(kind) for name, kind in kinds.items()}})
+"""
+
+
+def stock_recipe(survey: Survey) -> str:
+    """How the partitions are loaded without skyset; the encoded images of a survey cannot be."""
+    if not any(column.is_bytes for column in survey.columns):
+        return _STOCK.format(survey=survey.name, what="", imports="", names="load_dataset", before="", options="")
+    before = _SCALARS.format(survey=survey.name)
+    return _STOCK.format(survey=survey.name, what=" but for the encoded images", imports="import json\n\n",
+                         names="Features, Value, load_dataset", before=before, options=", features=features")  # fmt: skip
+
+
 def more_blocks(name: str) -> dict[str, str]:
     """What stands between the further markers of a survey's card: features of the configs but ``default``, questions."""
     configs, questions = registry.configs(name), getattr(registry.loader(name), "QUESTIONS", {})
@@ -115,6 +142,7 @@ from datasets import load_dataset
 rows = load_dataset("{name}", data_dir="data/{name}", split="train", streaming=True).with_format("numpy")
 ```
 
+{stock}
 ## Features
 
 {features}
@@ -152,14 +180,15 @@ def new_card(survey: Survey, more: Mapping[str, str] | None = None) -> str:
     """A whole card from a declaration alone."""
     blocks = _blocks(survey, more)
     marked = {name: f"<!-- {name}: written by `skyset card` -->\n{text}<!-- end -->\n" for name, text in blocks.items()}
-    features = "\n".join(text for name, text in marked.items() if name not in ("columns", "citation"))
+    features = "\n".join(text for name, text in marked.items() if name not in ("stock", "columns", "citation"))
     title = survey.title.replace('"', "'")
     return _CARD.format(title=title, name=survey.name, homepage=survey.homepage, license=survey.license, features=features,
-                        columns=marked["columns"], citation=marked["citation"])  # fmt: skip
+                        stock=marked["stock"], columns=marked["columns"], citation=marked["citation"])  # fmt: skip
 
 
 def _blocks(survey: Survey, more: Mapping[str, str] | None) -> dict[str, str]:
-    own = {"features": features_table(survey), "columns": columns_table(survey), "citation": citation(survey)}
+    own = {"stock": stock_recipe(survey), "features": features_table(survey), "columns": columns_table(survey),
+           "citation": citation(survey)}  # fmt: skip
     return own | dict(more or {})
 
 

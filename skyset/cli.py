@@ -22,6 +22,7 @@ from skyset.errors import UserError
 from skyset.manifest import Manifest
 from skyset.manifest import verify as find_differences
 from skyset.messages import say
+from skyset.places import looked_in
 from skyset.versions import __version__
 
 
@@ -344,7 +345,8 @@ def show(
         registry.loader(survey)  # an unknown name is worth more than a folder that is not there
         root = registry.find_root(survey, data_dir)
         if root is None:
-            raise UserError(f"no {survey} partitions found: give --data_dir, or `skyset build {survey} --tiny` first")
+            raise UserError(f"no {survey} partitions found: give --data_dir, or `skyset build {survey} --tiny` first; "
+                            f"{looked_in(survey)}")  # fmt: skip
         declared = registry.survey(survey, Manifest.load(root).config)
         save_figure(object_figure(declared, root, object_id, image_size), output)
 

@@ -6,6 +6,7 @@ that is not ours on unchanged. ``tests/test_registry.py`` fails loudly should a 
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import importlib
@@ -17,11 +18,15 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
 from skyset.errors import UserError
 from skyset.manifest import NAME as MANIFEST
+from skyset.manifest import Manifest
+from skyset.places import find_root  # noqa: F401  (part of this module's interface)
+from skyset.places import survey_in
 from skyset.survey import Survey
 
 #: Packages declare their surveys under this name: ``skyset.surveys = mine = my_package.mine``.
@@ -75,6 +80,12 @@ def is_known(name: str) -> bool:
     return name in _modules
 
 
+def near_miss(name: str) -> str | None:
+    """The survey that somebody may have meant who wrote this: other capitals, a hyphen, a letter more or less."""
+    plain = name.lower().replace("-", "_").removesuffix(".py")
+    return next(iter(difflib.get_close_matches(plain, surveys(), 1, cutoff=0.8)), None)
+
+
 def surveys() -> list[str]:
     """Names that ``load_dataset`` and ``skyset build`` know, sorted."""
     _register_entry_points()
@@ -84,7 +95,9 @@ def surveys() -> list[str]:
 def loader(name: str) -> ModuleType:
     """The module of a survey's loader; UserError with the known names if there is none, or if it cannot be imported."""
     if not is_known(name):
-        raise UserError(f"unknown survey {name!r}; known: {', '.join(surveys())}")
+        meant = near_miss(name)
+        hint = f"did you mean {meant}? " if meant else ""
+        raise UserError(f"unknown survey {name!r}; {hint}known: {', '.join(surveys())}")
     try:
         return importlib.import_module(_modules[name])
     except Exception as error:
@@ -134,25 +147,6 @@ def _build_script(name: str) -> str | None:
             raise
     scripts = {found.name for found in pkgutil.iter_modules(importlib.import_module("skyset.build_scripts").__path__)}
     return f"skyset.build_scripts.{name}.build_parent_sample" if name in scripts else None
-
-
-def find_root(name: str, data_dir: str | None = None, base_path: str | None = None, config: str = "default") -> str | None:
-    """Folder or URL of a survey's manifest: ``data_dir``, else the first usual place that has one, else None.
-
-    The usual places: ``$SKYSET_DATA/<name>``, the loading script's folder, ``./data/<name>``, ``./<name>``, ``.``
-    A config other than ``default`` is in the subfolder of its name.
-    """
-    folder = "" if config == "default" else config
-    if data_dir is not None:
-        if "://" in str(data_dir):
-            return f"{str(data_dir).rstrip('/')}/{folder}" if folder else data_dir
-        return str(Path(data_dir).expanduser().absolute() / folder)
-    places = [Path("data") / name, Path(name), Path()]
-    if base_path and "://" not in base_path:
-        places.insert(0, Path(base_path))
-    if "SKYSET_DATA" in os.environ:
-        places.insert(0, Path(os.environ["SKYSET_DATA"]).expanduser() / name)
-    return next((str((place / folder).absolute()) for place in places if (place / folder / MANIFEST).is_file()), None)
 
 
 @functools.cache
@@ -239,18 +233,73 @@ def _wrap(module: ModuleType | type, name: str, wrapper: Callable[[Callable], Ca
 
 
 def _finding_surveys(find: Callable) -> Callable:
-    """``dataset_module_factory`` that knows our names; ``load_dataset`` asks it first."""
+    """``dataset_module_factory`` that knows our names and folders; ``load_dataset`` asks it first."""
 
     def find_module(path, *args, **kwargs):
-        name = _survey_of(str(path))
-        if name is None:
-            return find(path, *args, **kwargs)
-        from datasets.load import DatasetModule
-
-        # `datasets` would list the data folder here; the manifest makes that needless.
-        return DatasetModule(loader(name).__name__, "", {"dataset_name": name})
+        given = str(path)
+        name = _survey_of(given)
+        if name is not None:
+            # `datasets` would list the data folder here; the manifest makes that needless.
+            return _module(name)
+        if found := _survey_in_folder(given, kwargs.get("data_dir")):
+            return _module(found.pop("survey"), **found)
+        if given == "hdf5" and (files := _partitions_in(kwargs.get("data_dir"))) and not kwargs.get("data_files"):
+            return find(path, *args, **{**kwargs, "data_files": files})
+        meant = None if os.path.exists(given) or "/" in given.rstrip("/") else near_miss(given.rstrip("/"))
+        if meant and not _is_packaged(given):
+            raise UserError(f"there is no dataset {given!r} here; did you mean {meant}?")
+        return find(path, *args, **kwargs)
 
     return find_module
+
+
+def _module(name: str, **builder_options):
+    from datasets.load import DatasetModule
+
+    return DatasetModule(loader(name).__name__, "", {"dataset_name": name, **builder_options})
+
+
+def _is_packaged(name: str) -> bool:
+    """Whether `datasets` itself has a builder of this name."""
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    return name in _PACKAGED_DATASETS_MODULES
+
+
+def _survey_in_folder(path: str, data_dir: str | None) -> dict | None:
+    """Which survey and config a local folder of partitions holds: options for its builder; None where it is none of ours.
+
+    The folder of a survey of which only configs are built has no manifest; theirs tell.
+    """
+    folder = Path(path).expanduser() / (data_dir or "")
+    if "://" in path or _is_packaged(path) or not Path(path).expanduser().is_dir():
+        return None
+    manifests = [folder, *sorted(each.parent for each in islice(folder.glob(f"*/{MANIFEST}"), 100))]
+    name = next(filter(None, map(survey_in, manifests)), None)
+    if name is None or not is_known(name):
+        return None
+    found = {"survey": name, "data_dir": str(folder)}
+    if (folder / MANIFEST).is_file() and (config := Manifest.load(folder).config) != "default":
+        found["config_name"] = config
+    return found
+
+
+def is_folder(path: str) -> bool:
+    """Whether this is a local folder that holds one of our surveys, and no survey's name."""
+    return not is_known(str(path)) and _survey_in_folder(str(path), None) is not None
+
+
+def is_place(path: str) -> bool:
+    """Whether this is meant for a folder or URL, rather than for a name."""
+    return "/" in str(path) or os.sep in str(path) or Path(path).is_dir()
+
+
+def _partitions_in(data_dir: str | None) -> dict[str, list[str]] | None:
+    """Files by split of a local folder that has our manifest: the stock ``hdf5`` module would read the manifest too."""
+    folder = Path(data_dir or "").expanduser().absolute()
+    if data_dir is None or "://" in str(data_dir) or survey_in(folder) is None:
+        return None
+    return {name: [str(folder / entry.path) for entry in files] for name, files in Manifest.load(folder).splits.items()}
 
 
 def _giving_arrays(find: Callable) -> Callable:

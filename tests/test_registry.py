@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -9,18 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 import datasets
+import datasets.arrow_dataset
 import datasets.combine
 import datasets.distributed
 import datasets.inspect
 import datasets.iterable_dataset
 import datasets.load
+import numpy as np
+import PIL.Image
 import pytest
 from datasets import load_dataset
 from datasets import load_dataset_builder
 
 import skyset
 from skyset import registry
+from skyset.build_scripts.gz_decals.build_parent_sample import main as build_decals
 from skyset.errors import UserError
+from skyset.manifest import Manifest
 from skyset.stream import SurveyStream
 from skyset.stream import SurveyTable
 
@@ -29,6 +36,8 @@ pytestmark = pytest.mark.datasets3
 WRAPPED = {
     (datasets.load, "dataset_module_factory"): "path",
     (datasets.inspect, "dataset_module_factory"): "path",
+    (datasets.arrow_dataset, "get_formatter"): "format_type",
+    (datasets.Dataset, "load_from_disk"): "dataset_path",
     (datasets.distributed, "_split_by_node_iterable_dataset"): "dataset",
     (datasets.combine, "_concatenate_iterable_datasets"): "dsets",
     (datasets.combine, "_concatenate_map_style_datasets"): "dsets",
@@ -133,6 +142,151 @@ def test_somebody_elses_script_of_the_same_name_is_not_ours(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert registry._survey_of("gz3d.py") is None and registry._survey_of(str(tmp_path / "gz3d.py")) is None
     assert registry._survey_of("gz3d") == "gz3d"
+
+
+# --- folders, near misses, the stock module ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rings(tmp_path_factory):
+    """Galaxy Zoo DECaLS in ``data/rings``, with its configs ``default`` and ``rings_basic``, of pictures of noise."""
+    raw, root = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("work") / "data" / "rings"
+    (raw / "images").mkdir()
+    lines = ["id_str,ring,smooth-or-featured_featured-or-disk_fraction,disk-edge-on_no_fraction,"
+             "has-spiral-arms_no_fraction,file_loc"]  # fmt: skip
+    for n in range(40):
+        name = f"J{n % 24:02d}{n // 24:02d}12.00+{n:02d}{n:02d}30.0"
+        pixels = np.random.default_rng(n).integers(0, 255, (16, 16, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(raw / "images" / f"{name}.png")
+        lines.append(f"{name},{n % 2},0.9,0.8,0.7,{name}.png")
+    (raw / "example_ring_catalog_basic.csv").write_text("\n".join(lines))
+    assert build_decals(["--local_data_path", str(raw), "-o", str(root), "--num_processes", "1"], "build") == 0
+    return root
+
+
+def rows_of(found):
+    return [(row["object_id"], row["image"].shape) for row in found]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_folder_loads_as_its_survey_and_config(rings, built, tmp_path, monkeypatch, streaming):
+    monkeypatch.chdir(rings.parents[1])
+    options = {"streaming": streaming, "cache_dir": str(tmp_path)}
+    wanted = rows_of(load_dataset("gz_decals", data_dir=str(rings), split="train", **options))
+    for path in ("data/rings", "./data/rings/", str(rings)):
+        assert rows_of(load_dataset(path, split="train", **options)) == wanted
+    assert rows_of(load_dataset("data", data_dir="rings", split="train", **options)) == wanted
+    wanted = rows_of(load_dataset("gz_decals", "rings_basic", data_dir=str(rings), split="test", **options))
+    for arguments in (("data/rings", "rings_basic"), ("data/rings/rings_basic",), (str(rings / "rings_basic"),)):
+        assert rows_of(load_dataset(*arguments, split="test", **options)) == wanted
+    every = load_dataset("data/rings", "rings_basic", **options)
+    assert set(every) == {"train", "test", "validation"} and rows_of(every["test"]) == wanted
+    some = load_dataset(str(built), split="train", image_size=8, **options)
+    assert next(iter(some))["image"].shape == (8, 8, 3)
+
+
+def test_a_folder_of_configs_alone_and_one_of_no_survey(rings, tmp_path):
+    shutil.copytree(rings / "rings_basic", tmp_path / "some" / "rings_basic")
+    rows = load_dataset(str(tmp_path / "some"), "rings_basic", split="test", streaming=True)
+    assert rows_of(rows) == rows_of(load_dataset(str(rings), "rings_basic", split="test", streaming=True))
+    with pytest.raises(UserError, match=r"no manifest\.json in"):
+        load_dataset(str(tmp_path / "some"), split="train", streaming=True)
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "rows.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "csv" / "manifest.json").write_text('{"survey": "nobodys"}')
+    assert registry._survey_in_folder(str(tmp_path / "csv"), None) is None
+    for packaged in ("csv", "hdf5"):
+        assert registry._survey_in_folder(packaged, str(rings)) is None
+    (tmp_path / "csv" / "manifest.json").unlink()
+    rows = load_dataset(str(tmp_path / "csv"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert type(rows) is datasets.Dataset and rows[0] == {"a": 1, "b": 2}
+
+
+NEAR = {"gz3D": "gz3d", "GZ3D": "gz3d", "gz_decal": "gz_decals", "gz-decals": "gz_decals", "GZ_DECALS": "gz_decals",
+        "gz3d/": "gz3d", "sdss_galaxyzoo": "sdss_galaxy_zoo"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_near_miss_is_answered_without_the_hub(name, monkeypatch):
+    for module in (datasets.load, datasets.inspect):
+        stock = registry._finding_surveys(lambda *_, **__: pytest.fail("the Hub was asked"))
+        monkeypatch.setattr(module, "dataset_module_factory", stock)
+    with pytest.raises(UserError, match=f"^there is no dataset '{name}' here; did you mean {NEAR[name]}\\?$"):
+        load_dataset(name)
+    with pytest.raises(UserError, match=f"^there is no dataset '{name}' here; did you mean {NEAR[name]}\\?$"):
+        datasets.get_dataset_config_names(name)
+    if "/" not in name:
+        with pytest.raises(UserError, match=f"unknown survey '{name}'; did you mean {NEAR[name]}\\? known: "):
+            skyset.load(name)
+
+
+def test_names_of_others_go_to_the_hub(tmp_path, monkeypatch):
+    asked = []
+    find = registry._finding_surveys(lambda path, *_, **__: asked.append(path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gz_decal").mkdir()
+    others = ["user/gz3d", "user/gz3D", "data/gz3d", "csv", "hdf5", "squad", "gz_decal", "hf://datasets/a/gz3D"]
+    for name in others:
+        find(name)
+    assert asked == others
+
+
+def test_load_takes_the_config_second(rings, built, monkeypatch):
+    monkeypatch.chdir(rings.parents[1])
+    wanted = rows_of(load_dataset("gz_decals", "rings_basic", data_dir=str(rings), split="test", streaming=True))
+    for found in (skyset.load("gz_decals", "rings_basic", split="test"),
+                  skyset.load("gz_decals", "rings_basic", "data/rings", split="test"),
+                  skyset.load("gz_decals", config="rings_basic", data_dir="data/rings", split="test"),
+                  skyset.load("gz_decals", name="rings_basic", split="test"),
+                  skyset.load("data/rings", "rings_basic", split="test"),
+                  skyset.load(rings / "rings_basic", split="test")):  # fmt: skip
+        assert rows_of(found) == wanted
+    for found in (skyset.load("gz3d", built), skyset.load("gz3d", None, built), skyset.load("gz3d", data_dir=str(built))):
+        assert next(iter(found))["image"].dtype == np.uint8
+    for arguments in (("gz_decals", "rings"), ("gz_decals", None, None, "rings")):
+        with pytest.raises(UserError, match="gz_decals has no config 'rings'; known: default, rings_basic"):
+            skyset.load(*arguments[:3], **({"config": arguments[3]} if len(arguments) > 3 else {}))
+
+
+STOCK = """
+import sys
+{recipe}
+assert "skyset" not in sys.modules
+print(len(rows), *rows.column_names)
+"""
+hdf5_module = pytest.mark.skipif(version("datasets").startswith("3."), reason="the module came with datasets 4")
+
+
+@hdf5_module
+@pytest.mark.parametrize("survey", ["gz3d", "sdss_galaxy_zoo", "gz_decals"])
+def test_the_cards_recipe_for_stock_datasets(built, built_sdss, rings, tmp_path, survey):
+    root = {"gz3d": built, "sdss_galaxy_zoo": built_sdss, "gz_decals": rings}[survey]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / survey).symlink_to(root)
+    card = registry.build_script(survey).__file__.replace("build_parent_sample.py", "README.md")
+    block = re.search("<!-- stock: .*?```python\n(.*?)```", Path(card).read_text(), re.DOTALL)
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", STOCK.format(recipe=block[1])]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows, *columns = done.stdout.split()
+    manifest = Manifest.load(root)
+    assert int(rows) == sum(entry.rows for entry in manifest.splits["train"])
+    assert set(columns) == {column.name for column in manifest.columns if not column.is_bytes}
+
+
+@hdf5_module
+def test_the_stock_module_reads_partitions_and_nothing_else(built, tmp_path):
+    root = shutil.copytree(built, tmp_path / "gz3d")
+    (root / "rejected.csv").write_text("key,file,reason\n")
+    (root / "raw").mkdir()
+    (root / "raw" / "image.fits").write_bytes(b"x")
+    for streaming in (True, False):
+        rows = load_dataset("hdf5", data_dir=str(root), split="train", streaming=streaming, cache_dir=str(tmp_path / "c"))
+        assert type(rows) in (datasets.IterableDataset, datasets.Dataset)
+        assert sorted(row["object_id"].decode() for row in rows) == sorted(
+            row["object_id"] for row in skyset.load("gz3d", data_dir=str(built))
+        )
 
 
 def test_installing_twice_wraps_once():
