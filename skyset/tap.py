@@ -1,9 +1,13 @@
 """Catalogues from TAP services: sliced, resumable, parallel.
 
-A long catalogue is asked for in slices of one coordinate, each an asynchronous job (UWS, by pyvo) of its own, so
+A long catalogue is asked for in slices of one coordinate, each an asynchronous job (UWS) of its own, so
 that row limits, time limits and failures cost one slice. A slice that is complete stands as a Parquet file under
 its final name and is never asked for again; beside it, while they matter, stand the URL of its job on the server
-(``.job``: the next run goes on with it) and the mark that it had too many rows and was halved (``.halved``).
+(``.job``: the next run goes on with it) and the mark that it was halved (``.halved``), since it had too many rows or met
+the service's time limit.
+
+What a service says is not believed. Its jobs are on its own host, below its own path; other hosts get nothing but GET,
+without a login. Answers are kept on the disk as they come, and unpacked and parsed in bounded memory.
 
     query = SlicedQuery("https://example.org/tap", "SELECT id, ra FROM t WHERE ra >= {low} AND ra < {high}")
     paths = []
@@ -17,14 +21,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import re
 import socket
+import tempfile
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -38,6 +41,11 @@ from datetime import datetime
 from itertools import count
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote
+from urllib.parse import urljoin
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +53,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from skyset.errors import UserError
@@ -62,7 +71,10 @@ from skyset.versions import default_user_agent
 from skyset.votable import BrokenVOTable
 from skyset.votable import VOTable
 from skyset.votable import VOTableError
+from skyset.votable import check_xml
+from skyset.votable import inflated
 from skyset.votable import one_line
+from skyset.votable import pieces_of
 from skyset.votable import read_votable
 from skyset.votable import readable
 from skyset.votable import votable_to_arrow
@@ -70,15 +82,24 @@ from skyset.votable import votable_to_arrow
 __all__ = ["SlicedQuery", "TapError", "fetch_slices", "iter_slices", "read_slices", "slices_schema", "votable_to_arrow"]
 
 NARROWEST = 1e-4  # degrees; a slice is not halved below this
+PORTS = {"http": 80, "https": 443}
 PATIENCE = (10.0, 60.0)  # seconds to wait for a connection, and for an answer or its next bytes
 GRACE = 0.5  # seconds that requests under way get before their connections are shut
-LARGEST = 4 << 30  # bytes of one answer
+LARGEST = 4 << 30  # bytes of one answer, as they come and unpacked
+IN_MEMORY = 8 << 20  # bytes of an answer that are not on the disk
+SMALL = 1 << 20  # bytes of a job document, or of an error's words
+SHORTEST = 64  # a slice that meets the time limit is halved down to this share of its width
 WAITING = {"PENDING", "QUEUED", "EXECUTING", "RUN", "HELD", "SUSPENDED", "UNKNOWN"}
 # What services say in a job's error when the same query may well succeed an hour later.
 MAY_PASS = re.compile(
-    r"time[sd]?[- ]?out|time limit|temporar|unavailable|overload|too (many|busy)|try again|later|connection|deadlock|"
-    r"canceling statement|out of memory|restart|shut ?down",
+    r"temporar|unavailable|overload|too (many|busy)|try again|later|connection|deadlock|out of memory|restart|shut ?down",
     re.IGNORECASE,
+)
+# What they say where it needs more time than they give: half of the slice may succeed.
+TIME_LIMIT = re.compile(
+    r"^(?!.*connect\w* time).*(time[sd]?[- ]?out|(time|duration) ?limit|took too long|execution ?duration|"
+    r"exceed\w*\b.{0,60}\b(time|duration)\b|\b(time|duration)\b.{0,30}\bexceed|cancell?(ing|ed) statement)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -97,9 +118,49 @@ class _Refused(Exception):
 class _Passing(Exception):
     """A failure that a later try may not meet; `pause` is the number of seconds that the service asked for."""
 
-    def __init__(self, reason: str, pause: float | None = None) -> None:
+    def __init__(self, reason: str, pause: float | None = None, status: int | None = None) -> None:
         super().__init__(reason)
         self.pause = pause
+        self.status = status
+
+
+class _TooLarge(Exception):
+    """The service does not give so many rows at once; half of the slice, perhaps."""
+
+
+class _TooLong(_TooLarge):
+    """The service does not give the slice so much time."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"even a small slice meets the service's time limit: {reason}")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a job document says: `limits` are the seconds that the service gives it; times are None where not given."""
+
+    url: str
+    phase: str
+    words: str
+    result: str
+    ran: float | None
+    limits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A whole answer; `target` is where it redirects to, `body` a file of its bytes as they came."""
+
+    url: str
+    status: int
+    target: str | None
+    body: BinaryIO
+
+    def __enter__(self) -> _Answer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.body.close()
 
 
 @dataclass(frozen=True)
@@ -164,7 +225,8 @@ def fetch_slices(
 ) -> Generator[Path, None, None]:
     """Yield a Parquet file for each slice, in order of `low`, as soon as it and all before it are complete.
 
-    A slice with too many rows is halved until its parts have not, and comes as several files. At most
+    A slice with too many rows, or which the service's time limit ends, is halved until its parts are given, and comes
+    as several files. At most
     `connections` slices are fetched ahead. Closing the generator, or an exception in the middle, ends its threads
     and deletes its jobs on the server; what is complete stays, and the next call yields it without a request.
 
@@ -180,8 +242,9 @@ def fetch_slices(
         progress: a tqdm bar of slices to update; default a bar of its own, none in a log file.
 
     Raises:
-        TapError: a slice cannot be had: the query is wrong, the service is down, the job takes too long, or
-            a slice of 1e-4 degrees still has more rows than the service gives.
+        TapError: a slice cannot be had: the query is wrong, the service is down or sends us to another host, the
+            job takes longer than `timeout`, a 64th of a slice still meets the service's own time limit, or a slice of
+            1e-4 degrees still has more rows than the service gives.
         OSError: the disk is full, or the folder may not be written.
     """
     if connections < 1:
@@ -318,8 +381,9 @@ class _Service:
         # A synchronous request is a whole slice's work: its tries are counted by the slice, with the answer seen.
         retry = Retry(0, raise_on_status=False) if sync else _patient(retries, backoff, self._closing)
         patience = (PATIENCE[0], timeout) if sync else PATIENCE
-        self._session = _Session(connections, retry, patience, timeout, self._closing, final=not sync)
-        self._farewell = _Session(connections, Retry(0, raise_on_status=False), (2, 5), 5, threading.Event(), final=True)
+        place, closing = (self.base, self.folder, connections), self._closing
+        self._session = _Session(*place, retry, patience, timeout, closing, final=not sync)
+        self._farewell = _Session(*place, Retry(0, raise_on_status=False), (2, 5), 5, threading.Event(), final=True)
 
     def __enter__(self) -> _Service:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -333,9 +397,9 @@ class _Service:
         wait(pending, timeout=GRACE)  # so that the answer to a new job is heard, and the job deleted
         self._session.hang_up()
         self._threads.shutdown(wait=True)
-        for path in list(self._jobs):
-            if not self._discard(path):
-                break  # a silent service would be waited for with each of them
+        if self._jobs:  # all at once, whatever one deletion says: a silent service is waited for once
+            with ThreadPoolExecutor(min(len(self._jobs), 16)) as threads:
+                wait([threads.submit(self._discard, path) for path in list(self._jobs)])
         self._session.close()
         self._farewell.close()
 
@@ -361,20 +425,23 @@ class _Service:
             return [path]
         halved = path.with_suffix(".halved")
         if not halved.exists():
-            table = self._complete(low, high, path.with_suffix(".job"))
-            if table is not None:
+            try:
+                table = self._complete(low, high, path.with_suffix(".job"))
+            except _TooLarge as error:
+                self._discard(path.with_suffix(".job"), final=True)
+                width = (self.query.high - self.query.low) / self.query.slices
+                if high - low < max(2 * NARROWEST, 2 * width / SHORTEST if isinstance(error, _TooLong) else 0):
+                    raise self._error(low, high, str(error)) from error
+                write_atomically(halved, "")
+            else:
                 self._write(path, table, low, high)
                 self._discard(path.with_suffix(".job"), final=True)
                 return [path]
-            self._discard(path.with_suffix(".job"), final=True)
-            if high - low < 2 * NARROWEST:
-                raise self._error(low, high, "more rows than one answer may have: raise --maxrec, or cut by another column")
-            write_atomically(halved, "")
         middle = round((low + high) / 2, 9)
         return self.files(low, middle) + self.files(middle, high)
 
-    def _complete(self, low: float, high: float, job_file: Path) -> pa.Table | None:
-        """All rows of a slice, None if they are more than one answer may have."""
+    def _complete(self, low: float, high: float, job_file: Path) -> pa.Table:
+        """All rows of a slice; _TooLarge if the service does not give them at once."""
         adql = self.query.between(low, high)
         for tries in count(1):
             try:
@@ -384,98 +451,142 @@ class _Service:
                 self._discard(job_file)
                 raise self._error(low, high, str(error)) from error
             except _Passing as error:
+                if self.sync and tries > 1 and error.status in (408, 504):
+                    raise _TooLong(str(error)) from error
                 if tries > self.retries:
                     self._discard(job_file)
                     raise self._error(low, high, f"{error}, {tries} tries") from error
                 self._pause(self.backoff * 2 ** (tries - 1) if error.pause is None else error.pause)
         if answer.status == "OVERFLOW" or answer.table.num_rows >= (self.query.maxrec or float("inf")):
-            return None
+            words = "more rows than one answer may have: raise --maxrec, or cut by another column"
+            raise _TooLarge(words)
         return answer.table
+
+    def _form(self, adql: str) -> dict[str, str]:
+        """The parameters of a query."""
+        limit = {} if self.query.maxrec is None else {"MAXREC": str(self.query.maxrec)}
+        return {"REQUEST": "doQuery", "LANG": "ADQL", "QUERY": adql, **limit}
 
     def _ask(self, adql: str) -> VOTable:
         """The answer of ``/sync``."""
-        from pyvo.dal import tap
-
-        query = tap.TAPQuery(self.base, adql, maxrec=self.query.maxrec, session=self._session)
-        return _parsed(query.submit().content)
+        with self._session.open("POST", f"{self.base}/sync", self._form(adql)) as answer:
+            return _parsed(answer.body)
 
     def _run(self, adql: str, job_file: Path, first: bool) -> VOTable:
         """The answer of a job: the one that an earlier run or try has left, or a new one."""
         try:
-            job = self._attached(job_file) or self._submitted(adql, job_file)
-            self._wait(job, job_file, first)
-            uri = _uws(lambda: job.result_uri) or f"{job.url}/results/result"
-            return _parsed(self._session.get(uri).content)
+            job = self._finished(self._attached(job_file) or self._submitted(adql, job_file), job_file, first)
+            try:
+                with self._session.open("GET", job.result) as answer:
+                    return _parsed(answer.body)
+            except _Refused as error:
+                if error.status not in (408, 504):
+                    raise
+                raise _TooLong(str(error)) from error
         except _Refused as error:
             if error.status not in (404, 410) or job_file not in self._jobs:
                 raise
             self._forget(job_file)
             raise _Passing("the service has lost the job") from error
 
-    def _attached(self, job_file: Path):
-        """The job whose URL was kept, if it may still give the answer."""
-        from pyvo.dal import tap
-
+    def _attached(self, job_file: Path) -> str | None:
+        """The address of the job that an earlier try or run has left, if it may still give the answer; it is running."""
         url, _, maxrec = (job_file.read_text() if job_file.exists() else "").strip().partition("\n")
-        if not url.startswith("http"):
+        if not self._is_job(url, ""):
             return None
         self._jobs[job_file] = url
         if maxrec != str(self.query.maxrec):
             self._discard(job_file, final=True)
             return None
         try:
-            job = _uws(lambda: tap.AsyncTAPJob(url, session=self._session))
-            phase = _uws(lambda: job.phase)
+            phase = self._job(url).phase
         except _Refused as error:
             if error.status not in (404, 410):
                 raise
             self._forget(job_file)
             return None
         if phase == "PENDING":
-            job.run()
+            self._start(url)
         elif phase not in WAITING | {"COMPLETED"}:
             self._discard(job_file, final=True)
             return None
-        return job
+        return url
 
-    def _submitted(self, adql: str, job_file: Path):
-        """A new job, running; its URL is kept before it runs."""
-        from pyvo.dal import tap
-
-        query = tap.TAPQuery(self.base, adql, mode="async", maxrec=self.query.maxrec, session=self._session)
-        url = self._jobs[job_file] = query.submit().url
+    def _submitted(self, adql: str, job_file: Path) -> str:
+        """The address of a new job, running; it is kept before the job runs."""
+        with self._session.open("POST", f"{self.base}/async", self._form(adql), only_post=True) as answer:
+            if answer.target is None:
+                raise _Refused("the service did not say where the new job is: it may have no /async (try --sync)")
+            if not self._is_job(answer.target, answer.url):
+                place = f"{answer.target} as the address of a new job, which is not one of its own"
+                raise _Refused(f"the service gives {place}: if it has moved there, name that service")
+            url = self._jobs[job_file] = answer.target.rstrip("/")
         write_atomically(job_file, f"{url}\n{self.query.maxrec}\n")
-        job = _uws(lambda: tap.AsyncTAPJob(url, session=self._session))
-        job.run()
-        return job
+        self._start(url)
+        return url
 
-    def _wait(self, job, job_file: Path, first: bool) -> None:
-        """Return when the job has its result; `first` tells that a failure which may pass gets another try."""
-        until, pause = time.monotonic() + self.timeout, 0.05
-        while (phase := _uws(lambda: job.phase)) in WAITING:
-            left = until - time.monotonic()
+    def _is_job(self, url: str, endpoint: str) -> bool:
+        """Whether an address can be a job of this service: its scheme, host and port, and below its path for jobs.
+
+        `endpoint` is where the query went, which is not ``<url>/async`` where the service has moved. GAVO DaCHS has
+        its jobs at ``/__system__/tap/run/async`` and its service at ``/tap``.
+        """
+        try:
+            parts, base = urlsplit(url), urlsplit(self.base)
+        except ValueError:
+            return False
+        folder, _, name = unquote(parts.path.rstrip("/")).rpartition("/")
+        folders = {f"{base.path}/async", urlsplit(endpoint).path.rstrip("/") or None}
+        of_dachs = re.fullmatch(rf"(/[^/]+)*/{re.escape(base.path.rpartition('/')[2])}/run/async", folder)
+        is_below = (folder in folders or bool(of_dachs)) and name not in ("", ".", "..") and ".." not in folder.split("/")
+        return same_host(url, self.base) and is_below and not parts.query and "\\" not in name
+
+    def _start(self, url: str) -> None:
+        self._session.open("POST", f"{url}/phase", {"PHASE": "RUN"}).body.close()
+
+    def _job(self, url: str) -> _Job:
+        """What a job says of itself."""
+        with self._session.open("GET", url) as answer:
+            return _read_job(url, answer.body)
+
+    def _finished(self, url: str, job_file: Path, first: bool) -> _Job:
+        """The job once it has its result; `first` tells that a failure which may pass gets another try."""
+        began, pause, limits = time.monotonic(), 0.05, ()
+        while True:
+            try:
+                job = self._job(url)
+            except _Refused as error:
+                if error.status in (404, 410) and _meets(limits, time.monotonic() - began):
+                    raise _TooLong("the job was destroyed before its end") from error
+                raise
+            if job.phase not in WAITING:
+                break
+            limits, left = job.limits, began + self.timeout - time.monotonic()
             if left <= 0:
-                raise _Refused(f"the job is {phase} after {self.timeout:g} s and was aborted: try more slices")
+                raise _Refused(f"the job is {job.phase} after {self.timeout:g} s and was aborted: try more slices")
             self._pause(min(pause, self.poll, left))
             pause *= 1.5
-        if phase == "COMPLETED":
-            return
-        words = self._words(job) if phase == "ERROR" else f"the service left the job {phase}"
+        if job.phase == "COMPLETED":
+            return job
+        words = self._words(job) if job.phase == "ERROR" else f"the service left the job {job.phase}"
+        ran = time.monotonic() - began if job.ran is None else job.ran
         self._discard(job_file, final=True)
-        if first and (phase != "ERROR" or MAY_PASS.search(words)):
+        if TIME_LIMIT.search(words) or _meets(job.limits, ran):
+            raise _TooLong(words)
+        if first and (job.phase != "ERROR" or MAY_PASS.search(words)):
             raise _Passing(words)
+        if job.phase == "ABORTED":  # again: what ends every try is as a rule a limit
+            raise _TooLong(words)
         raise _Refused(words)
 
-    def _words(self, job) -> str:
+    def _words(self, job: _Job) -> str:
         """Why a job failed, as its summary and its error document say."""
-        summary = _uws(lambda: job.job.errorsummary)
-        summary = getattr(getattr(summary, "message", None), "content", None) or ""
         try:
-            detail = _words_in(self._session.get(f"{job.url}/error").content)
+            with self._session.open("GET", f"{job.url}/error") as answer:
+                detail = _words_in(answer.body)
         except (_Refused, _Passing):
             detail = ""
-        summary = one_line(summary)
-        return detail if summary in detail else summary or detail or "ERROR, without a word why"
+        return detail if job.words in detail else job.words or detail or "ERROR, without a word why"
 
     def _write(self, path: Path, table: pa.Table, low: float, high: float) -> None:
         """The table under its final name, on the disk."""
@@ -490,22 +601,19 @@ class _Service:
         with replacing(path) as temporary:
             pq.write_table(table.replace_schema_metadata(notes), temporary, compression="zstd")
 
-    def _discard(self, job_file: Path, final: bool = False) -> bool:
-        """Delete a job; False if the service does not answer.
+    def _discard(self, job_file: Path, final: bool = False) -> None:
+        """Delete a job; whatever the service answers with, as long as it is no error, the job is gone.
 
         A job that cannot be deleted is kept in mind for the next run, unless `final`: it is of no more use.
         """
         url = self._jobs.get(job_file)
         if url is None:
-            return True
-        status = 0
-        try:
-            self._farewell.delete(url, allow_redirects=False)
-        except (_Refused, _Passing) as error:
-            status = getattr(error, "status", None)
-        if final or status in (0, 404, 410):
+            return
+        status = self._farewell.status("DELETE", url)
+        if status in (405, 501):  # UWS knows this way too
+            status = self._farewell.status("POST", url, {"ACTION": "DELETE"})
+        if final or (status is not None and (status < 400 or status in (404, 410))):
             self._forget(job_file)
-        return status is not None
 
     def _forget(self, job_file: Path) -> None:
         self._jobs.pop(job_file, None)
@@ -520,16 +628,18 @@ class _Service:
 
 
 class _Session(requests.Session):
-    """Gives whole answers or raises _Refused, _Passing or CancelledError, whoever (pyvo too) makes the request.
+    """Gives whole answers or raises _Refused, _Passing, _TooLarge or CancelledError.
 
-    pyvo reads answers without closing them; those read to their end here give their connections back at once.
-    `final` tells that the tries which `retry` allows are all that a request gets.
+    `home` is the service: other hosts get GET alone, and neither login nor cookies. `folder` is where large answers lie
+    while they are read. `final` tells that the tries which `retry` allows are all that a request gets.
     """
 
-    def __init__(self, connections: int, retry: Retry, patience, timeout: float, closing, *, final: bool) -> None:
+    def __init__(self, home: str, folder: Path, connections: int, retry: Retry, patience, timeout: float, closing,
+                 *, final: bool) -> None:  # fmt: skip
         super().__init__()
         self.auth = HostLogin()
         self.headers.update({"User-Agent": default_user_agent(), "Accept-Encoding": "gzip"})
+        self._home, self._folder = home, folder
         self._patience, self._timeout, self._closing, self._final = patience, timeout, closing, final
         self._tries = retry.total + 1
         self._sockets: dict[int, socket.socket] = {}
@@ -549,54 +659,112 @@ class _Session(requests.Session):
             with contextlib.suppress(OSError):
                 connected.shutdown(socket.SHUT_RDWR)
 
-    def request(self, *args, **kwargs) -> requests.Response:
+    def open(self, method: str, url: str, form: dict[str, str] | None = None, *, only_post: bool = False) -> _Answer:
+        """The answer to a request, redirects followed; with `only_post`, no further than the query is to be sent again.
+
+        303 is followed by GET, 307 and 308 by the same method. 301 and 302 mean by custom GET, but where they name the same
+        end of a path (``/sync``, ``/async``) at another place, the service has moved, and a GET would lose the query.
+        """
+        for _ in range(self.max_redirects):
+            answer = self._answer(method, url, form)
+            if answer.target is None:
+                return answer
+            moved = answer.status in (301, 302) and method == "POST" and _last(answer.target) == _last(answer.url)
+            if answer.status not in (307, 308) and not moved:
+                if only_post:
+                    return answer
+                method, form = "GET", None
+            answer.body.close()
+            url = answer.target
+        raise _Refused(f"more than {self.max_redirects} redirects")
+
+    def resolve_redirects(self, *_, **__) -> Iterator[requests.Response]:
+        """Nothing: requests would read bodies without bounds here, and look up logins for other hosts."""
+        return iter(())
+
+    def status(self, method: str, url: str, form: dict[str, str] | None = None) -> int | None:
+        """The status of the answer to a request; None if there is none. Its body does not matter."""
+        try:
+            with self._answer(method, url, form, checked=False) as answer:
+                return answer.status
+        except (_Refused, _Passing, _TooLarge) as error:
+            return getattr(error, "status", None)
+
+    def _answer(self, method: str, url: str, form: dict[str, str] | None, checked: bool = True) -> _Answer:
+        """The answer to one request."""
         if self._closing.is_set():
             raise CancelledError
+        url = _secured(url, self._home)
+        auth = None if same_host(url, self._home) else _anonymous
+        if auth and method != "GET":
+            raise _Refused(f"the service has moved to {url}, another host: if that is right, name that service")
+        request = {"data": form, "auth": auth, "stream": True, "timeout": self._patience, "allow_redirects": False}
         try:
-            response = super().request(*args, **{**kwargs, "stream": True, "timeout": self._patience})
-        except requests.RequestException as error:
+            response = super().request(method, url, **request)
+            target = self.get_redirect_target(response)
+            target = None if target is None else _secured(urljoin(response.url, target), self._home)
+        except (CancelledError, MemoryError):
+            raise
+        except Exception as error:  # urllib3 and http.client let many kinds through where a server sends nonsense
             self._stop_if_hung_up()
-            if isinstance(error, requests.Timeout) or self._final:
-                raise _Refused(_tried(innermost(error), self._tries)) from error
+            if isinstance(error, requests.RequestException):
+                is_wrong = isinstance(error, ValueError)  # not an address
+                if is_wrong or self._final or isinstance(error, requests.Timeout):
+                    raise _Refused(_tried(innermost(error), 1 if is_wrong else self._tries)) from error
             raise _Passing(innermost(error)) from error
         with response:
             body = self._body(response)
-        response.raw = _Body(body)
-        self._check(response, body)
-        return response
-
-    def _body(self, response: requests.Response) -> bytes:
-        """All bytes of the body, decoded."""
-        until, size, chunks = time.monotonic() + self._timeout, 0, []
         try:
-            for chunk in response.iter_content(CHUNK):
+            if checked and target is None:  # what else a redirect says is for people
+                self._check(response, body)
+        except (_Refused, _Passing, _TooLarge):
+            body.close()
+            raise
+        return _Answer(response.url, response.status_code, target, body)
+
+    def _body(self, response: requests.Response) -> BinaryIO:
+        """All bytes of the body, as they come over the wire."""
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
+            raise _Refused(f"the answer's Content-Encoding is {encoding}, where gzip was asked for")
+        until, size = time.monotonic() + self._timeout, 0
+        body = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder)  # noqa: SIM115
+        try:
+            while chunk := response.raw.read1(CHUNK, decode_content=False):
                 self._stop_if_hung_up()
-                chunks.append(chunk)
+                body.write(chunk)
                 size += len(chunk)
                 if size > LARGEST:
                     raise _Refused(f"an answer of more than {LARGEST:,} bytes: try more slices")
                 if time.monotonic() > until:
                     raise _Refused(f"an answer that takes more than {self._timeout:g} s: try more slices")
-        except requests.RequestException as error:
+        except (HTTPError, ValueError) as error:  # ValueError: the socket was closed by another thread
+            body.close()
             self._stop_if_hung_up()
             raise _Passing(f"connection cut in the middle of an answer: {innermost(error)}") from error
+        except BaseException:
+            body.close()
+            raise
         self._stop_if_hung_up()  # a connection that was shut can look like the end of a body
-        response._content = b"".join(chunks)
-        return response._content
+        return body
 
-    def _check(self, response: requests.Response, body: bytes) -> None:
+    def _check(self, response: requests.Response, body: BinaryIO) -> None:
         """Raise what an answer other than the one hoped for means."""
         status = response.status_code
-        is_page = body[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+        head = _beginning(body, 512)
+        is_page = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
         if status < 400 and is_page:
-            raise _Passing(f"the answer is an HTML page: {readable(body, 200)}")
+            raise _Passing(f"the answer is an HTML page: {readable(_beginning(body, SMALL), 200)}")
         if status < 400:
             return
-        words = f"{status} {response.reason}: {_words_in(body)}".rstrip(": ")
-        if status == 500 and not is_page and _is_error_document(body) and not MAY_PASS.search(words):
+        words = f"{status} {one_line(response.reason or '')}: {_words_in(body)}".rstrip(": ")
+        told = not is_page and _is_error_document(body)
+        if told and not self._final and TIME_LIMIT.search(words):
+            raise _TooLong(words)
+        if status == 500 and told and not MAY_PASS.search(words):
             raise _Refused(words, status)  # some services answer a wrong query like this
         if status == 500 or (status in PASSING and not self._final):
-            raise _Passing(words, retry_after(response))
+            raise _Passing(words, retry_after(response), status)
         raise _Refused(_tried(words, self._tries) if status in PASSING else words, status)
 
     def _stop_if_hung_up(self) -> None:
@@ -604,11 +772,46 @@ class _Session(requests.Session):
             raise CancelledError
 
 
-class _Body(io.BytesIO):
-    """A whole body in the place of a stream."""
+def same_host(url: str, home: str) -> bool:
+    """Whether an address has the scheme, host and port of `home`; https is as good as http, both on their usual ports."""
+    try:
+        (scheme, host, port), place = (
+            (parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)) for parts in map(urlsplit, (url, home))
+        )
+    except ValueError:
+        return False
+    places = [(scheme, host, port), *([("http", host, 80)] if (scheme, port) == ("https", 443) else [])]
+    return host is not None and place in places
 
-    def read(self, size: int | None = -1, decode_content: bool | None = None) -> bytes:
-        return super().read(size)
+
+def _secured(url: str, home: str) -> str:
+    """An address with https, where only http tells it from the service's host: proxies forget that they speak https."""
+    secure = f"https{url[4:]}" if url[:5].lower() == "http:" else url
+    return secure if home[:6].lower() == "https:" and same_host(secure, home) else url
+
+
+def _anonymous(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The login for hosts other than the service's."""
+    for name in ("Authorization", "Cookie"):
+        request.headers.pop(name, None)
+    return request
+
+
+def _last(url: str) -> str:
+    """The end of an address's path."""
+    return urlsplit(url).path.rstrip("/").rpartition("/")[2]
+
+
+def _beginning(body: BinaryIO, size: int) -> bytes:
+    """The first bytes of an answer, unpacked."""
+    body.seek(0)
+    head = b""
+    with contextlib.suppress(VOTableError):
+        for piece in inflated(pieces_of(body)):
+            head += piece
+            if len(head) >= size:
+                break
+    return head[:size]
 
 
 def _watched(pool: type, sockets: dict[int, socket.socket], hung_up: threading.Event) -> type:
@@ -635,41 +838,83 @@ def _tried(reason: str, tries: int) -> str:
     return f"{reason}, {tries} tries" if tries > 1 else reason
 
 
-def _uws(call: Callable):
-    """What `call` of pyvo gives; pyvo raises all kinds of errors over a job document that is not one."""
+def _read_job(url: str, body: BinaryIO) -> _Job:
+    """A job document; _Passing if it is none."""
+    text = _beginning(body, SMALL)
     try:
-        return call()
-    except (_Refused, _Passing, CancelledError, requests.RequestException):
-        raise
-    except Exception as error:
+        check_xml(text)
+        root = ElementTree.fromstring(text)
+    except (VOTableError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise _Passing(f"not a job document: {one_line(str(error), 200)}") from error
+    parts = {part.tag.rpartition("}")[2]: part for part in root}
+    if root.tag.rpartition("}")[2] != "job" or "phase" not in parts:
+        raise _Passing(f"not a job document: {readable(text, 200)}")
+
+    def text_of(name: str) -> str:
+        return ("".join(parts[name].itertext()) if name in parts else "").strip()
+
+    results = [(part.get("id"), _attribute(part, "href").strip()) for part in parts.get("results", ())]
+    results.sort(key=lambda found: (not found[1].endswith("results/result"), found[0] != "result"))
+    named = next((href for name, href in results if href and (name == "result" or href.endswith("results/result"))), "")
+    moments = ("creationTime", "startTime", "endTime", "destruction")
+    created, started, ended, dies = (_moment(text_of(name)) for name in moments)
+    duration = text_of("executionDuration")
+    limits = [float(duration)] if re.fullmatch(r"0*[1-9][0-9]{0,8}", duration) else []
+    limits += [dies - created] if dies and created else []
+    ran = ended - started if ended and started else None
+    result = urljoin(f"{url}/", named or "results/result")
+    return _Job(url, text_of("phase").upper(), one_line(text_of("errorSummary")), result, ran, tuple(limits))
 
 
-def _parsed(body: bytes) -> VOTable:
-    """The VOTable with its table, of status OK or OVERFLOW."""
+def _meets(limits: Sequence[float], seconds: float) -> bool:
+    """Whether a job has used up one of its limits, seconds; clocks differ a little."""
+    return any(seconds >= 0.9 * limit for limit in limits)
+
+
+def _attribute(part: ElementTree.Element, name: str) -> str:
+    """An attribute, whatever its namespace."""
+    return next((value for key, value in part.attrib.items() if key.rpartition("}")[2] == name), "")
+
+
+def _moment(text: str) -> float | None:
+    """Seconds since 1970 of a date in ISO's form; None if it is something else."""
     try:
-        document = read_votable(body)
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _parsed(body: BinaryIO) -> VOTable:
+    """The VOTable with its table, of status OK or OVERFLOW."""
+    body.seek(0)
+    try:
+        document = read_votable(body, LARGEST)
     except BrokenVOTable as error:
         raise _Passing(str(error)) from error
     if document.status == "ERROR":
-        raise _Refused(document.message or "QUERY_STATUS is ERROR, without a word why")
+        words = document.message or "QUERY_STATUS is ERROR, without a word why"
+        if TIME_LIMIT.search(words):
+            raise _TooLong(words)
+        raise _Refused(words)
     if document.table is None:
         raise _Refused("the VOTable has no table")
     return document
 
 
-def _words_in(body: bytes) -> str:
+def _words_in(body: BinaryIO) -> str:
     """What an error document says: the words of its QUERY_STATUS, or all its text in one line."""
+    head = _beginning(body, SMALL)
     with contextlib.suppress(VOTableError):
-        document = read_votable(body)
+        document = read_votable(head)
         if document.message:
             return one_line(document.message)
-    return readable(body)
+    return readable(head)
 
 
-def _is_error_document(body: bytes) -> bool:
+def _is_error_document(body: BinaryIO) -> bool:
     try:
-        return read_votable(body).status == "ERROR"
+        return read_votable(_beginning(body, SMALL)).status == "ERROR"
     except VOTableError:
         return False
 

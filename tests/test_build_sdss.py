@@ -178,10 +178,18 @@ def test_no_galaxy_is_lost_at_the_ends_of_the_circle(built_sdss, galaxies):
     assert np.sum((ra < 1e-4) | (ra > 360 - 1e-4)) == 3
 
 
-def test_one_service_gives_the_same(built_sdss, server, tmp_path):
-    assert build(tmp_path, server, *SLICES, "--source", "zoospec") == 0
+@pytest.mark.parametrize("sync", [(), ("--sync",)])
+def test_one_service_gives_the_same(built_sdss, server, tmp_path, sync):
+    assert build(tmp_path, server, *SLICES, "--source", "zoospec", *sync) == 0
     one, two = rows(tmp_path), rows(built_sdss)
     assert same(one, two)
+    assert len(server.tap.created) == (0 if sync else 8) and sorted(server.tap.deleted) == sorted(server.tap.created)
+
+
+def test_a_tiny_build_leaves_no_job_on_the_server(server, tmp_path):
+    server.tap.executing = 0.2
+    assert build(tmp_path, server, "--tiny") == 0
+    assert server.tap.created and sorted(server.tap.deleted) == sorted(server.tap.created)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".vot", ".fits", ".parquet"])

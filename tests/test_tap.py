@@ -1,14 +1,20 @@
 """Sliced catalogues: every row once, whatever the service does, or an error in the service's own words."""
 
+import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from contextlib import closing
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +32,7 @@ from skyset.tap import SlicedQuery
 from skyset.tap import TapError
 from skyset.tap import fetch_slices
 from skyset.tap import read_slices
+from tests.archive.server import Answer
 from tests.archive.tap import TapServer
 
 ADQL = "SELECT objID, ra, name FROM sdss.photo WHERE ra >= {low} AND ra < {high}"
@@ -268,7 +275,7 @@ def test_refusals_by_http_stop_at_once(server, tmp_path, status, words, expected
 
 
 def test_a_job_s_error_gets_another_try_only_if_it_may_pass(server, tmp_path):
-    server.fault("*", "error", times=1, words="Query timed out on the server")
+    server.fault("*", "error", times=1, words="The database is temporarily not available")
     server.fault("*", "aborted", times=1)
     assert is_whole(list(quick(asked(server), tmp_path, connections=2)))
     assert len(server.service.created) == 8
@@ -276,7 +283,7 @@ def test_a_job_s_error_gets_another_try_only_if_it_may_pass(server, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "jobs"),
-    [("Query timed out on the server", 2), ("Function POINT is not defined", 1)],
+    [("The database connection timed out", 2), ("Function POINT is not defined", 1)],
 )
 def test_a_job_that_fails_again_is_an_error(server, tmp_path, words, jobs):
     server.fault("*ra >= 0.0 *", "error", words=words)
@@ -582,3 +589,386 @@ def test_the_server_s_other_resources(server, session):
     assert "Missing parameter" in session.get(server.url + "/sync").text
     with pytest.raises(ValueError, match="unknown fault"):
         server.fault("*", "gremlins")
+
+
+# --- what a service must not make us do -----------------------------------------------------------------------------
+
+
+def interfere(server: TapServer, change) -> None:
+    """Give `change` every request (method, path below the service, headers, answer) and let it change the answer."""
+    answer = server.service.answer
+
+    def changed(method, path, form, headers):
+        found = answer(method, path, form, headers)
+        return change(method, path.removeprefix("/tap/"), headers, found) or found
+
+    server.service.answer = changed
+
+
+def logins(server: TapServer) -> list[str | None]:
+    """The Authorization header of every request from now on."""
+    seen = []
+    interfere(server, lambda method, path, headers, answer: seen.append(headers["Authorization"]))
+    return seen
+
+
+@pytest.fixture
+def netrc(tmp_path, monkeypatch):
+    """A login for every host that the tests use."""
+    path = tmp_path / "netrc"
+    path.write_text("machine 127.0.0.1 login bob password hunter22\nmachine localhost login bob password hunter22\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(path))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "{other}/tap/async/42",
+        "http://localhost:{port}/tap/async/42",
+        "https://127.0.0.1:{port}/tap/async/42",
+        "http://127.0.0.1/tap/async/42",
+        "{home}/precious/42",
+        "{home}/tap/async",
+        "{home}/tap/async/",
+        "{home}/tap/async/..",
+        "{home}/tap/async/%2e%2e",
+        "{home}/tap/async/../sync/42",
+        "{home}/tap/async/..%2f..%2fprecious",
+        "{home}/tap/async/42?really=delete",
+        "{home}/mytap/run/async/42",
+        "{home}/tap/async/42/43",
+        "file:///etc/passwd",
+        "//[broken",
+        "",
+    ],
+)
+def test_a_job_is_at_the_service_or_none(server, tmp_path, netrc, address):
+    with TapServer({"sdss.photo": GALAXIES}) as other:
+        other_home, home = (running.url.removesuffix("/tap") for running in (other, server))
+        address = address.format(other=other_home, home=home, port=other_home.rpartition(":")[2])
+        interfere(server, lambda method, path, _, answer: method == "POST" and answer.headers.update(Location=address))
+        with pytest.raises(TapError, match=r"tap: 0\.0 to 360\.0 degrees: (the service (gives|did)|.*[Ii]nvalid)") as caught:
+            list(quick(asked(server, slices=1), tmp_path))
+        assert "\n" not in str(caught.value)
+        assert not other.requests and {(r.method, r.path) for r in server.requests} == {("POST", "/tap/async")}
+    assert not kept(tmp_path, ".job")
+
+
+def test_an_old_job_file_is_no_reason_to_go_elsewhere(server, tmp_path, netrc):
+    with TapServer({"sdss.photo": GALAXIES}) as other:
+        query = asked(server, slices=1)
+        job_file(query, tmp_path, 0, 360).write_text(f"{other.url}/async/1\nNone\n")
+        assert is_whole(list(quick(query, tmp_path)))
+        assert not other.requests
+
+
+def test_jobs_where_gavo_dachs_has_them(server, tmp_path):
+    """The service at /tap, its jobs at /__system__/tap/run/async."""
+    server.services["/__system__/tap/run"] = server.service
+    answer = server.service.answer
+
+    def elsewhere(method, path, form, headers):
+        found = answer(method, path.replace("/__system__/tap/run", "/tap"), form, headers)
+        if "Location" in found.headers:
+            found.headers["Location"] = found.headers["Location"].replace("/tap/async", "/__system__/tap/run/async")
+        return found
+
+    server.service.answer = elsewhere
+    assert is_whole(list(quick(asked(server), tmp_path)))
+    assert sorted(server.service.deleted) == sorted(server.service.created) and len(server.service.created) == 6
+
+
+@pytest.mark.parametrize("way", ["named", "redirected"])
+def test_a_result_at_another_host_is_got_without_a_login(server, tmp_path, netrc, way):
+    at_home = logins(server)
+    with TapServer({"sdss.photo": GALAXIES}) as other:
+        abroad = logins(other)
+        jobs = other.url + "/sync?LANG=ADQL&QUERY=SELECT+objID,+ra,+name+FROM+sdss.photo"
+
+        def refer(method, path, _, answer):
+            if way == "named" and b"results/result" in answer.body:
+                found = re.sub(rb'href="[^"]*result"', f'href="{escape(jobs)}"'.encode(), answer.body)
+                return dataclasses.replace(answer, body=found)
+            return Answer(303, b"<html>", {"Location": jobs}) if path.endswith("results/result") else None
+
+        interfere(server, refer)
+        assert is_whole(list(quick(asked(server, slices=1), tmp_path)))
+        assert abroad == [None] and [r.method for r in other.requests] == ["GET"]
+    assert set(at_home) == {"Basic Ym9iOmh1bnRlcjIy"}
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_service_that_has_moved_on_its_host_is_asked_there(server, tmp_path, status, sync):
+    old = dataclasses.replace(asked(server), url=server.url.removesuffix("/tap") + "/old/tap")
+
+    class Moved:
+        def answer(self, method, path, form, headers):
+            return Answer(status, b"", {"Location": path.replace("/old/", "/")})
+
+    server.services["/old/tap"] = Moved()
+    assert is_whole(list(quick(old, tmp_path, sync=sync)))
+    assert {r.method for r in server.requests if r.path.startswith("/old")} == {"POST"}
+    assert sorted(server.service.deleted) == sorted(server.service.created)
+    assert len(server.service.created) == (0 if sync else 6)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_service_that_has_moved_to_another_host_is_named(server, tmp_path, netrc, status, sync):
+    with TapServer({"sdss.photo": GALAXIES}) as other:
+        place = f"{other.url}/{'sync' if sync else 'async'}"
+        interfere(server, lambda *_: Answer(status, b"", {"Location": place}))
+        with pytest.raises(TapError, match=f"moved to {place}, another host"):
+            list(quick(asked(server), tmp_path, sync=sync))
+        assert not other.requests
+
+
+def test_a_synchronous_answer_by_303(server, tmp_path):
+    """As TAP 1.0 allows: the result is elsewhere."""
+    results = []
+
+    def refer(method, path, _, answer):
+        if method == "POST":
+            results.append(answer)
+            return Answer(303, b"<html>", {"Location": f"{server.url}/results/{len(results) - 1}"})
+        return results[int(path.rpartition("/")[2])]
+
+    interfere(server, refer)
+    assert is_whole(list(quick(asked(server), tmp_path, sync=True, connections=1)))
+    assert [r.method for r in server.requests] == ["POST", "GET"] * 6
+
+
+def test_redirects_without_end(server, tmp_path):
+    for target in (f"{server.url}/sync", "/tap/elsewhere"):
+        interfere(server, lambda *_, target=target: Answer(302, b"", {"Location": target}))
+        with pytest.raises(TapError, match="more than 30 redirects"):
+            list(quick(asked(server, slices=1), tmp_path, sync=True))
+
+
+# --- deletion -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["limit", "error", "interrupt"])
+@pytest.mark.parametrize("page", [200, 204, 303])
+def test_every_job_is_deleted_whatever_a_deletion_answers(server, tmp_path, ending, page):
+    """GAVO DaCHS answers with 303 and a page for people."""
+    list(quick(asked(server, slices=1, low=0, high=60), tmp_path))
+    server.service.executing = 30
+
+    def answer_with_a_page(method, path, _, answer):
+        if method == "DELETE":
+            return dataclasses.replace(answer, status=page, body=b"<!DOCTYPE html><html>Gone</html>" if page != 204 else b"")
+        return None
+
+    interfere(server, answer_with_a_page)
+    slices = quick(asked(server), tmp_path, poll=30)
+    next(slices)
+    wait_for(lambda: server.service.max_jobs >= 4)
+    if ending == "limit":
+        slices.close()
+    else:
+        with pytest.raises(KeyboardInterrupt if ending == "interrupt" else RuntimeError):
+            slices.throw(KeyboardInterrupt() if ending == "interrupt" else RuntimeError())
+    assert sorted(server.service.deleted) == sorted(server.service.created)
+    assert not kept(tmp_path, ".job")
+
+
+@pytest.mark.parametrize("status", ["500", "403"])
+def test_one_deletion_that_fails_does_not_keep_the_others(server, tmp_path, status):
+    list(quick(asked(server, slices=1, low=0, high=60), tmp_path))
+    server.service.executing = 30
+    slices = quick(asked(server), tmp_path, poll=30)
+    next(slices)
+    wait_for(lambda: server.service.max_jobs >= 4)
+    created = list(server.service.created)
+    server.fault(f"async/{created[1]}", status)
+    slices.close()
+    assert set(created[2:]) <= set(server.service.deleted) and created[1] not in server.service.deleted
+    assert len(kept(tmp_path, ".job")) == 1  # for the next run
+
+
+def test_a_service_that_knows_no_delete_is_asked_by_post(server, tmp_path):
+    def no_delete(method, path, form, headers):
+        return Answer(405, b"") if method == "DELETE" else answer(method, path, form, headers)
+
+    answer, server.service.answer = server.service.answer, no_delete
+    assert is_whole(list(quick(asked(server), tmp_path)))
+    assert sorted(server.service.deleted) == sorted(server.service.created) and len(server.service.created) == 6
+
+
+# --- the service's time limit ---------------------------------------------------------------------------------------
+
+WHOLE_CIRCLE = "*ra >= 0.0 AND ra < 360.000000001"
+
+
+@pytest.mark.parametrize("sync", [False, True])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Field query: Query timed out (took too long).\nMeanwhile, if this failure happened with a cross match ...",
+        "Timeout expired",
+        "The execution duration of the job is over",
+        "ERROR: canceling statement due to statement timeout",
+        "Query exceeded the maximum execution time of 60 s",
+        "Time limit reached",
+    ],
+)
+def test_a_slice_that_meets_the_time_limit_is_halved(server, tmp_path, words, sync):
+    server.fault(WHOLE_CIRCLE, "error", words=words)
+    server.fault("*ra >= 0.0 AND ra < 180.0", "error", words=words)
+    paths = list(quick(asked(server, slices=1), tmp_path, sync=sync))
+    assert is_whole(paths) and [path.stem[:3] for path in paths] == ["000", "090", "180"]
+    assert len(server.service.queries) == 5  # none is asked twice
+    assert sorted(server.service.deleted) == sorted(server.service.created)
+
+
+@pytest.mark.parametrize("kind", ["aborted", "lost"])
+def test_a_job_that_ends_at_the_limit_of_its_document_is_halved(server, tmp_path, kind):
+    """ABORTED without a word, after as long as the job may take; or gone when it was to be destroyed."""
+    server.fault(WHOLE_CIRCLE, kind)
+    server.service.executing = 1
+    create = server.service._create
+
+    def create_short(form, base):
+        answer = create(form, base)
+        job = server.service._jobs[answer.headers["Location"].rpartition("/")[2]]
+        if kind == "aborted":
+            job.duration = "1"
+        else:
+            job.destruction = f"{job.created + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
+        return answer
+
+    server.service._create = create_short
+    paths = list(quick(asked(server, slices=1), tmp_path))
+    assert is_whole(paths) and len(paths) == 2
+    assert len(server.service.created) == 3
+
+
+def test_a_job_that_is_aborted_again_and_again_is_halved(server, tmp_path):
+    server.fault(WHOLE_CIRCLE, "aborted")
+    paths = list(quick(asked(server, slices=1), tmp_path))
+    assert is_whole(paths) and len(paths) == 2
+    assert len(server.service.created) == 4
+
+
+@pytest.mark.parametrize("status", ["408", "504"])
+def test_a_gateway_s_time_limit_halves_too(server, tmp_path, status):
+    def too_slow(method, path, form, headers):
+        wide = "ra >= 0.0 AND ra < 360" in form.get("QUERY", "")
+        return Answer(int(status), b"<html>Gateway Time-out</html>") if wide else answer(method, path, form, headers)
+
+    answer, server.service.answer = server.service.answer, too_slow
+    paths = list(quick(asked(server, slices=1), tmp_path, sync=True))
+    assert is_whole(paths) and len(paths) == 2
+    assert len(server.requests) == 4  # it may have been a passing failure: asked twice
+
+    server.service.answer = answer
+    server.fault("async/1/results/result", status)
+    paths = list(quick(asked(server, slices=1), tmp_path / "async"))
+    assert is_whole(paths) and len(paths) == 2
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_time_limit_that_no_slice_keeps_is_an_error(server, tmp_path, sync):
+    server.fault("*ra >= 0.0 *", "error", words="Query timed out")
+    words = r"0\.0 to 0\.9375 degrees: even a small slice meets the service's time limit: .*timed out"
+    with pytest.raises(TapError, match=words):
+        list(quick(asked(server), tmp_path, sync=sync, connections=1))
+    assert len([adql for adql in server.service.queries if "ra >= 0.0 " in adql]) == 7
+
+
+# --- hostile answers ------------------------------------------------------------------------------------------------
+
+
+def test_a_slice_with_damaged_base64_is_asked_again(tmp_path):
+    with TapServer({"sdss.photo": GALAXIES}, serialisation="BINARY2") as server:
+        damaged = []
+
+        def damage(method, path, _, answer):
+            if b"<STREAM" in answer.body and len(damaged) < 2:
+                at = answer.body.index(b'"base64">') + 40
+                damaged.append(path)
+                return dataclasses.replace(answer, body=answer.body[:at] + b"!!!!" + answer.body[at + 4 :])
+            return None
+
+        interfere(server, damage)
+        assert is_whole(list(quick(asked(server), tmp_path)))
+        assert len(damaged) == 2 and len(server.service.created) == 6
+        interfere(server, lambda method, path, _, answer: damaged.clear())
+        with pytest.raises(TapError, match=r"not whole base64 data.*, 3 tries"):
+            list(quick(asked(server), tmp_path / "again"))
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+@pytest.mark.parametrize("sync", [False, True])
+def test_an_answer_that_unpacks_without_end_fills_no_memory(server, tmp_path, sync, encoding):
+    made = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(map(made.compress, [b"<VOTABLE>", *[b"<!-- -->" * (1 << 17)] * 100])) + made.flush()
+    assert len(bomb) < 1 << 20
+
+    def send_the_bomb(method, path, _, answer):
+        if path in ("sync",) or path.endswith("results/result"):
+            return Answer(200, bomb, {"Content-Encoding": encoding} if encoding else {})
+        return None
+
+    interfere(server, send_the_bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TapError, match="of gzip unpack to more than"):
+            list(quick(asked(server, slices=1), tmp_path, sync=sync))
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_encoding_that_nobody_asked_for_is_refused(server, tmp_path):
+    interfere(server, lambda *_: Answer(200, b"\x8b", {"Content-Encoding": "br"}))
+    with pytest.raises(TapError, match="Content-Encoding is br"):
+        list(quick(asked(server, slices=1), tmp_path, sync=True))
+
+
+PHASE = b"<uws:phase>"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda body: body.replace(PHASE, b"<x:phase>"), "not a job document"),
+        (lambda body: b"<!DOCTYPE j [<!ENTITY a 'b'>]>" + body[body.index(b"<uws:job") :], "entities"),
+        (lambda body: body.replace(b'encoding="UTF-8"', b'encoding="bz2_codec"'), "job document: the XML cannot be read"),
+        (lambda body: body.replace(b'encoding="UTF-8"', b'encoding="klingon"'), "not a job document"),
+        (lambda body: body.replace(PHASE, b"<a>" * 100 + PHASE), "not a job document: elements more than 64 deep"),
+        (lambda body: body.replace(b"?>", b"?><!--" + b"x" * (2 << 20) + b"-->"), "not a job document"),
+        (lambda body: re.sub(PHASE + b"(EX|CO)", PHASE + b"XX", body), "the service left the job XX"),
+        (lambda body: body[:-30], "not a job document"),
+        (lambda body: b"", "not a job document"),
+        (lambda body: b"\xff\xfe<\0", "not a job document"),
+    ],
+)
+def test_job_documents_that_are_none_are_one_line(server, tmp_path, change, words):
+    def spoil(method, path, _, answer):
+        if PHASE in answer.body:
+            return dataclasses.replace(answer, body=change(answer.body))
+        return None
+
+    interfere(server, spoil)
+    with pytest.raises(TapError, match=words) as caught:
+        list(quick(asked(server, slices=6), tmp_path))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_job_documents_with_odd_values_are_read(server, tmp_path):
+    """UTF-16, numbers of 5,000 digits, dates that are none: only phase and result matter."""
+
+    def spoil(method, path, _, answer):
+        if PHASE in answer.body:
+            text = answer.body.decode().replace("UTF-8", "UTF-16")
+            text = re.sub("(executionDuration>)[0-9]*", rf"\g<1>{'9' * 5000}", text)
+            text = re.sub("(creationTime>|destruction>)[^<]*", r"\g<1>31 December 99999", text)
+            return dataclasses.replace(answer, body=text.encode("utf-16"))
+        return None
+
+    interfere(server, spoil)
+    assert is_whole(list(quick(asked(server), tmp_path)))

@@ -195,7 +195,8 @@ def write_catalog(source: Source, path: Path, options: Options, selection: argpa
     """
     counts = Counts()
     path.parent.mkdir(exist_ok=True)
-    batches = rows_of(source, path.parent, connections=min(4, options.max_connections), retries=TAP_RETRIES)
+    fetching = {"connections": min(4, options.max_connections), "retries": TAP_RETRIES, "sync": selection.sync}
+    batches = rows_of(source, path.parent, **fetching)
     with contextlib.closing(batches):
         first = next(batches, None)
         if first is None:
@@ -477,6 +478,8 @@ def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--slices", type=positive_integer, metavar="N", help=f"slices of right ascension (default: 72, or {NARROW_SLICES} "
         "where few rows are wanted)")
     add("--maxrec", type=positive_integer, metavar="N", help="rows of one answer at most; a slice with more is halved")
+    add("--sync", action="store_true", help="ask the services at /sync, without jobs: for those that have no /async, or "
+        "lose jobs; what is complete is used either way")
     add = parser.add_argument_group("selection").add_argument
     add("--classes", nargs="+", choices=CLASSES, default=["spiral", "elliptical"], metavar="CLASS",
         help="spiral, elliptical, uncertain (default: spiral elliptical)")

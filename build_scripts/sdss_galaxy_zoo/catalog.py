@@ -66,7 +66,7 @@ SELECT z.objid AS dr8objid, z.dr7objid, z.ra, z.dec, z.nvote, {", ".join(f"z.{na
 #: One service that mirrors the SDSS tables ZooSpec, PhotoObj (here: of spectroscopic targets) and SpecObj.
 ZOOSPEC = f"""{_ZOOSPEC}
 FROM sdss_dr17.zoospec AS z JOIN sdss_dr17.photoplate AS p ON p.objid = z.objid
-LEFT JOIN sdss_dr17.specobj AS s ON s.specobjid = z.specobjid
+LEFT OUTER JOIN sdss_dr17.specobj AS s ON s.specobjid = z.specobjid
 WHERE z.ra >= {{low}} AND z.ra < {{high}}"""
 
 #: Votes at VizieR (ids of data release 7), ...

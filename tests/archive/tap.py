@@ -571,7 +571,9 @@ def _guess(values) -> pa.DataType:
 
 
 def _redirect(url: str) -> Answer:
-    return Answer(303, b"", {"Location": url})
+    """With a page for people, as GAVO DaCHS has it."""
+    page = f"<!DOCTYPE html>\n<html><body><h1>See Other (303)</h1><p>Please turn to {escape(url)}</p></body></html>"
+    return Answer(303, page.encode(), {"Location": url, "Content-Type": "text/html"})
 
 
 def _refusal(fault: Fault) -> Answer:
