@@ -12,12 +12,12 @@ import contextlib
 import csv
 import dataclasses
 import errno
-import fcntl
 import functools
 import hashlib
 import io
 import json
 import os
+import signal
 import sys
 from collections import defaultdict
 from collections import deque
@@ -35,14 +35,17 @@ from dataclasses import field
 from pathlib import Path
 from urllib.parse import quote
 
-import h5py
-
 from skyset.card import leave_card
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
 from skyset.fetch import FetchError
+from skyset.files import clear_leftovers
+from skyset.files import flushed_output
+from skyset.files import open_locked
+from skyset.files import opened_hdf5
+from skyset.files import write_atomically
 from skyset.manifest import JOURNAL
 from skyset.manifest import NAME as MANIFEST
 from skyset.manifest import FileEntry
@@ -51,9 +54,9 @@ from skyset.manifest import describe_file
 from skyset.manifest import keys_digest
 from skyset.manifest import partition_files
 from skyset.manifest import split_folders
-from skyset.manifest import write_atomically
 from skyset.messages import csv_cell
 from skyset.messages import plain
+from skyset.messages import say
 from skyset.partitions import COMPRESSIONS
 from skyset.partitions import MAX_FILE_BYTES
 from skyset.partitions import SUFFIX
@@ -71,6 +74,8 @@ from skyset.versions import versions
 
 REJECTED = "rejected.csv"
 RAW = "raw"
+#: How HDF5 and threads say it.
+_NO_MEMORY = ("memory allocation failed", "Cannot allocate memory", "can't start new thread")
 TINY = 5
 
 
@@ -333,7 +338,7 @@ def is_made_of(path: Path, made_of: str) -> bool:
     if not made_of:
         return True
     try:
-        with h5py.File(path) as file:
+        with opened_hdf5(path) as file:
             return file.attrs.get("made_of") == made_of
     except (OSError, RuntimeError, ValueError, LookupError):
         return False  # damaged: built again
@@ -382,17 +387,13 @@ class BuildFolder:
             (self.root / RAW).rmdir()  # only where it is empty
 
     def _lock_journal(self) -> None:
-        path = self.root / JOURNAL
-        while True:
-            self._journal = open(path, "a+")  # noqa: SIM115 (open as long as the build runs)
-            try:
-                fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._journal.close()
-                raise UserError(f"another build is running in {self.root}") from None
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(self._journal.fileno())):
-                return
-            self._journal.close()  # a build that ended just now removed it between open and flock
+        try:
+            descriptor, has_locks = open_locked(self.root / JOURNAL)
+        except BlockingIOError:
+            raise UserError(f"another build is running in {self.root}") from None
+        self._journal = open(descriptor, "a+")  # noqa: SIM115 (open as long as the build runs)
+        if not has_locks:
+            say(f"the file system of {self.root} has no locks: see to it that no other build runs there", file=sys.stderr)
 
     def _close(self) -> None:
         if not os.fstat(self._journal.fileno()).st_size:
@@ -402,8 +403,8 @@ class BuildFolder:
     def _remove_leftovers(self) -> None:
         """Temporary files of a killed build; parts of downloads stay, they are continued."""
         for folder in split_folders(self.root):
-            for path in (*folder.glob(".*.tmp"), *folder.glob("healpix=*/.*.tmp")):
-                path.unlink(missing_ok=True)
+            for each in (folder, *folder.glob("healpix=*")):
+                clear_leftovers(each)
 
     def _take_up(self) -> None:
         """Go on from what an earlier build completed: the manifest's files, then the journal's lines."""
@@ -695,7 +696,7 @@ def build(
             leave_card(options.output_dir, folder.survey, manifest.config)
     except (FetchError, PartitionError) as error:
         raise UserError(str(error)) from error
-    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
+    except (OSError, RuntimeError, MemoryError) as error:  # HDF5 reports a full disk as either of the first
         raise UserError(_explain(error, options.output_dir)) from error
     return _report(manifest, options.output_dir)
 
@@ -722,14 +723,21 @@ def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | No
         folder.write_rejected()
 
 
-def _explain(error: OSError | RuntimeError, root: Path) -> str:
+def _explain(error: OSError | RuntimeError | MemoryError, root: Path) -> str:
     """One line for what the machine refused; anything else is a defect and keeps its traceback."""
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
         return f"no space left on the disk of {root}: free some and run the same command again, it goes on from here"
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return "not enough memory: the same command goes on from here; try a smaller --num_processes"
+    return os_reason(error, root)
+
+
+def os_reason(error: BaseException, where: str | Path) -> str:
+    """One line for what the system refused."""
     if isinstance(error, PermissionError):
-        return f"no permission for {error.filename or root}"
+        return f"no permission for {error.filename or where}"
     if isinstance(error, OSError):
-        return f"{error.filename or root}: {error.strerror or error}"
+        return f"{error.filename or where}: {error.strerror or error}"
     raise error
 
 
@@ -755,10 +763,23 @@ def main(run: Callable[[], int]) -> int:
 
     A KeyboardInterrupt with a text says itself how to go on."""
     try:
-        return run()
+        with flushed_output():
+            return run()
     except UserError as error:
-        print(f"skyset: {error}", file=sys.stderr)
-        return 2
+        return _complain(str(error))
     except KeyboardInterrupt as stop:
-        print(f"skyset: interrupted; {plain(stop) or 'the same command goes on from here'}", file=sys.stderr)
-        return 130
+        return _complain(f"interrupted; {plain(stop) or 'the same command goes on from here'}", 130)
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE  # as of any program whose reader went away (``| head``)
+    except MemoryError:
+        return _complain("not enough memory")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _complain(plain(os_reason(error, "the output")))
+
+
+def _complain(text: str, status: int = 2) -> int:
+    with contextlib.suppress(OSError):  # standard error may be a full disk too
+        print(f"skyset: {text}", file=sys.stderr, flush=True)
+    return status

@@ -170,7 +170,7 @@ def write_card(path: Path, survey: Survey, more: Mapping[str, str] | None = None
     try:
         if path.exists():
             return refresh(path, survey, more)
-        path.write_text(new_card(survey, more))
+        write_atomically(path, new_card(survey, more))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     return True
@@ -205,5 +205,5 @@ def refresh(card: Path, survey: Survey, more: Mapping[str, str] | None = None) -
             raise UserError(f"{card} has no block '<!-- {name}: written by `skyset card` -->' ... '<!-- end -->'")
         text = text[: found.end(1)] + block + text[found.start(2) :]
     if text != old:
-        card.write_text(text)
+        write_atomically(card, text)
     return text != old

@@ -29,7 +29,7 @@ from isal import isal_zlib
 
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.manifest import replacing
+from skyset.files import replacing
 from skyset.numbers import NULLS
 from skyset.numbers import Seen
 from skyset.numbers import is_text

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from skyset import registry
 from skyset.build import main as exit_status
 from skyset.errors import UserError
+from skyset.files import replacing
 from skyset.manifest import Manifest
 from skyset.manifest import verify as find_differences
 from skyset.messages import say
@@ -417,15 +418,23 @@ def card(
 
 def save_figure(figure, path: Path) -> None:
     """Save a figure and say where it is; UserError if the format is unknown or the place cannot be written."""
+    path = path if path.suffix else path.with_suffix(".png")
     try:
-        figure.savefig(path, dpi=120)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=120, format=path.suffix[1:].lower())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {error}") from error
     print(f"wrote {path}")
 
 
 def main() -> None:
-    app(prog_name="skyset")
+    def run() -> int:
+        try:
+            return app(prog_name="skyset") or 0
+        except SystemExit as end:
+            return end.code
+
+    sys.exit(exit_status(run))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,10 +18,11 @@ import numpy as np
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.files import file_sha256
+from skyset.files import write_atomically
 from skyset.partitions import SUFFIX
 from skyset.partitions import Partition
 from skyset.partitions import cell_of_path
-from skyset.partitions import sync_folder
 from skyset.secrets import redacted_values
 from skyset.survey import Column
 from skyset.survey import Survey
@@ -181,39 +181,9 @@ def _read_text(where: str) -> str:
         return file.read()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder; what was written there takes its place at the end, or is removed on failure.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    if not path.parent.is_dir():
-        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
 def keys_digest(keys: Sequence[str]) -> str:
     """Digest of the rows' keys in their order: tells whether a file holds what is wanted without opening it."""
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_file(root: Path, path: str, survey: Survey, split: str) -> FileEntry:

@@ -38,6 +38,9 @@ from skyset.chunks import check_superblock
 from skyset.chunks import unpacked_chunk
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.files import Temporary
+from skyset.files import opened_hdf5
+from skyset.files import sync_folder
 from skyset.survey import MAX_VALUE_BYTES
 from skyset.survey import Column
 from skyset.versions import install_command
@@ -137,7 +140,7 @@ class PartitionWriter:
     """Write one partition, row by row, in memory that does not grow with the rows' pixels.
 
     The file appears under its name only when it is complete, synced and read back: until then it is
-    ``.<name>.<pid>.tmp`` beside it, and it is removed when anything fails. Columns of bytes wait in nameless files on the
+    a ``Temporary`` file beside it, and it is removed when anything fails. Columns of bytes wait in nameless files on the
     same disk, since how long they get is known only at the end.
 
     Args:
@@ -170,14 +173,14 @@ class PartitionWriter:
 
     def __enter__(self) -> PartitionWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._temporary = Temporary(self.path)
         try:
             for column in self._bytes:
                 self._spools[column.name] = tempfile.TemporaryFile(dir=self.path.parent)
-            self._disk, self._file = self._create(self._temporary, self._capacity)
+            self._disk, self._file = self._create(self._temporary.path, self._capacity)
         except BaseException:
             self._close_spools()
-            self._temporary.unlink(missing_ok=True)
+            self._temporary.close()
             raise
         return self
 
@@ -225,7 +228,7 @@ class PartitionWriter:
             self._close_spools()
             with contextlib.suppress(OSError):  # the error of a full disk, again
                 self._close()
-            self._temporary.unlink(missing_ok=True)
+            self._temporary.close()
 
     def _finish(self) -> None:
         if self.rows < self._capacity:
@@ -238,9 +241,9 @@ class PartitionWriter:
             self._describe(column)
         self._close()
         self._check()
-        with open(self._temporary, "rb") as file:
+        with open(self._temporary.path, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(self._temporary, self.path)
+        os.replace(self._temporary.path, self.path)
         sync_folder(self.path.parent)
 
     def _describe(self, column: Column) -> None:
@@ -260,24 +263,24 @@ class PartitionWriter:
 
     def _shrink(self) -> None:
         """Copy to a file of as many rows as came: a contiguous dataset cannot be cut."""
-        smaller = self._temporary.with_suffix(".shrunk.tmp")
+        smaller = Temporary(self.path)
         try:
-            disk, target = self._create(smaller, self.rows)
+            disk, target = self._create(smaller.path, self.rows)
             with disk, target:
                 for column in self._pixels:
                     for start, stop in slabs(self.rows, column.row_bytes):
                         target[column.name][start:stop] = self._file[column.name][start:stop]
             disk.check()
             self._close()
-            os.replace(smaller, self._temporary)
+            smaller, self._temporary = self._temporary, smaller
         finally:
-            smaller.unlink(missing_ok=True)
-        self._disk = _Disk(self._temporary, "r+")
+            smaller.close()
+        self._disk = _Disk(self._temporary.path, "r+")
         self._file = h5py.File(self._disk, "r+")
 
     def _check(self) -> None:
         """Read the file back before it gets its name: the raw files may be deleted on the strength of it."""
-        with Partition(self._temporary, self.columns, trusted_rows=self.rows) as written:
+        with Partition(self._temporary.path, self.columns, trusted_rows=self.rows) as written:
             for column in self._pixels:
                 crc = 0
                 for start, stop in slabs(self.rows, column.row_bytes):
@@ -296,15 +299,6 @@ class PartitionWriter:
                     raise PartitionError(f"{self.path}: {name} reads back otherwise than it was written")
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def slabs(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:
     """Cut ``start..rows`` into runs (start, stop) of at most ``slab_bytes``, at least one row each."""
     step = max(1, slab_bytes // max(1, row_bytes))
@@ -317,6 +311,7 @@ class _LocalFile:
 
     def __init__(self, path: str):
         self.path = path
+        self._stack = contextlib.ExitStack()
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait at a named pipe
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             self.close()
@@ -329,7 +324,7 @@ class _LocalFile:
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
     def hdf5(self) -> h5py.File:
-        return h5py.File(self.path, "r")
+        return self._stack.enter_context(opened_hdf5(self._descriptor))
 
     def bytes(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
@@ -354,6 +349,7 @@ class _LocalFile:
                 buffers[0] = buffers[0][count:]
 
     def close(self) -> None:
+        self._stack.close()
         os.close(self._descriptor)
 
 

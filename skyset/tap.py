@@ -62,9 +62,9 @@ from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
 from skyset.fetch import innermost
 from skyset.fetch import retry_policy
+from skyset.files import replacing
 from skyset.http import HostLogin
 from skyset.http import retry_after
-from skyset.manifest import replacing
 from skyset.manifest import write_atomically
 from skyset.secrets import without_login
 from skyset.versions import default_user_agent

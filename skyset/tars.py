@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import bisect
 import csv
-import fcntl
 import hashlib
 import io
 import itertools
@@ -50,6 +49,7 @@ import numpy as np
 
 from skyset.errors import SkysetError
 from skyset.errors import UserError
+from skyset.files import open_locked
 from skyset.manifest import write_atomically
 from skyset.messages import csv_cell
 from skyset.messages import plain
@@ -714,14 +714,8 @@ class _Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            while True:
-                self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists() and os.path.samestat(path.stat(), os.fstat(self._descriptor)):
-                    break
-                os.close(self._descriptor)  # a sink that was closed just now removed it between open and flock
+            self._descriptor, _ = open_locked(path)
         except BlockingIOError:
-            os.close(self._descriptor)
             raise UserError(f"another process is writing to {path.parent}") from None
         except OSError as error:
             raise _no_writing(path.parent, error) from error

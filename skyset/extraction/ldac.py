@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid
 import warnings
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from skyset.errors import UserError
 from skyset.extraction.columns import COLUMNS
+from skyset.files import Temporary
 
 _BLOCK = 2880
 _CARD = 80
@@ -158,13 +158,13 @@ class replacing:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
     def __enter__(self) -> BinaryIO:
         try:
             if self.path.is_dir():
                 raise IsADirectoryError(f"{self.path} is a folder")
-            self.file = self.temporary.open("wb")
+            self.temporary = Temporary(self.path)
+            self.file = self.temporary.path.open("wb")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
         return self.file
@@ -176,11 +176,11 @@ class replacing:
                 os.fsync(self.file.fileno())
             self.file.close()
             if kind is None:
-                self.temporary.replace(self.path)
+                self.temporary.path.replace(self.path)
         except OSError as failed:
             raise UserError(f"cannot write {self.path}: {failed.strerror or failed}") from failed
         finally:
-            self.temporary.unlink(missing_ok=True)
+            self.temporary.close()
         if isinstance(error, OSError):
             raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 

@@ -41,7 +41,7 @@ import numpy as np
 
 from skyset.errors import UserError
 from skyset.extraction.compiled import jit
-from skyset.manifest import replacing
+from skyset.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
