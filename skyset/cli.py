@@ -420,6 +420,8 @@ def save_figure(figure, path: Path) -> None:
     """Save a figure and say where it is; UserError if the format is unknown or the place cannot be written."""
     path = path if path.suffix else path.with_suffix(".png")
     try:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {path.parent}")
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=120, format=path.suffix[1:].lower())
     except (OSError, ValueError) as error:

@@ -178,7 +178,7 @@ def test_no_memory_before_anything_is_built(tmp_path, capsys):
 COMMANDS = [["--help"], ["info", "DIR"], ["verify", "DIR"], ["build", "gz3d", "--help"]]
 
 
-@pytest.mark.parametrize(("command", "buffered"), zip(COMMANDS, [True, True, False, False], strict=True))
+@pytest.mark.parametrize(("command", "buffered"), list(zip(COMMANDS, [True, True, False, False], strict=True)))
 def test_standard_output_on_a_full_disk_is_one_line(built, command, buffered):
     words = [str(built) if word == "DIR" else word for word in command]
     with open("/dev/full", "w") as full:
