@@ -98,7 +98,7 @@ REPRESENTATION = Column("representation", "float32", (1280,), "", "what a networ
 
 
 def plot(row):
-    """The image, with the answers of most votes under it.
+    """The image, beside the volunteers' answers down the tree of questions (weighted shares).
 
     Args:
         row: one row with numpy formatting.
@@ -106,10 +106,20 @@ def plot(row):
     Returns:
         matplotlib.figure.Figure
     """
-    from skyset.report import votes_figure
+    from skyset.figures import votes_figure
+    from skyset.questions import along
 
     title = f"SDSS {row['object_id']}" + (f": {CLASSES[row['label']]}" if row.get("label", -1) >= 0 else "")
-    return votes_figure(row, title, "_weighted_fraction")
+
+    def voters(question):
+        return sum(max(0, row.get(stem + "_count", 0)) for stem in question.stems)
+
+    if "ring_fraction" in row:
+        tree = (Question("ring", "Is it odd, and a ring?", ("fraction",)),)
+        answers = along(tree, row, "", lambda _: row["total_classifications"])
+    else:
+        answers = along(QUESTIONS["gz2"], row, "_weighted_fraction", voters)
+    return votes_figure(row.get("image"), answers, title, "volunteers")
 
 
 def dataset(title, columns, optional=()):

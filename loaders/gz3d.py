@@ -21,6 +21,8 @@ CHECKSUMS = "manga_morphology_galaxyzoo3d_v4_0_0.sha1sum"
 #: Pixels a side of the published cutouts, 0.099 arcsec each.
 SIZE = 525
 CLASSES = ("center", "star", "spiral", "bar")
+#: Who drew each class onto a galaxy (Masters et al. 2021, section 2).
+DRAWERS = 15
 
 _COUNT = "how many of the about 15 volunteers put this pixel into "
 
@@ -74,13 +76,13 @@ def plot(row):
     Returns:
         matplotlib.figure.Figure
     """
-    from skyset.report import overlay_figure
+    from skyset.figures import overlay_figure
 
     votes = dict(zip(CLASSES, row["segmentation"]["vote_fraction"], strict=True))
     labels = [name if votes[name] < 0 else f"{name} ({votes[name]:.0%} of votes)" for name in CLASSES]
     title = f"MaNGA {row['object_id']}: {row['total_classifications']} classifications"
     masks = row["segmentation"]["array"]
-    return overlay_figure(row["image"], masks, labels, title=title, scale_arcsec=row["scale"] * 3600, origin="upper")
+    return overlay_figure(row["image"], masks, labels, title, row["scale"] * 3600, origin="upper", volunteers=DRAWERS)
 
 
 SURVEY = Survey(

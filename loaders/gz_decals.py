@@ -118,7 +118,7 @@ REPRESENTATION = Column("representation", "float32", (1280,), "", "what a networ
 
 
 def plot(row):
-    """The image, with the answers of most votes under it.
+    """The image, beside the answers down the tree of questions: the volunteers', or else the network's predictions.
 
     Args:
         row: one row with numpy formatting.
@@ -126,10 +126,39 @@ def plot(row):
     Returns:
         matplotlib.figure.Figure
     """
-    from skyset.report import votes_figure
+    from skyset.figures import votes_figure
 
     title = row["object_id"] + (f": {CLASSES[row['label']]}" if row.get("label", -1) >= 0 else "")
-    return votes_figure(row, title, "_fraction")
+    answers, by = answers_of(row)
+    return votes_figure(row.get("image"), answers, title, by, pixel_scale(row))
+
+
+def answers_of(row):
+    """What is shown of a row: answers down the tree, and whether volunteers gave them or a network predicted them.
+
+    The campaign with the most volunteers comes first; rows of ``rings_basic`` have predictions alone.
+    """
+    from skyset.questions import along
+
+    if "ring_fraction" in row:
+        tree = (Question("ring", "Is it rare in some way: a ring?", ("fraction",)),)
+        return along(tree, row, "", lambda _: row["ring_total-votes"]), "volunteers"
+    campaigns = {name: tagged(QUESTIONS[name], TAGS[name]) for name in ("dr5", "dr12")}
+
+    def voters(question):
+        return row.get(f"{question.name}_total-votes", -1)
+
+    tree = max(campaigns.values(), key=lambda each: voters(each[0]))
+    if voters(tree[0]) >= 1:
+        return along(tree, row, "_fraction", voters), "volunteers"
+    own_names = [] if "smooth-or-featured_total-votes" in row else along(DR5, row, "_fraction")
+    return along(tagged(DR5, TAGS["auto"]), row, "_fraction") or own_names, "network"
+
+
+def pixel_scale(row):
+    """Arcsec a pixel of the published images (Walmsley et al. 2022, section 2), or None where the radii are not given."""
+    half, most = (float(row.get(name, "nan")) for name in ("petro_th50", "petro_th90"))
+    return max(min(0.04 * half, 0.02 * most), 0.1) if half > 0 and most > 0 else None
 
 
 def dataset(title, columns, optional=()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +74,48 @@ def columns(tree: Tree, answers: Sequence[Measure], questions: Sequence[Measure]
 
 def _column(stem: str, measure: Measure, what: str) -> Column:
     return Column(stem + measure.suffix, measure.dtype, (), measure.unit, f"{measure.meaning}: {what}")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What was answered to a question that was asked of a galaxy.
+
+    Args:
+        question: which.
+        shares: of its answers, in their order; NaN where a catalogue does not give one.
+        share: of all who looked at the galaxy, led here by the answers before; 1 where everybody is asked.
+        voters: how many answered, None where nobody did: a network's predictions.
+    """
+
+    question: Question
+    shares: tuple[float, ...]
+    share: float
+    voters: float | None = None
+
+
+def along(tree: Tree, row: Mapping, suffix: str, voters: Callable[[Question], float] | None = None, least: float = 0.3):
+    """The answers to the questions that a galaxy's volunteers were led to, down the tree.
+
+    Args:
+        tree: the questions.
+        row: a value for each ``<question>_<answer><suffix>``: a share, or NaN where there is none.
+        suffix: of the shares' names.
+        voters: how many answered a question; below 1 is nobody.
+        least: questions that fewer than this share of all volunteers were led to are left out.
+
+    Returns:
+        A list of `Reached`; questions without shares, or without voters, are left out.
+    """
+    share_of, found = {}, []
+    for question in tree:
+        shares = [float(row.get(stem + suffix, float("nan"))) for stem in question.stems]
+        before = [share_of[stem] for stem in question.depends_on if stem in share_of]
+        led = min(1.0, sum(before)) if before else 1.0
+        share_of |= {stem: led * share for stem, share in zip(question.stems, shares, strict=True) if share == share}
+        number = voters(question) if voters else None
+        if led >= least and any(share == share for share in shares) and (number is None or number >= 1):
+            found.append(Reached(question, tuple(shares), led, number))
+    return found
 
 
 def table(tree: Tree) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from skyset import registry
 from skyset.build import human_bytes
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.figures import drawable
 from skyset.manifest import Manifest
 from skyset.messages import plain
 from skyset.partitions import Partition
@@ -30,120 +31,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-#: Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 SKY_DEG2 = 4 * np.pi * np.degrees(1) ** 2
 
 
-def image_figure(image, title: str = "", note: str = "", scale_arcsec: float = 1.0) -> Figure:
-    """One cutout with axes in arcsec from its centre; row 0 is at the top.
-
-    Args:
-        image: uint8 (H, W, 3), or one band (H, W), drawn between its 1st and 99.5th percentile.
-        title: over the image.
-        note: under it.
-        scale_arcsec: size of a pixel in arcsec.
-
-    Returns:
-        matplotlib.figure.Figure
-    """
-    from matplotlib.figure import Figure
-
-    image = np.asarray(image)
-    height, width = image.shape[:2]
-    extent = np.array([-width, width, -height, height]) / 2 * scale_arcsec
-    figure = Figure(figsize=(6, 6.4), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(_drawable(image), extent=extent, cmap="gray")
-    axes.set(title=title, xlabel="arcsec", ylabel="arcsec")
-    figure.supxlabel(note, fontsize="small")
-    return figure
-
-
-def votes_figure(row: Mapping, title: str, suffix: str, most: int = 8) -> Figure:
-    """An image beside its largest shares of votes, as bars.
-
-    Args:
-        row: ``image``, if any, and shares of votes in numbers whose names end in ``suffix``; NaN where there are none.
-        title: over both.
-        suffix: of the names of the shares, taken off where they are shown.
-        most: how many bars.
-
-    Returns:
-        matplotlib.figure.Figure
-    """
-    from matplotlib.figure import Figure
-
-    shares = {name.removesuffix(suffix): value for name, value in row.items() if name.endswith(suffix) and value == value}
-    largest = sorted(shares.items(), key=lambda pair: -pair[1])[:most]
-    pictures = [row["image"]] if "image" in row else []
-    figure = Figure(figsize=(5.5 * (len(pictures) + 1), 5.5), layout="constrained")
-    panels = figure.subplots(1, len(pictures) + 1, squeeze=False)[0]
-    for panel, image in zip(panels, pictures, strict=False):
-        panel.imshow(_drawable(np.asarray(image)))
-        panel.set(xlabel="pixels", ylabel="pixels")
-    names, values = zip(*reversed(largest), strict=True) if largest else ((), ())
-    bars = panels[-1].barh(names, values, color=COLOURS[1])
-    panels[-1].bar_label(bars, labels=[f"{value:.0%}" for value in values], padding=3)
-    panels[-1].set(title="largest shares of votes" if largest else "no votes", xlim=(0, 1.15))
-    figure.suptitle(title)
-    return figure
-
-
-def _drawable(image: np.ndarray) -> np.ndarray:
-    """Floats, which no screen shows, as 0 to 1."""
-    if image.dtype == np.uint8:
-        return image
-    low, high = np.nanpercentile(image, [1, 99.5])
-    return np.clip((np.nan_to_num(image, nan=low) - low) / ((high - low) or 1), 0, 1)
-
-
-def overlay_figure(
-    image, masks, labels: Sequence[str], title: str = "", scale_arcsec: float = 1.0, origin: str = "lower"
-) -> Figure:
-    """A cutout beside the same cutout with its masks overlaid, and the colour key.
-
-    Args:
-        image: uint8 (H, W, 3).
-        masks: counts (len(labels), H, W); the more, the less transparent.
-        labels: what each mask shows.
-        title: over both panels.
-        scale_arcsec: size of a pixel in arcsec.
-        origin: where row 0 is, ``"lower"`` as usual in FITS, or ``"upper"``.
-
-    Returns:
-        matplotlib.figure.Figure
-    """
-    from matplotlib.colors import to_rgb
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-
-    image, masks = np.asarray(image), np.asarray(masks)
-    height, width = image.shape[:2]
-    place = {"origin": origin, "extent": np.array([-width, width, -height, height]) / 2 * scale_arcsec}
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    for axes, heading in zip(panels, ("image", "masks"), strict=True):
-        axes.imshow(image, **place)
-        axes.set(title=heading, xlabel="arcsec", ylabel="arcsec")
-        axes.label_outer()
-    axes, key = panels[1], []
-    for mask, label, colour in zip(masks, labels, COLOURS, strict=False):
-        top = int(mask.max())
-        layer = np.zeros((height, width, 4), np.float32)
-        layer[..., :3] = to_rgb(colour)
-        layer[..., 3] = 0.7 * mask / max(1, top)
-        axes.imshow(layer, **place)
-        if top:
-            axes.contour(mask, levels=[top / 2], colors=colour, linewidths=1.2, **place)
-        key.append(Patch(color=colour, label=f"{label}: up to {top}" if top else f"{label}: none drawn"))
-    figure.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False)
-    figure.suptitle(title)
-    return figure
-
-
 def sky_figure(manifest: Manifest) -> Figure:
-    """Rows a HEALPix cell on the whole sky: Mollweide projection, east to the left, RA 0 h in the middle."""
+    """Rows per HEALPix cell on the whole sky (ICRS): Mollweide projection, east to the left, RA 0 h in the middle."""
     from astropy import units
     from astropy_healpix import healpix_to_lonlat
     from matplotlib.figure import Figure
@@ -157,10 +49,15 @@ def sky_figure(manifest: Manifest) -> Figure:
     figure = Figure(figsize=(10, 5.5), layout="constrained")
     axes = figure.add_subplot(projection="mollweide")
     dots = axes.scatter(east_left, lat.rad, c=list(rows.values()), s=24, marker="D", cmap="viridis")
-    axes.set_xticks(np.radians([120, 60, 0, -60, -120]), ["16 h", "20 h", "0 h", "4 h", "8 h"])
+    hours = {-120: "8 h", -60: "4 h", 0: "0 h", 60: "20 h", 120: "16 h"}
+    axes.set_xticks(np.radians(list(hours)), [""] * len(hours))  # labels would stand on the data
+    for place, text in hours.items():
+        axes.text(0.5 + place / 360, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize="small")
+    axes.text(0.5, -0.1, "right ascension at the equator (ICRS)", transform=axes.transAxes, ha="center", va="top")
+    axes.set_ylabel("declination (ICRS)")
     axes.grid(alpha=0.3)
-    axes.set_title(f"{manifest.survey}: {manifest.rows} rows in {len(rows)} cells")
-    figure.colorbar(dots, label="rows a cell", shrink=0.7, ticks=MaxNLocator(integer=True))
+    axes.set_title(f"{manifest.survey}: {manifest.rows:,} rows in {len(rows):,} cells")
+    figure.colorbar(dots, label="rows per cell", shrink=0.7, ticks=MaxNLocator(integer=True))
     return figure
 
 
@@ -325,7 +222,7 @@ def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
     figure = Figure(figsize=(4.2 * min(len(planes), most) + 4, max(4.2, 0.2 * len(lines))), layout="constrained")
     panels = figure.subplots(1, min(len(planes), most) + 1, squeeze=False)[0]
     for panel, (name, plane) in zip(panels, planes[:most], strict=False):
-        panel.imshow(_drawable(plane), cmap="gray")
+        panel.imshow(drawable(plane), cmap="gray")
         panel.set(title=name, xlabel="pixels", ylabel="pixels")
     panels[-1].axis("off")
     panels[-1].text(0, 1, "\n".join(lines), family="monospace", fontsize="small", va="top", transform=panels[-1].transAxes)

@@ -28,6 +28,7 @@ import skyset
 from skyset import bench
 from skyset import card
 from skyset import encoded
+from skyset import figures
 from skyset import partitions
 from skyset import report
 from skyset.builder import SurveyBuilder
@@ -78,7 +79,7 @@ SURVEY = Survey(
     ),
     image_axes={"image": 0},
     shaped_by_build=("image",),
-    plot=lambda row: report.image_figure(row["image"], row["object_id"]),
+    plot=lambda row: figures.image_figure(row["image"], row["object_id"]),
 )
 SIDE, ROWS = 40, 12
 CELL = int(healpix_cell(10.0, 5.0))
