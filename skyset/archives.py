@@ -16,6 +16,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 
+from skyset import remote
 from skyset import zips
 from skyset.build import RAW
 from skyset.build import REJECTED
@@ -195,16 +196,17 @@ def build_few(
 
 
 def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folder: Path) -> Images:
-    import fsspec
-
     images = Images()
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         try:
-            with fsspec.open(file.url, "rb", block_size=_BLOCK_BYTES) as remote, zipfile.ZipFile(remote) as archive:
-                _take(archive, wanted, count, folder, images)
-        except Exception as error:  # fsspec and aiohttp have kinds of their own for what a server may do
-            raise UserError(f"{file.url}: {innermost(error)}") from error
+            with remote.os_errors():
+                system, path = remote.opened(file.url)
+                remote.check_parts(system, path)
+                with system.open(path, "rb", block_size=_BLOCK_BYTES) as source, zipfile.ZipFile(source) as archive:
+                    _take(archive, wanted, count, folder, images)
+        except Exception as error:  # also what zipfile finds in the bytes
+            raise UserError(f"{file.url}: {innermost(error)}") from None
         if len(images.places) >= count:
             break
     return images

@@ -20,6 +20,7 @@ from skyset.places import find_root
 from skyset.places import looked_in
 from skyset.reader import cut
 from skyset.registry import code_digest
+from skyset.secrets import without_login
 from skyset.stream import PartitionRows
 from skyset.stream import SurveyStream
 from skyset.stream import adopt
@@ -71,6 +72,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             cls.DEFAULT_CONFIG_NAME = "default"
 
     def __init__(self, *args, hash: str | None = None, base_path: str | None = None, **kwargs):
+        if isinstance(kwargs.get("data_dir"), str):
+            kwargs["data_dir"] = without_login(kwargs["data_dir"])  # `datasets` writes it into names of folders
         name = kwargs.get("config_name") or "default"
         if name not in self.CONFIGS:
             name = "default"  # where there are others, `datasets` refuses the name

@@ -6,6 +6,9 @@ from skyset.messages import plain
 class SkysetError(Exception):
     """Base of every exception of skyset's own. Its text is one line without secrets or control characters."""
 
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(plain(each) if isinstance(each, str) else each for each in args))
+
     def __str__(self) -> str:
         return plain(super().__str__())
 

@@ -39,6 +39,11 @@ from skyset.versions import default_user_agent
 TICK = 0.1  # seconds between two looks of `watch` at the clock
 
 
+def login_for(url: str) -> tuple[str, str] | None:
+    """(user, password) for an address: as they were given with one of its host, else .netrc's."""
+    return login_of(url) or get_netrc_auth(url)
+
+
 class HostLogin(AuthBase):
     """A session's ``auth``: the login that was given for a request's host (``skyset.secrets``), else .netrc's.
 
@@ -46,7 +51,7 @@ class HostLogin(AuthBase):
     """
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        login = login_of(request.url) or get_netrc_auth(request.url)
+        login = login_for(request.url)
         if login is None:
             return request
         return HTTPBasicAuth(*(text.encode() for text in login))(request)  # as text, requests takes no more than Latin-1

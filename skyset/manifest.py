@@ -35,6 +35,7 @@ NAME = "manifest.json"
 #: What a build has completed, until the manifest says so.
 JOURNAL = "journal.jsonl"
 FORMAT = "skyset-manifest/1"
+LARGEST = 1 << 30  # bytes of a manifest that is read from afar
 _NSIDES = [2**order for order in range(30)]
 
 
@@ -175,10 +176,14 @@ def _described(column: Column) -> dict:
 def _read_text(where: str) -> str:
     if "://" not in where:
         return Path(where).read_text()
-    import fsspec
+    from skyset import remote
 
-    with fsspec.open(where, "r") as file:
-        return file.read()
+    with remote.os_errors():
+        system, path = remote.opened(where)
+        size = system.info(path).get("size") or 0
+        if size > LARGEST:
+            raise OSError(f"it has {size:,} bytes, more than {LARGEST:,}")
+        return system.cat_file(path).decode()
 
 
 def keys_digest(keys: Sequence[str]) -> str:

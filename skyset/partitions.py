@@ -32,6 +32,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
+from skyset import remote
 from skyset.chunks import Unsound
 from skyset.chunks import check_filters
 from skyset.chunks import check_superblock
@@ -357,12 +358,12 @@ class _RemoteFile:
     """A file that fsspec reads by ranges (``https://``, ``hf://``): the columns of a piece in concurrent requests."""
 
     def __init__(self, url: str):
-        import fsspec
-
-        self._system, self._path = fsspec.core.url_to_fs(url)
-        status = self._system.info(self._path)
-        if status["type"] != "file":
-            raise OSError("not a regular file")
+        with remote.os_errors():
+            self._system, self._path = remote.opened(url)
+            status = self._system.info(self._path)
+            if status["type"] != "file":
+                raise OSError("not a regular file")
+            remote.check_parts(self._system, self._path)
         self.size = status.get("size")
         self.stamp = self.size, status.get("ETag") or status.get("etag"), str(status.get("mtime"))
         self._stream = None
@@ -373,14 +374,21 @@ class _RemoteFile:
         return h5py.File(self._stream, "r")
 
     def bytes(self, offset: int, size: int) -> bytes:
-        return self._system.cat_file(self._path, start=offset, end=offset + size)
+        with remote.os_errors():
+            data = self._system.cat_file(self._path, start=offset, end=offset + size)
+        if len(data) > size:
+            raise OSError(remote.NO_PARTS)
+        return data
 
     def read(self, parts: Sequence[tuple[int, np.ndarray]]) -> None:
         """Fill arrays, each from one stretch of bytes at an offset."""
         starts = [offset for offset, _ in parts]
         ends = [offset + out.nbytes for offset, out in parts]
-        answers = self._system.cat_ranges([self._path] * len(parts), starts, ends, on_error="raise")
+        with remote.os_errors():
+            answers = self._system.cat_ranges([self._path] * len(parts), starts, ends, on_error="raise")
         for (_, out), data in zip(parts, answers, strict=True):
+            if len(data) > out.nbytes:
+                raise OSError(remote.NO_PARTS)
             if len(data) != out.nbytes:
                 raise EOFError("the file ends before them")
             out[...] = np.frombuffer(data, out.dtype).reshape(out.shape)

@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 
 from skyset.manifest import NAME
+from skyset.secrets import without_login
 
 #: Of a folder of many, so that a search takes no longer than somebody waits.
 MAX_FOLDERS = 1000
@@ -43,6 +44,7 @@ def find_root(name: str, data_dir: str | None = None, base_path: str | None = No
     folder = "" if config == "default" else config
     if data_dir is not None:
         if "://" in str(data_dir):
+            data_dir = without_login(str(data_dir))
             return f"{str(data_dir).rstrip('/')}/{folder}" if folder else data_dir
         asked = Path(data_dir).expanduser().absolute()
         alone = folder and not (asked / folder / NAME).is_file() and _config_of(asked) == config

@@ -23,6 +23,8 @@ from skyset.partitions import Partition
 from skyset.partitions import decoded
 from skyset.partitions import load_filters
 from skyset.partitions import slabs
+from skyset.secrets import login_of
+from skyset.secrets import remember
 from skyset.survey import Column
 from skyset.survey import Feature
 from skyset.survey import Layers
@@ -47,6 +49,17 @@ class Piece:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    def __reduce__(self):
+        """A worker process that opens the piece's file from afar needs the login."""
+        login = login_of(self.path) if is_remote(self) else None
+        return _piece, (login, self.path, self.start, self.stop, self.rows, self.bytes)
+
+
+def _piece(login: tuple[str, str] | None, path: str, *rest) -> Piece:
+    if login:
+        remember(path, login)
+    return Piece(path, *rest)
 
 
 def cut(root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_bytes: int = PIECE_BYTES) -> list[Piece]:
