@@ -15,8 +15,8 @@ test: .venv/.dev .venv-datasets3/.dev lint
 	$(BIN)/python -m pytest tests -n 2
 	$(BIN3)/python -m pytest tests -m datasets3
 
-# The real SExtractor, PSFEx and SCAMP (Debian), with which tests compare; they skip where there are none.
-PEERS := source-extractor psfex scamp
+# The real SExtractor, PSFEx and SCAMP, and STILTS's checks of TAP services (Debian); tests skip where there are none.
+PEERS := source-extractor psfex scamp stilts
 peers:
 	@{ for peer in $(PEERS); do command -v $$peer || exit 1; done; } >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq $(PEERS); } >/dev/null 2>&1 \

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from skyset.tap import SlicedQuery
 from skyset.tap import TapError
 from skyset.tap import fetch_slices
 from skyset.tap import read_slices
+from tests.archive.sdss import draw_galaxies
 from tests.archive.server import Answer
 from tests.archive.tap import TapServer
 
@@ -242,7 +244,7 @@ def test_retry_after_is_waited_for(server, tmp_path, sync):
 @pytest.mark.parametrize(
     ("adql", "words"),
     [
-        ("SELECT objID FORM sdss.photo WHERE ra >= {low} AND ra < {high}", 'near "sdss.photo": syntax error'),
+        ("SELECT objID FORM sdss.photo WHERE ra >= {low} AND ra < {high}", "not parse your query: unexpected sdss.photo"),
         ("SELECT objID FROM sdss.stars WHERE ra >= {low} AND ra < {high}", "no such table: sdss.stars"),
         ("SELECT flux FROM sdss.photo WHERE ra >= {low} AND ra < {high}", "no such column: flux"),
     ],
@@ -565,6 +567,17 @@ def test_the_server_speaks_tap_as_pyvo_knows_it(server, session):
     server.service.row_limit = 5
     with pytest.warns(pyvo.dal.DALOverflowWarning):
         service.run_sync("SELECT * FROM sdss.photo")
+
+
+@pytest.mark.skipif(shutil.which("stilts") is None, reason="stilts (Debian: stilts) is not installed")
+@pytest.mark.parametrize("serialisation", ["TABLEDATA", "BINARY2"])
+def test_taplint_finds_no_error_in_the_server(serialisation):
+    """STILTS's validator of TAP services: schemas, metadata, queries by GET and POST, jobs."""
+    with TapServer({"sdss.photo": GALAXIES, **draw_galaxies(30).tables()}, serialisation=serialisation) as server:
+        command = ["stilts", "taplint", f"tapurl={server.url}", "report=EW", "maxrepeat=5"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "Totals: Errors: 0; Warnings: 0" in found.stdout, found.stdout + found.stderr
+    assert len(server.service.queries) > 50 and len(server.service.created) > 5
 
 
 def test_the_server_s_other_resources(server, session):

@@ -6,7 +6,8 @@
         server.fault("async/*/results/result", "cut", times=1)
         pyvo.dal.TAPService(server.url).run_async("SELECT TOP 5 * FROM sdss.photo WHERE ra < 10")
 
-Queries are run by SQLite, whose own words stand in the ERROR documents. `TapService` does all that without HTTP;
+Queries must be ADQL 2.0 (`tests.archive.adql`). They are run by SQLite, whose own words stand in the ERROR documents.
+``stilts taplint`` finds no error in the service. `TapService` does all that without HTTP;
 `ServiceServer` serves any number of such services side by side, each below its own path::
 
     tap = TapService(tables)
@@ -65,6 +66,8 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import pyarrow as pa
 
+from tests.archive.adql import RESERVED
+from tests.archive.adql import check
 from tests.archive.server import ERROR_PAGE
 from tests.archive.server import Answer
 from tests.archive.server import ArchiveServer
@@ -232,6 +235,7 @@ class TapService:
         self._faults: list[Fault] = []
         self._lock = threading.RLock()
         self.tables = {name: arrow_table(table) for name, table in tables.items()}
+        self.tables |= {f"TAP_SCHEMA.{name}": table for name, table in _tap_schema(self.tables).items()}
         self._database = _database(self.tables)
 
     def fault(
@@ -432,6 +436,7 @@ class TapService:
 
     def _select(self, adql: str, limit: int | None) -> tuple[list[pa.Field], list[tuple]]:
         """Fields and rows, `limit` at most, of a query."""
+        check(adql)
         sql = _sql(adql, self.tables)
         with self._lock:
             cursor = self._database.execute(sql)
@@ -440,7 +445,8 @@ class TapService:
         if not names:
             raise ValueError("Only SELECT queries are allowed")
         sources = _aliases(adql)
-        known = {f.name.lower(): f for table in reversed(self.tables.values()) for f in table.schema}
+        named = [table for name, table in self.tables.items() if name.lower() in adql.lower()]
+        known = {f.name.lower(): f for table in reversed(named) for f in table.schema}
         fields = []
         for i, name in enumerate(names):
             found = known.get(sources.get(name.lower(), name.lower()))
@@ -500,8 +506,8 @@ def _document(content: str) -> str:
 
 
 def _field_element(f: pa.Field) -> str:
-    datatype = DATATYPES.get(f.type)
-    kind = f'datatype="{datatype}"' if datatype else 'datatype="unicodeChar" arraysize="*"'
+    datatype, arraysize = _type_of(f)
+    kind = f'datatype="{datatype}"' + (f' arraysize="{arraysize}"' if arraysize else "")
     notes = {key.decode(): value.decode() for key, value in (f.metadata or {}).items()}
     unit = f" unit={quoteattr(notes['unit'])}" if notes.get("unit") else ""
     text = f"<DESCRIPTION>{escape(notes['description'])}</DESCRIPTION>" if notes.get("description") else ""
@@ -622,26 +628,110 @@ def _results_document(job: Job, phase: str, here: str) -> str:
 
 
 def _capabilities(base: str) -> str:
+    of_vosi = "".join(
+        f'<capability standardID="ivo://ivoa.net/std/VOSI#{name}">{_interface(f"{base}/{name}", "full")}</capability>'
+        for name in ("capabilities", "availability", "tables")
+    )
     return (
         f'{PROLOGUE}<vosi:capabilities xmlns:vosi="http://www.ivoa.net/xml/VOSICapabilities/v1.0" '
         'xmlns:vs="http://www.ivoa.net/xml/VODataService/v1.1" xmlns:tr="http://www.ivoa.net/xml/TAPRegExt/v1.0" '
         'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
-        '<capability standardID="ivo://ivoa.net/std/TAP" xsi:type="tr:TableAccess">'
-        f'<interface role="std" xsi:type="vs:ParamHTTP" version="1.1"><accessURL use="base">{base}</accessURL></interface>'
-        "<language><name>ADQL</name><version>2.0</version></language>"
+        f'{of_vosi}<capability standardID="ivo://ivoa.net/std/TAP" xsi:type="tr:TableAccess">{_interface(base, "base")}'
+        '<language><name>ADQL</name><version ivo-id="ivo://ivoa.net/std/ADQL#v2.0">2.0</version>'
+        "<description>ADQL 2.0</description></language>"
         f"<outputFormat><mime>{VOTABLE}</mime><alias>votable</alias></outputFormat>"
         "</capability></vosi:capabilities>\n"
     )
 
 
+def _interface(url: str, use: str) -> str:
+    version = ' version="1.1"' if use == "base" else ""
+    return f'<interface role="std" xsi:type="vs:ParamHTTP"{version}><accessURL use="{use}">{url}</accessURL></interface>'
+
+
+def _quoted(name: str) -> str:
+    """A name as ADQL has it: in quotes where it is none without."""
+    is_plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) and name.upper() not in RESERVED
+    return name if is_plain else f'"{name}"'
+
+
+def _table_name(name: str) -> str:
+    """A table's name, with its schema if it has one, as ADQL has it."""
+    return ".".join(map(_quoted, name.split("."))) if re.fullmatch(r"\w+\.\w+", name) else _quoted(name)
+
+
+def _schema_of(name: str) -> str:
+    return name.split(".")[0] if re.fullmatch(r"\w+\.\w+", name) else "default"
+
+
+def _type_of(f: pa.Field) -> tuple[str, str | None]:
+    """datatype and arraysize of a column."""
+    datatype = DATATYPES.get(f.type)
+    return (datatype, None) if datatype else ("unicodeChar", "*")
+
+
+#: The columns of TAP_SCHEMA's tables; those of numbers.
+TAP_SCHEMA = {
+    "schemas": "schema_name description utype schema_index",
+    "tables": "schema_name table_name table_type description utype table_index",
+    "columns": "table_name column_name datatype arraysize xtype size description utype unit ucd principal indexed std "
+    "column_index",
+    "keys": "key_id from_table target_table description utype",
+    "key_columns": "key_id from_column target_column",
+}
+KEYS = (("tables", "schema_name", "schemas"), ("columns", "table_name", "tables"), ("keys", "from_table", "tables"),
+        ("keys", "target_table", "tables"), ("key_columns", "key_id", "keys"))  # fmt: skip
+TARGETS = {"from_table": "table_name", "target_table": "table_name"}
+NUMBERS = ("schema_index", "table_index", "column_index", "size", "principal", "indexed", "std")
+
+
+def _tap_schema(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables that describe the tables, themselves included."""
+    empty = {name: pa.schema([pa.field(c, pa.int32() if c in NUMBERS else pa.string()) for c in columns.split()])
+             for name, columns in TAP_SCHEMA.items()}  # fmt: skip
+    every = {name: table.schema for name, table in tables.items()}
+    every |= {f"TAP_SCHEMA.{name}": schema for name, schema in empty.items()}
+    rows: dict[str, list[dict]] = {name: [] for name in TAP_SCHEMA}
+    rows["schemas"] = [{"schema_name": name} for name in dict.fromkeys(map(_schema_of, every))]
+    for table, schema in every.items():
+        rows["tables"].append({"schema_name": _schema_of(table), "table_name": _table_name(table), "table_type": "table"})
+        for f in schema:
+            datatype, arraysize = _type_of(f)
+            notes = {key.decode(): value.decode() for key, value in (f.metadata or {}).items()}
+            names = {"table_name": _table_name(table), "column_name": _quoted(f.name)}
+            flags = {"principal": 1, "indexed": 0, "std": int(table.startswith("TAP_SCHEMA."))}
+            rows["columns"].append({**names, "datatype": datatype, "arraysize": arraysize, **flags, **notes})
+    for number, (table, column, target) in enumerate(KEYS):
+        names = {"from_table": f"TAP_SCHEMA.{table}", "target_table": f"TAP_SCHEMA.{target}"}
+        rows["keys"].append({"key_id": str(number), **names})
+        pair = {"from_column": column, "target_column": TARGETS.get(column, column)}
+        rows["key_columns"].append({"key_id": str(number), **pair})
+    return {name: pa.Table.from_pylist(rows[name], schema) for name, schema in empty.items()}
+
+
 def _table_set(tables: Mapping[str, pa.Table]) -> str:
-    names = "".join(
-        f"<table><name>{escape(name)}</name>"
-        + "".join(f"<column><name>{escape(column)}</name></column>" for column in table.column_names)
-        + "</table>"
-        for name, table in tables.items()
-    )
+    schemas = ""
+    for schema in dict.fromkeys(map(_schema_of, tables)):
+        found = "".join(_table_element(name, table) for name, table in tables.items() if _schema_of(name) == schema)
+        schemas += f"<schema><name>{escape(schema)}</name>{found}</schema>"
     return (
-        f'{PROLOGUE}<vosi:tableset xmlns:vosi="http://www.ivoa.net/xml/VOSITables/v1.0">'
-        f"<schema><name>default</name>{names}</schema></vosi:tableset>\n"
+        f'{PROLOGUE}<vosi:tableset xmlns:vosi="http://www.ivoa.net/xml/VOSITables/v1.0" '
+        'xmlns:vs="http://www.ivoa.net/xml/VODataService/v1.1" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+        f"{schemas}</vosi:tableset>\n"
     )
+
+
+def _table_element(name: str, table: pa.Table) -> str:
+    columns = ""
+    for f in table.schema:
+        notes = {key.decode(): escape(value.decode()) for key, value in (f.metadata or {}).items()}
+        told = "".join(f"<{key}>{notes[key]}</{key}>" for key in ("description", "unit", "ucd") if notes.get(key))
+        datatype, arraysize = _type_of(f)
+        size = f' arraysize="{arraysize}"' if arraysize else ""
+        kind = f'<dataType xsi:type="vs:VOTableType"{size}>{datatype}</dataType>'
+        columns += f"<column><name>{escape(_quoted(f.name))}</name>{told}{kind}</column>"
+    for table_name, column, target in KEYS:
+        if name == f"TAP_SCHEMA.{table_name}":
+            pair = f"<fromColumn>{column}</fromColumn><targetColumn>{TARGETS.get(column, column)}</targetColumn>"
+            columns += f"<foreignKey><targetTable>TAP_SCHEMA.{target}</targetTable><fkColumn>{pair}</fkColumn></foreignKey>"
+    return f"<table><name>{escape(_table_name(name))}</name>{columns}</table>"
