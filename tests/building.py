@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import h5py
 from skyset.build_scripts.gz3d.build_parent_sample import main
 from skyset.loaders.gz3d import SURVEY
 from skyset.manifest import verify
+from tests.processes import interruptible
 
 SCRIPT = Path(__file__).parents[1] / "build_scripts" / "gz3d" / "build_parent_sample.py"
 
@@ -24,8 +24,7 @@ def build(root, *arguments, processes=1):
 def start(root, *arguments, processes=2, **options):
     """The real script in a process group of its own."""
     command = [sys.executable, str(SCRIPT), "-o", str(root), "--num_processes", str(processes), *map(str, arguments)]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True} | options
-    return subprocess.Popen(command, **options)
+    return interruptible(command, **({"start_new_session": True} | options))
 
 
 def rows(root):

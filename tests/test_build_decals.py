@@ -52,6 +52,7 @@ from tests.archive.zenodo import picture
 from tests.archive.zenodo import write_decals
 from tests.archive.zenodo import write_zip
 from tests.conftest import once
+from tests.processes import interruptible
 
 SCRIPT = Path(__file__).parents[1] / "build_scripts" / "gz_decals" / "build_parent_sample.py"
 COUNT = 40
@@ -806,7 +807,7 @@ def test_no_such_record_or_file(tmp_path, server, capsys):
 
 def start(root, server, *arguments):
     command = [sys.executable, str(SCRIPT), "-o", str(root), "--num_processes", "2", "--api_url", server.api_url, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return interruptible(command, start_new_session=True)
 
 
 @pytest.mark.slow

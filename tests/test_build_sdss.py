@@ -42,6 +42,7 @@ from tests.archive.sdss import SPOILT
 from tests.archive.sdss import SDSSServer
 from tests.archive.sdss import draw_galaxies
 from tests.building import leftovers
+from tests.processes import interruptible
 
 SCRIPT = Path(__file__).parents[1] / "build_scripts" / "sdss_galaxy_zoo" / "build_parent_sample.py"
 SLICES = ("--slices", "8")
@@ -564,7 +565,7 @@ def test_a_build_killed_at_random_moments_has_every_object_once(galaxies, built_
 def start(root, server):
     command = [sys.executable, str(SCRIPT), "-o", str(root), "--num_processes", "2", *SLICES]
     command += ["--tap_url", server.tap_url, "--hips_url", server.hips_url]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return interruptible(command, start_new_session=True)
 
 
 def test_ctrl_c_is_one_line_and_goes_on(galaxies, tmp_path):

@@ -33,6 +33,7 @@ from skyset.tars import TarSink
 from skyset.tars import index
 from skyset.tars import read_sample
 from tests.archive.hips import HipsServer
+from tests.processes import interruptible
 from tests.test_faults import steps_of
 
 KILLS = int(os.environ.get("SKYSET_KILLS", "12"))
@@ -445,7 +446,7 @@ def test_ctrl_c_ends_a_download_at_once(tmp_path, kind):
         server.hips.fault(kind, "ra=2.5&")
         script = SCRIPT.replace("backoff=0.01", "backoff=100")
         command = [sys.executable, "-c", script, str(tmp_path), server.url, "40"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with interruptible(command) as process:
             process.stdout.readline()
             while len(server.requests) < 40:
                 time.sleep(0.01)
