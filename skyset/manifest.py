@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import file_sha256
 from skyset.files import write_atomically
+from skyset.partitions import PIXELS_FROM
 from skyset.partitions import SUFFIX
 from skyset.partitions import Partition
 from skyset.partitions import cell_of_path
@@ -35,8 +37,11 @@ NAME = "manifest.json"
 #: What a build has completed, until the manifest says so.
 JOURNAL = "journal.jsonl"
 FORMAT = "skyset-manifest/1"
-LARGEST = 1 << 30  # bytes of a manifest that is read from afar
+LARGEST = 1 << 30  # bytes of a manifest that is read; one of a million files has less
 _NSIDES = [2**order for order in range(30)]
+#: Pixels of nothing at all compress by no more than this (deflate: 1032).
+_MAX_RATIO = 1200
+_SPLIT = re.compile(r"\w+(\.\w+)*")  # what `datasets` takes
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class FileEntry:
         cell_of_path(entry.path)
         if not (0 < entry.rows < 2**63 and 0 < entry.bytes < 2**63):
             raise ValueError(f"{entry.path} has {entry.rows} rows and {entry.bytes} bytes")
+        if not _SPLIT.fullmatch(entry.split):
+            raise ValueError(f"{entry.path} is of split {entry.split!r}")
         return entry
 
 
@@ -165,7 +172,21 @@ class Manifest:
         for entry in manifest.files:
             if not 0 <= entry.healpix == cell_of_path(entry.path) < 12 * manifest.nside**2:
                 raise ValueError(f"{entry.path} is in cell {entry.healpix}")
+        _check_sizes(manifest)
         return manifest
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Raise ValueError where a file has more rows than fit into its bytes: all that reads it plans by its rows.
+
+    Pixels may be compressed; columns of few bytes are not, and of a column of bytes where each row ends is not.
+    """
+    fixed = [column.row_bytes for column in manifest.columns if not column.is_bytes]
+    ends = [column.end.row_bytes for column in manifest.columns if column.is_bytes]
+    least = sum(size for size in fixed if size < PIXELS_FROM) + sum(ends)
+    for entry in manifest.files:
+        if entry.rows * least > entry.bytes or entry.rows * sum(fixed) > entry.bytes * _MAX_RATIO:
+            raise ValueError(f"{entry.path} cannot have {entry.rows} rows in {entry.bytes} bytes")
 
 
 def _described(column: Column) -> dict:
@@ -175,15 +196,21 @@ def _described(column: Column) -> dict:
 
 def _read_text(where: str) -> str:
     if "://" not in where:
+        if os.path.exists(where) and not os.path.isfile(where):
+            raise OSError("not a regular file")  # a named pipe would be waited at
+        _check_length(os.path.getsize(where))
         return Path(where).read_text()
     from skyset import remote
 
     with remote.os_errors():
         system, path = remote.opened(where)
-        size = system.info(path).get("size") or 0
-        if size > LARGEST:
-            raise OSError(f"it has {size:,} bytes, more than {LARGEST:,}")
+        _check_length(system.info(path).get("size") or 0)
         return system.cat_file(path).decode()
+
+
+def _check_length(size: int) -> None:
+    if size > LARGEST:
+        raise OSError(f"it has {size:,} bytes, more than {LARGEST:,}")
 
 
 def keys_digest(keys: Sequence[str]) -> str:

@@ -302,9 +302,14 @@ class PartitionWriter:
 
 def slabs(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:
     """Cut ``start..rows`` into runs (start, stop) of at most ``slab_bytes``, at least one row each."""
-    step = max(1, slab_bytes // max(1, row_bytes))
-    for first in range(start, rows, step):
-        yield first, min(first + step, rows)
+    starts = slab_starts(rows, row_bytes, start, slab_bytes)
+    for first in starts:
+        yield first, min(first + starts.step, rows)
+
+
+def slab_starts(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTES) -> range:
+    """The first rows of ``slabs``."""
+    return range(start, rows, max(1, slab_bytes // max(1, row_bytes)))
 
 
 class _LocalFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -17,11 +18,13 @@ from skyset.arrow import needed_columns
 from skyset.encoded import Bytes
 from skyset.encoded import Images
 from skyset.encoded import bounds_of
+from skyset.errors import UserError
 from skyset.manifest import FileEntry
 from skyset.partitions import PIXELS_FROM
 from skyset.partitions import Partition
 from skyset.partitions import decoded
 from skyset.partitions import load_filters
+from skyset.partitions import slab_starts
 from skyset.partitions import slabs
 from skyset.secrets import login_of
 from skyset.secrets import remember
@@ -32,6 +35,8 @@ from skyset.survey import Survey
 
 #: What is read at a time, and handed to a worker or a node at a time: a part of one file.
 PIECE_BYTES = 8 << 20
+#: Of one file, from which on its size is looked at first; of all files.
+_MANY_PIECES, MAX_PIECES = 10_000, 1 << 23
 #: Files that are kept open: neighbouring pieces are of one file, those of a shuffled window of many.
 MAX_OPEN = 128
 _ALIGNMENT = 64
@@ -66,15 +71,35 @@ def cut(root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_
     """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row).
 
     Of columns of bytes that is about as many: how long their rows are follows from the file's size.
+
+    Raises:
+        UserError: there would be more pieces than can be, or a local file that would have many is of another size.
     """
     base, alike = root.rstrip("/"), None
     if not any(column.is_bytes for column in columns):
         alike = row_bytes(columns, [])
+    sizes = [alike or row_bytes(columns, [entry]) for entry in files]
+    counts = [len(slab_starts(entry.rows, size, slab_bytes=piece_bytes)) for entry, size in zip(files, sizes, strict=True)]
+    for entry, count in zip(files, counts, strict=True):
+        if count > _MANY_PIECES and "://" not in base:
+            _check_size(f"{base}/{entry.path}", entry)
+    if sum(counts) > MAX_PIECES:
+        raise UserError(f"{root}: {sum(entry.rows for entry in files)} rows would be read in {sum(counts)} pieces: too many")
     return [
         Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes)
-        for entry in files
-        for start, stop in slabs(entry.rows, alike or row_bytes(columns, [entry]), slab_bytes=piece_bytes)
+        for entry, size in zip(files, sizes, strict=True)
+        for start, stop in slabs(entry.rows, size, slab_bytes=piece_bytes)
     ]
+
+
+def _check_size(path: str, entry: FileEntry) -> None:
+    """UserError where a file's size is not the manifest's: before lists are made that are as long as that says."""
+    try:
+        size = os.path.getsize(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if size != entry.bytes:
+        raise UserError(f"{path}: {size} bytes, the manifest says {entry.bytes}")
 
 
 def row_bytes(columns: Sequence[Column], files: Sequence[FileEntry | Piece]) -> int:
@@ -135,6 +160,8 @@ class PieceReader:
         Raises:
             PartitionError: a file is gone, cut short, or not what the manifest says.
         """
+        for piece in pieces:
+            self._partition(piece)  # refuses what the file does not have, before memory is taken for it
         rows, bounds = sum(map(len, pieces)), self._bounds(pieces)
         raw, stacks = self._allocate(rows, bounds)
         self._fill(raw, bounds, pieces)

@@ -26,6 +26,7 @@ from datasets.distributed import split_dataset_by_node
 import skyset
 from skyset.build_scripts.gz3d.build_parent_sample import main as build
 from skyset.errors import PartitionError
+from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.formatting import merge
 from tests.archive.gz3d import PIXEL_SCALE
@@ -789,3 +790,109 @@ print(*{name.split(".")[0] for name in set(sys.modules) - loaded})
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.splitlines()
     assert float(out[0]) < 1
     assert not {"torch", "transformers", "dask", "distributed", "hats", "lsdb", "matplotlib"} & set(out[1].split())
+
+
+# --- manifests that anybody may have written --------------------------------------------------------------
+
+
+def with_manifest(built, folder, change):
+    """A folder with the partitions of ``built``, and its manifest after ``change``."""
+    folder.mkdir(exist_ok=True)
+    for path in built.iterdir():
+        if path.name != "manifest.json" and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path)
+    values = json.loads((built / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(change(values) or values))
+    return folder
+
+
+def first_entry(**changes):
+    return lambda values: values["files"][0].update(changes)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 10**18}, r"healpix=\S+ cannot have 1000000000000000000 rows in \d+ bytes"),
+        ({"rows": 10**6}, r"healpix=\S+ cannot have 1000000 rows in \d+ bytes"),
+        ({"rows": 10**18, "bytes": 2**62}, r"healpix=\S+ cannot have 1000000000000000000 rows in 4611686018427387904 bytes"),
+        ({"rows": 10**10, "bytes": 10**15}, r"healpix=\S+: \d+ bytes, the manifest says 1000000000000000"),
+        ({"rows": 10**400}, r"is damaged: ValueError"),
+        ({"rows": -1}, r"has -1 rows"),
+        ({"rows": 0}, r"has 0 rows"),
+        ({"rows": 2.0}, r"rows is 2\.0"),
+        ({"rows": "5"}, r"rows is '5'"),
+        ({"rows": True}, r"rows is True"),
+        ({"rows": [[[5]]]}, r"rows is \[\[\[5\]\]\]"),
+        ({"split": "no split"}, r"is of split 'no split'"),
+        ({"bytes": 1}, r"healpix=\S+ cannot have \d+ rows in 1 bytes"),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused_in_one_line_at_once(built, tmp_path, changes, message, streaming):
+    root = with_manifest(built, tmp_path / "gz3d", first_entry(**changes))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=message) as info:
+        load_dataset("gz3d", data_dir=str(root), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "\n" not in str(info.value) and peak < 50 << 20
+
+
+def test_more_rows_than_can_be_read_in_pieces(built, tmp_path, monkeypatch):
+    monkeypatch.setattr("skyset.reader.MAX_PIECES", 3)
+    with pytest.raises(UserError, match=r"24 rows would be read in \d pieces: too many"):
+        stream(built)
+
+
+WRONG = [None, True, 0, -1, 10**18, 2**63, 1.5, float("nan"), "", "x", "../x", "é" * 300, [], {}, {"a": 1}, [[[[]]]], "S8",
+         "V8", "bytes", "f16", "f4,f4", "S99999999999999", [525, 525], [-1], [10**9, 10**9], [1, 2, 3, 4, 5, 6]]  # fmt: skip
+
+
+def places(value, path=()):
+    """Every place in nested dicts and lists."""
+    yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*path, key))
+
+
+def test_wrong_values_anywhere_in_a_manifest_are_refused_or_harmless(built, tmp_path):
+    rng, outcomes = np.random.default_rng(1), Counter()
+    whole = json.loads((built / "manifest.json").read_text())
+    everywhere = list(places(whole))[1:]
+
+    def change(values):
+        place = everywhere[rng.integers(len(everywhere))]
+        for key in place[:-1]:
+            values = values[key]
+        if rng.random() < 0.2:
+            del values[place[-1]]
+        else:
+            values[place[-1]] = WRONG[rng.integers(len(WRONG))]
+
+    for _ in range(300):
+        root = with_manifest(built, tmp_path / "gz3d", change)
+        try:
+            for row in stream(root).select_columns(["object_id", "scale"]).take(3):
+                assert row["object_id"]
+            outcomes["read"] += 1
+        except SkysetError as error:
+            assert "\n" not in str(error)
+            outcomes["refused"] += 1
+    assert outcomes["read"] > 20 and outcomes["refused"] > 100
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '{"a":' * 50_000, "9" * 6000, "\udcff"])
+def test_a_manifest_that_is_none(built, tmp_path, text):
+    (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError, match="is damaged"):
+        stream(tmp_path)
+
+
+def test_a_manifest_that_is_no_file_or_too_long(built, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match="cannot be read: not a regular file"):
+        stream(tmp_path)
+    monkeypatch.setattr("skyset.manifest.LARGEST", 1000)
+    with pytest.raises(UserError, match="more than 1,000"):
+        stream(built)
