@@ -16,7 +16,8 @@ RADII, ANGLES, EXTENT = 32, 64, 3.0
 #: Counts (of 255) below which the scale of brightness is linear; above, logarithmic: about the sky's noise.
 SOFTENING = 8.0
 MODES = 8
-NAME = "polar profile, colours and Fourier modes (no training)"
+#: In units of the ellipse: where the middle of a galaxy ends, and its outskirts.
+MIDDLE, OUTSKIRTS = 0.75, 2.0
 
 
 @dataclass(frozen=True)
@@ -194,3 +195,45 @@ def parts_of(bands: np.ndarray, ellipse: Ellipse) -> dict[str, np.ndarray]:
         "scatter": grey.std(axis=1),
         "shape": np.array([np.log(ellipse.major / min(bands.shape[:2])), ellipse.ratio, ellipse.ratio**2]),
     }
+
+
+def look(image) -> dict[str, np.ndarray]:
+    """What a person would compare two galaxies by: colour, size, shape, concentration, clumps; and the finer parts.
+
+    Returns:
+        ``colour`` (4,): ln of the light of the first band over the last, and over the second, in the middle and in the
+        outskirts; ``size`` (1,): ln of the ellipse's semi-major axis in pixels; ``concentration`` (2,): ln of the ratios of
+        the radii that hold 90 and 50, 50 and 20 % of the light; ``flatness`` (1,): the ellipse's axis ratio; ``clumps``
+        (2,): ln of the light off the smooth profile, and off its mirror image, over all; ``brightness`` (1,): ln of the
+        mean counts in the middle; ``profiles, bend, modes`` as in `parts`.
+    """
+    bands = as_bands(image)
+    ellipse = outline(bands)
+    finer = parts_of(bands, ellipse)
+    light = unwrap(bands, ellipse) - _sky(bands)[:, None, None]
+    radius = (np.arange(RADII) + 0.5) / RADII * EXTENT
+    flux = np.clip(light.mean(axis=2), 0, None) * radius  # of each ring, by its length
+    middle, outskirts = radius < MIDDLE, (radius >= MIDDLE) & (radius < OUTSKIRTS)
+    inner, outer = (flux[:, rings].sum(axis=1) + 1 for rings in (middle, outskirts))
+    total = np.cumsum(flux.sum(axis=0) + 1e-9)
+    r20, r50, r90 = np.interp([0.2, 0.5, 0.9], total / total[-1], radius)
+    grey = light.mean(axis=0)[radius < OUTSKIRTS + MIDDLE / 3]
+    profile, length = np.median(grey, axis=1, keepdims=True), radius[: len(grey), None]
+    smooth_light = (np.abs(profile) * length).sum() * ANGLES + 1
+    off_profile = (np.abs(grey - profile) * length).sum() + 1
+    off_mirror = (np.abs(grey - np.roll(grey, ANGLES // 2, axis=1)) * length).sum() + 1
+    return {
+        "colour": np.log([x[0] / x[k] for x in (inner, outer) for k in (2, 1)]),
+        "size": np.log([ellipse.major]),
+        "concentration": np.log([r90 / r50, r50 / r20]),
+        "flatness": np.array([ellipse.ratio]),
+        "clumps": np.log([off_profile / smooth_light, off_mirror / smooth_light]),
+        "brightness": np.log([max(1.0, profile[: np.count_nonzero(middle)].mean())]),
+        **{name: finer[name] for name in ("profiles", "bend", "modes")},
+    }
+
+
+def _sky(bands: np.ndarray) -> np.ndarray:
+    """The median of each band in the corners, float64 (bands,)."""
+    y, x = (np.abs(np.linspace(-1, 1, size)) for size in bands.shape[:2])
+    return np.median(bands[np.hypot(y[:, None], x[None]) > 0.7], axis=0)

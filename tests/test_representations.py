@@ -348,17 +348,54 @@ def test_no_image_is_refused():
 def test_described_rows_find_rings_beside_rings():
     rows = [{"object_id": f"{'ring' if n % 2 else 'disc'}{n}", "image": galaxy(n, ring=bool(n % 2))} for n in range(40)]
     described = similar.describe_rows(rows)
-    assert described.name == polar.NAME and len(described) == 40
+    assert described.name == similar.DESCRIPTION and len(described) == 40
     nearest = similar.most_similar(described.vectors, described.keys, "ring1", 6)
     assert sum(key.startswith("ring") for key, _ in nearest) >= 5
 
 
+def coloured(seed: int, red: bool, size: float, clumpy: bool) -> np.ndarray:
+    """A galaxy as a colour image of 96 x 96: smooth or in clumps, red or blue."""
+    dice = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :96] - 47.5
+    light = 150 * np.exp(-np.hypot(x, y / 0.8) / size)
+    for _ in range(12 if clumpy else 0):
+        cx, cy = dice.normal(0, size, 2)
+        light += 90 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 8)
+    bands = light[..., None] * ([1.0, 0.8, 0.5] if red else [0.6, 0.8, 1.0]) + dice.normal(5, 2, (96, 96, 3))
+    return np.clip(bands, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_neighbours_are_alike_in_what_people_look_at(turns):
+    """Colour, size and clumps: a smooth red galaxy's neighbours are not blue irregulars, however it is turned."""
+    kinds = [(red, size, clumpy) for red in (True, False) for size in (5, 12) for clumpy in (True, False)]
+    rows = [{"object_id": f"{kind}-{n}", "image": coloured(10 * k + n, *kind)}
+            for k, kind in enumerate(kinds) for n in range(8)]  # fmt: skip
+    rows[0]["image"] = np.rot90(rows[0]["image"], turns)
+    described = similar.describe_rows(rows)
+    for kind in kinds:
+        nearest = similar.most_similar(described.vectors, described.keys, f"{kind}-0", 5)
+        assert sum(key.startswith(str(kind)) for key, _ in nearest) >= 4, (kind, nearest)
+
+
+def test_what_a_description_says_of_a_galaxy():
+    red, blue = (polar.look(coloured(1, red, 8, False)) for red in (True, False))
+    assert red["colour"][0] == pytest.approx(np.log(1.0 / 0.5), abs=0.05)
+    assert blue["colour"][0] == pytest.approx(np.log(0.6 / 1.0), abs=0.05)
+    small, large = (polar.look(coloured(1, True, size, False)) for size in (4, 8))
+    assert large["size"][0] - small["size"][0] == pytest.approx(np.log(2), abs=0.2)
+    assert polar.look(coloured(1, True, 8, True))["clumps"][0] > red["clumps"][0] + 0.3
+    assert red["flatness"][0] == pytest.approx(0.8, abs=0.05)
+    for image in (np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 255, np.uint8)):
+        assert all(np.isfinite(part).all() for part in polar.look(image).values())
+
+
 def test_the_figure_shows_every_image_and_what_was_compared():
     images = [galaxy(n, True) for n in range(7)]
-    figure = similar.similar_figure(images, [f"galaxy {n}" for n in range(7)], polar.NAME)
+    figure = similar.similar_figure(images, [f"galaxy {n}" for n in range(7)], similar.DESCRIPTION)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:7] == [f"galaxy {n}" for n in range(7)] and len(titles) == 10
-    assert polar.NAME in figure.get_supxlabel()
+    assert similar.DESCRIPTION in figure.get_supxlabel()
 
 
 def test_rings_are_found_from_representations_as_they_are(tmp_path):
