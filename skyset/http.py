@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import UTC
 from datetime import datetime
 
@@ -32,6 +33,7 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
 from urllib3.exceptions import NameResolutionError
 from urllib3.exceptions import NewConnectionError
+from urllib3.poolmanager import PoolManager
 
 from skyset.secrets import login_of
 from skyset.versions import default_user_agent
@@ -57,6 +59,68 @@ class HostLogin(AuthBase):
         return HTTPBasicAuth(*(text.encode() for text in login))(request)  # as text, requests takes no more than Latin-1
 
 
+class Sockets:
+    """The sockets of a session, from before they connect, for another thread to shut.
+
+    Args:
+        closing: once it is set, no connection is opened.
+        patience: seconds after which an answer's headers have to be complete; None leaves that to others.
+    """
+
+    def __init__(self, closing: threading.Event, patience: float | None = None) -> None:
+        self._closing = closing
+        self._patience = patience
+        self._opening: dict[int, list[socket.socket]] = {}
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def opened(self, sock: socket.socket) -> None:
+        """Take note of a socket that is about to connect.
+
+        TLS hands its descriptor on to another object, therefore a duplicate is kept until the connection stands.
+        """
+        with self._lock:
+            if self._closing.is_set():
+                raise ConnectionAbortedError("closed meanwhile")
+            self._opening.setdefault(threading.get_ident(), []).append(sock.dup())
+
+    def connected(self, sock: socket.socket | None) -> None:
+        """Take note of this thread's connection that stands, or does not (None)."""
+        with self._lock:
+            for twin in self._opening.pop(threading.get_ident(), ()):
+                twin.close()
+            self._open = {other for other in self._open if other.fileno() != -1}
+            if sock is not None:
+                self._open.add(sock)
+                if self._closing.is_set():
+                    _shut(sock)
+
+    def shut(self) -> None:
+        """End what waits on them, whatever it waits for (only the look-up of a host's name goes on to its own end)."""
+        with self._lock:
+            for sock in (*(twin for twins in self._opening.values() for twin in twins), *self._open):
+                _shut(sock)
+
+    @contextlib.contextmanager
+    def answering(self, sock: socket.socket | None) -> Iterator[None]:
+        """The block reads an answer's headers, and has to be quick."""
+        if self._patience is None or sock is None:
+            yield
+            return
+        timer = threading.Timer(self._patience, _shut, (sock,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has just been closed, or does not connect yet
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS one, which would wait for its reader
+
+
 class Client:
     """A session for one thread at a time. ``expire`` and ``hang_up`` are called from others.
 
@@ -66,16 +130,14 @@ class Client:
     """
 
     def __init__(self, closing: threading.Event, user_agent: str | None = None) -> None:
+        self._sockets = Sockets(closing)
         self.session = requests.Session()
         self.session.auth = HostLogin()
         self.session.headers.update({"User-Agent": user_agent or default_user_agent(), "Accept-Encoding": "identity"})
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, _WatchedAdapter(self))
+            self.session.mount(scheme, _WatchedAdapter(self._sockets))
         self.expired = False
-        self._closing = closing
         self._until = math.inf
-        self._opening: list[socket.socket] = []
-        self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
 
     def begin(self, seconds: float) -> None:
@@ -97,42 +159,14 @@ class Client:
         with self._lock:
             if time.monotonic() > self._until:
                 self.expired = True
-                self._shut()
+                self._sockets.shut()
 
     def hang_up(self) -> None:
-        """End the running request, whatever it waits for (only the look-up of a host's name goes on to its own end)."""
-        with self._lock:
-            self._shut()
+        """End the running request."""
+        self._sockets.shut()
 
     def close(self) -> None:
         self.session.close()
-
-    def opened(self, sock: socket.socket) -> None:
-        """Take note of a socket that is about to connect.
-
-        TLS hands its descriptor on to another object, therefore a duplicate is kept until the connection stands.
-        """
-        with self._lock:
-            if self._closing.is_set():
-                raise ConnectionAbortedError("closed meanwhile")
-            self._opening.append(sock.dup())
-
-    def connected(self, sock: socket.socket | None) -> None:
-        """Take note of a connection that stands, or does not (None)."""
-        with self._lock:
-            for twin in self._opening:
-                twin.close()
-            self._opening.clear()
-            self._sockets = {other for other in self._sockets if other.fileno() != -1}
-            if sock is not None:
-                self._sockets.add(sock)
-                if self._closing.is_set() or time.monotonic() > self._until:
-                    self._shut()
-
-    def _shut(self) -> None:
-        for sock in (*self._opening, *self._sockets):
-            with contextlib.suppress(OSError):  # it has just been closed, or does not connect yet
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not the TLS one, which would wait for its reader
 
 
 def watch(clients: Callable[[], Iterable[Client]], closing: threading.Event, ended: threading.Event) -> None:
@@ -156,27 +190,21 @@ def retry_after(response: requests.Response) -> float | None:
 
 
 class _WatchedAdapter(HTTPAdapter):
-    """Tells a client of every socket, and gives redirects without their bodies, which nothing would bound."""
+    """Keeps every socket in mind, and gives redirects without their bodies, which nothing would bound."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
         super().__init__(pool_connections=4, pool_maxsize=1)
 
     def init_poolmanager(self, *args, **kwargs) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self._watch(self.poolmanager)
+        watch_pools(self.poolmanager, self._sockets)
 
     def proxy_manager_for(self, proxy: str, **kwargs):
         manager = super().proxy_manager_for(proxy, **kwargs)
         if not proxy.lower().startswith("socks"):  # those have connections of their own
-            self._watch(manager)
+            watch_pools(manager, self._sockets)
         return manager
-
-    def _watch(self, manager) -> None:
-        manager.pool_classes_by_scheme = {
-            "http": _watched(HTTPConnectionPool, HTTPConnection, self._client),
-            "https": _watched(HTTPSConnectionPool, HTTPSConnection, self._client),
-        }
 
     def send(self, request: requests.PreparedRequest, *args, **kwargs) -> requests.Response:
         response = super().send(request, *args, **kwargs)
@@ -186,7 +214,15 @@ class _WatchedAdapter(HTTPAdapter):
         return response
 
 
-def _watched(pool: type, connection: type, client: Client) -> type:
+def watch_pools(manager: PoolManager, sockets: Sockets) -> None:
+    """Let `sockets` know all that a session's pools open."""
+    manager.pool_classes_by_scheme = {
+        "http": _watched(HTTPConnectionPool, HTTPConnection, sockets),
+        "https": _watched(HTTPSConnectionPool, HTTPSConnection, sockets),
+    }
+
+
+def _watched(pool: type, connection: type, sockets: Sockets) -> type:
     class Connection(connection):
         def connect(self) -> None:
             sock = None
@@ -194,12 +230,16 @@ def _watched(pool: type, connection: type, client: Client) -> type:
                 super().connect()
                 sock = self.sock
             finally:
-                client.connected(sock)
+                sockets.connected(sock)
+
+        def getresponse(self):
+            with sockets.answering(self.sock):
+                return super().getresponse()
 
         def _new_conn(self) -> socket.socket:
-            """As urllib3's, but the client knows the socket before it connects."""
+            """As urllib3's, but the socket is known before it connects."""
             try:
-                return _connection(self, client)
+                return _connection(self, sockets)
             except socket.gaierror as error:
                 raise NameResolutionError(self.host, self, error) from error
             except TimeoutError as error:
@@ -210,7 +250,7 @@ def _watched(pool: type, connection: type, client: Client) -> type:
     return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
-def _connection(wanted: HTTPConnection, client: Client) -> socket.socket:
+def _connection(wanted: HTTPConnection, sockets: Sockets) -> socket.socket:
     """A connected socket, to the first address that answers."""
     problem = OSError("the host has no address")
     host = wanted.host.strip("[]")
@@ -218,7 +258,7 @@ def _connection(wanted: HTTPConnection, client: Client) -> socket.socket:
         sock = None
         try:
             sock = socket.socket(family, kind, protocol)
-            client.opened(sock)
+            sockets.opened(sock)
             for option in wanted.socket_options or ():
                 sock.setsockopt(*option)
             sock.settimeout(wanted.timeout)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import socket
 import tempfile
 import threading
 import time
@@ -51,8 +50,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
@@ -64,7 +61,9 @@ from skyset.fetch import innermost
 from skyset.fetch import retry_policy
 from skyset.files import replacing
 from skyset.http import HostLogin
+from skyset.http import Sockets
 from skyset.http import retry_after
+from skyset.http import watch_pools
 from skyset.manifest import write_atomically
 from skyset.secrets import without_login
 from skyset.versions import default_user_agent
@@ -642,22 +641,17 @@ class _Session(requests.Session):
         self._home, self._folder = home, folder
         self._patience, self._timeout, self._closing, self._final = patience, timeout, closing, final
         self._tries = retry.total + 1
-        self._sockets: dict[int, socket.socket] = {}
         self._hung_up = threading.Event()
+        self._sockets = Sockets(self._hung_up, sum(patience))
         adapter = HTTPAdapter(connections, connections, max_retries=retry, pool_block=True)
-        pools = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
-        adapter.poolmanager.pool_classes_by_scheme = {
-            key: _watched(pool, self._sockets, self._hung_up) for key, pool in pools.items()
-        }
+        watch_pools(adapter.poolmanager, self._sockets)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
     def hang_up(self) -> None:
         """Wake the threads that wait for an answer; requests under way end in CancelledError."""
         self._hung_up.set()
-        for connected in list(self._sockets.values()):
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
+        self._sockets.shut()
 
     def open(self, method: str, url: str, form: dict[str, str] | None = None, *, only_post: bool = False) -> _Answer:
         """The answer to a request, redirects followed; with `only_post`, no further than the query is to be sent again.
@@ -812,20 +806,6 @@ def _beginning(body: BinaryIO, size: int) -> bytes:
             if len(head) >= size:
                 break
     return head[:size]
-
-
-def _watched(pool: type, sockets: dict[int, socket.socket], hung_up: threading.Event) -> type:
-    """A class of connections that leave their sockets in `sockets`, for another thread to shut."""
-
-    class Connection(pool.ConnectionCls):
-        def connect(self) -> None:
-            super().connect()
-            sockets[id(self)] = self.sock
-            if hung_up.is_set():  # too late for `hang_up` to see this one
-                self.close()
-                raise CancelledError
-
-    return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
 
 
 def _patient(retries: int, backoff: float, closing: threading.Event) -> Retry:

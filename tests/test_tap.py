@@ -35,6 +35,7 @@ from skyset.tap import fetch_slices
 from skyset.tap import read_slices
 from tests.archive.sdss import draw_galaxies
 from tests.archive.server import Answer
+from tests.archive.server import RawServer
 from tests.archive.tap import TapServer
 
 ADQL = "SELECT objID, ra, name FROM sdss.photo WHERE ra >= {low} AND ra < {high}"
@@ -985,3 +986,15 @@ def test_job_documents_with_odd_values_are_read(server, tmp_path):
 
     interfere(server, spoil)
     assert is_whole(list(quick(asked(server), tmp_path)))
+
+
+def test_an_answer_whose_head_never_ends_is_given_up(tmp_path, monkeypatch):
+    def endless(connection):
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(0.01)
+
+    monkeypatch.setattr("skyset.tap.PATIENCE", (0.2, 0.2))
+    with RawServer(endless) as server, pytest.raises(TapError, match="degrees: "):
+        query = SlicedQuery(server.url, "SELECT ra FROM t WHERE ra >= {low} AND ra < {high}")
+        list(fetch_slices(query, tmp_path, retries=0))
