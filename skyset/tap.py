@@ -49,24 +49,19 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
-from urllib3.util.retry import Retry
 
 from skyset.errors import UserError
 from skyset.fetch import CHUNK
 from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
 from skyset.fetch import innermost
-from skyset.fetch import retry_policy
 from skyset.files import replacing
-from skyset.http import HostLogin
-from skyset.http import Sockets
+from skyset.http import Client
 from skyset.http import retry_after
-from skyset.http import watch_pools
+from skyset.http import watch
 from skyset.manifest import write_atomically
 from skyset.secrets import without_login
-from skyset.versions import default_user_agent
 from skyset.votable import BrokenVOTable
 from skyset.votable import VOTable
 from skyset.votable import VOTableError
@@ -85,6 +80,7 @@ PORTS = {"http": 80, "https": 443}
 PATIENCE = (10.0, 60.0)  # seconds to wait for a connection, and for an answer or its next bytes
 GRACE = 0.5  # seconds that requests under way get before their connections are shut
 LARGEST = 4 << 30  # bytes of one answer, as they come and unpacked
+REDIRECTS = 30
 IN_MEMORY = 8 << 20  # bytes of an answer that are not on the disk
 SMALL = 1 << 20  # bytes of a job document, or of an error's words
 SHORTEST = 64  # a slice that meets the time limit is halved down to this share of its width
@@ -121,6 +117,10 @@ class _Passing(Exception):
         super().__init__(reason)
         self.pause = pause
         self.status = status
+
+
+class _Again(_Passing):
+    """One that asking again at once may not meet: nobody there, or busy."""
 
 
 class _TooLarge(Exception):
@@ -378,11 +378,10 @@ class _Service:
         self._futures: weakref.WeakSet[Future] = weakref.WeakSet()
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="tap")
         # A synchronous request is a whole slice's work: its tries are counted by the slice, with the answer seen.
-        retry = Retry(0, raise_on_status=False) if sync else _patient(retries, backoff, self._closing)
-        patience = (PATIENCE[0], timeout) if sync else PATIENCE
-        place, closing = (self.base, self.folder, connections), self._closing
-        self._session = _Session(*place, retry, patience, timeout, closing, final=not sync)
-        self._farewell = _Session(*place, Retry(0, raise_on_status=False), (2, 5), 5, threading.Event(), final=True)
+        patience, tries = ((PATIENCE[0], timeout), None) if sync else (PATIENCE, retries)
+        place = (self.base, self.folder)
+        self._session = _Session(*place, self._closing, patience, timeout, tries, backoff)
+        self._farewell = _Session(*place, threading.Event(), (2, 5), 5, 0, 0)
 
     def __enter__(self) -> _Service:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -397,7 +396,7 @@ class _Service:
         self._session.hang_up()
         self._threads.shutdown(wait=True)
         if self._jobs:  # all at once, whatever one deletion says: a silent service is waited for once
-            with ThreadPoolExecutor(min(len(self._jobs), 16)) as threads:
+            with ThreadPoolExecutor(min(len(self._jobs), 16), thread_name_prefix="tap farewell") as threads:
                 wait([threads.submit(self._discard, path) for path in list(self._jobs)])
         self._session.close()
         self._farewell.close()
@@ -626,32 +625,49 @@ class _Service:
             raise CancelledError
 
 
-class _Session(requests.Session):
-    """Gives whole answers or raises _Refused, _Passing, _TooLarge or CancelledError.
+class _Session:
+    """Gives whole answers or raises _Refused, _Passing, _TooLarge or CancelledError; from any thread.
 
-    `home` is the service: other hosts get GET alone, and neither login nor cookies. `folder` is where large answers lie
-    while they are read. `final` tells that the tries which `retry` allows are all that a request gets.
+    Args:
+        home: the service: other hosts get GET alone, and neither login nor cookies.
+        folder: where large answers lie while they are read.
+        closing: set when no further request may begin.
+        patience: seconds to wait for (a connection, an answer or the next bytes).
+        timeout: seconds that the body of an answer may take.
+        retries: further tries of a request that finds nobody, or who is busy; None: every failure is told at once.
+        backoff: seconds before a further try, doubled each time.
     """
 
-    def __init__(self, home: str, folder: Path, connections: int, retry: Retry, patience, timeout: float, closing,
-                 *, final: bool) -> None:  # fmt: skip
-        super().__init__()
-        self.auth = HostLogin()
-        self.headers.update({"User-Agent": default_user_agent(), "Accept-Encoding": "gzip"})
-        self._home, self._folder = home, folder
-        self._patience, self._timeout, self._closing, self._final = patience, timeout, closing, final
-        self._tries = retry.total + 1
-        self._hung_up = threading.Event()
-        self._sockets = Sockets(self._hung_up, sum(patience))
-        adapter = HTTPAdapter(connections, connections, max_retries=retry, pool_block=True)
-        watch_pools(adapter.poolmanager, self._sockets)
-        self.mount("http://", adapter)
-        self.mount("https://", adapter)
+    def __init__(self, home: str, folder: Path, closing, patience, timeout: float, retries: int | None, backoff) -> None:
+        self._home, self._folder, self._closing = home, folder, closing
+        self._patience, self._timeout, self._retries, self._backoff = patience, timeout, retries, backoff
+        self._clients: list[Client] = []
+        self._own = threading.local()
+        self._hung_up, self._ended = threading.Event(), threading.Event()
+        arguments = (lambda: self._clients, self._hung_up, self._ended)
+        self._watch = threading.Thread(target=watch, args=arguments, name="tap watch", daemon=True)
+        self._watch.start()
 
     def hang_up(self) -> None:
         """Wake the threads that wait for an answer; requests under way end in CancelledError."""
         self._hung_up.set()
-        self._sockets.shut()
+        for client in tuple(self._clients):
+            client.hang_up()
+
+    def close(self) -> None:
+        """No thread uses this any more."""
+        self._ended.set()
+        self._watch.join()
+        for client in self._clients:
+            client.close()
+
+    def _client(self) -> Client:
+        """This thread's."""
+        if not hasattr(self._own, "client"):
+            self._own.client = Client(self._hung_up)
+            self._own.client.session.headers["Accept-Encoding"] = "gzip"
+            self._clients.append(self._own.client)
+        return self._own.client
 
     def open(self, method: str, url: str, form: dict[str, str] | None = None, *, only_post: bool = False) -> _Answer:
         """The answer to a request, redirects followed; with `only_post`, no further than the query is to be sent again.
@@ -659,7 +675,7 @@ class _Session(requests.Session):
         303 is followed by GET, 307 and 308 by the same method. 301 and 302 mean by custom GET, but where they name the same
         end of a path (``/sync``, ``/async``) at another place, the service has moved, and a GET would lose the query.
         """
-        for _ in range(self.max_redirects):
+        for _ in range(REDIRECTS):
             answer = self._answer(method, url, form)
             if answer.target is None:
                 return answer
@@ -670,11 +686,7 @@ class _Session(requests.Session):
                 method, form = "GET", None
             answer.body.close()
             url = answer.target
-        raise _Refused(f"more than {self.max_redirects} redirects")
-
-    def resolve_redirects(self, *_, **__) -> Iterator[requests.Response]:
-        """Nothing: requests would read bodies without bounds here, and look up logins for other hosts."""
-        return iter(())
+        raise _Refused(f"more than {REDIRECTS} redirects")
 
     def status(self, method: str, url: str, form: dict[str, str] | None = None) -> int | None:
         """The status of the answer to a request; None if there is none. Its body does not matter."""
@@ -685,6 +697,20 @@ class _Session(requests.Session):
             return getattr(error, "status", None)
 
     def _answer(self, method: str, url: str, form: dict[str, str] | None, checked: bool = True) -> _Answer:
+        """The answer to one request, asked again where that may help."""
+        for tries in count(1):
+            try:
+                return self._try(method, url, form, checked)
+            except _Again as error:
+                if self._retries is None:
+                    raise
+                if tries > self._retries:
+                    raise _Refused(f"{error}, {tries} tries" if tries > 1 else str(error), error.status) from error
+                pause = self._backoff * 2 ** (tries - 1) if error.pause is None else error.pause
+                if self._closing.wait(min(pause, LONGEST_WAIT)):
+                    raise CancelledError from error
+
+    def _try(self, method: str, url: str, form: dict[str, str] | None, checked: bool) -> _Answer:
         """The answer to one request."""
         if self._closing.is_set():
             raise CancelledError
@@ -693,36 +719,44 @@ class _Session(requests.Session):
         if auth and method != "GET":
             raise _Refused(f"the service has moved to {url}, another host: if that is right, name that service")
         request = {"data": form, "auth": auth, "stream": True, "timeout": self._patience, "allow_redirects": False}
-        try:
-            response = super().request(method, url, **request)
-            target = self.get_redirect_target(response)
-            target = None if target is None else _secured(urljoin(response.url, target), self._home)
-        except (CancelledError, MemoryError):
-            raise
-        except Exception as error:  # urllib3 and http.client let many kinds through where a server sends nonsense
-            self._stop_if_hung_up()
-            if isinstance(error, requests.RequestException):
-                is_wrong = isinstance(error, ValueError)  # not an address
-                if is_wrong or self._final or isinstance(error, requests.Timeout):
-                    raise _Refused(_tried(innermost(error), 1 if is_wrong else self._tries)) from error
-            raise _Passing(innermost(error)) from error
-        with response:
-            body = self._body(response)
-        try:
-            if checked and target is None:  # what else a redirect says is for people
+        client = self._client()
+        with contextlib.ExitStack() as stack:
+            body = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder))
+            client.begin(sum(self._patience))
+            try:
+                response = client.session.request(method, url, **request)
+                target = client.session.get_redirect_target(response)
+                target = None if target is None else _secured(urljoin(response.url, target), self._home)
+                with response:
+                    if target is None:  # what else a redirect says is for people
+                        self._store(response, body, client)
+            except (CancelledError, MemoryError, _Refused, _Passing):
+                raise
+            except Exception as error:  # urllib3 and http.client let many kinds through where a server sends nonsense
+                self._stop_if_hung_up()
+                raise self._failure(error, client.expired) from error
+            finally:
+                client.end()
+            if checked and target is None:
                 self._check(response, body)
-        except (_Refused, _Passing, _TooLarge):
-            body.close()
-            raise
+            stack.pop_all()  # the answer closes it
         return _Answer(response.url, response.status_code, target, body)
 
-    def _body(self, response: requests.Response) -> BinaryIO:
-        """All bytes of the body, as they come over the wire."""
+    def _failure(self, error: Exception, is_expired: bool) -> Exception:
+        """What an error of a request without an answer means."""
+        if isinstance(error, requests.RequestException) and isinstance(error, ValueError):
+            return _Refused(innermost(error))  # not an address
+        is_slow = is_expired or isinstance(error, requests.Timeout)
+        reason = f"no answer in {sum(self._patience):g} s" if is_expired else innermost(error)
+        return _Refused(reason) if is_slow and self._retries is None else _Again(reason)
+
+    def _store(self, response: requests.Response, body: BinaryIO, client: Client) -> None:
+        """Write all bytes of the body, as they come over the wire, into a file."""
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip"):
             raise _Refused(f"the answer's Content-Encoding is {encoding}, where gzip was asked for")
-        until, size = time.monotonic() + self._timeout, 0
-        body = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder)  # noqa: SIM115
+        client.allow(self._timeout)
+        size, broken = 0, None
         try:
             while chunk := response.raw.read1(CHUNK, decode_content=False):
                 self._stop_if_hung_up()
@@ -730,17 +764,13 @@ class _Session(requests.Session):
                 size += len(chunk)
                 if size > LARGEST:
                     raise _Refused(f"an answer of more than {LARGEST:,} bytes: try more slices")
-                if time.monotonic() > until:
-                    raise _Refused(f"an answer that takes more than {self._timeout:g} s: try more slices")
         except (HTTPError, ValueError) as error:  # ValueError: the socket was closed by another thread
-            body.close()
-            self._stop_if_hung_up()
-            raise _Passing(f"connection cut in the middle of an answer: {innermost(error)}") from error
-        except BaseException:
-            body.close()
-            raise
+            broken = error
         self._stop_if_hung_up()  # a connection that was shut can look like the end of a body
-        return body
+        if client.expired:
+            raise _Refused(f"an answer that takes more than {self._timeout:g} s: try more slices")
+        if broken is not None:
+            raise _Passing(f"connection cut in the middle of an answer: {innermost(broken)}") from broken
 
     def _check(self, response: requests.Response, body: BinaryIO) -> None:
         """Raise what an answer other than the one hoped for means."""
@@ -753,13 +783,13 @@ class _Session(requests.Session):
             return
         words = f"{status} {one_line(response.reason or '')}: {_words_in(body)}".rstrip(": ")
         told = not is_page and _is_error_document(body)
-        if told and not self._final and TIME_LIMIT.search(words):
+        if told and self._retries is None and TIME_LIMIT.search(words):
             raise _TooLong(words)
         if status == 500 and told and not MAY_PASS.search(words):
             raise _Refused(words, status)  # some services answer a wrong query like this
-        if status == 500 or (status in PASSING and not self._final):
-            raise _Passing(words, retry_after(response), status)
-        raise _Refused(_tried(words, self._tries) if status in PASSING else words, status)
+        if status in PASSING:
+            raise (_Passing if status == 500 else _Again)(words, retry_after(response), status)
+        raise _Refused(words, status)
 
     def _stop_if_hung_up(self) -> None:
         if self._hung_up.is_set():
@@ -806,16 +836,6 @@ def _beginning(body: BinaryIO, size: int) -> bytes:
             if len(head) >= size:
                 break
     return head[:size]
-
-
-def _patient(retries: int, backoff: float, closing: threading.Event) -> Retry:
-    """fetch's policy for all methods; a 500 is looked at first, it may say what is wrong with the query."""
-    statuses = [status for status in PASSING if status != 500]
-    return retry_policy(retries, backoff, closing).new(allowed_methods=None, status_forcelist=statuses)
-
-
-def _tried(reason: str, tries: int) -> str:
-    return f"{reason}, {tries} tries" if tries > 1 else reason
 
 
 def _read_job(url: str, body: BinaryIO) -> _Job:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -988,13 +989,24 @@ def test_job_documents_with_odd_values_are_read(server, tmp_path):
     assert is_whole(list(quick(asked(server), tmp_path)))
 
 
-def test_an_answer_whose_head_never_ends_is_given_up(tmp_path, monkeypatch):
-    def endless(connection):
-        while True:
-            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            time.sleep(0.01)
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (b"HTTP/1.1 200 OK\r\nX-Endless: ", b"x"), (b"HTTP/1.1 200 OK\r\n\r\n", b"x")],
+)
+def test_an_answer_that_never_comes_to_its_end_is_given_up(tmp_path, monkeypatch, first, again):
+    """Not for a second is the service silent."""
+    monkeypatch.setattr(module, "PATIENCE", (0.3, 0.3))
+    over = threading.Event()
 
-    monkeypatch.setattr("skyset.tap.PATIENCE", (0.2, 0.2))
-    with RawServer(endless) as server, pytest.raises(TapError, match="degrees: "):
-        query = SlicedQuery(server.url, "SELECT ra FROM t WHERE ra >= {low} AND ra < {high}")
-        list(fetch_slices(query, tmp_path, retries=0))
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(first)
+        while not over.wait(0.02):
+            connection.sendall(again)
+
+    with RawServer(drip) as server:
+        query = SlicedQuery(server.url, ADQL, slices=1)
+        for sync in (False, True):
+            with pytest.raises(TapError, match=r"no answer in 0\.[69] s|takes more than 0\.6 s"):
+                list(quick(query, tmp_path, sync=sync, timeout=0.6, retries=1))
+        over.set()
+    assert not tap_threads()
