@@ -38,7 +38,6 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import ReadTimeoutError
-from urllib3.util.retry import Retry
 
 from skyset.errors import SkysetError
 from skyset.http import Client
@@ -557,20 +556,3 @@ def innermost(error: BaseException) -> str:
         if inner is None:
             return plain(getattr(error, "strerror", None) or str(error) or type(error).__name__, 400)
         error = inner
-
-
-def retry_policy(retries: int, backoff: float, closing: threading.Event) -> Retry:
-    """urllib3's policy for requests without a useful answer, with waits that `closing` ends."""
-
-    class InterruptibleRetry(Retry):
-        def sleep(self, response=None) -> None:
-            asked = None if response is None else retry_after(response)
-            if closing.wait(min(asked or self.get_backoff_time(), LONGEST_WAIT)):
-                raise CancelledError
-
-    return InterruptibleRetry(
-        total=retries,
-        status_forcelist=PASSING,
-        backoff_factor=backoff,
-        raise_on_status=False,
-    )
