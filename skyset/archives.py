@@ -203,7 +203,7 @@ def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folde
             with remote.os_errors():
                 system, path = remote.opened(file.url)
                 remote.check_parts(system, path)
-                with system.open(path, "rb", block_size=_BLOCK_BYTES) as source, zipfile.ZipFile(source) as archive:
+                with system.open(path, "rb", block_size=_BLOCK_BYTES) as source, zips.Archive(source) as archive:
                     _take(archive, wanted, count, folder, images)
         except Exception as error:  # also what zipfile finds in the bytes
             raise UserError(f"{file.url}: {innermost(error)}") from None

@@ -33,6 +33,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import quote
 
 from skyset.card import leave_card
@@ -171,6 +172,9 @@ class BuildParser(argparse.ArgumentParser):
     def __init__(self, program: str | None, description: str, survey: Survey, raw: str | None = None):
         super().__init__(program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         add_arguments(self, survey, raw)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
 
     def parse_known_args(self, arguments=None, namespace=None):
         arguments = sys.argv[1:] if arguments is None else arguments

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperCommand
 from typer.core import TyperGroup
@@ -24,6 +25,7 @@ from skyset.manifest import Manifest
 from skyset.manifest import verify as find_differences
 from skyset.messages import say
 from skyset.places import looked_in
+from skyset.secrets import without_login
 from skyset.versions import __version__
 
 
@@ -223,6 +225,7 @@ def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, p
     from skyset.crossmatch import write_pairs
     from skyset.crossmatch import write_partitions
 
+    left, right = without_login(left), without_login(right)
     if output is not None:
         check_output(output)
     tables, further = [], columns_in((left, right), [name.strip() for name in (columns or "").split(",") if name.strip()])
@@ -389,7 +392,7 @@ def surveys() -> None:
                 title = registry.survey(name).title
             except UserError as error:  # somebody's package is broken: the others are there all the same
                 title = str(error)
-            table.add_row(name, title, registry.find_root(name) or "")
+            table.add_row(name, *map(escape, (title, registry.find_root(name) or "")))
         console.print(table)
 
     _end(run)

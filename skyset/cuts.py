@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from skyset.catalog import require
 from skyset.errors import UserError
+from skyset.messages import plain
 from skyset.numbers import is_text
 from skyset.numbers import values_and_mask
 
@@ -88,6 +89,7 @@ class Counts:
 
     def table(self) -> Table:
         """For rich's console."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("cut", header_style="bold", box=None, padding=(0, 2, 0, 0))
@@ -97,7 +99,8 @@ class Counts:
         for number, step in enumerate(self.steps()):
             share = f"{100 * step['left'] / self.rows:.1f}" if self.rows else ""
             removed = f"{step['removed']:,}" if number else ""
-            table.add_row(step["name"], removed, f"{step['left']:,}", share, step["description"] if number else "")
+            words = (escape(plain(text)) for text in (step["name"], step["description"] if number else ""))
+            table.add_row(next(words), removed, f"{step['left']:,}", share, next(words))
         return table
 
     def figure(self) -> Figure:

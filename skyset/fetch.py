@@ -44,6 +44,7 @@ from skyset.http import Client
 from skyset.http import retry_after
 from skyset.http import watch
 from skyset.messages import plain
+from skyset.raw import open_regular
 from skyset.secrets import without_login
 
 CHUNK = 1 << 18  # bytes, at most, of one read
@@ -398,7 +399,7 @@ class Checksum:
 
     def of(self, path: Path) -> str:
         """The digest that the file at `path` has."""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, self.algorithm).hexdigest()
 
     def fits(self, path: Path) -> bool:

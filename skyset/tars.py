@@ -670,7 +670,7 @@ class TarSink:
         with open(self.failed, newline="", encoding="utf-8") as file:
             for row in csv.reader(file):
                 if len(row) == 5 and row[0] != self.key and row[0] not in self.done:
-                    self.failures[row[0]] = tuple(row)
+                    self.failures[row[0]] = tuple(map(csv_cell, row))  # an older skyset wrote logins
 
     def _write_failures(self) -> None:
         if not self.failures:

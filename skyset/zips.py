@@ -12,15 +12,45 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from typing import NamedTuple
 
 from skyset.errors import RecordError
-from skyset.raw import check_regular
+from skyset.raw import open_regular
 from skyset.survey import MAX_VALUE_BYTES
 
+#: Bytes of an archive's list, a hundred a member: each takes ten times the memory.
+LONGEST_LIST = 128 << 20
 #: What zipfile and its decompressors raise on damaged archives.
 _DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, OSError, ValueError, LookupError, RuntimeError,
            NotImplementedError)  # fmt: skip
+
+
+class _Bounded:
+    """A file of which no more is read at a time than an archive's list of members may have."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if size > LONGEST_LIST:
+            raise zipfile.BadZipFile(f"a list of members of {size:,} bytes, more than {LONGEST_LIST:,}")
+        return self._file.read(size)
+
+    def __getattr__(self, name: str):
+        return getattr(self._file, name)
+
+
+class Archive(zipfile.ZipFile):
+    """An archive in an open file, which is closed with it; a list of members without bounds is refused."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._source = file
+        super().__init__(_Bounded(file))
+
+    def close(self) -> None:
+        super().close()
+        self._source.close()
 
 
 class Member(NamedTuple):
@@ -93,7 +123,6 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
 
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
-        check_regular(path)
         status = os.stat(path)
         return _open(str(path), status.st_mtime_ns, status.st_size)
     except _DAMAGE as error:
@@ -101,9 +130,9 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 
 @functools.lru_cache(maxsize=8)
-def _open(path: str, *_) -> zipfile.ZipFile:
+def _open(path: str, *_) -> Archive:
     """Kept open: the list of a hundred thousand members takes a second to read."""
-    return zipfile.ZipFile(path)
+    return Archive(open_regular(path))
 
 
 def close() -> None:

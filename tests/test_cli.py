@@ -384,3 +384,11 @@ def test_vectors_of_a_network_come_before_a_description(built_sdss, tmp_path):
     assert status == 0 and f"1.0000  {objects[3]}" in text
     status, text = skyset("similar", str(built_sdss), "--to", "nobody")
     assert status == 2 and "no object nobody" in text
+
+
+@pytest.mark.parametrize("arguments", [["--base_ulr", "http://a:Secret12@h/"], ["--limit", "http://a:Secret12@h/"]])
+def test_what_was_typed_wrongly_is_said_without_logins(arguments, capsys):
+    with pytest.raises(SystemExit):
+        registry.build_script("gz3d").main(arguments)
+    error = capsys.readouterr().err
+    assert "http://***@h/" in error and "Secret12" not in error

@@ -21,6 +21,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from skyset.fetch import Fetcher
 from tests.archive.gz3d import write_archive
 from tests.archive.server import ArchiveServer
 from tests.building import build
@@ -30,6 +31,7 @@ from tests.building import leftovers
 from tests.building import rejected
 from tests.building import rows
 from tests.building import start
+from tests.conftest import GALAXIES
 
 KILLS = int(os.environ.get("SKYSET_KILLS", "6"))
 MODES = ([], ["--files_per_object"], ["--compression", "gzip"])
@@ -191,6 +193,21 @@ def build_reference_of_four(archive, root):
     with ArchiveServer(archive) as server:
         assert build(root, "--base_url", server.url, "--limit", 4) == 0
     return files(root)
+
+
+def test_an_error_of_one_download_that_nobody_thought_of_is_one_rejection(tmp_path, archive, monkeypatch):
+    spoilt, fetch = sorted(path.name for path in archive.glob("*.fits.gz"))[3], Fetcher.fetch
+
+    def failing(self, url, *arguments, **options):
+        if url.endswith(spoilt):
+            raise ArithmeticError("what\nis \x1b[31mthis")
+        return fetch(self, url, *arguments, **options)
+
+    monkeypatch.setattr(Fetcher, "fetch", failing)
+    with ArchiveServer(archive) as server:
+        assert build(tmp_path, "--base_url", server.url) == 1
+    assert rejected(tmp_path) == {spoilt: r"download failed: ArithmeticError: what is \x1b[31mthis"}
+    assert len(rows(tmp_path)) == GALAXIES - 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The training scripts' parts, and fine-tuning from end to end with networks of a few thousand parameters."""
 
+import dataclasses
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from skyset.errors import UserError
+from skyset.secrets import login_of
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -24,6 +26,7 @@ from skyset.training import finetune_rings  # noqa: E402
 from skyset.training.common import linear  # noqa: E402
 from skyset.training.common import metrics  # noqa: E402
 from skyset.training.common import timm_convnext  # noqa: E402
+from skyset.training.common.arguments import parse  # noqa: E402
 from skyset.training.common.images import LabelledImages  # noqa: E402
 from skyset.training.common.images import to_tensor  # noqa: E402
 from skyset.training.common.models import block_depths  # noqa: E402
@@ -579,3 +582,14 @@ def test_the_script_ends_with_status_2_and_no_traceback(tmp_path):
                              "--model_type", "vit"], capture_output=True, text=True, timeout=120)  # fmt: skip
     assert result.returncode == 2 and "finetune_rings: no such data_dir: /no/such/folder" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_login_on_the_command_line_is_no_part_of_the_arguments(monkeypatch):
+    monkeypatch.setattr("skyset.secrets._logins", {})
+
+    @dataclasses.dataclass
+    class Rows:
+        data_dir: str = ""
+
+    (args,) = parse((Rows,), ["--data_dir", "https://alice:Secret12@host/gz_decals"])
+    assert args.data_dir == "https://host/gz_decals" and login_of("https://host/") == ("alice", "Secret12")

@@ -39,3 +39,10 @@ def test_a_named_pipe_is_no_archive(tmp_path):
         list(zips.members(tmp_path / "x.zip"))
     ((name, _, reason),) = images_below(tmp_path).archives
     assert name == "x.zip" and "a named pipe" in reason
+
+
+def test_a_list_of_members_has_bounds(tmp_path, monkeypatch):
+    path = archive(tmp_path / "x.zip", zipfile.ZIP_STORED)
+    monkeypatch.setattr(zips, "LONGEST_LIST", 40)
+    with pytest.raises(RecordError, match="a list of members of 51 bytes, more than 40"):
+        list(zips.members(path))

@@ -9,6 +9,7 @@ from dataclasses import field
 from transformers import HfArgumentParser
 
 from skyset.errors import UserError
+from skyset.secrets import without_login
 
 
 def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
@@ -18,9 +19,14 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
         UserError: an argument that no kind has, or values that do not go together.
     """
     try:
-        return HfArgumentParser(kinds).parse_args_into_dataclasses(arguments)
+        parsed = HfArgumentParser(kinds).parse_args_into_dataclasses(arguments)
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
+    for each in parsed:
+        for name, value in list(vars(each).items()):
+            if isinstance(value, str) and "://" in value:
+                setattr(each, name, without_login(value))
+    return parsed
 
 
 @dataclass
