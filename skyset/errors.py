@@ -7,10 +7,18 @@ class SkysetError(Exception):
     """Base of every exception of skyset's own. Its text is one line without secrets or control characters."""
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(plain(each) if isinstance(each, str) else each for each in args))
+        super().__init__(*(plain(_last_line(each)) if isinstance(each, str) else each for each in args))
 
     def __str__(self) -> str:
         return plain(super().__str__())
+
+
+def _last_line(text: str) -> str:
+    """What a ``DataLoader`` makes of the error of a worker, without its traceback, which would leave no room."""
+    if "\nOriginal Traceback" not in text:
+        return text
+    lines = text.strip().splitlines()
+    return f"{lines[0]} {lines[-1]}"
 
 
 class UserError(SkysetError):

@@ -13,6 +13,7 @@ slab of rows is one read at a known offset, unless a compression was asked for. 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
 import os
@@ -416,6 +417,8 @@ class _Layout:
 #: Layouts of the files that were opened, by path and names of columns: a file is opened again without HDF5.
 _layouts: dict[tuple[str, tuple[str, ...]], _Layout] = {}
 _MAX_LAYOUTS = 100_000
+#: Stamp and SHA-256 of the files that were checked, by path.
+_digests: dict[str, tuple[tuple, str]] = {}
 
 
 class Partition:
@@ -427,11 +430,13 @@ class Partition:
         path: local path, or a URL that fsspec can open for reading.
         columns: what must be there; other datasets in the file are ignored.
         trusted_rows, trusted_bytes: what the manifest says; None where nothing is known.
+        sha256: what the whole file's checksum must be, hexadecimal; read once in a process for as long as the file is not
+            written to.
 
     Raises:
-        PartitionError: the file is missing, has another size, is no HDF5, lacks a column, has one of another dtype or
-            shape, or keeps data outside itself (soft and external links, external or virtual storage); its bytes are not
-            in one piece.
+        PartitionError: the file is missing, has another size or checksum, is no HDF5, lacks a column, has one of another
+            dtype or shape, or keeps data outside itself (soft and external links, external or virtual storage); its bytes
+            are not in one piece.
     """
 
     def __init__(
@@ -440,6 +445,7 @@ class Partition:
         columns: Sequence[Column],
         trusted_rows: int | None = None,
         trusted_bytes: int | None = None,
+        sha256: str | None = None,
     ):
         self.path, self.columns = path, {c.name: c for c in columns}
         self._stored = {**self.columns, **{c.end.name: c.end for c in columns if c.is_bytes}}
@@ -454,6 +460,8 @@ class Partition:
         try:
             if None not in (trusted_bytes, self._file.size) and self._file.size != trusted_bytes:
                 raise PartitionError(f"{path}: has {self._file.size} bytes, the manifest says {trusted_bytes}")
+            if sha256 is not None:
+                self._check_digest(sha256)
             layout = self._layout()
             self.rows = layout.rows
             self._offsets = dict(zip(self._stored, layout.offsets.tolist(), strict=True))
@@ -466,6 +474,25 @@ class Partition:
         except _DAMAGE as error:
             self.close()
             raise PartitionError(f"{path}: {_reason(error)}") from error
+
+    def _check_digest(self, wanted: str) -> None:
+        known = _digests.get(str(self.path))
+        if known is None or known[0] != self._file.stamp:
+            if len(_digests) >= _MAX_LAYOUTS:
+                _digests.clear()
+            known = _digests[str(self.path)] = self._file.stamp, self._digest()
+        if known[1] != wanted:
+            raise PartitionError(f"{self.path}: SHA-256 is {known[1][:12]}..., the manifest says {wanted[:12]}...")
+
+    def _digest(self) -> str:
+        """SHA-256 of the whole file, hexadecimal."""
+        digest, offset = hashlib.sha256(), 0
+        while data := self._file.bytes(offset, min(SLAB_BYTES, (self._file.size or offset + SLAB_BYTES) - offset)):
+            digest.update(data)
+            offset += len(data)
+            if offset == self._file.size:
+                break
+        return digest.hexdigest()
 
     def _layout(self) -> _Layout:
         key = str(self.path), tuple(self._stored)

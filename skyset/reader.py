@@ -44,13 +44,17 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows ``start:stop`` of one partition of ``rows`` rows and ``bytes`` bytes; ``path`` is absolute or a URL."""
+    """Rows ``start:stop`` of one partition of ``rows`` rows and ``bytes`` bytes; ``path`` is absolute or a URL.
+
+    ``sha256`` is what the file's checksum must be; None where that is not looked at.
+    """
 
     path: str
     start: int
     stop: int
     rows: int
     bytes: int | None = None
+    sha256: str | None = None
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -58,7 +62,7 @@ class Piece:
     def __reduce__(self):
         """A worker process that opens the piece's file from afar needs the login."""
         login = login_of(self.path) if is_remote(self) else None
-        return _piece, (login, self.path, self.start, self.stop, self.rows, self.bytes)
+        return _piece, (login, self.path, self.start, self.stop, self.rows, self.bytes, self.sha256)
 
 
 def _piece(login: tuple[str, str] | None, path: str, *rest) -> Piece:
@@ -67,10 +71,12 @@ def _piece(login: tuple[str, str] | None, path: str, *rest) -> Piece:
     return Piece(path, *rest)
 
 
-def cut(root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_bytes: int = PIECE_BYTES) -> list[Piece]:
+def cut(root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_bytes: int = PIECE_BYTES,
+        verify: bool = False) -> list[Piece]:  # fmt: skip
     """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row).
 
     Of columns of bytes that is about as many: how long their rows are follows from the file's size.
+    With ``verify`` the files' checksums are looked at as they are first read.
 
     Raises:
         UserError: there would be more pieces than can be, or a local file that would have many is of another size.
@@ -86,7 +92,7 @@ def cut(root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_
     if sum(counts) > MAX_PIECES:
         raise UserError(f"{root}: {sum(entry.rows for entry in files)} rows would be read in {sum(counts)} pieces: too many")
     return [
-        Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes)
+        Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes, entry.sha256 if verify else None)
         for entry, size in zip(files, sizes, strict=True)
         for start, stop in slabs(entry.rows, size, slab_bytes=piece_bytes)
     ]
@@ -148,7 +154,9 @@ class PieceReader:
         if partition is None:
             if len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
-            partition = self._open[piece.path] = Partition(piece.path, self._columns, piece.rows, piece.bytes)
+            partition = self._open[piece.path] = Partition(
+                piece.path, self._columns, piece.rows, piece.bytes, piece.sha256
+            )
         self._open.move_to_end(piece.path)
         return partition
 

@@ -29,6 +29,7 @@ from skyset.errors import PartitionError
 from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.formatting import merge
+from skyset.partitions import Partition
 from tests.archive.gz3d import PIXEL_SCALE
 from tests.archive.gz3d import write_archive
 from tests.archive.server import ArchiveServer
@@ -896,3 +897,72 @@ def test_a_manifest_that_is_no_file_or_too_long(built, tmp_path, monkeypatch):
     monkeypatch.setattr("skyset.manifest.LARGEST", 1000)
     with pytest.raises(UserError, match="more than 1,000"):
         stream(built)
+
+
+# --- checksums --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rotten(built, tmp_path):
+    """A copy with one bit of one image flipped, size and time as before; and that file's path."""
+    root = shutil.copytree(built, tmp_path / "gz3d")
+    path = root / json.loads((root / "manifest.json").read_text())["files"][1]["path"]
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return root, path
+
+
+@pytest.mark.parametrize("operation", [lambda s: s, lambda s: s.shuffle(seed=1), lambda s: s.iter(batch_size=5),
+                                       lambda s: s.select_columns(["object_id"]), lambda s: s.skip(3),
+                                       lambda s: torch.utils.data.DataLoader(s.with_format("torch"), num_workers=2)],
+                         ids=["rows", "shuffle", "batches", "columns", "skip", "workers"])  # fmt: skip
+def test_bit_rot_is_noticed_where_that_is_asked_for(rotten, operation):
+    root, path = rotten
+    assert sum(1 for _ in operation(stream(root))) > 0  # else not
+    with pytest.raises(PartitionError, match=rf"{path.name}: SHA-256 is \w{{12}}\.\.\., the manifest says \w{{12}}\.\.\.$"):
+        for _ in operation(stream(root, verify=True)):
+            pass
+    with pytest.raises(PartitionError, match="SHA-256"):
+        for _ in operation(skyset.load("gz3d", data_dir=str(root), verify=True)):
+            pass
+
+
+def test_bit_rot_is_noticed_by_tables_and_from_afar(rotten, tmp_path):
+    root, _ = rotten
+    with pytest.raises(datasets.exceptions.DatasetGenerationError) as info:
+        table(root, tmp_path / "cache", verify=True)
+    assert isinstance(info.value.__cause__, PartitionError) and "SHA-256" in str(info.value.__cause__)
+    with ArchiveServer(root.parent) as server, pytest.raises(PartitionError, match="SHA-256"):
+        list(stream(server.url + "gz3d", verify=True))
+
+
+def test_rotten_files_are_skipped_where_that_is_asked_for(rotten, rows):
+    root, path = rotten
+    lost = sum(1 for row in rows if f"healpix={row['healpix']}" == path.parent.name)
+    for shuffled in (False, True):
+        some = stream(root, verify=True, on_bad_partition="skip")
+        some = some.shuffle(seed=1) if shuffled else some
+        with pytest.warns(UserWarning, match="SHA-256"):
+            found = ids(some)
+        wanted = [row["object_id"] for row in rows if f"healpix={row['healpix']}" != path.parent.name]
+        assert sorted(found) == sorted(wanted) and lost and sum(some.skipped.values()) == lost
+
+
+def test_each_file_is_checked_once_in_a_process(built, tmp_path, monkeypatch):
+    root, checked = shutil.copytree(built, tmp_path / "gz3d"), []
+    digest = Partition._digest
+    monkeypatch.setattr(Partition, "_digest", lambda self: checked.append(str(self.path)) or digest(self))
+    monkeypatch.setattr("skyset.reader.MAX_OPEN", 1)
+    for _ in range(2):
+        assert len(ids(stream(root, verify=True).shuffle(seed=2))) == 24
+    assert sorted(checked) == sorted(map(str, root.glob("healpix=*/*.hdf5")))
+    checked.clear()
+    one = sorted(root.glob("healpix=*/*.hdf5"))[0]
+    one.write_bytes(one.read_bytes())  # written to: looked at again
+    assert len(ids(stream(root, verify=True))) == 24 and checked == [str(one)]
+    checked.clear()
+    assert len(ids(stream(root))) == 24 and not checked
+    with pytest.raises(UserError, match="verify must be True or False, not 'yes'"):
+        stream(root, verify="yes")
