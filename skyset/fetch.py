@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import field
 from html.parser import HTMLParser
+from http.client import BadStatusLine
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote
@@ -555,5 +556,8 @@ def innermost(error: BaseException) -> str:
         causes = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
         inner = next((cause for cause in causes if isinstance(cause, BaseException) and id(cause) not in seen), None)
         if inner is None:
-            return plain(getattr(error, "strerror", None) or str(error) or type(error).__name__, 400)
+            text = plain(getattr(error, "strerror", None) or error, 400).strip()
+            if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
+                return f"not an HTTP answer: {text!r}"
+            return text or type(error).__name__
         error = inner

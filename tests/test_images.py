@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+import tracemalloc
 import zlib
 from collections import Counter
 from datetime import UTC
@@ -44,6 +45,7 @@ from tests.archive.hips import Hips
 from tests.archive.hips import HipsServer
 from tests.archive.hips import draw
 from tests.archive.hips import encode
+from tests.archive.server import RawServer
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "sdss"
 PIXELS = draw(150.0, 2.0, 0.01, 64, 64)
@@ -598,3 +600,72 @@ def test_service_without_a_server(tmp_path):
     assert json.loads(Hips().answer("GET", "/hips2fits", "", {}).body)["title"] == "Bad request"
     with pytest.raises(ValueError):
         Hips().fault("no such")
+
+
+# --- answers that are wrong on purpose ----------------------------------------------------------------------
+
+
+def told(answer, **options):
+    """Why there is no image where a server says this."""
+    with RawServer.saying(answer) as server:
+        options = {"retries": 1, "backoff": 0.01, "timeout": (2, 2)} | options
+        (found,) = ImagePool(1, **options).run([ImageRequest("k", (server.url,))])
+    assert found.data is None and found.reason.isprintable()
+    return found.reason
+
+
+@pytest.mark.parametrize(
+    "encoding, body, reason",
+    [
+        ("gzip", gzip.compress(bytes(100 << 20)), "more than the 1,000,000 bytes allowed"),
+        ("deflate", zlib.compress(bytes(100 << 20)), "more than the 1,000,000 bytes allowed"),
+        ("gzip", gzip.compress(bytes(1000))[:-9], "an answer that ends before it is unpacked, 2 tries"),
+        ("gzip", b"no gzip", "Error -3 while decompressing data: incorrect header check, 2 tries"),
+        ("br", b"x", "an answer in the encoding 'br', which was not asked for, 2 tries"),
+        ("\x1b[31m", b"x", r"an answer in the encoding '\x1b[31m', which was not asked for, 2 tries"),
+    ],
+)
+def test_bodies_that_are_packed_unasked_unpack_within_bounds(encoding, body, reason):
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
+    tracemalloc.start()
+    try:
+        assert told(head + body, max_bytes=1_000_000) == reason
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding, pack", [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)])
+def test_bodies_that_are_packed_unasked_are_unpacked(encoding, pack):
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
+    with RawServer.saying(head + pack(b"hello" * 1000)) as server:
+        (found,) = ImagePool(1).run([ImageRequest("k", (server.url,))])
+    assert found.data == b"hello" * 1000
+
+
+@pytest.mark.parametrize(
+    "answer, reason",
+    [
+        ("garbage\x1b[31m\r\n\r\n", r"not an HTTP answer: 'garbage\\x1b[31m', 2 tries"),
+        ("\r\n", "not an HTTP answer: '', 2 tries"),
+        ("HTTP/1.1 503 x\r\nRetry-After: Fri, 31 Dec 99999 23:59:59 GMT\r\nContent-Length: 0\r\n\r\n",
+         "503 Service Unavailable, 2 tries"),
+        ("HTTP/1.1 302 Found\r\nLocation: http://[broken\r\n\r\n", "Invalid IPv6 URL"),
+        ("HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n",
+         "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n", "read length must be non-negative or -1"),
+    ],
+)  # fmt: skip
+def test_whatever_the_answer_is_one_image_is_lost(answer, reason):
+    assert told(answer) == reason
+
+
+def test_a_head_without_end_is_given_up():
+    def endless(connection):
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(0.01)
+
+    with RawServer(endless) as server:
+        (found,) = ImagePool(1, retries=0, total=0.3).run([ImageRequest("k", (server.url,))])
+    assert found.reason == "not complete after 0.3 s"

@@ -17,6 +17,7 @@ from skyset.secrets import redacted
 from skyset.secrets import remember
 from skyset.secrets import without_login
 from tests.archive.server import ArchiveServer
+from tests.building import build
 
 PASSWORD = "S3cr3t p@ss/w:rd"
 QUOTED = "S3cr3t%20p%40ss%2Fw%3Ard"
@@ -191,3 +192,26 @@ def test_nothing_of_a_login_is_in_what_goes_wrong(server, tmp_path):
 def test_a_login_that_is_no_latin_1_is_sent_as_utf_8(server, tmp_path):
     server.login = "alice:κωδικός"
     assert fetch(with_login(server.url, "alice:%CE%BA%CF%89%CE%B4%CE%B9%CE%BA%CF%8C%CF%82") + "a.txt", tmp_path) == "hello"
+
+
+# --- a whole build ------------------------------------------------------------------------------------------
+
+
+def test_a_build_behind_a_login_writes_it_nowhere(archive, tmp_path, capfd):
+    with ArchiveServer(archive) as server:
+        server.login = f"alice:{PASSWORD}"
+        server.fault(sorted(path.name for path in archive.glob("*.fits.gz"))[0], "404")
+        where = with_login(server.url)
+        assert build(tmp_path / "out", "--base_url", where, "--limit", 4) == 1
+        server.login = "alice:another"
+        assert build(tmp_path / "other", "--base_url", where, "--limit", 4) == 2
+        url = server.url
+    manifest = Manifest.load(tmp_path / "out")
+    assert manifest.rows == 3 and manifest.sources == [url]
+    assert url.replace("://", "://***@") in manifest.build["command"]
+    said = capfd.readouterr()
+    assert "401 Unauthorized" in said.err
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 3
+    for text in (*written, said.out.encode(), said.err.encode()):
+        assert not any(secret.encode() in text for secret in (PASSWORD, QUOTED, "S3cr3t", BASIC))
