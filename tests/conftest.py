@@ -88,6 +88,38 @@ def built_sdss(tmp_path_factory, galaxies) -> Path:
     return once(tmp_path_factory, "built_sdss", make) / "sdss_galaxy_zoo"
 
 
+def build_rings(folder: Path, *options: str) -> None:
+    """Galaxy Zoo DECaLS in ``data/rings``, with its configs ``default`` and ``rings_basic``, of 40 pictures of noise."""
+    import numpy as np
+    import PIL.Image
+
+    from skyset.build_scripts.gz_decals.build_parent_sample import main as build
+
+    (folder / "raw" / "images").mkdir(parents=True)
+    lines = ["id_str,ring,smooth-or-featured_featured-or-disk_fraction,disk-edge-on_no_fraction,"
+             "has-spiral-arms_no_fraction,file_loc"]  # fmt: skip
+    for n in range(40):
+        name = f"J{n % 24:02d}{n // 24:02d}12.00+{n:02d}{n:02d}30.0"
+        pixels = np.random.default_rng(n).integers(0, 255, (16, 20, 3), np.uint8)[:, 2:18]
+        PIL.Image.fromarray(pixels).save(folder / "raw" / "images" / f"{name}.png")
+        lines.append(f"{name},{n % 2},0.9,0.8,0.7,{name}.png")
+    (folder / "raw" / "example_ring_catalog_basic.csv").write_text("\n".join(lines))
+    arguments = ["--local_data_path", str(folder / "raw"), "-o", str(folder / "data" / "rings"), "--num_processes", "1"]
+    assert build([*arguments, *options]) == 0
+
+
+@pytest.fixture(scope="session")
+def rings(tmp_path_factory) -> Path:
+    """See ``build_rings``; images of 16 x 16 as PNG. Do not change it."""
+    return once(tmp_path_factory, "rings", build_rings) / "data" / "rings"
+
+
+@pytest.fixture(scope="session")
+def decoded_rings(tmp_path_factory) -> Path:
+    """The same with the images' pixels. Do not change it."""
+    return once(tmp_path_factory, "decoded_rings", lambda folder: build_rings(folder, "--decode")) / "data" / "rings"
+
+
 @pytest.fixture(scope="module")
 def cache_of_its_own(tmp_path_factory):
     """Arrow files of the tests' surveys do not go into the user's cache, nor do those of processes started here."""

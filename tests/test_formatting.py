@@ -223,6 +223,70 @@ def test_what_was_saved_is_stocks_without_skyset(table, tmp_path):
     assert done.stdout.split() == ["False", "Dataset", "numpy", "ndarray", "24"], done.stderr
 
 
+# --- one layout in every survey -----------------------------------------------------------------------------------------
+
+SIDES = {"gz3d": 525, "sdss_galaxy_zoo": 64, "gz_decals": 16, "gz_decals, decoded": 16}
+
+
+@pytest.fixture(params=SIDES)
+def survey(request):
+    """(name, folder, pixels a side) of each survey with images, stored as pixels and encoded."""
+    fixtures = dict(zip(SIDES, ("built", "built_sdss", "rings", "decoded_rings"), strict=True))
+    return request.param.partition(",")[0], request.getfixturevalue(fixtures[request.param]), SIDES[request.param]
+
+
+@pytest.mark.parametrize("format", [None, "numpy", "torch"])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_images_are_arrays_with_the_channels_last(survey, cache, format, streaming):
+    name, root, side = survey
+    options = {"data_dir": str(root), "split": "train", "streaming": streaming, "cache_dir": cache}
+    rows = load_dataset(name, **options).select_columns(["object_id", "image"])
+    wanted = {row["object_id"]: row["image"] for row in load_dataset(name, **options).with_format("numpy").take(4)}
+    kind = torch.Tensor if format == "torch" else np.ndarray
+    for row in rows.with_format(format).take(4):
+        assert isinstance(row["image"], kind) and str(row["image"].dtype).endswith("uint8")
+        assert tuple(row["image"].shape) == (side, side, 3)
+        np.testing.assert_array_equal(row["image"], wanted[row["object_id"]])
+    batch = next(iter(rows.with_format(format).iter(batch_size=3)))
+    assert len(batch["image"]) == 3 and tuple(batch["image"][0].shape) == (side, side, 3)
+    if format is not None:
+        assert isinstance(batch["image"], kind) and tuple(batch["image"].shape) == (3, side, side, 3)
+        loaded = next(iter(torch.utils.data.DataLoader(rows.with_format(format), batch_size=3)))
+        assert tuple(loaded["image"].shape) == (3, side, side, 3) and loaded["image"].dtype == torch.uint8
+
+
+COMMON = datasets.Features({"object_id": datasets.Value("string"), "ra": datasets.Value("float64"),
+                            "dec": datasets.Value("float64"), "image": datasets.Image()})  # fmt: skip
+
+
+JOINS = {"concatenate": concatenate_datasets,
+         "interleave": lambda parts: interleave_datasets(parts, stopping_strategy="all_exhausted")}  # fmt: skip
+
+
+@pytest.mark.parametrize("join", JOINS.values(), ids=JOINS)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_common_columns_of_several_surveys_in_one(built, built_sdss, rings, decoded_rings, cache, streaming, join):
+    parts, wanted = [], {}
+    for name, root in (("gz3d", built), ("sdss_galaxy_zoo", built_sdss), ("gz_decals", rings), ("gz_decals", decoded_rings)):
+        options = {"image_size": SIDE} if name == "gz3d" else {}
+        rows = load_dataset(name, data_dir=str(root), split="train", streaming=streaming, cache_dir=cache, **options)
+        rows = rows.select_columns(list(COMMON)).take(3)
+        wanted |= {row["object_id"]: row for row in rows.with_format("numpy")}
+        parts.append(rows.cast(COMMON))
+    every = join(parts)
+    assert every.features == COMMON
+    for format in (None, "numpy", "torch"):
+        found = list(every.with_format(format))
+        assert len(found) == 12
+        for row in found:
+            pixels = wanted[row["object_id"]]["image"]
+            np.testing.assert_array_equal(row["image"], pixels)
+            assert isinstance(row["image"], {"torch": torch.Tensor, "numpy": np.ndarray}.get(format, object))
+            assert float(row["ra"]) == float(wanted[row["object_id"]]["ra"])
+    if not streaming:
+        assert str(next(iter(every.with_format("numpy")))["ra"].dtype) == "float64"
+
+
 # --- formats with options ---------------------------------------------------------------------------------------------
 
 

@@ -18,14 +18,12 @@ import datasets.inspect
 import datasets.iterable_dataset
 import datasets.load
 import numpy as np
-import PIL.Image
 import pytest
 from datasets import load_dataset
 from datasets import load_dataset_builder
 
 import skyset
 from skyset import registry
-from skyset.build_scripts.gz_decals.build_parent_sample import main as build_decals
 from skyset.errors import UserError
 from skyset.manifest import Manifest
 from skyset.stream import SurveyStream
@@ -145,23 +143,6 @@ def test_somebody_elses_script_of_the_same_name_is_not_ours(tmp_path, monkeypatc
 
 
 # --- folders, near misses, the stock module ---------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def rings(tmp_path_factory):
-    """Galaxy Zoo DECaLS in ``data/rings``, with its configs ``default`` and ``rings_basic``, of pictures of noise."""
-    raw, root = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("work") / "data" / "rings"
-    (raw / "images").mkdir()
-    lines = ["id_str,ring,smooth-or-featured_featured-or-disk_fraction,disk-edge-on_no_fraction,"
-             "has-spiral-arms_no_fraction,file_loc"]  # fmt: skip
-    for n in range(40):
-        name = f"J{n % 24:02d}{n // 24:02d}12.00+{n:02d}{n:02d}30.0"
-        pixels = np.random.default_rng(n).integers(0, 255, (16, 16, 3), np.uint8)
-        PIL.Image.fromarray(pixels).save(raw / "images" / f"{name}.png")
-        lines.append(f"{name},{n % 2},0.9,0.8,0.7,{name}.png")
-    (raw / "example_ring_catalog_basic.csv").write_text("\n".join(lines))
-    assert build_decals(["--local_data_path", str(raw), "-o", str(root), "--num_processes", "1"], "build") == 0
-    return root
 
 
 def rows_of(found):
