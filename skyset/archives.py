@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from skyset import remote
 from skyset import zips
 from skyset.build import RAW
 from skyset.build import REJECTED
+from skyset.downloads import Downloads
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
@@ -31,6 +34,7 @@ from skyset.imagefiles import is_image
 from skyset.imagefiles import stem_of
 from skyset.manifest import write_atomically
 from skyset.messages import csv_cell
+from skyset.messages import say
 from skyset.pictured import NothingToBuild
 from skyset.zenodo import RecordFile
 
@@ -83,22 +87,46 @@ def build_archives(
         UserError: the folder holds rows of other catalogues.
     """
     ledger = {} if overwrite else _read_ledger(root, made_of)
+    for file in files:
+        if file.name in ledger and ledger[file.name]["checksum"] != file.checksum:
+            say(f"{file.name} has another checksum than when it was built: its images are built again", file=sys.stderr)
+            del ledger[file.name]
     only = None if wanted is None else sorted(wanted)
     waiting = [file for file in files if file.name not in ledger or ledger[file.name]["only"] not in (None, only)]
-    for path in (root / LEDGER).glob("*.json") if overwrite else ():
-        path.unlink()
-    for name in () if keep else ledger.keys() - {file.name for file in waiting}:  # killed at the wrong moment
-        (root / RAW / name).unlink(missing_ok=True)
-    shutil.rmtree(root / RAW / FEW, ignore_errors=True)
-    status = 0
+    downloads: list[Downloads] = []
+
+    def begin() -> None:
+        """Called while the folder is locked."""
+        if downloads:
+            return
+        downloads.append(Downloads(root, keep))
+        for path in (root / LEDGER).glob("*.json") if anew else ():
+            path.unlink()
+        for name in ledger.keys() - {file.name for file in waiting}:  # killed at the wrong moment
+            downloads[0].remove(root / RAW / name)
+        shutil.rmtree(root / RAW / FEW, ignore_errors=True)
+
+    def fetch(file: RecordFile) -> Path:
+        downloads[0].expect(root / RAW / file.name)
+        return network.fetch(file.url, root / RAW / file.name, file.checksum)
+
+    def again(paths: set[Path]) -> None:
+        """Archives that are done, for rows that are no longer there."""
+        for file in files:
+            if (root / RAW / file.name).absolute() in paths:
+                fetch(file)
+
+    anew, status = overwrite, 0
     for file in waiting:
         fetched: list[Images] = []
 
         def images(file: RecordFile = file, fetched: list[Images] = fetched) -> Images:
+            begin()
             unnamed = Images()
-            unnamed.add_archive(network.fetch(file.url, root / RAW / file.name, file.checksum))
+            unnamed.add_archive(fetch(file))
+            unnamed.checksums[root / RAW / file.name] = file.checksum
             fetched.append(rename(unnamed))
-            return _together(ledger, root, fetched[0])
+            return dataclasses.replace(_together(ledger, root, fetched[0]), fetch=again)
 
         try:
             status = build(images, file is waiting[-1], overwrite)
@@ -108,12 +136,18 @@ def build_archives(
                 raise  # else the next ones may have what is wanted
         ledger[file.name] = _note(root, file, made_of, only, fetched[0])
         zips.close()
-        if not keep:
-            (root / RAW / file.name).unlink()
+        downloads[0].remove(root / RAW / file.name)
+
+    def done() -> Images:
+        begin()
+        return dataclasses.replace(_together(ledger, root, Images()), fetch=again)
+
     if not waiting:
-        status = build(lambda: _together(ledger, root, Images()), True, False)
-    with contextlib.suppress(OSError):
-        (root / RAW).rmdir()  # only where it is empty
+        status = build(done, True, False)
+    zips.close()
+    for file in files:
+        downloads[0].remove(root / RAW / file.name)
+    downloads[0].close()
     return status
 
 
@@ -158,9 +192,10 @@ def _note(root: Path, file: RecordFile, made_of: str, only: list[str] | None, im
 
 def _together(ledger: dict[str, dict], root: Path, fetched: Images) -> Images:
     """The images of the archives that are done, which are in the partitions, and of the one at hand."""
-    images = Images(dict(fetched.places), list(fetched.problems), list(fetched.archives))
+    images = Images(dict(fetched.places), list(fetched.problems), list(fetched.archives), dict(fetched.checksums))
     for name, entry in ledger.items():
         path, only = root / RAW / name, entry["only"] and set(entry["only"])
+        images.checksums.setdefault(path, entry["checksum"])
         for stem, member in entry["images"].items():
             if only is None or stem in only:
                 images.places.setdefault(stem, Place(path, member))
@@ -186,13 +221,19 @@ def build_few(
     Raises:
         UserError: an archive cannot be read.
     """
-    folder = root / RAW / FEW
+    folder, begun = root / RAW / FEW, []
+
+    def images() -> Images:
+        begun.append(folder)  # the folder is locked: this is no other build's
+        return _few_images(files, wanted, count, folder)
+
     try:
-        return build(lambda: _few_images(files, wanted, count, folder), False, overwrite)
+        return build(images, False, overwrite)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            (root / RAW).rmdir()
+        for each in begun:
+            shutil.rmtree(each, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (root / RAW).rmdir()
 
 
 def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folder: Path) -> Images:
@@ -205,6 +246,8 @@ def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folde
                 remote.check_parts(system, path)
                 with system.open(path, "rb", block_size=_BLOCK_BYTES) as source, zips.Archive(source) as archive:
                     _take(archive, wanted, count, folder, images)
+            images.checksums |= {place.path: file.checksum for place in images.places.values()
+                                 if place.path not in images.checksums}  # fmt: skip
         except Exception as error:  # also what zipfile finds in the bytes
             raise UserError(f"{file.url}: {innermost(error)}") from None
         if len(images.places) >= count:

@@ -17,12 +17,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
+import stat
 import sys
 from collections import defaultdict
 from collections import deque
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -37,12 +38,15 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from skyset.card import leave_card
+from skyset.downloads import RAW
+from skyset.downloads import Downloads
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
 from skyset.fetch import FetchError
 from skyset.files import clear_leftovers
+from skyset.files import file_sha256
 from skyset.files import flushed_output
 from skyset.files import open_locked
 from skyset.files import opened_hdf5
@@ -66,15 +70,18 @@ from skyset.partitions import PartitionWriter
 from skyset.partitions import compression_options
 from skyset.partitions import object_path
 from skyset.partitions import partition_path
+from skyset.partitions import row_sources
 from skyset.runner import executor
 from skyset.secrets import without_login
+from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import healpix_cell
 from skyset.versions import install_command
 from skyset.versions import versions
 
 REJECTED = "rejected.csv"
-RAW = "raw"
+#: How a journal's line begins, also one that a kill cut.
+_JOURNAL_START = '{"compression": "'
 #: How HDF5 and threads say it.
 _NO_MEMORY = ("memory allocation failed", "Cannot allocate memory", "can't start new thread")
 TINY = 5
@@ -89,6 +96,8 @@ class Item:
         file: name of its raw file in the archive, or the path of a local one.
         healpix: the cell its catalogue position falls in.
         checksum: ``"sha1:<hex>"``, where the archive publishes one.
+        made_of: what tells of the contents that the row is made of; ``checksum`` by default. A row that an earlier build
+            made of other contents is made again.
         span: two numbers by which ``read`` finds the object in a file of many, such as its first byte and its length.
         split: the split it belongs to.
     """
@@ -99,6 +108,13 @@ class Item:
     checksum: str | None = None
     span: tuple[int, int] | None = None
     split: str = "train"
+    made_of: str | None = None
+
+    @property
+    def source(self) -> int:
+        """Digest of what the row is made of; 0 where nothing is known of it."""
+        text = self.made_of or self.checksum
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) if text else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,7 @@ class Found:
         made_of: digest of what the rows are made of beside the raw files, such as a catalogue; rows that an earlier build
             made of something else are made again. It is an attribute of the partition files.
         complete: called when all partitions are there, before the manifest is written.
+        fetch: called with raw files that rows have to be made of and that are not there.
     """
 
     items: Sequence[Item]
@@ -132,6 +149,7 @@ class Found:
     notes: Mapping = field(default_factory=dict)
     made_of: str = ""
     complete: Callable[[], object] = lambda: None
+    fetch: Callable[[set[Path]], object] = lambda files: None
 
 
 @dataclass(frozen=True)
@@ -150,6 +168,7 @@ class Options:
     compression: str = "none"
     strict: bool = False
     overwrite: bool = False
+    recheck: bool = False
 
     @property
     def downloads(self) -> bool:
@@ -236,6 +255,12 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
         help=f"stop at the first object that cannot be used (default: name it in {REJECTED}, go on)",
     )
     run.add_argument("--overwrite", action="store_true", help="replace what an earlier, different build left there")
+    run.add_argument(
+        "--recheck",
+        action="store_true",
+        help="read every partition that is there and build damaged ones again (default: only those changed since they were "
+        "written, as their times tell)",
+    )
     disk = parser.add_argument_group("on disk")
     disk.add_argument(
         "--compression",
@@ -262,7 +287,7 @@ def _add_archive_arguments(source: argparse._ArgumentGroup, survey: Survey, raw:
         dest="keep_raw",
         action="store_true",
         help=f"keep the downloaded files in <output_dir>/{RAW}; "
-        "by default each is deleted once its partition is written and read back",
+        "by default each is deleted once its partition is written and read back, but for those that were there before",
     )
 
 
@@ -315,7 +340,10 @@ def build_partition(task: Task) -> Written:
         )
         for item, file in zip(task.items, task.files, strict=True):
             try:
-                writer.append(old[item.key]() if item.key in old else _read_record(task, item, file))
+                if item.key in old:
+                    writer.append(*old[item.key]())
+                else:
+                    writer.append(_read_record(task, item, file), item.source)
             except (RecordError, PartitionError) as error:  # the latter: an earlier build's row, damaged since
                 rejected.append(Rejected(item.key, item.file, str(error)))
         rows = writer.rows
@@ -324,26 +352,44 @@ def build_partition(task: Task) -> Written:
 
 
 def _existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callable]:
-    """Functions that give the rows already written in this cell, by key."""
+    """Functions that give the rows already written in this cell, each with the digest of its source, by key."""
     rows: dict[str, Callable] = {}
+    wanted = {item.key: item.source for item in task.items}
     for path in task.reuse:
         if not is_made_of(task.root / path, task.made_of):
             continue
         try:
             old = stack.enter_context(Partition(task.root / path, task.survey.columns))
-            rows.update({k: functools.partial(old.record, i) for i, k in enumerate(old.text(task.survey.key))})
+            for number, (key, source) in enumerate(zip(old.text(task.survey.key), old.sources(), strict=True)):
+                if _may_be_same(source, wanted.get(key, 0)):
+                    rows[key] = functools.partial(_row_and_source, old, number, source)
         except PartitionError:
             continue  # damaged, or of another version: its objects are read again from the archive
     return rows
 
 
-def is_made_of(path: Path, made_of: str) -> bool:
-    """Whether a partition's rows may be taken over into a build of these sources; True where nothing is said of them."""
-    if not made_of:
+def _row_and_source(partition: Partition, row: int, source: int) -> tuple[Mapping, int]:
+    return partition.record(row), source
+
+
+def _may_be_same(source: int, wanted: int) -> bool:
+    return 0 in (source, wanted) or source == wanted
+
+
+def is_made_of(path: Path, made_of: str, items: Sequence[Item] = ()) -> bool:
+    """Whether a partition's rows may be taken over into a build of these sources; True where nothing is said of them.
+
+    Args:
+        made_of: see ``Found``.
+        items: the objects of all of its rows, in their order, to look at each one's source too.
+    """
+    wanted = [item.source for item in items]
+    if not made_of and not any(wanted):
         return True
     try:
         with opened_hdf5(path) as file:
-            return file.attrs.get("made_of") == made_of
+            known = row_sources(file.attrs) or [0] * len(wanted)
+            return file.attrs.get("made_of", "") == made_of and all(map(_may_be_same, known, wanted))
     except (OSError, RuntimeError, ValueError, LookupError):
         return False  # damaged: built again
 
@@ -370,6 +416,10 @@ class BuildFolder:
         self.root, self.survey, self.options = root.absolute(), survey, options  # a Dask worker stands elsewhere
         self.entries: dict[str, FileEntry] = {}
         self.rejected: list[Rejected] = []
+        self._stamps: dict[str, tuple[int, int]] = {}
+        self._listed: set[str] = set()  # the partitions that earlier builds speak of
+        self._damaged: set[str] = set()
+        self._earlier: Manifest | None = None
 
     def __enter__(self) -> BuildFolder:
         try:
@@ -380,15 +430,16 @@ class BuildFolder:
         try:
             self._remove_leftovers()
             self._take_up()
+            refuse_foreign_csv(self.root / REJECTED, [f.name for f in dataclasses.fields(Rejected)])
+            self.downloads = Downloads(self.root, self.options.keep_raw)
         except BaseException:
             self._close()
             raise
         return self
 
     def __exit__(self, *_) -> None:
+        self.downloads.close()
         self._close()
-        with contextlib.suppress(OSError):
-            (self.root / RAW).rmdir()  # only where it is empty
 
     def _lock_journal(self) -> None:
         try:
@@ -414,34 +465,104 @@ class BuildFolder:
         """Go on from what an earlier build completed: the manifest's files, then the journal's lines."""
         compression = set()
         if (self.root / MANIFEST).exists():
-            manifest = Manifest.load(self.root)
+            noted = (self.root / MANIFEST).stat().st_mtime_ns
+            manifest = self._earlier = Manifest.load(self.root)
             if manifest.survey != self.survey.name and not self.options.overwrite:
                 raise UserError(f"{self.root} holds {manifest.survey}: choose another folder, or --overwrite")
             compression.add(manifest.build.get("compression"))
-            self._take(manifest.files)
-        self._journal.seek(0)
-        lines = [line for line in map(_parse, self._journal) if line]
+            self._check_taken({entry.path: entry for entry in manifest.files}, lambda path, stamp: max(stamp) < noted)
+        lines = self._journal_lines()
         compression.update(line["compression"] for line in lines)
-        self._take(FileEntry.from_json(line["entry"]) for line in lines)
+        entries = {line["entry"]["path"]: FileEntry.from_json(line["entry"]) for line in lines}
+        stamps = {line["entry"]["path"]: tuple(line.get("stamp", ())) for line in lines}
+        self._check_taken(entries, lambda path, stamp: stamp == stamps[path])
         if self.options.overwrite:
             self.entries = {}
-        elif compression - {self.options.compression}:
+            return
+        if compression - {self.options.compression}:
             raise UserError(
                 f"{self.root} was built with --compression {compression.pop()}: use the same, another folder, or --overwrite"
             )
+        if any(_is_of_one_object(path) != self.options.files_per_object for path in self._listed):
+            holds, how = ("a file per cell", "out") if self.options.files_per_object else ("a file per object", "")
+            raise UserError(
+                f"{self.root} holds {holds}: build with{how} --files_per_object, choose another folder, or --overwrite"
+            )
 
-    def _take(self, entries: Iterable[FileEntry]) -> None:
-        """Believe an entry only while the file has its size: a wrong one is built again."""
-        for entry in entries:
-            path = self.root / entry.path
-            if path.is_file() and path.stat().st_size == entry.bytes:
-                self.entries[entry.path] = entry
+    def _journal_lines(self) -> list[dict]:
+        """What is complete; UserError where the file is not a build's, which would lose it."""
+        self._journal.seek(0)
+        lines = []
+        for text in filter(str.strip, self._journal):
+            line = _parse(text)
+            if isinstance(line, dict) and {"compression", "entry"} <= line.keys():
+                lines.append(line)
+            elif line is not None or not text.startswith(_JOURNAL_START[: len(text.strip())]):
+                raise UserError(f"{self.root / JOURNAL} is not a build's: choose another folder")
+        return lines
+
+    def _check_taken(self, entries: Mapping[str, FileEntry], unchanged: Callable[[str, tuple[int, int]], bool]) -> None:
+        """Believe an entry while its file is as it was written: the other ones are built again.
+
+        Args:
+            entries: by path.
+            unchanged: whether a file's times say that nobody wrote to it; otherwise its checksum tells.
+        """
+        self._listed |= entries.keys()
+        for path, entry in {} if self.options.overwrite else entries.items():
+            problem = self._problem(entry, unchanged)
+            if problem is None:
+                self.entries[path] = entry
+                self._damaged.discard(path)
+            else:
+                self.entries.pop(path, None)
+                self._damaged.add(path)
+                say(f"{path}: {problem}: built again", file=sys.stderr)
+
+    def _problem(self, entry: FileEntry, unchanged: Callable[[str, tuple[int, int]], bool]) -> str | None:
+        """What is wrong with a file, None if nothing is."""
+        path = self.root / entry.path
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return "is no regular file"
+            if status.st_size != entry.bytes:
+                return f"has {status.st_size} bytes, {entry.bytes} were written"
+            self._stamps[entry.path] = status.st_mtime_ns, status.st_ctime_ns
+            recheck = self.options.recheck
+            if (recheck or not unchanged(entry.path, self._stamps[entry.path])) and file_sha256(path) != entry.sha256:
+                return "damaged since it was written (its SHA-256 is another one)"
+            if recheck and describe_file(self.root, entry.path, self.survey, entry.split) != entry:
+                return f"is not as {MANIFEST} says"
+        except FileNotFoundError:
+            return "is gone"
+        except (OSError, PartitionError) as error:
+            return f"cannot be read ({error})"
+        return None
 
     def done(self, entry: FileEntry) -> None:
+        status = (self.root / entry.path).stat()
+        self._stamps[entry.path] = status.st_mtime_ns, status.st_ctime_ns
         self.entries[entry.path] = entry
-        line = {"compression": self.options.compression, "entry": dataclasses.asdict(entry)}
+        written = {"entry": dataclasses.asdict(entry), "stamp": self._stamps[entry.path]}
+        line = {"compression": self.options.compression, **written}
         self._journal.write("\n" + json.dumps(line))  # the line break first: the last line may have been cut by a kill
         self._journal.flush()
+
+    def refuse_other_columns(self) -> None:
+        """What was stored is not replaced by less, or by something else under its name.
+
+        Raises:
+            UserError: it would be.
+        """
+        for old in [] if self._earlier is None or self.options.overwrite else self._earlier.columns:
+            new = self.survey.by_name.get(old.name)
+            if new is not None and ((old.is_text and new.is_text) or (old.dtype, old.shape) == (new.dtype, new.shape)):
+                continue
+            raise UserError(
+                f"{self.root} was built with {_stored(old)}, this would {f'make it {_stored(new)}' if new else 'drop it'}: "
+                "use the same options, another folder, or --overwrite"
+            )
 
     def plan(self, items: Sequence[Item], read: Callable[..., Mapping], made_of: str = "") -> list[Task]:
         """The partitions that are still to be written, in the order of their cells.
@@ -449,23 +570,41 @@ class BuildFolder:
         Raises:
             UserError: the folder holds objects that are not among ``items``.
         """
-        lying = defaultdict(list)
+        lying, reusable = defaultdict(list), defaultdict(list)
+        self._refuse_foreign()
         for path in [] if self.options.overwrite else partition_files(self.root):
             lying[_cell_folder(path)].append(path)
+            if path not in self._damaged:
+                reusable[_cell_folder(path)].append(path)
         tasks, wanted = [], {}
         for path, healpix, group in self._group(items):
             wanted[path] = group
             entry = self.entries.get(path)
             same = entry is not None and entry.keys == keys_digest([item.key for item in group])
-            if not same or not is_made_of(self.root / path, made_of):
+            if not same or not is_made_of(self.root / path, made_of, group):
                 self.entries.pop(path, None)
                 files = tuple(self.raw_file(item) for item in group)
-                reuse = tuple(lying[_cell_folder(path)])
+                reuse = tuple(reusable[_cell_folder(path)])
                 tasks.append(Task(self.root, path, group[0].split, healpix, tuple(group), files, reuse,
                                   self.survey, read, self.options.compression, made_of))  # fmt: skip
         self._refuse_to_lose(items, {p for paths in lying.values() for p in paths}, wanted, tasks)
         self._wanted = set(wanted)
         return self._out_of_the_way(tasks)
+
+    def _refuse_foreign(self) -> None:
+        """Partitions of somebody else are neither replaced nor removed, whatever is asked for."""
+        for path in partition_files(self.root):
+            if path not in self._listed and not _is_ours(self.root / path, self.survey.name):
+                raise UserError(f"{self.root} holds {path}, not built by {self.survey.name}: choose another folder")
+
+    def missing(self, tasks: Sequence[Task]) -> set[Path]:
+        """Raw files that rows have to be made of and that are not there."""
+        found = set()
+        for task in tasks:
+            with contextlib.ExitStack() as stack:
+                have = _existing_rows(task, stack)
+            found |= {file for item, file in zip(task.items, task.files, strict=True) if item.key not in have}
+        return {file for file in found if not file.exists()}
 
     def _out_of_the_way(self, tasks: Sequence[Task]) -> list[Task]:
         """Where several files of a cell are written anew, none may take the place of one whose rows another still needs."""
@@ -522,6 +661,7 @@ class BuildFolder:
 
     def finish(self, command: Sequence[str], found: Found) -> Manifest:
         """Write manifest and ``rejected.csv``, then remove what they no longer name."""
+        self._refuse_changed()
         found.complete()
         files = [entry for path, entry in self.entries.items() if path in self._wanted]
         manifest = Manifest(
@@ -548,6 +688,13 @@ class BuildFolder:
                 (self.root / path).parent.rmdir()  # only where it is empty
         return manifest
 
+    def _refuse_changed(self) -> None:
+        """The manifest's time will say that the files were whole: this is the last look at them."""
+        for path in self._wanted & self.entries.keys():
+            stamp = self._stamps[path]
+            if problem := self._problem(self.entries[path], lambda _, now, stamp=stamp: now == stamp):
+                raise UserError(f"{self.root / path}: {problem} while the build ran: run the same command again")
+
     def write_rejected(self) -> None:
         if not self.rejected:
             (self.root / REJECTED).unlink(missing_ok=True)
@@ -558,6 +705,34 @@ class BuildFolder:
         rejected = sorted(self.rejected, key=lambda r: (r.key, r.file))
         table.writerows([csv_cell(text) for text in dataclasses.astuple(each)] for each in rejected)
         write_atomically(self.root / REJECTED, text.getvalue())
+
+
+def refuse_foreign_csv(path: Path, head: Sequence[str]) -> None:
+    """UserError where a list that a build writes would take the place of a file that no build wrote."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(200).strip()
+    except FileNotFoundError:
+        return
+    if first != ",".join(head).encode():
+        raise UserError(f"{path} is not a build's, and would be replaced: move it, or choose another folder")
+
+
+def _stored(column: Column) -> str:
+    return f"{column.name} as {column.dtype}" + (f" {column.shape}" if column.shape else "")
+
+
+def _is_of_one_object(path: str) -> bool:
+    return re.fullmatch(r"\d{3,}-of-\d{3,}", Path(path).stem) is None
+
+
+def _is_ours(path: Path, survey: str) -> bool:
+    """Whether a build of the survey wrote a file, as it says itself."""
+    try:
+        with opened_hdf5(path) as file:
+            return str(file.attrs.get("format")).startswith("skyset-partition/") and file.attrs.get("survey") == survey
+    except (OSError, RuntimeError, ValueError, LookupError):
+        return False
 
 
 def _cell_folder(path: str) -> str:
@@ -609,6 +784,7 @@ class Pipeline:
             if item.key in have:
                 self.arrived[task.path].append(item)
             else:
+                self.folder.downloads.expect(file)
                 futures[self.fetcher.submit(base + quote(item.file), file, item.checksum)] = (task, item)
         self.fetching.update(futures)
         if not futures:
@@ -641,9 +817,8 @@ class Pipeline:
 
     def _written(self, future: Future, task: Task) -> None:
         written: Written = future.result()
-        if self.fetcher is not None and not self.folder.options.keep_raw:
-            for file in task.files:
-                file.unlink(missing_ok=True)
+        for file in task.files if self.fetcher is not None else ():
+            self.folder.downloads.remove(file)
         # Only now: a build killed in between takes the task up again and removes what is left.
         if written.entry is not None:
             self.folder.done(written.entry)
@@ -683,18 +858,23 @@ def build(
     Raises:
         UserError: nothing can be built as asked, or the disk is full or not writable; all that was complete is kept.
     """
+    if options.local_data_path and os.path.realpath(options.local_data_path) == os.path.realpath(options.output_dir):
+        raise UserError(f"{options.output_dir} holds the archive's files: choose another folder for the partitions")
     compression_options(options.compression, ())  # a missing plug-in is found now, not after the downloads
     network = Fetcher(max_connections=options.max_connections) if options.downloads else None
     try:
         with BuildFolder(options.output_dir, survey, options) as folder, network or contextlib.nullcontext():
             found = find_items(options, network)
             folder.survey = found.survey or survey
+            folder.refuse_other_columns()
             folder.rejected.extend(found.rejected)
             if found.rejected and options.strict:
                 first = found.rejected[0]
                 raise UserError(f"{first.file or first.key}: {first.reason} (--strict stops at the first)")
             tasks = folder.plan(found.items, read, _with_layout(found.made_of, folder.survey))
             if tasks:
+                if network is None and (missing := folder.missing(tasks)):
+                    found.fetch(missing)
                 _run_tasks(tasks, folder, network, options)
             manifest = folder.finish(command, found)
             leave_card(options.output_dir, folder.survey, manifest.config)

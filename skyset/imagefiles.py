@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,11 +39,15 @@ class Images:
         places: by stem (``J000411.19+020924.0``), whatever the extension says.
         problems: (stem, file, why) of those that cannot be used.
         archives: (name, file, why) of ZIP archives that cannot be read.
+        checksums: of files or archives whose contents are known by one.
+        fetch: gets archives that are not there any more; None where nothing can.
     """
 
     places: dict[str, Place] = field(default_factory=dict)
     problems: list[tuple[str, str, str]] = field(default_factory=list)
     archives: list[tuple[str, str, str]] = field(default_factory=list)
+    checksums: dict[Path, str] = field(default_factory=dict)
+    fetch: Callable[[set[Path]], object] | None = None
 
     def add(self, name: str, place: Place, problem: str | None = None) -> None:
         """Take an image unless it has a problem, or its stem is taken."""

@@ -59,6 +59,8 @@ SLAB_BYTES = 8 << 20
 MAX_READ_BYTES = 256 << 20
 #: Where rows end is kept of files with no more rows than this: a file is asked once.
 _KEPT_ENDS = 1 << 16
+#: Digests of rows' sources in one attribute of a file, which takes 64 kB.
+_SOURCES = 4096
 #: Most buffers that one ``preadv`` takes (IOV_MAX on Linux).
 _MAX_BUFFERS = 1024
 
@@ -164,6 +166,7 @@ class PartitionWriter:
         self.path, self.columns, self.compression = Path(path), tuple(columns), compression
         self.attributes = dict(attributes or {})
         self.rows = 0
+        self._sources: list[int] = []
         self._capacity = rows
         self._bytes = [c for c in self.columns if c.is_bytes]
         self._pixels = [c for c in self.columns if c.row_bytes >= PIXELS_FROM and not c.is_bytes]
@@ -207,8 +210,8 @@ class PartitionWriter:
         self._disk.close()
         self._disk.check()
 
-    def append(self, record: Mapping[str, np.ndarray | bytes]) -> None:
-        """Add one row: a validated record, as ``Survey.record`` gives it."""
+    def append(self, record: Mapping[str, np.ndarray | bytes], source: int = 0) -> None:
+        """Add one row: a validated record, as ``Survey.record`` gives it, and the digest of its source, 0 if unknown."""
         for name, values in self._scalars.items():
             values[self.rows] = record[name]
         for column in self._pixels:
@@ -220,6 +223,7 @@ class PartitionWriter:
             self._spools[name].write(record[name])
             self._crc[name] = zlib.crc32(record[name], self._crc[name])
         self._disk.check()
+        self._sources.append(source)
         self.rows += 1
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -241,6 +245,8 @@ class PartitionWriter:
             elif column.name in self._scalars:
                 self._file.create_dataset(column.name, data=self._scalars[column.name][: self.rows])
             self._describe(column)
+        for start in range(0, self.rows, _SOURCES) if any(self._sources) else ():
+            self._file.attrs[f"sources_{start}"] = np.array(self._sources[start : start + _SOURCES], np.uint64)
         self._close()
         self._check()
         with open(self._temporary.path, "rb") as file:
@@ -299,6 +305,18 @@ class PartitionWriter:
             for name, values in self._scalars.items():
                 if written.read(name).tobytes() != values[: self.rows].tobytes():
                     raise PartitionError(f"{self.path}: {name} reads back otherwise than it was written")
+
+
+def row_sources(attributes: Mapping) -> list[int]:
+    """The digest of what each row of a partition was made of, 0 where that is unknown; empty where none is known.
+
+    Args:
+        attributes: the file's.
+    """
+    sources: list[int] = []
+    while (some := attributes.get(f"sources_{len(sources)}")) is not None and np.size(some):
+        sources += [int(source) for source in np.ravel(some)]
+    return sources
 
 
 def slabs(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:
@@ -520,12 +538,15 @@ class Partition:
             self._checked[column.name] = self._checked_dataset(column)
         return self._checked[column.name]
 
-    def _checked_dataset(self, column: Column) -> h5py.h5d.DatasetID:
-        """A column as HDF5 sees it, if it is what it should be. In h5py's low-level calls: a file may have a hundred."""
+    def _opened_hdf5(self) -> h5py.File:
         if self._hdf5 is None:
             check_superblock(self._file.bytes, self._file.size)
             self._hdf5 = self._file.hdf5()
-        group, name, where = self._hdf5.id, column.name.encode(), f"{self.path}: column {column.name}"
+        return self._hdf5
+
+    def _checked_dataset(self, column: Column) -> h5py.h5d.DatasetID:
+        """A column as HDF5 sees it, if it is what it should be. In h5py's low-level calls: a file may have a hundred."""
+        group, name, where = self._opened_hdf5().id, column.name.encode(), f"{self.path}: column {column.name}"
         if not group.links.exists(name):
             raise PartitionError(f"{where} is missing")
         link = group.links.get_info(name)
@@ -660,6 +681,18 @@ class Partition:
         for first in range(start // rows * rows, stop, rows):
             low, high = max(first, start), min(first + rows, stop)
             out[low - start : high - start] = unpacked_chunk(data, first, self._file.bytes)[low - first : high - first]
+
+    def attributes(self) -> dict:
+        """The file's own attributes; PartitionError where they cannot be read."""
+        try:
+            return dict(self._opened_hdf5().attrs)
+        except _DAMAGE as error:
+            raise PartitionError(f"{self.path}: {_reason(error)}") from error
+
+    def sources(self) -> list[int]:
+        """The digest of what each row was made of, 0 where that is unknown."""
+        known = row_sources(self.attributes())
+        return known if len(known) == self.rows else [0] * self.rows
 
     def text(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:
         """Rows of a text column as Python strings."""

@@ -201,15 +201,16 @@ def splits_of(joined: Joined, seed: str) -> list[str]:
     return [known if known in SPLITS else split_of(key, seed) for key, known in zip(joined.keys, published, strict=True)]
 
 
-def items_of(joined: Joined, rows: Sequence[int], places: Mapping[str, Place] | None, staged: Path, seed: str) -> list[Item]:
+def items_of(joined: Joined, rows: Sequence[int], images: Images | None, staged: Path, seed: str) -> list[Item]:
     """An item a row: where its image is, and the number of its staged row."""
     splits = splits_of(joined, seed)
     cells = healpix_cell(joined.values["ra"][rows], joined.values["dec"][rows]).tolist() if len(rows) else []
     items = []
     for number, (row, cell) in enumerate(zip(rows, cells, strict=True)):
         key = joined.keys[row]
-        place = places[key] if places is not None else Place(staged)
-        items.append(Item(key, str(place.path.absolute()), cell, None, (number, place.member), splits[row]))
+        place = images.places[key] if images is not None else Place(staged)
+        made_of = images.checksums.get(place.path) if images is not None else None
+        items.append(Item(key, str(place.path.absolute()), cell, None, (number, place.member), splits[row], made_of))
     return items
 
 
@@ -291,7 +292,8 @@ def found_pictured(
         if options.limit is None and (unused := write_unused(options.output_dir, images, set(joined.keys))):
             print(f"{unused} images are of no galaxy in the catalogues, or second ones: {options.output_dir / UNUSED}")
     stage_rows(staged, survey, joined, choice.rows)
-    return Found(items_of(joined, choice.rows, images and images.places, staged, survey.name), rejected, survey)
+    found = Found(items_of(joined, choice.rows, images, staged, survey.name), rejected, survey)
+    return dataclasses.replace(found, fetch=images.fetch) if images is not None and images.fetch else found
 
 
 # --- datasets cut out of another ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What a user may rely on when a build meets trouble: one clear line, the right exit status, nothing lost, nothing twice."""
 
 import contextlib
+import gzip
 import json
 import multiprocessing
 import os
@@ -174,7 +175,7 @@ def test_archive_without_checksums_is_listed(tmp_path, small, undisturbed, capsy
     next(source.glob("*.sha1sum")).unlink()
     with ArchiveServer(source) as server:
         assert build(tmp_path / "out", "--base_url", server.url) == 0
-    assert files(tmp_path / "out") == files(undisturbed)
+    assert rows(tmp_path / "out") == rows(undisturbed)
     assert "downloads can be checked by their length only" in capsys.readouterr().err
 
 
@@ -262,16 +263,20 @@ def test_another_compression_is_refused_unless_asked_for(tmp_path, small, undist
     assert files(tmp_path) == files(undisturbed)
 
 
-def test_one_file_an_object_and_back(tmp_path, small, undisturbed):
-    """The rows are copied from what is there: nothing is downloaded."""
-    with ArchiveServer(small) as server:
-        build(tmp_path, "--base_url", server.url)
-        server.requests.clear()
-        assert build(tmp_path, "--base_url", server.url, "--files_per_object") == 0
-        assert {path.stem for path in tmp_path.rglob("*.hdf5")} == set(rows(undisturbed))
-        assert rows(tmp_path) == rows(undisturbed) and differences(tmp_path) == []
-        assert build(tmp_path, "--base_url", server.url) == 0
-        assert downloads(server) == []
+def test_one_file_an_object_and_back_only_if_asked_for(tmp_path, small, undisturbed, capsys):
+    for arguments, holds in ([], "a file per cell"), (["--files_per_object"], "a file per object"):
+        assert build(tmp_path, "--local_data_path", small, "--overwrite", *arguments) == 0
+        before = files(tmp_path)
+        capsys.readouterr()
+        other = [] if arguments else ["--files_per_object"]
+        assert build(tmp_path, "--local_data_path", small, *other) == 2
+        how = "with" if arguments else "without"
+        assert error_line(capsys) == (
+            f"{tmp_path} holds {holds}: build {how} --files_per_object, choose another folder, or --overwrite"
+        )
+        assert files(tmp_path) == before and rows(tmp_path) == rows(undisturbed)
+    assert {path.stem for path in tmp_path.rglob("*.hdf5")} == set(rows(undisturbed))
+    assert build(tmp_path, "--local_data_path", small, "--overwrite") == 0
     assert files(tmp_path) == files(undisturbed)
     assert differences(tmp_path) == leftovers(tmp_path) == []
 
@@ -357,43 +362,206 @@ def test_a_partition_of_another_size_or_gone_is_built_again(tmp_path, small, und
     assert files(tmp_path) == files(undisturbed)
 
 
-def test_rows_of_a_damaged_partition_are_not_taken_over(tmp_path, small, undisturbed):
-    """Its chunks do not unpack any more: the build names the objects, and the next one reads them from the archive."""
+def spoil(path, keep_times=False):
+    """Flip a byte of the pixels; the size stays."""
+    times = path.stat()
+    with h5py.File(path) as file:
+        data = file["false_color"]
+        place = (data.id.get_offset() if data.chunks is None else data.id.get_chunk_info(0).byte_offset) + 100
+    with open(path, "r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
+    if keep_times:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_damaged_partition_of_the_same_size_is_built_again(tmp_path, small, undisturbed, capsys, compression, grows):
+    """None of its rows is taken over, also not where others are added."""
     with ArchiveServer(small) as server:
-        arguments = ["--base_url", server.url, "--compression", "gzip"]
+        arguments = ["--base_url", server.url, "--compression", compression]
         build(tmp_path, *arguments, "--limit", 3)
         (path,) = tmp_path.rglob("*.hdf5")
-        with h5py.File(path) as file:
-            chunk = file["false_color"].id.get_chunk_info(1)
-        content = bytearray(path.read_bytes())
-        content[chunk.byte_offset : chunk.byte_offset + 1000] = bytes(1000)
-        path.write_bytes(content)
-        assert build(tmp_path, *arguments) == 1
-        ((name, reason),) = rejected(tmp_path).items()
-        assert "column false_color, rows 1 to 2" in reason
-        assert differences(tmp_path) == []
+        spoil(path, keep_times=True)
+        assert [line.split(":")[0] for line in differences(tmp_path)][:1] == [path.relative_to(tmp_path).as_posix()]
         server.requests.clear()
-        assert build(tmp_path, *arguments) == 0
-        assert downloads(server) == [name]
-    assert rows(tmp_path) == rows(undisturbed)
+        capsys.readouterr()
+        assert build(tmp_path, *arguments, *([] if grows else ["--limit", 3])) == 0
+        said = "damaged since it was written (its SHA-256 is another one): built again"
+        assert capsys.readouterr().err == f"{path.relative_to(tmp_path)}: {said}\n"
+        assert sorted(downloads(server)) == sorted(names(small)[: None if grows else 3])
+    assert differences(tmp_path) == []
+    assert rows(tmp_path).items() <= rows(undisturbed).items() and len(rows(tmp_path)) == (COUNT if grows else 3)
+
+
+def test_damage_that_left_no_time_is_found_by_recheck(tmp_path, small, undisturbed):
+    """As a failing disk does it: here the manifest is younger than the damage."""
+    build(tmp_path, "--local_data_path", small)
+    path = next(tmp_path.rglob("*.hdf5"))
+    spoil(path)
+    time.sleep(0.02)
+    os.utime(tmp_path / "manifest.json")
+    assert build(tmp_path, "--local_data_path", small) == 0
+    assert len(differences(tmp_path)) == 1
+    assert build(tmp_path, "--local_data_path", small, "--recheck") == 0
+    assert differences(tmp_path) == [] and files(tmp_path) == files(undisturbed)
+
+
+def test_a_manifest_that_lies_is_mended_by_recheck(tmp_path, small, undisturbed):
+    build(tmp_path, "--local_data_path", small)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["files"][0]["ra"] = [1.0, 2.0]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert len(differences(tmp_path)) == 1
+    assert build(tmp_path, "--local_data_path", small, "--recheck") == 0
+    assert differences(tmp_path) == [] and files(tmp_path) == files(undisturbed)
+
+
+def test_a_killed_build_checks_what_its_journal_says(tmp_path, small, undisturbed):
+    build(tmp_path, "--local_data_path", small)
+    entries = json.loads((tmp_path / "manifest.json").read_text())["files"]
+    (tmp_path / "manifest.json").unlink()
+    lines = []
+    for entry in entries:
+        status = (tmp_path / entry["path"]).stat()
+        lines.append({"compression": "none", "entry": entry, "stamp": [status.st_mtime_ns, status.st_ctime_ns]})
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spoil(tmp_path / entries[0]["path"], keep_times=True)
+    kept = (tmp_path / entries[1]["path"]).stat().st_ino
+    assert build(tmp_path, "--local_data_path", small) == 0
+    assert files(tmp_path) == files(undisturbed)
+    assert (tmp_path / entries[1]["path"]).stat().st_ino == kept
+
+
+def test_a_file_that_changes_while_the_build_runs_is_not_signed(tmp_path, small, capsys, monkeypatch):
+    build(tmp_path, "--local_data_path", small, "--limit", 3)
+    (first,) = tmp_path.rglob("*.hdf5")
+    intact = build_module.BuildFolder.plan
+
+    def plan(self, *arguments):
+        tasks = intact(self, *arguments)
+        if not tasks:
+            spoil(first)
+        return tasks
+
+    monkeypatch.setattr(build_module.BuildFolder, "plan", plan)
+    capsys.readouterr()
+    assert build(tmp_path, "--local_data_path", small, "--limit", 3) == 2
+    assert "damaged since it was written (its SHA-256 is another one) while the build ran" in error_line(capsys)
+    monkeypatch.undo()
+    assert build(tmp_path, "--local_data_path", small, "--limit", 3) == 0
+    assert differences(tmp_path) == []
+
+
+def test_files_whose_checksum_changed_in_the_archives_list_are_built_again(tmp_path, small, archive):
+    source = link(small, tmp_path / "source")
+    changed = names(small)[0]
+    with ArchiveServer(source) as server:
+        assert build(tmp_path / "out", "--base_url", server.url) == 0
+        before = rows(tmp_path / "out")
+        content = (archive / changed).read_bytes()
+        (source / changed).unlink()
+        (source / changed).write_bytes(content + gzip.compress(b""))  # the same object, other bytes
+        next(source.glob("*.sha1sum")).unlink()
+        write_checksums(source, list(source.iterdir()))
+        server.requests.clear()
+        times = {path: path.stat().st_ino for path in tmp_path.rglob("*.hdf5")}
+        assert build(tmp_path / "out", "--base_url", server.url) == 0
+        assert downloads(server) == [changed], "the other rows of its cell are taken over"
+        assert sum(path.stat().st_ino == inode for path, inode in times.items()) == 1
+        server.requests.clear()
+        assert build(tmp_path / "out", "--base_url", server.url) == 0
+        assert downloads(server) == []
+    assert rows(tmp_path / "out") == before and differences(tmp_path / "out") == []
 
 
 def test_a_partition_of_which_nothing_can_be_saved_is_not_listed(tmp_path, small):
-    """Its row does not unpack any more and the archive does not give the other."""
+    """It is damaged, and the archive gives none of its objects."""
     with ArchiveServer(small) as server:
-        arguments = ["--base_url", server.url, "--compression", "gzip", "--limit"]
+        arguments = ["--base_url", server.url, "--limit"]
         build(tmp_path, *arguments, 1)
         (path,) = tmp_path.rglob("*.hdf5")
-        with h5py.File(path) as file:
-            chunk = file["false_color"].id.get_chunk_info(0)
-        content = bytearray(path.read_bytes())
-        content[chunk.byte_offset : chunk.byte_offset + 1000] = bytes(1000)
-        path.write_bytes(content)
-        server.fault(names(small)[1], "404")
+        spoil(path)
+        for name in names(small)[:2]:
+            server.fault(name, "404", times=9)
         assert build(tmp_path, *arguments, 2) == 1
     assert Manifest.load(tmp_path).files == []
     assert differences(tmp_path) == leftovers(tmp_path) == []
     assert set(rejected(tmp_path)) == set(names(small)[:2])
+
+
+# --- what is the user's -------------------------------------------------------------------------------------
+
+
+def test_kept_files_stay_whatever_is_built_later(tmp_path, small):
+    """With --keep_fits, then without; by another layout too."""
+    with ArchiveServer(small) as server:
+        arguments = ["--base_url", server.url]
+        assert build(tmp_path, *arguments, "--keep_fits", "--limit", 6) == 0
+        kept = {path.name: path.read_bytes() for path in (tmp_path / "raw").iterdir()}
+        assert set(kept) == set(names(small)[:6])
+        for more in ([], ["--overwrite"], ["--overwrite", "--files_per_object"]):
+            assert build(tmp_path, *arguments, *more) == 0
+            assert {path.name: path.read_bytes() for path in (tmp_path / "raw").iterdir()} == kept
+        server.requests.clear()
+        assert build(tmp_path, *arguments, "--overwrite") == 0
+        assert sorted(downloads(server)) == sorted(names(small)[6:])
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_a_killed_build_downloaded_is_removed_by_the_next_one_unless_it_keeps(tmp_path, small, keep):
+    theirs = names(small)[0]
+    (tmp_path / "raw").mkdir()
+    shutil.copy(small / theirs, tmp_path / "raw" / theirs)
+    with ArchiveServer(small, latency=0.1) as server:
+        process = start(tmp_path, "--base_url", server.url, "--max_connections", 2, processes=1)
+        wait_for(lambda: len(list((tmp_path / "raw").glob("*.gz"))) >= 3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        left = {path.name for path in (tmp_path / "raw").glob("*.gz")}
+        assert len(left) > 1
+        server.latency = 0
+        assert build(tmp_path, "--base_url", server.url, *(["--keep_fits"] if keep else [])) == 0
+    after = {path.name for path in (tmp_path / "raw").iterdir()}
+    assert after == (set(names(small)) if keep else {theirs})
+    assert not (tmp_path / ".downloads").exists()
+
+
+FOREIGN = [
+    ("healpix=1750/001-of-001.hdf5", b"of MultimodalUniverse", "not built by gz3d"),
+    ("healpix=7/mine.hdf5", b"mine", "not built by gz3d"),
+    ("rejected.csv", b"name,why\n1,2\n", "is not a build's, and would be replaced"),
+    ("journal.jsonl", b'{"mine": 1}\n', "is not a build's"),
+    ("journal.jsonl", b"dear diary\n", "is not a build's"),
+    ("manifest.json", b'{"name": "a web application"}', "is damaged"),
+]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(("name", "content", "said"), FOREIGN, ids=lambda value: str(value)[:30])
+def test_files_of_somebody_else_are_not_replaced_nor_removed(tmp_path, small, capsys, name, content, said, overwrite):
+    for path, text in ((name, content), ("notes.txt", b"mine"), (".hidden.tmp", b"mine"), ("healpix=9/x.fits", b"mine")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(text)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert build(tmp_path, "--local_data_path", small, *(["--overwrite"] if overwrite else [])) == 2
+    assert said in error_line(capsys)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / name).unlink()
+    assert build(tmp_path, "--local_data_path", small) == 0
+    assert all(path.read_bytes() == text for path, text in before.items() if path != tmp_path / name)
+
+
+def test_partitions_do_not_go_among_the_archives_files(tmp_path, small, capsys):
+    source = link(small, tmp_path / "source")
+    before = sorted(os.listdir(source))
+    (tmp_path / "link").symlink_to(source)
+    assert build(tmp_path / "link", "--local_data_path", source) == 2
+    assert error_line(capsys) == f"{tmp_path / 'link'} holds the archive's files: choose another folder for the partitions"
+    assert sorted(os.listdir(source)) == before
 
 
 def test_a_partition_whose_objects_are_all_rejected_now_is_gone(tmp_path, small):

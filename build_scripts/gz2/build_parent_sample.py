@@ -203,7 +203,7 @@ def named_by_objid(images: Images, names: dict[str, list[str]]) -> Images:
     if not names:
         return images
     objects = {asset: objid for objid, own in reversed(names.items()) for asset in reversed(own)}
-    renamed = Images(archives=images.archives)
+    renamed = replace(images, places={})
     renamed.problems = [(objects.get(stem, stem), file, reason) for stem, file, reason in images.problems]
     for objid, own in names.items():
         if asset := next((stem for stem in (objid, *own) if stem in images.places), None):

@@ -220,8 +220,9 @@ def find_items(options: Options, network: Fetcher | None, cut: float) -> Found:
     if not chosen and not rejected:
         raise UserError(f"nothing to build: no galaxy passes --vote_fraction_cut {cut}")
     cells = healpix_cell([target.ra for target, *_ in chosen], [target.dec for target, *_ in chosen])
+    listed = {} if network else local_checksums(options.local_data_path)
     items = [
-        Item(target.key, file, cell, sha1 and f"sha1:{sha1}")
+        Item(target.key, file, cell, sha1 and f"sha1:{sha1}", made_of=listed.get(Path(file).name))
         for (target, file, sha1), cell in zip(chosen, cells.tolist(), strict=True)
     ]
     return Found(items, rejected)
@@ -288,6 +289,13 @@ def archive_checksums(base_url: str, network: Fetcher) -> dict[str, str]:
         return {}
     except ValueError as error:
         raise UserError(f"{base_url}{CHECKSUMS}: {error}") from error
+
+
+def local_checksums(folder: Path) -> dict[str, str]:
+    """``"sha1:<hex>"`` by file name as the folder's copy of the archive's list has them; they tell of files that changed."""
+    with contextlib.suppress(OSError, ValueError):
+        return {name: f"sha1:{sha1}" for name, sha1 in read_checksums((folder / CHECKSUMS).read_text("utf-8")).items()}
+    return {}
 
 
 def local_candidates(options: Options, rejected: list[Rejected]) -> Iterator[Candidate]:
