@@ -624,7 +624,7 @@ def test_zenodo_archive_after_archive(tmp_path, server, whole):
     assert remote(tmp_path, server) == 0
     assert same(rows(tmp_path), rows(whole)) and differences(tmp_path) == []
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("healpix=")}
-    assert left == {"manifest.json", "catalogs", "archives", "validation", "test"}
+    assert left == {"manifest.json", "README.md", "catalogs", "archives", "validation", "test"}
     assert all(server.downloads(name) == 1 for name in ARCHIVES)
     before = len(server.requests)
     assert remote(tmp_path, server) == 0
