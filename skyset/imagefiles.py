@@ -78,9 +78,13 @@ def is_image(name: str) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files of a tree, sorted; hidden ones are left out."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """All files of a tree, sorted; hidden ones are left out. Links to folders are followed, each folder is walked once."""
+    seen = {os.path.realpath(folder)}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        visible = [name for name in sorted(folders, reverse=True) if not name.startswith(".")]
+        places = {os.path.realpath(os.path.join(parent, name)): name for name in visible}  # of two links the first
+        folders[:] = sorted(name for place, name in places.items() if place not in seen)
+        seen.update(places)
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 

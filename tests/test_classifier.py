@@ -1,5 +1,6 @@
 """Star or galaxy: features from isophotes, our network, and SExtractor's by a default.nnw."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -361,23 +362,37 @@ def test_the_training_script_writes_weights_that_work_and_a_card_of_what_it_meas
     pytest.importorskip("torch")
     from skyset.training.star_galaxy import main
 
-    output = tmp_path / "weights.npz"
-    learnt = main(["--tiny", "--output", str(output), "--card_dir", str(tmp_path / "card"), "--processes", "1"])
+    folder = tmp_path / "card"
+    output = folder / "star_galaxy.npz"
+    learnt = main(["--tiny", "--output_dir", str(folder), "--processes", "1"])
     assert learnt > 200
     trained = classifier.load(output)
     for kind in (dict, isophotes):
         star, galaxy = (classifier.features(kind(rendered(0.7 / 0.187 * size)), **SEEING) for size in (1, 2))
         assert trained.predict(star)[0] > trained.predict(galaxy)[0]
-    card = (tmp_path / "card" / "README.md").read_text()
-    assert f"{learnt:,} detections" in card
-    assert (tmp_path / "card" / "reliability.png").stat().st_size > 5000
+    card = (folder / "README.md").read_text()
+    assert f"{learnt:,} detections" in card and "license: other" in card and "95 % interval" in card
+    assert (folder / "reliability.png").stat().st_size > 5000
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
+    with pytest.raises(UserError, match=r"star_galaxy\.npz: give another folder"):
+        main(["--tiny", "--output_dir", str(folder)])
+    before = output.read_bytes()
+    measure = ["--tiny", "--output_dir", str(folder), "--output", str(output), "--do_train", "False", "--processes", "1"]
+    with pytest.raises(UserError, match=r"README\.md, reliability\.png: give another folder"):
+        main(measure)
+    assert main([*measure, "--overwrite_output_dir"]) == 0 and output.read_bytes() == before
+    again = (folder / "README.md").read_text()
+    assert "Nothing was trained when this card was written" in again and f"{learnt:,} detections" in again
+    tables = [[line for line in text.splitlines() if line.startswith("| ")] for text in (card, again)]
+    assert tables[0] == tables[1]
 
 
 def test_the_training_script_refuses_what_makes_no_sense():
     pytest.importorskip("torch")
     from skyset.training.star_galaxy import main
 
-    cases = {"fields": ["--fields", "0"], "size": ["--size", "10"], "nowhere": ["--nnw", "nowhere.nnw"], "poor": ["--tiny"]}
+    cases = {"fields": ["--fields", "0"], "size": ["--size", "10"], "nowhere": ["--nnw", "nowhere.nnw"], "poor": ["--tiny"],
+             "--output_dir": []}  # fmt: skip
     for message, wrong in cases.items():
         with pytest.raises(UserError, match=message):
             main(wrong)

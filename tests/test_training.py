@@ -1,12 +1,16 @@
 """The training scripts' parts, and fine-tuning from end to end with networks of a few thousand parameters."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
+import pickle
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,8 @@ from skyset.secrets import login_of
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import transformers  # noqa: E402
+from datasets import Dataset  # noqa: E402
 from transformers import AutoModelForImageClassification  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
@@ -28,6 +34,7 @@ from skyset.training.common import metrics  # noqa: E402
 from skyset.training.common import timm_convnext  # noqa: E402
 from skyset.training.common.arguments import parse  # noqa: E402
 from skyset.training.common.images import LabelledImages  # noqa: E402
+from skyset.training.common.images import repeats_of_rows  # noqa: E402
 from skyset.training.common.images import to_tensor  # noqa: E402
 from skyset.training.common.models import block_depths  # noqa: E402
 from skyset.training.common.models import freeze_all_but  # noqa: E402
@@ -37,6 +44,7 @@ from skyset.training.common.models import load_classifier  # noqa: E402
 from skyset.training.common.models import load_encoder  # noqa: E402
 from skyset.training.common.rings import label_by_votes  # noqa: E402
 from skyset.training.common.rings import load_rings  # noqa: E402
+from skyset.training.common.rings import revision_of  # noqa: E402
 from skyset.training.common.trainer import EpochBatches  # noqa: E402
 from skyset.training.common.views import Views  # noqa: E402
 from skyset.training.common.views import resample  # noqa: E402
@@ -194,6 +202,24 @@ def test_a_fine_image_is_averaged_before_it_is_sampled():
     assert small.std() < 0.25 * noise.std()
 
 
+@pytest.mark.parametrize("zoom", [0.6, 0.8, 1.0])
+def test_the_sharpness_of_a_view_does_not_depend_on_the_others_of_the_batch(zoom):
+    """Reduced to the view's own number of pixels; with the prefilter of zoom 1, a view at .6 would lose three quarters."""
+    random = torch.Generator().manual_seed(11)
+    noise, none = torch.rand(4, 1, 160, 160, generator=random), torch.zeros(4)
+    zooms = torch.tensor([zoom, 1.0, 0.7, 0.6])
+    together = resample(noise, 96, none, torch.ones(4), zooms, torch.zeros(4, 2))
+    alone = resample(noise[:1], 96, none[:1], torch.ones(1), zooms[:1], torch.zeros(1, 2))
+    torch.testing.assert_close(together[:1], alone, atol=0, rtol=0)
+    side = round(96 / zoom)
+    first = noise[:1] if side == 160 else torch.nn.functional.interpolate(
+        noise[:1], size=(side, side), mode="bilinear", antialias=True, align_corners=False)  # fmt: skip
+    start = (side - 96) // 2
+    if (side - 96) % 2 == 0:
+        middle = first[:, :, start : start + 96, start : start + 96]
+        assert together[0].std() == pytest.approx(float(middle.std()), rel=0.02)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "I;16"])
 def test_images_of_any_mode_become_tensors(mode):
     grey = np.add.outer(np.arange(50), np.arange(60)).astype(np.uint8)
@@ -241,6 +267,36 @@ def test_rings_are_repeated_in_training_only(rings):
     weights = finetune_rings.balanced_weights(seen)
     assert weights[seen].mean() == pytest.approx(1)
     assert weights[0] * (seen == 0).sum() == pytest.approx(float(weights[1] * (seen == 1).sum()))
+
+
+@pytest.mark.parametrize(("rings_there", "others"), [(100, 190), (100, 100), (40, 10), (7, 30)])
+def test_repeats_balance_the_classes(rings_there, others):
+    rows = Dataset.from_dict({"label": [1] * rings_there + [0] * others})
+    repeats = finetune_rings.balancing_repeats(rows)
+    labels = np.asarray(rows["label"])
+    counts = repeats_of_rows(labels, repeats, seed=3)
+    assert counts[labels == 1].sum() == counts[labels == 0].sum() == max(rings_there, others)
+    for label in (0, 1):
+        assert set(counts[labels == label]) <= {int(repeats[label]), int(repeats[label]) + 1}
+    np.testing.assert_array_equal(repeats_of_rows(labels, repeats, seed=3), counts)
+    assert repeats == (1.0, 1.0) or rings_there == 40 or (repeats_of_rows(labels, repeats, seed=4) != counts).any()
+
+
+def test_the_revision_is_of_the_values_alone(rings, tmp_path):
+    """Not of where the images lay, when they were written, how the rows are cut into files, or how they are stored."""
+    from skyset.build_scripts.gz_decals.build_parent_sample import main as build
+
+    raw = tmp_path / "elsewhere"
+    shutil.copytree(rings.parent / "raw", raw, copy_function=shutil.copyfile)
+    built = ["--local_data_path", str(raw), "--num_processes", "1"]
+    assert build([*built, "-o", str(tmp_path / "one")]) == 0
+    assert build([*built, "-o", str(tmp_path / "two"), "--files_per_object"]) == 0
+    found = {revision_of(str(folder), "rings_basic") for folder in (rings, tmp_path / "one", tmp_path / "two")}
+    assert len(found) == 1 and len(found.pop()) == 12
+    image = next((raw / "images").iterdir())
+    Image.fromarray(np.asarray(Image.open(image)) // 2).save(image)
+    assert build([*built, "-o", str(tmp_path / "three")]) == 0
+    assert revision_of(str(tmp_path / "three"), "rings_basic") != revision_of(str(rings), "rings_basic")
 
 
 def test_the_advanced_catalogue_is_labelled_by_votes(rings):
@@ -373,6 +429,62 @@ def test_frozen_batch_normalisation_stands_still():
         torch.testing.assert_close(value, before[name], atol=0, rtol=0, msg=name)
 
 
+class Touches:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def spoiled(folder: Path, marker: Path, **changes) -> str:
+    """A tiny model's folder whose configuration is changed, with code beside it that writes a file when it is run."""
+    model, _ = load_classifier(model_type="convnextv2", config_overrides=json.loads(CONVNEXT))
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass OwnConfig: pass\nclass OwnModel: pass\n")
+    return str(folder)
+
+
+AUTO_MAP = {"AutoConfig": "own.OwnConfig", "AutoModelForImageClassification": "own.OwnModel", "AutoModel": "own.OwnModel"}
+
+
+@pytest.mark.parametrize("load", [load_classifier, load_encoder])
+def test_code_that_comes_with_a_model_is_not_run(tmp_path, load, caplog):
+    marker = tmp_path / "was_run"
+    known = spoiled(tmp_path / "known", marker, auto_map=AUTO_MAP)
+    model, _ = load(known)
+    assert "which is not run" in caplog.text and "ConvNextV2" in type(model).__name__
+    model.save_pretrained(tmp_path / "saved")
+    assert "auto_map" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+    with pytest.raises(UserError, match="needs code of its own") as caught:
+        load(spoiled(tmp_path / "unknown", marker, auto_map=AUTO_MAP, model_type="own"))
+    assert "\n" not in str(caught.value) and not marker.exists()
+
+
+@pytest.mark.parametrize("load", [load_classifier, load_encoder])
+def test_pickled_damaged_and_missing_weights_are_refused(tmp_path, load):
+    folder = Path(spoiled(tmp_path / "model", tmp_path / "was_run"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="cannot be used"):
+        load(str(folder))
+    weights.unlink()
+    with pytest.raises(UserError, match="it has no safetensors"):
+        load(str(folder))
+    with open(folder / "pytorch_model.bin", "wb") as file:
+        pickle.dump(Touches(tmp_path / "was_run"), file)
+    with pytest.raises(UserError, match=r"its weights are pickled \(pytorch_model\.bin\)"):
+        load(str(folder))
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        load(str(folder))
+    assert not (tmp_path / "was_run").exists()
+
+
 def test_a_fixed_image_size_is_kept():
     model, _ = load_classifier(model_type="vit", config_overrides=json.loads(VIT))
     assert image_size(model) == 32
@@ -416,15 +528,20 @@ def test_fine_tuning_writes_model_and_card(rings, tmp_path):
     assert measured["auc"] == pytest.approx(found["auc"], abs=1e-6)  # the saved model is the measured one
 
 
-@pytest.mark.parametrize("save_steps", [4, 6], ids=["inside an epoch", "between epochs"])
+@pytest.mark.parametrize(
+    ("save_steps", "logging"), [(4, 1), (6, 1), (4, 3)], ids=["inside an epoch", "between epochs", "between reports"]
+)
 @pytest.mark.parametrize(("kind", "config"), [("convnextv2", CONVNEXT), ("vit", VIT)], ids=["convnextv2", "vit"])
-def test_a_resumed_run_continues_the_losses_of_an_unbroken_one(rings, tmp_path, kind, config, save_steps, monkeypatch):
+def test_a_resumed_run_continues_the_losses_of_an_unbroken_one(
+    rings, tmp_path, kind, config, save_steps, logging, monkeypatch
+):  # fmt: skip
     steps = str(save_steps)
     options = ("--num_train_epochs", "2", "--save_strategy", "steps", "--save_steps", steps, "--eval_strategy", "steps",
-               "--eval_steps", steps, "--save_total_limit", "20", "--layer_decay", "0.7")  # fmt: skip
+               "--eval_steps", steps, "--save_total_limit", "20", "--layer_decay", "0.7",
+               "--logging_steps", str(logging))  # fmt: skip
     finetune_rings.main(command(rings, tmp_path / "whole", config, *options, kind=kind))
     whole = losses(tmp_path / "whole")
-    assert len(whole) == 12  # six steps an epoch
+    assert len(whole) == 12 // logging  # six steps an epoch
 
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **others):
@@ -460,13 +577,187 @@ def test_the_best_checkpoint_is_the_one_kept(rings, tmp_path):
         torch.testing.assert_close(a, b, atol=0, rtol=0, msg=name)
 
 
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(rings, tmp_path):
-    for step, state in ((2, '{"global_step": 2}'), (4, '{"global_st'), (6, None)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    args = finetune_rings.RingTrainingArguments(str(tmp_path), resume_from_checkpoint="last")
-    assert finetune_rings.find_checkpoint(args) == str(tmp_path / "checkpoint-2")
+STEPS = ("--max_steps", "12", "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps",
+         "3", "--save_total_limit", "20")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(rings, tmp_path_factory) -> Path:
+    """A run of 12 steps with checkpoints at 3, 6, 9 and 12, to copy."""
+    output = tmp_path_factory.mktemp("finished") / "run"
+    finetune_rings.main(command(rings, output, CONVNEXT, *STEPS))
+    return output
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path) -> Path:
+    """The same as if it had been killed after the checkpoint of step 9."""
+    output = tmp_path / "run"
+    shutil.copytree(finished, output)
+    shutil.rmtree(output / "checkpoint-12")
+    for path in output.iterdir():
+        if path.is_file():
+            path.unlink()
+    record = json.loads((finished / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps({**record, "finished": False, "files": {}, "card": {}}))
+    return output
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    return (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_the_same_command_goes_on_where_a_killed_run_stood(rings, finished, unfinished, caplog):
+    found = finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS))
+    assert "going on from" in caplog.text and "checkpoint-9" in caplog.text
+    assert losses(unfinished) == losses(finished) and same_weights(unfinished, finished)
+    assert found["auc"] == json.loads((finished / "test_results.json").read_text())["test_auc"]
+    finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS, "--from_scratch"))
+    assert losses(unfinished) == losses(finished) and same_weights(unfinished, finished)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("model.safetensors", "cut"), ("optimizer.pt", "gone"), ("optimizer.pt", "flipped"), ("trainer_state.json", "cut"),
+     ("rng_state.pth", "cut"), ("scheduler.pt", "gone"), ("run.json", "gone"), ("losses_0.json", "gone")],
+)  # fmt: skip
+def test_a_checkpoint_that_is_cut_or_damaged_is_passed_over(rings, finished, unfinished, caplog, name, damage):
+    path = unfinished / "checkpoint-9" / name
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if damage != "gone":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[: len(content) // 2 if damage == "cut" else None])
+    finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS))
+    assert re.search(rf"checkpoint-9 is passed over: .*{name}", caplog.text)
+    assert "going on from" in caplog.text and "checkpoint-6" in caplog.text
+    assert losses(unfinished) == losses(finished) and same_weights(unfinished, finished)
+
+
+def test_a_checkpoint_whose_best_is_gone_is_passed_over(rings, finished, unfinished, caplog):
+    state = json.loads((unfinished / "checkpoint-9" / "trainer_state.json").read_text())
+    shutil.rmtree(unfinished / f"checkpoint-{state['best_global_step']}")
+    finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS))
+    assert "passed over" in caplog.text or "begins at step 0" in caplog.text or state["best_global_step"] == 9
+    assert losses(unfinished) == losses(finished) and same_weights(unfinished, finished)
+
+
+def test_a_pickle_in_a_checkpoint_is_not_run(rings, finished, unfinished, caplog, tmp_path):
+    """Also where its digest is right."""
+    checkpoint = unfinished / "checkpoint-9"
+    with open(checkpoint / "optimizer.pt", "wb") as file:
+        pickle.dump(Touches(tmp_path / "was_run"), file)
+    record = json.loads((checkpoint / "run.json").read_text())
+    record["files"]["optimizer.pt"] = hashlib.sha256((checkpoint / "optimizer.pt").read_bytes()).hexdigest()
+    (checkpoint / "run.json").write_text(json.dumps(record))
+    finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS))
+    assert "optimizer.pt cannot be read without running code" in caplog.text
+    assert not (tmp_path / "was_run").exists() and same_weights(unfinished, finished)
+
+
+def test_a_finished_run_says_so_and_trains_no_more(rings, finished, tmp_path, caplog):
+    output = tmp_path / "run"
+    shutil.copytree(finished, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    found = finetune_rings.main(command(rings, output, CONVNEXT, *STEPS))
+    assert "finished (step 12)" in caplog.text
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == sorted(f"checkpoint-{n}" for n in (3, 6, 9, 12))
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+    (output / "README.md").unlink()  # the card is written again: where it is gone, or asked for
+    again = finetune_rings.main(command(rings, output, CONVNEXT, *STEPS))
+    assert again == pytest.approx(found) and (output / "README.md").exists()
+    asked = finetune_rings.main(command(rings, output, CONVNEXT, *STEPS, "--do_predict"))
+    assert asked == pytest.approx(found) and same_weights(output, finished)
+
+
+def test_a_run_killed_after_its_last_checkpoint_is_concluded(rings, finished, tmp_path):
+    """Stock `Trainer` would train one step more, and write checkpoint-13."""
+    output = tmp_path / "run"
+    shutil.copytree(finished, output)
+    for path in output.iterdir():
+        if path.is_file():
+            path.unlink()
+    record = json.loads((finished / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps({**record, "finished": False, "files": {}, "card": {}}))
+    finetune_rings.main(command(rings, output, CONVNEXT, *STEPS))
+    assert not (output / "checkpoint-13").exists()
+    assert losses(output) == losses(finished) and same_weights(output, finished)
+    assert json.loads((output / "run.json").read_text())["finished"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(("--seed", "7"), "seed 42 (now 7)"), (("--learning_rate", "0.01"), "learning_rate 0.001 (now 0.01)"),
+     (("--max_steps", "13"), "max_steps 12 (now 13)"), (("--image_size", "24"), "image_size 32 (now 24)"),
+     (("--per_device_train_batch_size", "4"), "per_device_train_batch_size 8 (now 4)"),
+     (("--zoom_min", "0.5"), "zoom [0.6, 1.0, 0.8] (now [0.5, 1.0, 0.8])"), (("--class_weights",), "class_weights False"),
+     (("--lr_scheduler_type", "linear"), "lr_scheduler_type cosine (now linear)"),
+     (("--config_overrides", VIT, "--model_type", "vit"), "model_type convnextv2 (now vit)")],
+)  # fmt: skip
+def test_another_run_is_refused_by_what_differs(rings, unfinished, change, message):
+    before = sorted(path for path in unfinished.rglob("*"))
+    for more in ((), ("--resume_from_checkpoint",), ("--resume_from_checkpoint", str(unfinished / "checkpoint-6"))):
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS, *change, *more))
+        assert "\n" not in str(caught.value)
+    assert sorted(path for path in unfinished.rglob("*")) == before
+
+
+def test_a_run_on_other_data_is_refused(unfinished, tmp_path):
+    other = build_rings(tmp_path, 61)
+    with pytest.raises(UserError, match=r"holds a run with other settings: data \w{12} \(now \w{12}\)"):
+        finetune_rings.main(command(other, unfinished, CONVNEXT, *STEPS))
+
+
+def test_what_makes_no_difference_may_differ(rings, finished, unfinished, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(rings, moved)
+    free = ("--logging_steps", "2", "--log_level", "error", "--dataloader_num_workers", "1", "--save_total_limit", "9",
+            "--per_device_eval_batch_size", "3")  # fmt: skip
+    finetune_rings.main(command(moved, unfinished, CONVNEXT, *STEPS, *free))
+    assert same_weights(unfinished, finished)
+
+
+def test_files_of_others_are_never_replaced_unasked(rings, finished, tmp_path):
+    output = tmp_path / "mine"
+    shutil.copytree(finished, output)
+    (output / "run.json").unlink()  # trained by another program
+    for more in ((), ("--from_scratch",)):
+        with pytest.raises(UserError, match="was not written by this run"):
+            finetune_rings.main(command(rings, output, CONVNEXT, *STEPS, *more))
+    (output / "README.md").unlink()
+    with pytest.raises(UserError, match=r"holds .* of another run"):
+        finetune_rings.main(command(rings, output, CONVNEXT, *STEPS))
+    card = tmp_path / "notes"
+    card.mkdir()
+    (card / "README.md").write_text("my notes")
+    with pytest.raises(UserError, match=r"README\.md was not written by this run"):
+        finetune_rings.main(command(rings, tmp_path / "new", CONVNEXT, *STEPS, "--card_dir", str(card)))
+    assert (card / "README.md").read_text() == "my notes" and not (tmp_path / "new").exists()
+
+
+def test_overwriting_removes_that_runs_files_and_no_others(rings, finished, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(finished, output)
+    (output / "notes.txt").write_text("mine")
+    finetune_rings.main(command(rings, output, CONVNEXT, "--max_steps", "2", "--seed", "7", "--overwrite_output_dir"))
+    assert (output / "notes.txt").read_text() == "mine"
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert json.loads((output / "run.json").read_text())["settings"]["seed"] == 7
+    (output / "checkpoint-2" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"checkpoint-2 holds notes\.txt, which no training wrote"):
+        finetune_rings.main(command(rings, output, CONVNEXT, "--max_steps", "2", "--overwrite_output_dir"))
+    assert (output / "checkpoint-2" / "notes.txt").read_text() == "mine"
+
+
+def test_only_so_many_checkpoints_are_kept_and_the_best(rings, tmp_path):
+    options = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps",
+               "--eval_steps", "1", "--save_total_limit", "2")  # fmt: skip
+    finetune_rings.main(command(rings, tmp_path / "run", CONVNEXT, *options))
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    kept = sorted(int(path.name.rpartition("-")[2]) for path in (tmp_path / "run").glob("checkpoint-*"))
+    best = state["best_global_step"]
+    assert kept == sorted({best, 6} | ({5} if best == 6 else set()))
 
 
 def test_grey_models_remember_what_their_images_are_like(rings, tmp_path):
@@ -486,6 +777,70 @@ def test_training_on_all_measures_nothing(rings, tmp_path):
     assert "no number can be given" in card and "model-index" not in card
     with pytest.raises(UserError, match="early_stopping"):
         finetune_rings.main([*arguments, "--early_stopping_patience", "2"])
+
+
+def snippet_of(card: Path) -> str:
+    """The Python that a card shows."""
+    return re.search(r"```python\n(.*?)```", card.read_text(), re.DOTALL)[1]
+
+
+def test_a_cards_python_runs_and_its_figures_have_intervals(rings, finished, capsys):
+    text = (finished / "README.md").read_text()
+    exec(snippet_of(finished / "README.md"), {})
+    assert "no_ring" in capsys.readouterr().out
+    found = json.loads((finished / "test_results.json").read_text())
+    assert f"| this model | {found['test_auc']:.3f} |" in text
+    assert text.count("| 95 % interval |") == 1 + 5  # beside four simpler models, this one again
+    assert "license: cc-by-4.0" in text and "## Licence" in text and f"transformers {transformers.__version__}" in text
+    assert re.search(r"The weights kept are those of step (\d+) of 12, chosen on the validation split: the best auc", text)
+    assert "preselected" in text and "do not carry over" in text
+
+
+def test_a_grey_models_python_runs(rings, tmp_path, capsys):
+    grey = json.dumps({**json.loads(CONVNEXT), "num_channels": 1})
+    finetune_rings.main(command(rings, tmp_path / "grey", grey, "--max_steps", "1", "--load_best_model_at_end", "false",
+                                "--eval_strategy", "no"))  # fmt: skip
+    exec(snippet_of(tmp_path / "grey" / "README.md"), {})
+    assert re.search(r"J\S+ \[\[0\.\d+, 0\.\d+\]\]", capsys.readouterr().out)
+    assert "those of the last step, 1; no validation chose them" in (tmp_path / "grey" / "README.md").read_text()
+
+
+def measure(rings: Path, model: Path, output: Path, *more: str) -> str:
+    """The card of a model that is measured and not trained."""
+    finetune_rings.main(["--do_train", "False", "--model_name_or_path", str(model), *command(rings, output), *more])
+    return (output / "README.md").read_text()
+
+
+def test_a_card_without_training_says_so(rings, finished, tmp_path):
+    card = measure(rings, finished, tmp_path / "one")
+    assert f"Nothing was trained here: measured is the model `{finished}` as it was. From a random start, all of it" in card
+    assert "The weights kept" not in card and "trained on these very galaxies" not in card
+    exec(snippet_of(tmp_path / "one" / "README.md"), {})
+    with pytest.raises(UserError, match="overwrite_output_dir"):
+        measure(rings, finished, tmp_path / "one")
+    before = (finished / "README.md").read_bytes()
+    with pytest.raises(UserError, match="holds a training"):
+        measure(rings, finished, finished, "--overwrite_output_dir")
+    assert (finished / "README.md").read_bytes() == before
+    with pytest.raises(UserError, match="name it with --model_name_or_path"):
+        finetune_rings.main([*command(rings, tmp_path / "two"), "--do_train", "False"])
+
+
+def test_a_model_that_saw_the_test_galaxies_is_said_to_have(rings, tmp_path):
+    finetune_rings.main(command(rings, tmp_path / "all", CONVNEXT, "--train_on", "all", "--max_steps", "2"))
+    said = "The model was trained on these very galaxies"
+    assert said in measure(rings, tmp_path / "all", tmp_path / "measured")
+    options = ("--model_name_or_path", str(tmp_path / "all"), "--max_steps", "1")
+    finetune_rings.main([*command(rings, tmp_path / "after"), *options])
+    assert said in (tmp_path / "after" / "README.md").read_text()  # though this training left them out
+    bare = tmp_path / "bare"
+    load_classifier(model_type="convnextv2", config_overrides=json.loads(CONVNEXT))[0].save_pretrained(bare)
+    assert "is not recorded" in measure(rings, bare, tmp_path / "unknown")
+
+
+def test_the_same_seed_trains_the_same_network(rings, finished, tmp_path):
+    finetune_rings.main(command(rings, tmp_path, CONVNEXT, *STEPS))
+    assert losses(tmp_path) == losses(finished) and same_weights(tmp_path, finished)
 
 
 @pytest.mark.slow
@@ -522,18 +877,27 @@ def test_two_processes_train_on_every_row_exactly_once_an_epoch(rings, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(rings, tmp_path):
-    options = ("--max_steps", "20", "--save_strategy", "steps", "--save_steps", "2", "--eval_strategy", "no",
-               "--load_best_model_at_end", "false")  # fmt: skip
-    run = [sys.executable, str(SCRIPT), *command(rings, tmp_path / "killed", CONVNEXT, *options)]
+def test_a_run_killed_at_any_moment_goes_on_by_the_same_command(rings, tmp_path):
+    """Losses at the default of ten steps a report, and weights, to the last bit."""
+    options = ("--max_steps", "40", "--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "no",
+               "--load_best_model_at_end", "false", "--save_total_limit", "1")  # fmt: skip
+    words = command(rings, tmp_path / "killed", CONVNEXT, *options)
+    at = words.index("--logging_steps")
+    del words[at : at + 2]
+    run = [sys.executable, str(SCRIPT), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (tmp_path / "killed" / "checkpoint-4" / "trainer_state.json").exists():
-            assert process.poll() is None, "the run ended before it could be killed"
-        process.kill()
-    subprocess.run([*run, "--resume_from_checkpoint"], check=True, env=environment, timeout=200)
-    finetune_rings.main(command(rings, tmp_path / "whole", CONVNEXT, *options))
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    rng = np.random.default_rng(12)
+    for after in (4, 16, 28):
+        with subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while not (tmp_path / "killed" / f"checkpoint-{after}").exists():
+                assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(rng.uniform(0, 0.1))
+            process.kill()
+    subprocess.run(run, check=True, env=environment, timeout=300)
+    words[words.index(str(tmp_path / "killed"))] = str(tmp_path / "whole")
+    finetune_rings.main(words)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole") and len(losses(tmp_path / "whole")) == 4
+    assert same_weights(tmp_path / "killed", tmp_path / "whole")
 
 
 # ---- wrong input
@@ -593,3 +957,14 @@ def test_a_login_on_the_command_line_is_no_part_of_the_arguments(monkeypatch):
 
     (args,) = parse((Rows,), ["--data_dir", "https://alice:Secret12@host/gz_decals"])
     assert args.data_dir == "https://host/gz_decals" and login_of("https://host/") == ("alice", "Secret12")
+
+
+@pytest.mark.parametrize(
+    "script", ["finetune_rings", "rings_on_350", "rings_from_representations", "extract_representations", "star_galaxy"]
+)
+def test_no_script_starts_without_data_and_output(script, tmp_path):
+    """Whatever lies in the working directory."""
+    path = SCRIPT.with_name(f"{script}.py")
+    result = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and "--output_dir" in result.stderr, result.stderr
+    assert not any(tmp_path.iterdir())

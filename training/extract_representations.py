@@ -40,7 +40,7 @@ from skyset.training.common.images import to_tensor
 from skyset.training.common.models import Normalisation
 from skyset.training.common.models import image_size
 from skyset.training.common.models import load_encoder
-from skyset.training.common.rings import revision_of
+from skyset.training.common.rings import build_of
 from skyset.training.common.views import Views
 
 MANIFEST = "representations.json"
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"{args.dataset} has no column {args.key_column}; it has {', '.join(rows.column_names)}")
     rows = rows.select_columns([image_column, *keep])
 
-    settings = settings_of(model_args, image_args, args, size) | {"manifest": revision_of(args.dataset, args.config or "")}
+    settings = settings_of(model_args, image_args, args, size) | {"manifest": build_of(args.dataset, args.config or "")}
     output = Parts(Path(args.output_dir), settings)
     encoder = model.to(device, torch.bfloat16 if args.bf16 else torch.float32).eval()
     bar = tqdm(desc="representations", unit=" galaxies", initial=output.rows, total=known_length(rows))
@@ -235,7 +235,7 @@ class Parts:
     most the rows of one part, and no row is ever in two.
 
     Raises:
-        UserError: the folder holds vectors made with other settings, or its list cannot be read.
+        UserError: the folder holds vectors made with other settings or without a list, or its list cannot be read.
     """
 
     def __init__(self, folder: Path, settings: dict):
@@ -245,6 +245,8 @@ class Parts:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / MANIFEST).exists():
             self._go_on()
+        elif there := sorted(folder.glob("part-*.parquet")):
+            raise UserError(f"{folder} holds {there[0].name} and no {MANIFEST}: choose another --output_dir")
 
     def _go_on(self) -> None:
         try:

@@ -12,13 +12,12 @@ Zoobot's encoder, last two stages, on GPUs:
         --model_name_or_path mwalmsley/zoobot-encoder-convnext_nano --n_blocks 2 --layer_decay 0.75 \\
         --output_dir out/rings --num_train_epochs 30 --early_stopping_patience 5 --bf16 --torch_compile
 
-A run that was stopped goes on with ``--resume_from_checkpoint``, to the same losses as if it had not been.
+A run that was stopped goes on by the same command, to the losses of an unbroken one; ``--from_scratch`` begins again.
 Rings after Walmsley et al. 2022, MNRAS 513, 1581.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ import torch
 from datasets import Dataset
 from datasets import DatasetDict
 from datasets import concatenate_datasets
-from transformers import CLIPImageProcessor
 from transformers import EarlyStoppingCallback
 from transformers import EvalPrediction
 from transformers import PreTrainedModel
@@ -45,6 +43,7 @@ from skyset.training.common.arguments import ImageArguments
 from skyset.training.common.arguments import ModelArguments
 from skyset.training.common.arguments import parse
 from skyset.training.common.baselines import score_baselines
+from skyset.training.common.card import CALIBRATION
 from skyset.training.common.card import Card
 from skyset.training.common.card import Measured
 from skyset.training.common.card import calibration_figure
@@ -52,14 +51,22 @@ from skyset.training.common.card import metrics_table
 from skyset.training.common.card import roc_figure
 from skyset.training.common.images import LabelledImages
 from skyset.training.common.metrics import binary_metrics
+from skyset.training.common.metrics import bootstrap_errors
 from skyset.training.common.metrics import softmax
 from skyset.training.common.models import Normalisation
+from skyset.training.common.models import fingerprint
 from skyset.training.common.models import freeze_all_but
 from skyset.training.common.models import image_size
 from skyset.training.common.models import load_classifier
 from skyset.training.common.models import remember
+from skyset.training.common.rings import LICENCE
+from skyset.training.common.rings import galaxies_text
 from skyset.training.common.rings import load_rings
 from skyset.training.common.rings import revision_of
+from skyset.training.common.runs import Run
+from skyset.training.common.runs import read_record
+from skyset.training.common.runs import settings_of
+from skyset.training.common.runs import versions
 from skyset.training.common.trainer import ImageTrainer
 from skyset.training.common.trainer import ImageTrainingArguments
 from skyset.training.common.views import Views
@@ -78,15 +85,16 @@ SMALL = '{"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 64, 128], "image_size
 class DataArguments(ImageArguments):
     """Which galaxies, and what counts as a ring."""
 
-    data_dir: str = field(default="data/gz_decals", metadata={"help": "Folder of the survey gz_decals."})
+    data_dir: str = field(kw_only=True, metadata={"help": "Folder of the survey gz_decals."})
     catalog: str = field(default="basic", metadata={"help": "Labels: basic or advanced.", "choices": ["basic", "advanced"]})
     ring_above: float = field(default=RING_ABOVE, metadata={"help": "Advanced: a ring above this share of the votes."})
     no_ring_below: float = field(
         default=NO_RING_BELOW, metadata={"help": "Advanced: no ring below this share; left out in between."}
     )
-    repeat_rings: int | None = field(
-        default=None, metadata={"help": "Rings stand this often in the training set; default: as balances the classes."}
-    )
+    repeat_rings: float | None = field(
+        default=None, metadata={"help": "Rings stand this often in the training set, on average; default: as balances the "
+                                        "classes."}
+    )  # fmt: skip
     class_weights: bool = field(default=False, metadata={"help": "Weigh the loss so that both classes count the same."})
     train_on: str = field(
         default="train", metadata={"help": "train, or all: train on all labelled galaxies; then nothing is left to measure "
@@ -107,7 +115,6 @@ class DataArguments(ImageArguments):
 class RingTrainingArguments(ImageTrainingArguments):
     """Defaults that suit this task; everything can be given."""
 
-    output_dir: str = field(default="out/rings", metadata={"help": "Checkpoints, model and card."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Of the head; see layer_decay."})
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's."})
     num_train_epochs: float = field(default=30, metadata={"help": "Unless max_steps says less."})
@@ -129,7 +136,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, measure on the test split, write model and card; returns the metrics of the test split."""
     kinds = (ModelArguments, DataArguments, RingTrainingArguments)
     model_args, data_args, args = parse(kinds, _resume_flag(arguments))
-    if data_args.train_on == "all":
+    if not args.do_train and not model_args.model_name_or_path:
+        raise UserError("--do_train False measures a model that is there: name it with --model_name_or_path")
+    if args.do_train and data_args.train_on == "all":
         _train_to_the_end(args)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO if args.should_log else logging.WARNING)
     set_seed(args.seed)
@@ -139,12 +148,11 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         logger.warning("no model is named: a small ConvNeXt V2 from a random start (--model_name_or_path: trained ones)")
 
     # Everything that may be wrong with the command is found before anything is trained.
-    checkpoint = find_checkpoint(args)
     splits = load_rings(data_args.data_dir, data_args.catalog, data_args.ring_above, data_args.no_ring_below)
+    hub = (model_args.model_revision, model_args.cache_dir, model_args.token)
     model, normalisation = load_classifier(
-        model_args.model_name_or_path, model_args.model_type, model_args.overrides, CLASSES,
-        model_args.model_revision, model_args.cache_dir, model_args.token,
-    )  # fmt: skip
+        model_args.model_name_or_path, model_args.model_type, model_args.overrides, CLASSES, *hub
+    )
     if model_args.image_mean is not None:
         normalisation = Normalisation(tuple(model_args.image_mean), tuple(model_args.image_std))
     if model_args.freeze or model_args.n_blocks is not None:
@@ -156,14 +164,36 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     views = Views(size, normalisation.mean, normalisation.std, (data_args.zoom_min, data_args.zoom_max), data_args.eval_zoom)
     labelled = {name: LabelledImages(rows, load_size, model.config.num_channels) for name, rows in splits.items()}
     train_rows = concatenate_datasets(list(splits.values())) if data_args.train_on == "all" else splits["train"]
-    repeats = (1, data_args.repeat_rings or balancing_repeats(train_rows))
-    train_set = LabelledImages(train_rows, load_size, model.config.num_channels, repeats)
-    logger.info("train on %d galaxies, rings %d times: %d rows", len(train_rows), repeats[1], len(train_set))
+    repeats = balancing_repeats(train_rows) if data_args.repeat_rings is None else (1.0, data_args.repeat_rings)
+    train_set = LabelledImages(train_rows, load_size, model.config.num_channels, repeats, args.seed)
+
+    story = Story(model_args, data_args, args, model, len(train_rows), repeats)
+    run = Run(
+        Path(args.output_dir),
+        settings_of(args) | {
+            "script": "finetune_rings", "data": story.data, "catalog": data_args.catalog, "train_on": data_args.train_on,
+            "votes": [data_args.ring_above, data_args.no_ring_below] if data_args.catalog == "advanced" else None,
+            "first weights": fingerprint(model_args.model_name_or_path, *hub) if model_args.model_name_or_path else "random",
+            "model_type": model.config.model_type, "config_overrides": model_args.overrides, "image_size": size,
+            "load_size": load_size, "zoom": [data_args.zoom_min, data_args.zoom_max, data_args.eval_zoom],
+            "image_mean, image_std": [normalisation.mean, normalisation.std], "repeats of other galaxies, rings": repeats,
+            "n_blocks": 0 if model_args.freeze else model_args.n_blocks, "class_weights": data_args.class_weights,
+        },
+        about=story.about(),
+        keep_best=args.load_best_model_at_end,
+        card_folder=Path(data_args.card_dir) if data_args.card_dir else None,
+    )  # fmt: skip
+    start = run.begin(args) if args.do_train else None
+    if start is None:
+        run.refuse_a_training(args.overwrite_output_dir)
+    elif not start.finished:
+        logger.info("train on %d galaxies, rings %.3g times: %d rows", len(train_rows), repeats[1], len(train_set))
 
     trainer = ImageTrainer(
         model=model,
         args=args,
         views=views,
+        run=run,
         class_weights=balanced_weights(train_set.labels[train_set.order]) if data_args.class_weights else None,
         train_dataset=train_set,
         eval_dataset=labelled["validation"],
@@ -171,27 +201,29 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         compute_metrics=lambda predictions: ring_metrics(predictions, data_args.threshold),
         callbacks=[EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else None,
     )
-    if args.do_train:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model()
-        trainer.save_state()
-        trainer.save_metrics("train", result.metrics)
+    if start is not None:
+        known = trainer.train_or_take_over(start)
+        if known is not None and not args.do_predict:
+            return known
+        story.kept = trainer.kept()
 
-    name = f"rings-{data_args.catalog}-{model.config.model_type}"
-    folder = Path(data_args.card_dir or args.output_dir)
-    if data_args.train_on == "all":
+    if args.do_train and data_args.train_on == "all":
         if args.should_save:
-            unmeasured_card(name, model_args, data_args, args, model, len(train_rows), repeats[1]).save(folder)
+            save_card(unmeasured_card(story), run)
         return {}
     predictions = trainer.predict(labelled["test"])
-    metrics = binary_metrics(labelled["test"].labels, softmax(predictions.predictions)[:, 1], data_args.threshold)
+    probabilities = softmax(predictions.predictions)[:, 1]
+    metrics = binary_metrics(labelled["test"].labels, probabilities, data_args.threshold)
     trainer.save_metrics("test", {f"test_{key}": value for key, value in metrics.items()})
     logger.info("test: %s", ", ".join(f"{key} {value:.3f}" for key, value in metrics.items()))
     if args.should_save:
-        probabilities = softmax(predictions.predictions)[:, 1]
-        card = measured_card(name, model_args, data_args, args, model, splits, probabilities, metrics, repeats[1])
-        logger.info("card: %s", card.save(folder))
+        save_card(measured_card(story, splits, probabilities, metrics), run)
     return metrics
+
+
+def save_card(card: Card, run: Run) -> None:
+    logger.info("card: %s", card.save(run.card_folder))
+    run.card_written(card.files)
 
 
 def _resume_flag(arguments: list[str] | None) -> list[str]:
@@ -213,37 +245,11 @@ def _train_to_the_end(args: RingTrainingArguments) -> None:
     args.eval_strategy = "no"
 
 
-def find_checkpoint(args: RingTrainingArguments) -> str | None:
-    """The checkpoint to go on from, or None.
-
-    A run may have been killed while it wrote one: only those count whose state, which is written last, can be read.
-
-    Raises:
-        UserError: there is none where one was asked for.
-    """
-    asked = args.resume_from_checkpoint
-    if not asked:
-        return None
-    last = asked.lower() in ("last", "true")
-    places = Path(args.output_dir).glob("checkpoint-*") if last else [Path(asked)]
-    steps = {place: step for place in places if (step := steps_of(place)) is not None}
-    if not steps:
-        raise UserError(f"no checkpoint to resume from in {args.output_dir if last else asked}")
-    return str(max(steps, key=steps.get))
-
-
-def steps_of(checkpoint: Path) -> int | None:
-    """Steps done when a checkpoint was written, None if it is not complete."""
-    try:
-        return int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def balancing_repeats(rows: Dataset) -> int:
-    """How often rings must stand in the training set to be about as many as the other galaxies; at least once."""
+def balancing_repeats(rows: Dataset) -> tuple[float, float]:
+    """How often other galaxies and rings must stand in the training set to be as many as each other; once or more."""
     rings = int(np.sum(rows["label"]))
-    return max(1, (len(rows) - rings) // max(1, rings))
+    others = len(rows) - rings
+    return max(1.0, rings / max(1, others)), max(1.0, others / max(1, rings))
 
 
 def balanced_weights(labels: np.ndarray) -> torch.Tensor:
@@ -257,13 +263,15 @@ def ring_metrics(predictions: EvalPrediction, threshold: float) -> dict[str, flo
     return binary_metrics(predictions.label_ids, softmax(predictions.predictions)[:, 1], threshold)
 
 
-def image_processor(model, size: int, normalisation: Normalisation, zoom: float) -> CLIPImageProcessor | None:
+def image_processor(model, size: int, normalisation: Normalisation, zoom: float):
     """What the evaluation shows the model, for ``pipeline("image-classification", model=...)``: the middle, resized.
 
     None for images of other than three bands, which the processors of `transformers` cannot take.
     """
     if model.config.num_channels != 3:
         return None
+    from transformers import CLIPImageProcessor  # a warning comes with it where torchvision is not installed
+
     return CLIPImageProcessor(
         size={"shortest_edge": round(size / zoom)}, crop_size={"height": size, "width": size}, do_convert_rgb=True,
         image_mean=list(normalisation.mean) * (3 // len(normalisation.mean)),
@@ -271,63 +279,168 @@ def image_processor(model, size: int, normalisation: Normalisation, zoom: float)
     )  # fmt: skip
 
 
-def description(model_args, data_args, args, model: PreTrainedModel, rows: int, repeats: int) -> str:
-    """What the model is and how it was trained, Markdown."""
-    start = f"the weights of `{model_args.model_name_or_path}`" if model_args.model_name_or_path else "a random start"
-    parts = "all of it" if model_args.n_blocks is None and not model_args.freeze else \
-            f"its last {model_args.n_blocks or 0} blocks and the head"  # fmt: skip
-    million = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    label = "somebody tagged it as a ring"
-    if data_args.catalog == "advanced":
-        above, below = data_args.ring_above, data_args.no_ring_below
-        label = f"more than {above:.0%} of the volunteers saw a ring; those below {below:.0%} are the others"
-    length = f"{args.max_steps} steps" if args.max_steps > 0 else f"up to {args.num_train_epochs:g} epochs"
-    return (
-        f"Finds ringed galaxies in colour images of Galaxy Zoo DECaLS. A galaxy counts as ringed if {label}.\n\n"
-        f"`{model.config.model_type}`, {million:.2f} million parameters, from {start}; {parts} was trained on {rows} "
-        f"galaxies (rings repeated {repeats} times) for {length} in batches of "
-        f"{args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps}, seed {args.seed}, "
-        f"learning rate {args.learning_rate:g}, layer decay {args.layer_decay:g}. Views are turned by any angle, mirrored, "
-        f"zoomed and shifted. The checkpoint was chosen on the validation split, or is the last one.\n"
-    )
+@dataclass
+class Story:
+    """What is known of a model when its card is written.
+
+    Args:
+        model_args, data_args, args: of the command.
+        model: the one trained or measured.
+        rows: galaxies that it is trained on.
+        repeats: how often other galaxies and rings stand among them.
+        kept: which weights were kept.
+    """
+
+    model_args: ModelArguments
+    data_args: DataArguments
+    args: RingTrainingArguments
+    model: PreTrainedModel
+    rows: int
+    repeats: tuple[float, float]
+    kept: str = ""
+
+    def __post_init__(self):
+        self.data = revision_of(self.data_args.data_dir, f"rings_{self.data_args.catalog}")
+        name = self.model_args.model_name_or_path
+        #: What the run says that made the weights that this one began with, or that are measured.
+        self.before = ((read_record(Path(name)) or {}).get("about") if name else None) or {}
+
+    @property
+    def name(self) -> str:
+        return f"rings-{self.data_args.catalog}-{self.model.config.model_type}"
+
+    def about(self) -> dict:
+        """For whoever measures, or goes on training, the model later."""
+        return {"trained_on": self.data_args.train_on, "data": self.data, "how": self.training(), "before": self.before}
+
+    def text(self) -> str:
+        """What the model is and how it was made, Markdown."""
+        label = "somebody tagged it as a ring"
+        if self.data_args.catalog == "advanced":
+            above, below = self.data_args.ring_above, self.data_args.no_ring_below
+            label = f"more than {above:.0%} of the volunteers saw a ring; those below {below:.0%} are the others"
+        million = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        return (
+            f"Finds ringed galaxies in colour images of Galaxy Zoo DECaLS. A galaxy counts as ringed if {label}.\n\n"
+            f"`{self.model.config.model_type}`, {million:.2f} million parameters. "
+            + (f"{self.training()} {self.kept}\n" if self.args.do_train else self.not_trained())
+        )
+
+    def training(self) -> str:
+        """How this command trains."""
+        names, data, args = self.model_args, self.data_args, self.args
+        start = f"the weights of `{names.model_name_or_path}`" if names.model_name_or_path else "a random start"
+        parts = "all of it" if names.n_blocks is None and not names.freeze else \
+                f"its last {names.n_blocks or 0} blocks and the head"  # fmt: skip
+        length = f"{args.max_steps} steps" if args.max_steps > 0 else f"up to {args.num_train_epochs:g} epochs"
+        which = "all labelled galaxies (validation and test splits too):" if data.train_on == "all" else "the"
+        batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
+        return (
+            f"From {start}, {parts} was trained on {which} {self.rows} galaxies (rings standing there {self.repeats[1]:.3g} "
+            f"times on average, others {self.repeats[0]:.3g} times) for {length} in batches of {batch}, seed {args.seed}, "
+            f"learning rate {args.learning_rate:g}, layer decay {args.layer_decay:g}. Views are turned by any angle, "
+            f"mirrored, zoomed and shifted."
+        )
+
+    def not_trained(self) -> str:
+        """What a card of a measurement says."""
+        how = self.before.get("how") or "How it was made is not recorded in its folder."
+        return f"Nothing was trained here: measured is the model `{self.model_args.model_name_or_path}` as it was. {how}\n"
+
+    def seen(self) -> str:
+        """What makes the figures of the test split better than those of new galaxies, or empty."""
+        chain, before = [], self.before
+        while before:
+            chain.append(before)
+            before = before.get("before")
+        whole = [one for one in chain if one.get("trained_on") == "all"]
+        if any(one.get("data") == self.data for one in whole):
+            return (
+                "**The model was trained on these very galaxies** (`--train_on all`): the figures say how well it remembers "
+                "them, not how well it finds rings in others."
+            )
+        if whole:
+            return (
+                "**The model was trained on all labelled galaxies of another build of the data** (`--train_on all`): these "
+                "galaxies may have been among them, and the figures may be too good."
+            )
+        if self.model_args.model_name_or_path and not chain:
+            return "Which galaxies the named weights had been trained on is not recorded: some of these may be among them."
+        return ""
+
+    def usage(self) -> tuple[str, str]:
+        """A sentence, and Python that runs."""
+        folder = self.args.output_dir if self.args.do_train else self.model_args.model_name_or_path
+        code = PIPELINE if self.model.config.num_channels == 3 else BY_HAND
+        return "For one galaxy:", code.format(model=folder, data_dir=self.data_args.data_dir, zoom=self.data_args.eval_zoom)
+
+    def known(self) -> dict:
+        """What every card has."""
+        return {
+            "base_model": _on_the_hub(self.model_args), "citation": CITATION, "licence": LICENCE, "usage": self.usage(),
+            "versions": versions(),
+        }  # fmt: skip
 
 
-def unmeasured_card(name, model_args, data_args, args, model, rows: int, repeats: int) -> Card:
+PIPELINE = """
+from PIL import Image
+from transformers import pipeline
+from skyset.training.common.rings import load_rings
+
+find_rings = pipeline("image-classification", model="{model}")
+galaxy = load_rings("{data_dir}")["test"][0]
+print(galaxy["object_id"], find_rings(Image.fromarray(galaxy["image"])))
+"""
+
+BY_HAND = """
+from skyset.training.common.images import to_tensor
+from skyset.training.common.models import image_size, load_classifier
+from skyset.training.common.rings import load_rings
+from skyset.training.common.views import Views
+
+model, normalisation = load_classifier("{model}", labels=("no_ring", "ring"))
+size = image_size(model)
+views = Views(size, normalisation.mean, normalisation.std, eval_zoom={zoom}).eval()
+galaxy = load_rings("{data_dir}")["test"][0]
+pixels = to_tensor(galaxy["image"], round(size / {zoom}), model.config.num_channels)
+print(galaxy["object_id"], model.eval()(views(pixels[None])).logits.softmax(1).tolist())
+"""
+
+
+def unmeasured_card(story: Story) -> Card:
     """The card of a model trained on everything."""
-    text = description(model_args, data_args, args, model, rows, repeats)
+    text = story.text()
     text += "\nTrained on all labelled galaxies: no number can be given. See the card of the model trained on `train`.\n"
-    return Card(name + "-all", text, None, base_model=_on_the_hub(model_args), citation=CITATION)
+    return Card(story.name + "-all", text, None, **story.known())
 
 
-def measured_card(
-    name, model_args, data_args, args, model, splits: DatasetDict, probabilities, metrics, repeats: int
-) -> Card:
+def measured_card(story: Story, splits: DatasetDict, probabilities: np.ndarray, metrics: dict[str, float]) -> Card:
     """The card of a model measured on the test split, with simpler models measured on the same galaxies beside it."""
+    data_args, threshold = story.data_args, story.data_args.threshold
     labels = np.asarray(splits["test"]["label"])
     chosen = some_rows(len(labels), MOST_FOR_BASELINES)
     learned_from = splits["train"].select(some_rows(len(splits["train"]), MOST_FOR_BASELINES))
     scores = {"this model": probabilities[chosen], **score_baselines(learned_from, splits["test"].select(chosen))}
-    table = metrics_table({key: binary_metrics(labels[chosen], p, data_args.threshold) for key, p in scores.items()})
+    table = metrics_table(
+        {key: binary_metrics(labels[chosen], p, threshold) for key, p in scores.items()},
+        {key: bootstrap_errors(labels[chosen], p, threshold) for key, p in scores.items()},
+    )
     counts = f"The simpler models learned from {len(learned_from)} galaxies; all are measured on the same {len(chosen)}.\n\n"
     measured = Measured(
-        "gz_decals",
-        f"rings_{data_args.catalog}",
-        "test",
-        revision_of(data_args.data_dir, f"rings_{data_args.catalog}"),
-        metrics,
-        len(labels),
-    )
+        "gz_decals", f"rings_{data_args.catalog}", "test", story.data, metrics, len(labels),
+        bootstrap_errors(labels, probabilities, threshold), remark=story.seen(),
+    )  # fmt: skip
     return Card(
-        name,
-        description(model_args, data_args, args, model, len(splits["train"]), repeats),
+        story.name,
+        story.text(),
         measured,
         tables={"Beside simpler models": counts + table},
         figures={
             "roc.png": (roc_figure(labels[chosen], scores), "ROC curves on the test split."),
-            "calibration.png": (calibration_figure(labels, {"this model": probabilities}), "Calibration on the test split."),
+            "calibration.png": (calibration_figure(labels, {"this model": probabilities}), CALIBRATION),
         },
-        base_model=_on_the_hub(model_args),
-        citation=CITATION,
+        galaxies=galaxies_text(splits["test"], data_args.catalog),
+        **story.known(),
     )
 
 

@@ -30,25 +30,28 @@ from skyset.training.common.linear import Standard
 from skyset.training.common.linear import neighbours_share
 from skyset.training.common.metrics import binary_metrics
 from skyset.training.common.rings import load_rings
+from skyset.training.common.runs import refuse_to_replace
 
 
 @dataclass
 class Arguments:
     """Vectors and labels."""
 
+    data_dir: str = field(metadata={"help": "Folder of the survey gz_decals."})
     output_dir: str = field(metadata={"help": "For metrics.json and precision_recall.png."})
     representations: str | None = field(
         default=None, metadata={"help": "Parquet file or folder; default: polar features of the images, without training."}
     )
-    data_dir: str = field(default="data/gz_decals", metadata={"help": "Folder of the survey gz_decals."})
     catalog: str = field(default="basic", metadata={"help": "Labels: basic or advanced.", "choices": ["basic", "advanced"]})
     neighbours: int = field(default=15, metadata={"help": "Whose labels are averaged."})
     strength: float = field(default=0.01, metadata={"help": "Of the logistic regression: larger trusts the labels more."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace the results of another run."})
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Learn, measure, draw; returns the metrics on the test split by method."""
     (args,) = parse((Arguments,), arguments)
+    refuse_to_replace(args.output_dir, ("metrics.json", "precision_recall.png"), args.overwrite_output_dir)
     splits = load_rings(args.data_dir, args.catalog)
     found = load_representations(args.representations) if args.representations else None
     train, train_labels = vectors_of(splits["train"], found)

@@ -1,7 +1,10 @@
 """Train the star/galaxy classifier of skyset.extraction on simulated images, measure it, write its weights and its card.
 
-    python training/star_galaxy.py                       # some five minutes on two cores; as it was published
-    python training/star_galaxy.py --tiny --output /tmp/weights.npz --card_dir /tmp/card        # half a minute, to look at
+    python training/star_galaxy.py --output_dir out/star_galaxy       # five minutes on two cores; as it was published
+    python training/star_galaxy.py --output_dir out/tiny --tiny           # half a minute, to look at
+    python training/star_galaxy.py --output_dir out/card --do_train False     # measure the weights that skyset has
+
+The folder gets ``star_galaxy.npz``, the card with its figure, and ``training.json``, which says how the weights were made.
 
 Fields are drawn over seeing, pixel scale, depth, threshold, crowding and the PSF's shape; ``skyset.extraction`` detects and
 measures; each detection is named after the brightest source at its place. A perceptron learns to tell stars from their
@@ -11,6 +14,7 @@ is installed, and with seeing that is wrong. The same seed gives the same fields
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -30,7 +34,6 @@ import numpy as np
 import torch
 from astropy.io import fits
 from huggingface_hub import ModelCardData
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from skyset.errors import UserError
@@ -39,11 +42,16 @@ from skyset.extraction.detect import extract
 from skyset.extraction.simulate import Simulated
 from skyset.extraction.simulate import expected_counts
 from skyset.extraction.simulate import simulate_ccd
+from skyset.manifest import file_sha256
+from skyset.manifest import write_atomically
 from skyset.training.common.arguments import parse
+from skyset.training.common.card import reliability_figure
 from skyset.training.common.metrics import auc
-from skyset.training.common.metrics import calibration
+from skyset.training.common.metrics import auc_error
+from skyset.training.common.runs import refuse_to_replace
+from skyset.training.common.runs import versions
 
-CARD = Path(__file__).resolve().parents[1] / "model_cards" / "star_galaxy"
+FILES = ("README.md", "reliability.png", "training.json")
 LEAST = 10  # stars and galaxies in a bin of which an AUC is given
 BINS = ((18, 20), (20, 22), (22, 23), (23, 24), (22, 24), (24, 25))
 #: What the seeing that one gives may be, over the true one: apertures are measured for each.
@@ -61,8 +69,13 @@ OURS, ALONE, THEIRS = "this classifier", "isophotes alone", "SExtractor's `defau
 class Arguments:
     """How much is simulated, and where the results go."""
 
-    output: str = field(default=str(classifier.WEIGHTS), metadata={"help": "Weights, npz; default: those skyset reads."})
-    card_dir: str = field(default=str(CARD), metadata={"help": "Card and figures."})
+    output_dir: str | None = field(default=None, metadata={"help": "Weights (star_galaxy.npz), card and figure."})
+    output: str | None = field(default=None, metadata={"help": "The weights, elsewhere."})
+    card_dir: str | None = field(default=None, metadata={"help": "Card and figure, elsewhere."})
+    overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace weights and a card that are there."})
+    do_train: bool = field(
+        default=True, metadata={"help": "Off: only measure the weights at --output, else skyset's own, and write the card."}
+    )
     fields: int = field(default=320, metadata={"help": "Simulated fields to learn from."})
     test_fields: int = field(default=40, metadata={"help": "Fields drawn alike, to measure calibration on."})
     test_ccds: int = field(default=6, metadata={"help": "Whole CCDs to measure on, of either depth."})
@@ -78,8 +91,6 @@ class Arguments:
     tiny: bool = field(default=False, metadata={"help": "Few and small fields: to see that it runs; the result is poor."})
 
     def __post_init__(self):
-        if self.tiny and (self.output == str(classifier.WEIGHTS) or self.card_dir == str(CARD)):
-            raise UserError("--tiny makes poor weights: say where they go with --output and --card_dir")
         if self.tiny:
             self.fields, self.test_fields, self.test_ccds, self.size, self.rows, self.epochs = 6, 2, 1, 512, 1024, 15
         for name in ("fields", "test_fields", "test_ccds", "hidden", "epochs", "processes"):
@@ -87,6 +98,29 @@ class Arguments:
                 raise UserError(f"--{name} must be 1 or more, not {getattr(self, name)}")
         if self.size < 256 or self.rows < 256:
             raise UserError("--size and --rows must be 256 pixels or more")
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights go, or are read."""
+        if self.output is None and not self.do_train:
+            return classifier.WEIGHTS
+        return Path(self.output or Path(self.output_dir, "star_galaxy.npz")).expanduser()
+
+    @property
+    def card(self) -> Path:
+        """The folder of the card."""
+        return Path(self.card_dir or self.output_dir).expanduser()
+
+    def check_places(self) -> None:
+        """Raise UserError where something would be replaced unasked, or nobody said where to."""
+        if self.output_dir is None and (self.card_dir is None or (self.output is None and self.do_train)):
+            poor = "; --tiny makes poor weights" if self.tiny else ""
+            raise UserError(f"the following arguments are required: --output_dir{poor}")
+        if self.do_train:
+            refuse_to_replace(self.weights.parent, [self.weights.name], self.overwrite_output_dir)
+        elif not self.weights.is_file():
+            raise UserError(f"no weights to measure: {self.weights}")
+        refuse_to_replace(self.card, FILES if self.do_train else FILES[:2], self.overwrite_output_dir)
 
 
 @dataclass
@@ -329,18 +363,26 @@ def test_on(job: tuple[tuple[int, ...], float, int, str | None, Path | None]) ->
 # --- What is measured, and the card ---------------------------------------------------------------
 
 
-def auc_of(star: np.ndarray, score: np.ndarray, chosen: np.ndarray) -> float:
-    """Area under the ROC curve of the chosen rows; NaN where they are of one kind."""
+def auc_of(star: np.ndarray, score: np.ndarray, chosen: np.ndarray) -> str:
+    """Area under the ROC curve of the chosen rows, and half of its 95 % interval; empty where they are of one kind."""
     chosen = chosen & np.isfinite(score)
-    return float(auc(star[chosen], score[chosen])) if 0 < star[chosen].sum() < chosen.sum() else np.nan
+    if not 0 < star[chosen].sum() < chosen.sum():
+        return ""
+    return with_error(auc(star[chosen], score[chosen]), auc_error(star[chosen], score[chosen]))
+
+
+def share_of(hits: np.ndarray) -> str:
+    """Share of True (rows,), and half of its 95 % interval."""
+    return with_error(float(hits.mean()), float(hits.std() / np.sqrt(len(hits)))) if len(hits) else ""
+
+
+def with_error(value: float, error: float) -> str:
+    """``0.961 ± 0.004``: 1.96 standard errors."""
+    return f"{value:.3f} ± {1.96 * error:.3f}" if np.isfinite(error) else f"{value:.3f}"
 
 
 def in_bin(mag: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return (mag >= limits[0]) & (mag < limits[1])
-
-
-def number(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.3f}"
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
@@ -390,7 +432,7 @@ class Results:
             if min((chosen & self.star).sum(), (chosen & ~self.star).sum()) < LEAST:
                 continue
             counts = [f"{(chosen & kind).sum():,}" for kind in (self.star, ~self.star)]
-            rows.append([f"{limits[0]} to {limits[1]}", *counts, *(number(auc_of(self.star, s, chosen)) for s in scores)])
+            rows.append([f"{limits[0]} to {limits[1]}", *counts, *(auc_of(self.star, s, chosen) for s in scores)])
         return table(head, rows)
 
     def by_seeing(self, nnw: classifier.Nnw | None) -> str:
@@ -401,9 +443,9 @@ class Results:
             if nnw is not None:
                 scores[THEIRS] = self.class_star(nnw, factor)
             for name, score in scores.items():
-                cells = [number(auc_of(self.star, score, in_bin(self.mag, limits))) for limits in ((18, 22), (22, 24))]
-                right = [((score > 0.5) == self.star)[in_bin(self.mag, limits)].mean() for limits in ((18, 22), (22, 24))]
-                rows.append([f"{factor - 1:+.0%}", name, *cells, *map(number, right)])
+                bins = [in_bin(self.mag, limits) for limits in ((18, 22), (22, 24))]
+                right = [share_of(((score > 0.5) == self.star)[chosen]) for chosen in bins]
+                rows.append([f"{factor - 1:+.0%}", name, *(auc_of(self.star, score, chosen) for chosen in bins), *right])
         head = ["seeing off by", "classifier", "AUC 18 to 22", "AUC 22 to 24", "right 18 to 22", "right 22 to 24"]
         return table(head, rows)
 
@@ -415,40 +457,64 @@ def expected_error(star: np.ndarray, probability: np.ndarray, weight: np.ndarray
     return float(np.abs(gaps).sum() / weight.sum())
 
 
-def reliability_figure(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Share of stars over predicted probability; sizes of the dots are numbers of detections."""
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for name, (star, probability) in groups.items():
-        mean, share, count = calibration(star, probability, 10)
-        (line,) = axes.plot(mean, share, label=name)
-        axes.scatter(mean, share, s=10 + 200 * count / count.sum(), color=line.get_color())
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
-    axes.set(xlabel="predicted probability of a star", ylabel="share of stars", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.legend(loc="upper left", fontsize="small")
-    return figure
+def error_of_calibration(star: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> str:
+    """``expected_error``, and half of its 95 % interval."""
+    weight = np.ones(len(star)) if weight is None else weight
+    rng = np.random.default_rng(0)
+    drawn = (rng.integers(0, len(star), len(star)) for _ in range(200))
+    spread = np.std([expected_error(star[rows], probability[rows], weight[rows]) for rows in drawn])
+    return with_error(expected_error(star, probability, weight), float(spread))
 
 
 def right(results: Results, limits: tuple[float, float]) -> str:
     """Share of detections on the right side of one half."""
-    chosen = in_bin(results.mag, limits)
-    return f"{((results.probability > 0.5) == results.star)[chosen].mean():.1%}"
+    return share_of(((results.probability > 0.5) == results.star)[in_bin(results.mag, limits)])
+
+
+def how_trained(args: Arguments) -> str:
+    """What ``training.json`` beside the card says of these very weights."""
+    try:
+        story = json.loads((args.card / "training.json").read_text())
+        if story["sha256"] != file_sha256(args.weights):
+            raise ValueError
+        made = (
+            f"Trained by `training/star_galaxy.py` (seed {story['seed']}) on {story['detections']:,} detections in "
+            f"{story['fields']} simulated fields of\n{story['size']} x {story['size']} pixels"
+        )
+        took = f"It took {story['minutes']} minutes with {story['processes']} process(es)."
+    except (OSError, ValueError, KeyError, TypeError):
+        return "How these weights were trained is not recorded beside this card."
+    return f"""{made}: seeing 0.4 to 1.6 arcsec and 1.5 to 8 pixels, Moffat PSFs (beta 2.5 to 4.5,
+axis ratio 0.88 to 1), thresholds 1.3 to 5 sigma, zero points over 2.5 magnitudes at the same noise, half to twice as many
+galaxies and one to six times as many stars as far from the Milky Way, told a seeing with {SEEING_ERROR:.0%} of error. The
+weights are those after {story["epochs"]} epochs, the last; no validation chose them. No real image and no weights of others
+took part. {took}"""
+
+
+USAGE = """
+from skyset.extraction.detect import extract
+from skyset.extraction.simulate import simulate_ccd
+
+ccd = simulate_ccd(5, shape=(512, 512))  # or an image of your own, and what is known of it
+known = {name: ccd.settings[name] for name in ("gain", "pixel_scale", "zero_point", "seeing")}
+sources = extract(ccd.image, threshold=3.0, columns=["X_IMAGE", "Y_IMAGE", "CLASS_STAR"], **known)
+print(sources[sources["CLASS_STAR"] > 0.5])
+"""
 
 
 def write_card(
-    folder: Path, results: Mapping[str, Results], varied: list[Detections], args: Arguments, learnt: int, minutes: float,
-    nnw: classifier.Nnw | None,
-) -> None:  # fmt: skip
+    folder: Path, results: Mapping[str, Results], varied: list[Detections], args: Arguments, nnw: classifier.Nnw | None
+) -> None:
     """README.md and a figure; every number is measured here."""
     deep, shallow = results["deep"], results["shallow"]
     network = deep.network
-    errors = [expected_error(r.star, r.probability, np.ones(len(r.star))) for r in (deep, shallow)]
     spread = np.concatenate([network.predict(d.features()) for d in varied])
     spread_star, spread_weight = (np.concatenate([getattr(d, name) for d in varied]) for name in ("star", "weight"))
-    errors.append(expected_error(spread_star, spread, spread_weight))
     isophotes = deep.predicted(apertures=False)
-    alone = expected_error(deep.star, isophotes, np.ones(len(deep.star)))
-    changes = [(f, (deep.larger(f) <= isophotes + 0.01).mean()) for f in (1.1, 1.3, 2.0)]
+    errors = [error_of_calibration(r.star, r.probability) for r in (deep, shallow)]
+    errors.append(error_of_calibration(spread_star, spread, spread_weight))
+    alone = error_of_calibration(deep.star, isophotes)
+    changes = [(f, share_of(deep.larger(f) <= isophotes + 0.01)) for f in (1.1, 1.3, 2.0)]
     parameters = sum(weights.size + bias.size for weights, bias in network.apertures.layers)
     if np.isfinite(deep.sextractor).any():
         beside = ("Beside it the real SExtractor with its `default.nnw` on the same images with the same settings;\n"
@@ -457,7 +523,11 @@ def write_card(
         beside = "SExtractor or its `default.nnw` was not installed where this was measured: the comparison is left out."
     features = len(classifier.FEATURES + classifier.APERTURE_FEATURES)
     theirs = "" if nnw is None else " `default.nnw` is computed here by skyset from skyset's quantities."
-    data = ModelCardData(model_name="star-galaxy", library_name="skyset", tags=["astronomy", "star-galaxy-separation"])
+    measured = "" if args.do_train else "\nNothing was trained when this card was written: the weights were measured as they are."
+    data = ModelCardData(
+        model_name="star-galaxy", library_name="skyset", tags=["astronomy", "star-galaxy-separation"], license="other",
+        license_name="none-stated",
+    )  # fmt: skip
     text = f"""---
 {data.to_yaml()}
 ---
@@ -474,15 +544,25 @@ its error, and the seeing in pixels and in arcsec; then the ratios of the fluxes
 {", ".join(f"{d:g}" for d in classifier.APERTURES)} times the seeing, and of the first to the peak. Features beyond the
 training set's range count as its ends.
 
-Trained by `training/star_galaxy.py` (seed {args.seed}) on {learnt:,} detections in {args.fields} simulated fields of
-{args.size} x {args.size} pixels: seeing 0.4 to 1.6 arcsec and 1.5 to 8 pixels, Moffat PSFs (beta 2.5 to 4.5, axis ratio 0.88
-to 1), thresholds 1.3 to 5 sigma, zero points over 2.5 magnitudes at the same noise, half to twice as many galaxies and one
-to six times as many stars as far from the Milky Way, told a seeing with {SEEING_ERROR:.0%} of error. No real image and no
-weights of others took part. Everything took {minutes:.0f} minutes with {args.processes} process(es).
+{how_trained(args)}{measured}
 
 Stars and galaxies count in training as often as in a field far from the Milky Way, and a field as the square root of the
 number of its detections. In a field that is richer in stars the probabilities are too low; so they are for the faintest
 sources of a shallow image, of which more are stars than of a deep one's (see the calibration below).
+
+## Use
+
+`skyset extract IMAGE --columns X_IMAGE,Y_IMAGE,CLASS_STAR --pixel_scale 0.187 --seeing 0.7`, or in Python:
+
+```python
+{USAGE.strip()}
+```
+
+## What the intervals are
+
+"± x" is half of a 95 % interval, the weights fixed: of an AUC after DeLong et al. 1988 (Biometrics 44, 837), of a share
+binomial, of a calibration error from 200 samples of the detections drawn with replacement. Detections count as
+independent; what another training would give is not in it.
 
 ## AUC by true magnitude
 
@@ -505,9 +585,9 @@ detections on the right side of one half.{theirs}
 {shallow.by_seeing(nnw)}
 ## Calibration
 
-Expected calibration error: {errors[0]:.3f} on the deep CCDs ({alone:.3f} from isophotes alone), {errors[1]:.3f} on the
-shallow ones, {errors[2]:.3f} on {len(varied)} fields drawn as those of the training are, with the same weights. On the deep
-CCDs {right(deep, (18, 22))} of all detections at magnitude 18 to 22 are on the right side of one half and
+Expected calibration error: {errors[0]} on the deep CCDs ({alone} from isophotes alone), {errors[1]} on the
+shallow ones, {errors[2]} on {len(varied)} fields drawn as those of the training are, with the same weights. Of all
+detections of the deep CCDs {right(deep, (18, 22))} (a share) are on the right side of one half at magnitude 18 to 22 and
 {right(deep, (22, 24))} at 22 to 24; on the shallow ones {right(shallow, (18, 22))} and {right(shallow, (22, 24))}.
 
 ![reliability.png](reliability.png)
@@ -515,17 +595,26 @@ CCDs {right(deep, (18, 22))} of all detections at magnitude 18 to 22 are on the 
 ## A source that is larger is less of a star
 
 Made larger by a factor, all else the same, the probability from isophotes alone does not rise by more than 0.01 for so
-many of the deep CCDs' detections: {", ".join(f"{share:.1%} (factor {factor:g})" for factor, share in changes)}.
+many of the deep CCDs' detections: {", ".join(f"{share} (factor {factor:g})" for factor, share in changes)}.
 
 ## Limits
 
 Simulated galaxies are Sersic profiles without arms or companions of their own, and the PSF is one Moffat profile over an
 image; saturated and trailed stars, ghosts and cosmic rays were not simulated. Below 1.5 or above 8 pixels of seeing
 nothing was learnt. A PSF that varies over the field acts as seeing that is wrong: see the table.
+
+## Versions
+
+{", ".join(f"{name} {version}" for name, version in versions().items())}
+
+## Licence
+
+The weights were made by this repository's code from simulations alone, and the repository states no licence: ask its owners
+before you pass them on.
 """
-    folder.mkdir(parents=True, exist_ok=True)
     groups = {f"{name} CCDs": (r.star, r.probability) for name, r in results.items()}
-    reliability_figure(groups).savefig(folder / "reliability.png", dpi=90)
+    figure = reliability_figure(groups, what="stars", rows="detections")
+    figure.savefig(folder / "reliability.png", dpi=90)
     (folder / "README.md").write_text(text)
 
 
@@ -533,33 +622,43 @@ nothing was learnt. A PSF that varies over the field acts as seeing that is wron
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Simulate, train, measure, write; returns how many detections were learnt from."""
+    """Simulate, train, measure, write; returns how many detections were learnt from, 0 where nothing was trained."""
     (args,) = parse((Arguments,), arguments)
     start = time.monotonic()
     program, nnw_path = shutil.which("source-extractor"), find_nnw(args.nnw)
     nnw = None if nnw_path is None else classifier.read_nnw(nnw_path)
-    settings = [draw_settings(args.seed, i, args.size) for i in range(args.fields + args.test_fields)]
+    args.check_places()
+    first = 0 if args.do_train else args.fields
+    settings = [draw_settings(args.seed, i, args.size) for i in range(first, args.fields + args.test_fields)]
     detections = in_processes(learn_from, settings, args.processes, "fields")
-    learning, varied = detections[: args.fields], detections[args.fields :]
-    network = classifier.NeuralClassifier(train(learning, False, args), train(learning, True, args))
+    learning, varied = detections[: args.fields - first], detections[args.fields - first :]
+    if args.do_train:
+        network = classifier.NeuralClassifier(train(learning, False, args), train(learning, True, args))
+    else:
+        network = classifier.load(args.weights)
     jobs = [
         ((args.seed, 10**6 + i), zero_point, args.rows, program, nnw_path)
         for zero_point in ZERO_POINTS.values() for i in range(args.test_ccds)
     ]  # fmt: skip
     tested = in_processes(test_on, jobs, args.processes, "CCDs")
 
-    output = Path(args.output).expanduser()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    network.save(output)
     learnt = sum(len(d.star) for d in learning)
+    args.card.mkdir(parents=True, exist_ok=True)
+    if args.do_train:
+        args.weights.parent.mkdir(parents=True, exist_ok=True)
+        network.save(args.weights)
+        story = {"sha256": file_sha256(args.weights), "detections": learnt, "fields": args.fields, "size": args.size,
+                 "seed": args.seed, "epochs": args.epochs, "minutes": round((time.monotonic() - start) / 60),
+                 "processes": args.processes, "versions": versions()}  # fmt: skip
+        write_atomically(args.card / "training.json", json.dumps(story, indent=1) + "\n")
     results = {
         name: Results(tested[i * args.test_ccds : (i + 1) * args.test_ccds], network) for i, name in enumerate(ZERO_POINTS)
     }
-    minutes = (time.monotonic() - start) / 60
-    write_card(Path(args.card_dir).expanduser(), results, varied, args, learnt, minutes, nnw)
+    write_card(args.card, results, varied, args, nnw)
     for name, found in results.items():
         print(f"{name}:\n{found.by_magnitude()}")
-    print(f"{output}: learnt from {learnt:,} detections in {minutes:.1f} minutes; card in {args.card_dir}")
+    minutes = (time.monotonic() - start) / 60
+    print(f"{args.weights}: learnt from {learnt:,} detections in {minutes:.1f} minutes; card in {args.card}")
     return learnt
 
 

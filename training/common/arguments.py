@@ -16,10 +16,10 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
     """Typed arguments from a command line, one object of each kind; ``--help`` and unknown words are dealt with.
 
     Raises:
-        UserError: an argument that no kind has, or values that do not go together.
+        UserError: an argument that no kind has, one that is missing, or values that do not go together.
     """
     try:
-        parsed = HfArgumentParser(kinds).parse_args_into_dataclasses(arguments)
+        parsed = _Parser(kinds).parse_args_into_dataclasses(arguments)
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     for each in parsed:
@@ -27,6 +27,13 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
             if isinstance(value, str) and "://" in value:
                 setattr(each, name, without_login(value))
     return parsed
+
+
+class _Parser(HfArgumentParser):
+    """Says what is wrong in one line; argparse prints the usage, a hundred lines long, before it."""
+
+    def error(self, message: str):
+        raise UserError(" ".join(message.split()))
 
 
 @dataclass

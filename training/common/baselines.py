@@ -7,6 +7,7 @@ from datasets import Dataset
 from PIL import Image
 
 from skyset import polar
+from skyset.training.common.images import as_picture
 from skyset.training.common.linear import KernelLogistic
 from skyset.training.common.linear import Logistic
 from skyset.training.common.linear import principal_components
@@ -18,7 +19,7 @@ FRACTIONS = ("smooth-or-featured_featured-or-disk_fraction", "disk-edge-on_no_fr
 
 def thumbnail(image, size: int = 53) -> np.ndarray:
     """Pixels of the image averaged down to ``size`` a side, float64 (size * size * 3,)."""
-    picture = image.convert("RGB").resize((size, size), Image.Resampling.BOX)
+    picture = as_picture(image).convert("RGB").resize((size, size), Image.Resampling.BOX)
     return np.asarray(picture, np.float64).ravel()
 
 

@@ -41,6 +41,11 @@ def to_tensor(image, size: int, channels: int = 3) -> Tensor:
     return to_tensor(Image.fromarray(array.squeeze()), size, channels)
 
 
+def as_picture(image) -> Image.Image:
+    """A PIL image of a PIL image, or of a uint8 array (height, width) or (height, width, channels)."""
+    return image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image).squeeze())
+
+
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """The upper 8 of 16 bits of grey; `convert` would cut everything above 255."""
     if not picture.mode.startswith("I"):
@@ -68,13 +73,14 @@ class LabelledImages(torch.utils.data.Dataset):
         rows: with the features ``image`` and ``label``.
         size: pixels a side.
         channels: that the model takes.
-        repeats: for each class, how often its rows stand in the dataset.
+        repeats: for each class, how often its rows stand in the dataset on average: at 1.9, nine in ten stand twice.
+        seed: of which they are.
     """
 
-    def __init__(self, rows: Dataset, size: int, channels: int = 3, repeats: Sequence[int] = (1, 1)):
+    def __init__(self, rows: Dataset, size: int, channels: int = 3, repeats: Sequence[float] = (1, 1), seed: int = 0):
         self.rows, self.size, self.channels = rows, size, channels
         self.labels = np.asarray(rows["label"], np.int64)
-        self.order = np.repeat(np.arange(len(rows)), np.asarray(repeats)[self.labels])
+        self.order = np.repeat(np.arange(len(rows)), repeats_of_rows(self.labels, repeats, seed))
 
     def __len__(self) -> int:
         return len(self.order)
@@ -83,6 +89,19 @@ class LabelledImages(torch.utils.data.Dataset):
         row = int(self.order[index])
         pixels = to_tensor(self.rows[row]["image"], self.size, self.channels)
         return {"pixel_values": pixels, "labels": torch.tensor(self.labels[row])}
+
+
+def repeats_of_rows(labels: np.ndarray, repeats: Sequence[float], seed: int) -> np.ndarray:
+    """How often each row stands in a dataset, int (rows,): ``repeats[label]`` on average over the rows of a class.
+
+    Each row stands there as often as the whole part says, and a random share of them, given by the rest, once more.
+    """
+    counts = np.zeros(len(labels), np.int64)
+    for label, average in enumerate(repeats):
+        rows = np.random.default_rng((seed, label)).permutation(np.flatnonzero(labels == label))
+        counts[rows] = int(average)
+        counts[rows[: round(len(rows) * (average - int(average)))]] += 1
+    return counts
 
 
 def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -48,6 +48,20 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(np.trapezoid(true_rate, false_rate))
 
 
+def auc_error(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Standard error of ``auc`` (DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, 837); NaN with a class of one row."""
+    labels, scores = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
+    ones, zeros = np.sort(scores[labels]), np.sort(scores[~labels])
+    if min(len(ones), len(zeros)) < 2:
+        return float("nan")
+
+    def share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return (np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")) / (2 * len(others))
+
+    wins, losses = share_below(ones, zeros), share_below(zeros, ones)
+    return float(np.sqrt(np.var(wins, ddof=1) / len(ones) + np.var(losses, ddof=1) / len(zeros)))
+
+
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     """Mean precision over the gains in recall (no interpolation)."""
     precision, recall, _ = precision_recall_curve(labels, scores)
@@ -92,6 +106,36 @@ def binary_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: flo
     if labels.any() and not labels.all():
         metrics |= {"auc": auc(labels, probabilities), "average_precision": average_precision(labels, probabilities)}
     return metrics
+
+
+def bootstrap_errors(
+    labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5, samples: int = 500, seed: int = 0
+) -> dict[str, float]:
+    """Standard deviation of each of ``binary_metrics`` over samples of the rows, drawn with replacement; the model is fixed.
+
+    Samples of one class only are left out of the metrics that need two. Arguments as in ``binary_metrics``.
+    """
+    rng = np.random.default_rng(seed)
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    found: dict[str, list[float]] = {}
+    for _ in range(samples):
+        rows = rng.integers(0, len(labels), len(labels))
+        for name, value in binary_metrics(labels[rows], probabilities[rows], threshold).items():
+            found.setdefault(name, []).append(value)
+    return {name: float(np.std(values)) for name, values in found.items()}
+
+
+def interval(value: float, error: float, low: float = 0.0, high: float = 1.0) -> tuple[float, float]:
+    """95 %: the value and 1.96 standard errors on either side, within what the number can be."""
+    return max(low, value - 1.96 * error), min(high, value + 1.96 * error)
+
+
+def binomial_interval(hits: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """68 % of a share ``hits / count`` (Wilson 1927, JASA 22, 209): lowest and highest."""
+    share = hits / count
+    middle = (share + 0.5 / count) / (1 + 1 / count)
+    half = np.sqrt(share * (1 - share) / count + 0.25 / count**2) / (1 + 1 / count)
+    return middle - half, middle + half
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

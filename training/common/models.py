@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import nn
+from transformers import CONFIG_MAPPING
 from transformers import AutoConfig
 from transformers import AutoModel
 from transformers import AutoModelForImageClassification
 from transformers import PreTrainedModel
 
 from skyset.errors import UserError
+from skyset.manifest import file_sha256
 from skyset.training.common import timm_convnext
 
+logger = logging.getLogger("skyset.training")
+
+#: Whatever a folder that somebody else made leads to in `transformers`.
+LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError)
+#: No code that comes with a model is run, and nothing is unpickled.
+SAFELY = {"trust_remote_code": False, "use_safetensors": True}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -61,10 +72,10 @@ def load_classifier(
         # Zoobot trains on pixels between 0 and 1 as they are.
         return timm_convnext.convert(timm_convnext.load_state(folder), **settings), Normalisation()
     try:
-        model = AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        model = AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **SAFELY, **settings)
+    except LOAD_ERRORS as error:
         raise UserError(f"{name_or_path} cannot be used as an image classifier: {_first_line(error)}") from error
-    return model, _normalisation(folder)
+    return _without_code(model), _normalisation(folder)
 
 
 def load_encoder(
@@ -86,11 +97,26 @@ def load_encoder(
     trained = timm_convnext.read_config(folder).get("architectures") or [""]
     try:
         if trained[0].endswith("ForImageClassification"):
-            return AutoModelForImageClassification.from_pretrained(folder, **settings).base_model, _normalisation(folder)
-        model = AutoModel.from_pretrained(folder, **settings)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            model = AutoModelForImageClassification.from_pretrained(folder, **SAFELY, **settings).base_model
+        else:
+            model = AutoModel.from_pretrained(folder, **SAFELY, **settings)
+    except LOAD_ERRORS as error:
         raise UserError(f"{name_or_path} cannot be used as an image model: {_first_line(error)}") from error
-    return model, _normalisation(folder)
+    return _without_code(model), _normalisation(folder)
+
+
+def fingerprint(name_or_path: str, revision: str = "main", cache_dir: str | None = None, token: str | None = None) -> str:
+    """12 digits of a SHA-256 over a model's configuration and weights; arguments as in ``load_classifier``."""
+    folder = _fetch(name_or_path, revision, cache_dir, token)
+    files = sorted([folder / "config.json", *folder.glob("*.safetensors")])
+    return hashlib.sha256(repr([(path.name, file_sha256(path)) for path in files]).encode()).hexdigest()[:12]
+
+
+def _without_code(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, whose configuration no longer names code of its own: what is saved from it does not ask to run it."""
+    if hasattr(model.config, "auto_map"):
+        del model.config.auto_map
+    return model
 
 
 def _random_start(model_type: str | None, settings: dict) -> PreTrainedModel:
@@ -98,16 +124,34 @@ def _random_start(model_type: str | None, settings: dict) -> PreTrainedModel:
         raise UserError("give a model: --model_name_or_path NAME, or --model_type convnextv2 for a random start")
     try:
         config = AutoConfig.for_model(model_type, **settings)
-        return AutoModelForImageClassification.from_config(config)
+        return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"no image classifier of type {model_type!r}: {_first_line(error)}") from error
 
 
 def _fetch(name_or_path: str, revision: str, cache_dir: str | None, token: str | None) -> Path:
-    """The folder with configuration and weights, downloaded if need be."""
+    """The folder with configuration and weights, downloaded if need be.
+
+    Raises:
+        UserError: there is none, it needs code of its own, or its weights are pickled.
+    """
     folder = Path(name_or_path).expanduser()
-    if (folder / "config.json").exists():
-        return folder
+    if not (folder / "config.json").exists():
+        folder = _download(name_or_path, revision, cache_dir, token)
+    config = timm_convnext.read_config(folder)
+    if config.get("auto_map"):
+        if config.get("model_type") not in CONFIG_MAPPING:
+            raise UserError(f"{name_or_path} needs code of its own (auto_map in config.json), which is not run: refused")
+        logger.warning("%s brings code of its own (auto_map in config.json), which is not run", name_or_path)
+    if not any(folder.glob("*.safetensors")):
+        pickled = [path.name for ending in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{ending}")]
+        reason = f"its weights are pickled ({pickled[0]}), only safetensors are read" if pickled else "it has no safetensors"
+        raise UserError(f"{name_or_path} cannot be used: {reason}")
+    return folder
+
+
+def _download(name_or_path: str, revision: str, cache_dir: str | None, token: str | None) -> Path:
+    folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         raise UserError(f"{folder} has no config.json: it is not a model")
     from huggingface_hub import snapshot_download
@@ -115,11 +159,14 @@ def _fetch(name_or_path: str, revision: str, cache_dir: str | None, token: str |
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    options = {"allow_patterns": ["*.json", "*.safetensors", "pytorch_model.bin"], "cache_dir": cache_dir, "token": token}
+    options = {"allow_patterns": ["*.json", "*.safetensors"], "cache_dir": cache_dir, "token": token}
     try:
-        return Path(snapshot_download(name_or_path, revision=revision, **options))
+        found = Path(snapshot_download(name_or_path, revision=revision, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise UserError(f"no model {name_or_path}, neither as a folder nor on the Hub: {_first_line(error)}") from error
+    if not (found / "config.json").exists():
+        raise UserError(f"{name_or_path} has no config.json: it is not a model")
+    return found
 
 
 def _first_line(error: Exception) -> str:

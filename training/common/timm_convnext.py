@@ -10,7 +10,8 @@ import json
 import re
 from pathlib import Path
 
-import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import ConvNextConfig
 from transformers import ConvNextForImageClassification
@@ -95,15 +96,27 @@ def convert(state: dict[str, Tensor], **settings) -> ConvNextForImageClassificat
 
 
 def load_state(folder: Path) -> dict[str, Tensor]:
-    """Tensors of ``model.safetensors`` or ``pytorch_model.bin``; nothing is unpickled but tensors."""
-    from safetensors.torch import load_file
+    """Tensors of ``model.safetensors``.
 
-    if (folder / "model.safetensors").exists():
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    try:
         return load_file(folder / "model.safetensors")
-    if not (folder / "pytorch_model.bin").exists():
-        raise UserError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
-    return torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / 'model.safetensors'} cannot be read: {error}") from error
 
 
 def read_config(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())
+    """What ``config.json`` says.
+
+    Raises:
+        UserError: it is not a JSON object.
+    """
+    try:
+        found = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{folder / 'config.json'} is not a model's configuration")
+    return found

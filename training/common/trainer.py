@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,18 +16,33 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers import TrainerCallback
+from transformers import TrainerState
 from transformers import TrainingArguments
 
 from skyset.errors import UserError
 from skyset.training.common.images import collate
 from skyset.training.common.models import layer_decay_groups
+from skyset.training.common.runs import RECORD
+from skyset.training.common.runs import Run
+from skyset.training.common.runs import Start
+from skyset.training.common.runs import ended
 from skyset.training.common.views import Views
+
+logger = logging.getLogger("skyset.training")
 
 
 @dataclass
 class ImageTrainingArguments(TrainingArguments):
     """All of `transformers.TrainingArguments`, and these."""
 
+    output_dir: str = field(metadata={"help": "Checkpoints, model and card; a killed run started again goes on here."})
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Remove the run that the folder holds (no other files), and begin again."}
+    )
+    from_scratch: bool = field(
+        default=False, metadata={"help": "Begin at step 0 although the output folder holds checkpoints of this very run."}
+    )
     layer_decay: float = field(
         default=1.0, metadata={"help": "Each block learns this factor more slowly than the one above it; 0.75 is usual."}
     )
@@ -97,13 +115,16 @@ class ImageTrainer(Trainer):
     Args:
         views: makes the model's input from a batch of images.
         class_weights: (classes,) factor of the loss for rows of each class, or None.
+        run: whose checkpoints these are; None where none is written.
         args: `ImageTrainingArguments`.
         others: of `Trainer`.
     """
 
-    def __init__(self, *, views: Views, class_weights: torch.Tensor | None = None, **others):
-        self.views, self.class_weights = views, class_weights
+    def __init__(self, *, views: Views, class_weights: torch.Tensor | None = None, run: Run | None = None, **others):
+        self.views, self.class_weights, self.run = views, class_weights, run
+        self._from: Path | None = None
         super().__init__(data_collator=collate, compute_loss_func=self._loss, **others)
+        self.add_callback(_GoesOn(self))
 
     def _loss(self, outputs, labels, num_items_in_batch=None) -> torch.Tensor:
         """Weighted cross-entropy, averaged over all rows of a step on all processes: batches may differ by a row."""
@@ -129,6 +150,94 @@ class ImageTrainer(Trainer):
             logits = sum(model(pixel_values=pixels).logits.float() for pixels in turned) / views
         loss = functional.cross_entropy(logits, labels)
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+
+    def train(self, resume_from_checkpoint: str | Path | None = None, **others):
+        """As in `Trainer`, from a checkpoint of this run or from step 0."""
+        self._from = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=None if self._from is None else str(self._from), **others)
+
+    def train_or_take_over(self, start: Start) -> dict[str, float] | None:
+        """Train from where the run begins, and save the model; or load it where the run is finished.
+
+        Returns:
+            The figures of the test split where the run is finished and its card is written, else None.
+        """
+        folder = Path(self.args.output_dir)
+        if start.finished:
+            self.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+            self._reload(str(folder), self.model)
+            return self.run.figures()
+        if start.checkpoint is not None and ended(start.checkpoint):
+            logger.warning("%s: training had reached its end, step by step nothing is left", start.checkpoint)
+            self.conclude(start.checkpoint)
+        else:
+            result = self.train(start.checkpoint)
+            self.save_metrics("train", result.metrics)
+        self.save_model()
+        self.save_state()
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.run.finish(self.state.global_step)
+        return None
+
+    def kept(self) -> str:
+        """Which weights the model has, for a card."""
+        state, best = self.state, self.state.best_global_step
+        if not self.args.load_best_model_at_end or not best:
+            return f"The weights kept are those of the last step, {state.global_step}; no validation chose them."
+        name = self.args.metric_for_best_model.removeprefix("eval_")
+        return (
+            f"The weights kept are those of step {best} of {state.global_step}, chosen on the validation split: the best "
+            f"{name} there, {state.best_metric:.3f}."
+        )
+
+    def conclude(self, checkpoint: Path) -> None:
+        """Take over a training that had reached its end with this checkpoint: the best weights, or the last."""
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self._find_best(checkpoint)
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self._reload(best or str(checkpoint), self.model)
+
+    def _find_best(self, checkpoint: Path) -> None:
+        """The best checkpoint lies beside this one, wherever the folder was when it was written."""
+        best = checkpoint.parent / f"checkpoint-{self.state.best_global_step}"
+        if self.state.best_global_step and best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+
+    def _go_on(self) -> None:
+        """Called when `Trainer` has set its sums to zero: the losses since the last report count in the next one."""
+        if self._from is None:
+            return
+        self._find_best(self._from)
+        try:
+            found = json.loads((self._from / f"losses_{self.args.process_index}.json").read_text())
+        except FileNotFoundError:  # other processes than before
+            return
+        self._tr_loss += found["sum"]
+        self._globalstep_last_logged = found["since"]
+        self._total_loss_scalar -= found["sum"]  # train_loss is of the steps of this call
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """As in `Trainer`; then what it forgets (the losses since the last report), and the word that all is written.
+
+        Older checkpoints go only after that: a kill at any moment leaves a whole one.
+        """
+        step, limit = self.state.global_step, self.args.save_total_limit
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{step}"
+        if self.args.should_save:
+            (checkpoint / RECORD).unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        self.args.save_total_limit = None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        losses = {"sum": self._tr_loss.item(), "since": self._globalstep_last_logged}
+        (checkpoint / f"losses_{self.args.process_index}.json").write_text(json.dumps(losses))
+        self.accelerator.wait_for_everyone()
+        if self.run is not None and self.args.should_save:
+            self.run.whole(checkpoint, step)
+            self.run.rotate(step, limit, self.state.best_global_step if self.state.best_model_checkpoint else None)
 
     def get_train_dataloader(self) -> DataLoader:
         """A loader of this process's own batches: `accelerate` would pad the last one with rows seen before."""
@@ -176,5 +285,15 @@ class ImageTrainer(Trainer):
 
     def _reload(self, checkpoint: str, model) -> None:
         plain = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        loaded = type(plain).from_pretrained(checkpoint, dtype=plain.dtype)
+        loaded = type(plain).from_pretrained(checkpoint, dtype=plain.dtype, use_safetensors=True)
         plain.load_state_dict(loaded.state_dict())
+
+
+class _GoesOn(TrainerCallback):
+    """Calls ``ImageTrainer._go_on`` when training begins."""
+
+    def __init__(self, trainer: ImageTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args, state, control, **others) -> None:
+        self._trainer._go_on()

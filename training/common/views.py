@@ -90,10 +90,21 @@ def resample(images: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Ten
         float32 (batch, channels, size, size) between 0 and 1. What lies outside an image is its reflection.
     """
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    # Bilinear sampling takes 2 x 2 pixels; a much finer image has to be averaged first, or noise turns into structure.
-    finest = round(size / float(zoom.max()))
-    if finest < min(pixels.shape[-2:]):
-        pixels = functional.interpolate(pixels, size=(finest, finest), mode="bilinear", antialias=True, align_corners=False)
+    # Bilinear sampling takes 2 x 2 pixels; a much finer image has to be averaged first, or noise turns into structure: by as
+    # much as this view shrinks it, whatever the others of the batch do.
+    finest = (size / zoom.double()).round().long().clamp(max=min(pixels.shape[-2:]))
+    views = pixels.new_empty(len(pixels), pixels.shape[1], size, size)
+    for side in finest.unique().tolist():
+        rows = (finest == side).nonzero()[:, 0]
+        chosen = pixels if len(rows) == len(pixels) else pixels[rows.to(pixels.device)]
+        if side < min(chosen.shape[-2:]):
+            chosen = functional.interpolate(chosen, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        views[rows.to(pixels.device)] = _sampled(chosen, size, angle[rows], mirror[rows], zoom[rows], shift[rows])
+    return views
+
+
+def _sampled(pixels: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """One bilinear resampling; arguments as in ``resample``, pixels float."""
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     matrix = torch.stack(
         [torch.stack([cos * mirror, -sin, shift[:, 0]], dim=1), torch.stack([sin * mirror, cos, shift[:, 1]], dim=1)], dim=1
