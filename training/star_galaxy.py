@@ -523,7 +523,7 @@ def write_card(
         beside = "SExtractor or its `default.nnw` was not installed where this was measured: the comparison is left out."
     features = len(classifier.FEATURES + classifier.APERTURE_FEATURES)
     theirs = "" if nnw is None else " `default.nnw` is computed here by skyset from skyset's quantities."
-    measured = "" if args.do_train else "\nNothing was trained when this card was written: the weights were measured as they are."
+    measured = "" if args.do_train else "\nNothing was trained when this card was written: the weights were measured only."
     data = ModelCardData(
         model_name="star-galaxy", library_name="skyset", tags=["astronomy", "star-galaxy-separation"], license="other",
         license_name="none-stated",
