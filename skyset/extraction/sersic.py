@@ -12,7 +12,11 @@ imaginary parts and all else on real ones.
 
 Pixels that are masked, outside the image or of less weight are filled with the model of the moment, w d + (1 - w) m: this
 has the gradient of the weighted least squares, thus the same minimum. Their normal matrix is made from images near the
-end, for quick convergence and right errors.
+end, for quick convergence and right errors. Where such pixels lie on the core, modes down to |PSF(k)| = 0.002 are taken:
+what the model lacks is no longer orthogonal there to what it has.
+
+A stamp is periodic, and light that leaves it on one side comes in on the other. Where that light is not faint, the
+difference to the same model on a stamp twice as large goes into the data, and the fit goes on from there.
 
 The same Levenberg-Marquardt loop drives two backends, numba (CPU) and torch (CPU or GPU), that differ only in who computes
 the Jacobian's columns and their products, object after object or all at once.
@@ -48,6 +52,14 @@ PARAMETERS = ("n", "r_e", "q", "pa", "flux", "x", "y")
 UNITS = {"r_e": "pix", "pa": "deg", "x": "pix", "y": "pix"}
 #: Modes where the PSF's transform is below this carry next to no light.
 PSF_FLOOR = 0.02
+#: The same where weights are uneven on the core, and for chi2.
+FINE_FLOOR = 0.002
+#: Weights count as uneven on the core within so many FWHM of the PSF from where the fit starts.
+CORE = 3.0
+#: Light that wraps around matters where a galaxy's surface brightness at the stamp's edge is above this, sigmas of a pixel.
+WRAPPED = 0.05
+#: A PSF with an FWHM (pixels) below this is undersampled.
+UNDERSAMPLED_FWHM = 2.3
 #: Sides of the square stamps that are fitted.
 SIDES = (48, 64, 80, 96, 112, 125, 160, 192, 240, 320, 448, 640, 896, 1280, 1792, 2560)
 #: Least axis ratio and radius (pixels, of the circle of the same area).
@@ -58,10 +70,12 @@ TOLERANCE = 1e-4
 # What is fitted: flux, position on the stamp, ln r_c, the ellipse, ln n. x and y stand last, as they decouple.
 _F, _R, _E1, _E2, _N, _X, _Y = range(7)
 _ETA_MAX = -math.log(Q_MIN)
+#: Half the side of the part in the middle where holes in the light are filled from their rims.
+_HOLE = 8
 #: Largest change in one step.
 _LONGEST = np.array([np.inf, 1.0, 0.7, 0.7, 0.7, 2.0, 2.0])
-#: Pixels that are fitted together, on the CPU and on a GPU: some 100 MB, and some 6 GB for 4,096 stamps of 112 x 112.
-_CHUNK_PIXELS = {"cpu": 1 << 20, "gpu": 1 << 26}
+#: Pixels that are fitted together: on the CPU what its caches hold, on a GPU some 6 GB for 4,096 stamps of 112 x 112.
+_CHUNK_PIXELS = {"cpu": 1 << 18, "gpu": 1 << 26}
 
 
 class SersicFlag(IntFlag):
@@ -85,6 +99,8 @@ class SersicFlag(IntFlag):
     TRUNCATED = 128
     #: All values are NaN: no pixel to use, nothing above the background, or more than half of the light unseen.
     NOT_MEASURED = 256
+    #: The PSF is too narrow for these pixels, ``UNDERSAMPLED_FWHM``: n comes out too low, by 3 to 30 %.
+    UNDERSAMPLED = 512
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,8 @@ class SersicFits:
         iterations: int64, of Levenberg-Marquardt.
         masked_fraction: of the model's light on the stamp, what lies on pixels not used.
         sigma_pixel: noise of a pixel, as given or measured.
+        resolved: how much better the fit is than the best point source at its centre, in sigmas: the square root of the
+            difference in chi2. Of point sources PERCENT are below 3.
     """
 
     n: np.ndarray
@@ -142,6 +160,7 @@ class SersicFits:
     iterations: np.ndarray
     masked_fraction: np.ndarray
     sigma_pixel: np.ndarray
+    resolved: np.ndarray
 
     def __len__(self) -> int:
         return len(self.n)
@@ -172,7 +191,7 @@ class SersicFits:
                 table[column] = getattr(self, name) if column == name else self.sigma(name)
                 if name in UNITS:
                     table[column].unit = UNITS[name]
-        for name in ("covariance", "chi2", "flags", "iterations", "masked_fraction", "sigma_pixel"):
+        for name in ("covariance", "chi2", "flags", "iterations", "masked_fraction", "sigma_pixel", "resolved"):
             table[name] = getattr(self, name)
         return QTable(table)
 
@@ -473,6 +492,7 @@ class _Psf:
             if isinstance(psf, Moffat) and not 1 < psf.beta < 1e3:
                 raise ValueError(f"the PSF's beta is {psf.beta}; a Moffat profile has a finite flux above 1")
             self.shared = np.ndim(psf.fwhm) == 0
+            self.undersampled = self.fwhm < UNDERSAMPLED_FWHM
             return
         self.array = np.ma.filled(np.ma.asarray(psf).astype(np.float64), np.nan)
         if self.array.ndim not in (2, 3) or self.array.size == 0 or (self.array.ndim == 3 and len(self.array) != count):
@@ -489,6 +509,7 @@ class _Psf:
         # The Gaussian with this peak: only to choose the stamp.
         peak = np.minimum(self.array.max(axis=(1, 2)), 1.0)
         self.fwhm = np.broadcast_to(2.3548 / np.sqrt(2 * np.pi * peak), count)
+        self.undersampled = self.fwhm < UNDERSAMPLED_FWHM
 
     def grid(self, members: np.ndarray, side: int, floor: float = PSF_FLOOR) -> _Grid:
         """Modes of these objects. Kept for a shared PSF.
@@ -701,8 +722,44 @@ def _normal(theta, active, data_re, data_im, ix, iy, amplitude, side, table, axe
 
 
 @jit(fastmath=_FAST, error_model="numpy")
-def _jacobian(theta, active, ix, iy, amplitude, phase, side, table, axes, model_only, out):
-    """Complex (active, 1 or 7, modes): the model, or its derivatives."""
+def _light(theta, active, ix, iy, amplitude, phase, side, table, axes, out):
+    """The model, complex (active, modes)."""
+    modes, nodes = len(ix), table.shape[1]
+    rows = np.empty((nodes, 4))
+    cosines, sines = np.empty(modes), np.empty(modes)
+    log_n, n_step, log_kappa, step = axes[0], axes[1], axes[2], axes[3]
+    most = 0
+    for m in range(modes):
+        most = max(most, ix[m] * ix[m] + iy[m] * iy[m])
+    for place in range(len(active)):
+        which = active[place] if len(amplitude) > 1 else 0
+        flux, e1, e2 = theta[place, 0], theta[place, 2], theta[place, 3]
+        eta = math.hypot(e1, e2)
+        c, s = math.cosh(eta), math.sinh(eta) / eta if eta > 1e-3 else 1 + eta * eta / 6
+        start = theta[place, 1] + math.log(2 * math.pi / side) - log_kappa
+        first = min(max(int((start - eta / 2) / step), 0), nodes)
+        last = min(max(int((start + eta / 2 + 0.5 * math.log(most)) / step) + 3, 0), nodes)
+        _rows(table, ((theta[place, 4] - log_n) / n_step, n_step), first, last, rows)
+        _turns(theta[place], side, ix, iy, cosines, sines)
+        for m in range(modes):
+            kx, ky = float(ix[m]), float(iy[m])
+            at = (start + 0.5 * math.log(c * (kx * kx + ky * ky) + s * ((kx * kx - ky * ky) * e1 + 2 * kx * ky * e2))) / step
+            j = int(at)
+            if at < 0:
+                h = 1.0
+            elif j >= nodes - 1:
+                h = 0.0
+            else:
+                f = at - j
+                g = 1 - f
+                h = g * g * ((1 + 2 * f) * rows[j, 0] + f * step * rows[j, 1])
+                h += f * f * ((3 - 2 * f) * rows[j + 1, 0] - g * step * rows[j + 1, 1])
+            out[place, m] = flux * amplitude[which, m] * h * phase[which, m] * complex(cosines[m], -sines[m])
+
+
+@jit(fastmath=_FAST, error_model="numpy")
+def _jacobian(theta, active, ix, iy, amplitude, phase, side, table, axes, out):
+    """The model's derivatives, complex (active, 7, modes)."""
     modes = len(ix)
     rows = np.empty((table.shape[1], 4))
     columns = np.empty((8, modes))
@@ -714,9 +771,6 @@ def _jacobian(theta, active, ix, iy, amplitude, phase, side, table, axes, model_
         _turns(theta[place], side, ix, iy, cosines, sines)
         for m in range(modes):
             turn = phase[which, m] * complex(cosines[m], -sines[m])
-            if model_only:
-                out[place, 0, m] = columns[5, m] * turn
-                continue
             for p in range(5):
                 out[place, p, m] = columns[p, m] * turn
             out[place, 5, m] = complex(0, -unit * ix[m] * columns[5, m]) * turn
@@ -741,11 +795,9 @@ class _Batch:
 
     def __init__(self, grid: _Grid, pixels: np.ndarray, weights: np.ndarray | None):
         self.grid, self.count = grid, len(pixels)
+        self.loaded = False
         self.scale = 2 / grid.side**2
         self.width = int(grid.ix.max()) + 1
-        self.partial = np.zeros(self.count, bool) if weights is None else (weights < 1).any(axis=(1, 2))
-        #: Off: pixels of less weight are taken for what they were filled with last.
-        self.filling = True
         self.pixels, self.weights = self.array(pixels), None if weights is None else self.array(weights)
         self.table = sersic_table()
         self.axes = np.array([self.table.log_n, self.table.n_step, self.table.log_kappa, self.table.kappa_step])
@@ -785,12 +837,17 @@ class _Batch:
 
         chi2 counts modes or, with weights, pixels; the matrix is that of full weights.
         """
-        with_weights = self.partial[active] & self.filling
-        seen = self._refill(theta[with_weights], active[with_weights]) if with_weights.any() else None
-        chi2, gradient, normal = self.normal(theta, active)
-        if seen is not None:
-            chi2[with_weights] = seen
-        return chi2, gradient, normal
+        if self.weights is None:
+            self.load()
+            return self.normal(theta, active)
+        chi2 = self._refill(theta, active)
+        return chi2, *self.normal(theta, active)[1:]
+
+    def load(self) -> None:
+        """Take the pixels as the data, once."""
+        if not self.loaded:
+            self.take(np.arange(self.count), self.spectrum(self.pixels))
+            self.loaded = True
 
     def _refill(self, theta: np.ndarray, active: np.ndarray) -> np.ndarray:
         """Pixels of less weight are filled with the model and its background: new data for these objects, and their chi2."""
@@ -821,25 +878,48 @@ class _Batch:
             normal[start : start + size] = self.numpy(products)
         return normal
 
-    def closing(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Reduced chi2 over pixels, background, and share of the light on unused pixels, of all objects."""
-        everything = np.arange(self.count)
-        model = self.images(self.modes(theta, everything))
-        away = self.pixels - model
-        flux = theta[:, _F] / self.grid.side**2
-        if self.weights is None:
-            level = away.reshape(self.count, -1).mean(1)
-            square = ((away - level[:, None, None]) ** 2).sum(2).sum(1)
-            used, unseen = np.full(self.count, self.grid.side**2), np.zeros(self.count)
-        else:
-            level = (self.weights * away).sum(2).sum(1) / self.weights.sum(2).sum(1)
-            square = (self.weights * (away - level[:, None, None]) ** 2).sum(2).sum(1)
-            unused = self.weights == 0
-            used = self.grid.side**2 - self.numpy(unused.sum(2).sum(1))
-            unseen = self.numpy((model * unused).sum(2).sum(1)) + flux * (self.grid.side**2 - used)
-            unseen = np.clip(unseen / np.where(theta[:, _F] == 0, np.nan, theta[:, _F]), 0, 1)
-        chi2 = self.numpy(square) / np.maximum(used - 8, 1)
-        return chi2, self.numpy(level) - flux, unseen
+    def model(self, theta: np.ndarray, active: np.ndarray):
+        """Images of the model, with all of its light."""
+        flux = self.array(theta[:, _F])[:, None, None]
+        return self.images(self.modes(theta, active)) + flux / self.grid.side**2
+
+    def closing(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Reduced chi2 over pixels, background, share of the light on unused pixels, and by how much chi2 is less than that
+        of the best point source at the same place, of all objects."""
+        everything, point = np.arange(self.count), theta.copy()
+        point[:, [_F, _R, _E1, _E2, _N]] = 1.0, math.log(R_MIN), 0.0, 0.0, 0.0
+        total, used, dark, a, d, p, aa, dd, dp, pp = self.sums(
+            self.model(theta, everything), self.images(self.modes(point, everything))
+        )
+        # Less what a constant background takes.
+        square, by_data = aa - a * a / total, dd - d * d / total
+        by_point = np.maximum(dp - d * p / total, 0) ** 2 / (pp - p * p / total)
+        unseen = np.clip(dark / np.where(theta[:, _F] == 0, np.nan, theta[:, _F]), 0, 1)
+        return square / np.maximum(used - 8, 1), a / total, unseen, by_data - by_point - square
+
+
+@jit(fastmath=_FAST, error_model="numpy")
+def _sums(pixels, weights, model, point, out):
+    """For each object sums over pixels: weights, pixels used, the model's light on the others; then, weighted, residuals,
+    data, point source, and of their products: residuals squared, data squared, data by point, point squared."""
+    for i in range(len(pixels)):
+        total, used, dark, a, d, p, aa, dd, dp, pp = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for y in range(pixels.shape[1]):
+            for x in range(pixels.shape[2]):
+                weight = weights[i, y, x] if weights.size > 0 else 1.0
+                datum, light, spread = pixels[i, y, x], model[i, y, x], point[i, y, x]
+                away = datum - light
+                total += weight
+                used += 1.0 if weight > 0 else 0.0
+                dark += 0.0 if weight > 0 else light
+                a += weight * away
+                d += weight * datum
+                p += weight * spread
+                aa += weight * away * away
+                dd += weight * datum * datum
+                dp += weight * datum * spread
+                pp += weight * spread * spread
+        out[:, i] = total, used, dark, a, d, p, aa, dd, dp, pp
 
 
 class _NumbaBatch(_Batch):
@@ -848,12 +928,17 @@ class _NumbaBatch(_Batch):
     def __init__(self, grid: _Grid, pixels: np.ndarray, weights: np.ndarray | None):
         super().__init__(grid, pixels, weights)
         self.data = np.empty((2, self.count, len(grid.ix)))
-        self.take(np.arange(self.count), self.spectrum(self.pixels))
 
     def take(self, active: np.ndarray, spectrum: np.ndarray) -> None:
         """New data of these objects."""
         turned = spectrum * self._of(self.grid.phase, active).conj()
         self.data[0, active], self.data[1, active] = turned.real, turned.imag
+
+    def sums(self, model: np.ndarray, point: np.ndarray) -> np.ndarray:
+        """As ``_sums`` has them, (10, objects)."""
+        out = np.empty((10, self.count))
+        _sums(self.pixels, np.zeros((0, 0, 0)) if self.weights is None else self.weights, model, point, out)
+        return out
 
     def _of(self, values: np.ndarray, active: np.ndarray) -> np.ndarray:
         return values if len(values) == 1 else values[active]
@@ -867,11 +952,11 @@ class _NumbaBatch(_Batch):
 
     def modes(self, theta: np.ndarray, active: np.ndarray, jacobian: bool = False) -> np.ndarray:
         """Modes of the model (active, modes), or of its derivatives (active, 7, modes)."""
-        out = np.empty((len(active), 7 if jacobian else 1, len(self.grid.ix)), np.complex128)
-        grid = self.grid
-        _jacobian(theta, active, grid.ix, grid.iy, grid.amplitude, grid.phase, grid.side, self.table.values, self.axes,
-                  not jacobian, out)  # fmt: skip
-        return out if jacobian else out[:, 0]
+        grid, shape = self.grid, (7,) if jacobian else ()
+        out = np.empty((len(active), *shape, len(grid.ix)), np.complex128)
+        fill = _jacobian if jacobian else _light
+        fill(theta, active, grid.ix, grid.iy, grid.amplitude, grid.phase, grid.side, self.table.values, self.axes, out)
+        return out
 
 
 class _TorchBatch(_Batch):
@@ -888,7 +973,7 @@ class _TorchBatch(_Batch):
         self.values, self.ix, self.iy = self.array(self.table.values), self.array(grid.ix), self.array(grid.iy)
         self.amplitude = self.array(grid.amplitude)
         self.phase = self.array(grid.phase.real) + 1j * self.array(grid.phase.imag)
-        self.data = self.spectrum(self.pixels) * self.phase.conj()
+        self.data = self.zeros((self.count, len(grid.ix)), self.phase.dtype)
 
     def array(self, values):
         return self.xp.as_tensor(np.asarray(values), dtype=self.real, device=self.device)
@@ -905,6 +990,16 @@ class _TorchBatch(_Batch):
     def take(self, active: np.ndarray, spectrum) -> None:
         """New data of these objects."""
         self.data[self.index(active)] = spectrum * self._of(self.phase, active).conj()
+
+    def sums(self, model, point) -> np.ndarray:
+        """As ``_sums`` has them, (10, objects)."""
+        weights = self.xp.ones_like(self.pixels) if self.weights is None else self.weights
+        data, away = self.pixels, self.pixels - model
+        used = (weights > 0).to(self.real)
+        pairs = ((weights, used), (used, used), (1 - used, model), *((weights, each) for each in (away, data, point)),
+                 (weights * away, away), (weights * data, data), (weights * data, point),
+                 (weights * point, point))  # fmt: skip
+        return np.stack([self.numpy((one * other).sum(2).sum(1)) for one, other in pairs])
 
     def _of(self, values, active: np.ndarray):
         return values if len(values) == 1 else values[self.index(active)]
@@ -1118,7 +1213,7 @@ def _minimise(batch: _Batch, theta: np.ndarray, box: _Box, max_iterations: int, 
     damping, iterations, converged = np.full(count, 1e-3), np.zeros(count, np.int64), np.zeros(count, bool)
     # Far from the minimum the matrix of full weights will do; near it, or after some steps, the costly one is made. ``age``
     # counts the steps since; negative: not made yet.
-    partial, age, running = batch.partial & batch.filling, np.full(count, -1), np.isfinite(chi2)
+    uneven, age, running = batch.weights is not None, np.full(count, -1), np.isfinite(chi2)
 
     def propose(active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         step, decrease = np.empty((len(active), 7)), np.empty(len(active))
@@ -1130,16 +1225,15 @@ def _minimise(batch: _Batch, theta: np.ndarray, box: _Box, max_iterations: int, 
         if not len(active):
             break
         step, decrease = propose(active)
-        if partial.any():
+        if uneven:
             old = age[active]
-            first = (old < 0) & ((decrease < 1) | (iterations[active] >= 3))
-            due = partial[active] & (first | (old >= 3))
+            due = (old < 0) & ((decrease < 1) | (iterations[active] >= 3)) | (old >= 3)
             if due.any():
                 late = active[due]
                 normal[late], age[late] = batch.weighted_normal(theta[late], late), 0
                 step[due], decrease[due] = propose(late)
         # A step that cannot lower chi2 beyond rounding has nothing left to do either.
-        done = (decrease < np.maximum(tolerance, batch.rounding * chi2[active])) & (~partial[active] | (age[active] >= 0))
+        done = (decrease < np.maximum(tolerance, batch.rounding * chi2[active])) & ((age[active] >= 0) | (not uneven))
         converged[active[done]], running[active[done]] = True, False
         active, step = active[~done], step[~done]
         active, step = active[iterations[active] < max_iterations], step[iterations[active] < max_iterations]
@@ -1157,7 +1251,7 @@ def _minimise(batch: _Batch, theta: np.ndarray, box: _Box, max_iterations: int, 
         iterations[active] += 1
         age[active] += age[active] >= 0
         running[active[damping[active] > 1e9]] = False
-    late = np.flatnonzero(partial & (age < 0))
+    late = np.flatnonzero(age < 0) if uneven else ()
     if len(late):
         normal[late] = batch.weighted_normal(theta[late], late)
     covariance = np.empty((count, 7, 7))
@@ -1170,6 +1264,7 @@ def _starts(batch: _Batch, theta: np.ndarray, box: _Box, sized: bool) -> np.ndar
     count = len(theta)
     everything = np.arange(count)
     best, chi2 = theta.copy(), np.full(count, np.inf)
+    batch.load()
     factors = (0.4, 0.75, 1.1) if sized else 0.7 * 1.8 ** np.arange(0, math.log(batch.grid.side / 6) / math.log(1.8))
     for factor in factors:
         for n_factor in (1.0, 2.0) if sized else (1.0,):
@@ -1188,48 +1283,138 @@ def _starts(batch: _Batch, theta: np.ndarray, box: _Box, sized: bool) -> np.ndar
     return best
 
 
+@dataclass(frozen=True, eq=False)
+class _Stamps:
+    """Square parts of images about their objects.
+
+    Attributes:
+        members: of the job, int64 (count,).
+        pixels, weights: (count, side, side), 0 where not used. The levels are taken off and the noise is made 1, whatever an
+            image's offset and unit.
+        corners: their rows and columns in the images, int64 (count, 2).
+        level, sigma: what was taken off, and the noise, (count,).
+    """
+
+    members: np.ndarray
+    pixels: np.ndarray
+    weights: np.ndarray
+    corners: np.ndarray
+    level: np.ndarray
+    sigma: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def side(self) -> int:
+        return self.pixels.shape[1]
+
+    def of(self, which: np.ndarray) -> _Stamps:
+        return self if which.all() else _Stamps(**{name: values[which] for name, values in vars(self).items()})
+
+
+#: Where weights are below 1: nowhere, in the outskirts, on the core.
+_EVEN, _OUTSKIRTS, _CORE = range(3)
+
+
 def _fit_chunk(job: _Job, members: np.ndarray, side: int, make, max_iterations: int) -> None:
     """Fit some objects on stamps of one size and note the results."""
-    pixels, weights, corners, level, sigma = _stamps(job, members, side)
+    stamps = _stamps(job, members, side)
     # Too few pixels, none of them near the centre, or no noise and no light.
-    good = np.isfinite(sigma) & (sigma > 0) & ((weights > 0).sum(axis=(1, 2)) > 16)
+    good = np.isfinite(stamps.sigma) & (stamps.sigma > 0) & ((stamps.weights > 0).sum(axis=(1, 2)) > 16)
     job.values["flags"][members] = SersicFlag.NOT_MEASURED
-    members, pixels, weights, corners, level, sigma = (
-        each[good] for each in (members, pixels, weights, corners, level, sigma)
-    )
-    if not len(members):
-        return
-    earlier = {name: job.values[name][members] for name in PARAMETERS}
-    again = np.isfinite(earlier["n"])
-    start = {name: getattr(job, name)[members] for name in ("n", "r_e", "q", "pa", "x", "y")}
-    for name, values in start.items():
-        values[again] = earlier[name][again]
-    theta = _to_theta(**{**start, "flux": np.ones(len(members))})
-    theta[:, _X : _Y + 1] -= corners[:, ::-1]
-    box = _box(job, members, side, corners)
+    kinds = np.where(good, _kinds(job, stamps), -1)
+    for kind in np.unique(kinds[good]):
+        _fit_kind(job, stamps.of(kinds == kind), kind, make, max_iterations)
+
+
+def _kinds(job: _Job, stamps: _Stamps) -> np.ndarray:
+    """``_EVEN``, ``_OUTSKIRTS`` or ``_CORE``, (count,)."""
+    kinds = np.where((stamps.weights < 1).any(axis=(1, 2)), _OUTSKIRTS, _EVEN)
+    for place in np.flatnonzero(kinds):
+        i = stamps.members[place]
+        reach = math.ceil(CORE * job.psf.fwhm[i])
+        y, x = (round(value) for value in (job.y[i] - stamps.corners[place, 0], job.x[i] - stamps.corners[place, 1]))
+        near = stamps.weights[place, max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+        if (near < 1).any():
+            kinds[place] = _CORE
+    return kinds
+
+
+def _fit_kind(job: _Job, stamps: _Stamps, kind: int, make, max_iterations: int) -> None:
+    count, members, side = len(stamps), stamps.members, stamps.side
+    uneven, pixels, box = kind != _EVEN, stamps.pixels, _box(job, stamps)
+    theta, again = _start(job, stamps)
     theta = box.clip(theta)
-    whole = not (weights < 1).any()
-    if not whole:
-        _fill_by_symmetry(pixels, weights)
-    batch = make(job.psf.grid(members, side), pixels, None if whole else weights)
-    first = _starts(batch, theta, box, job.sized)
-    first[again] = theta[again]
-    first[again, _F] = earlier["flux"][again] / sigma[again]
-    before = 0
-    if batch.partial.any():  # most of the way with the pixels opposite in place of those missing, at no cost
-        batch.filling = False
-        first, _, before, _ = _minimise(batch, first, box, max_iterations, tolerance=1.0)
-        batch.filling = True
-    theta, covariance, iterations, converged = _minimise(batch, first, box, max_iterations)
-    iterations += before
-    _note(job, members, batch, box, theta, covariance, iterations, converged, corners, level, sigma)
+    iterations = np.zeros(count, np.int64)
+    if not (uneven and again):
+        # With uneven weights this is only most of the way, at no cost: what stands opposite in place of pixels not used.
+        first = make(job.psf.grid(members, side), _filled(stamps) if uneven else pixels, None)
+        if not again:
+            theta = _starts(first, theta, box, job.sized)
+        theta, covariance, iterations, converged = _minimise(
+            first, theta, box, max_iterations, 1.0 if uneven else TOLERANCE
+        )
+    wrapped = (_edge(theta, side) > WRAPPED) & (2 * side <= SIDES[-1])
+    if not uneven:
+        wrapped &= converged
+    if wrapped.any():
+        pixels = pixels.copy()
+        pixels[wrapped] += _overflow(job, stamps, theta, np.flatnonzero(wrapped), make)
+    rows = np.flatnonzero(wrapped | uneven)
+    if len(rows):
+        grid = job.psf.grid(members[rows], side, FINE_FLOOR if kind == _CORE else PSF_FLOOR)
+        second = make(grid, pixels[rows], stamps.weights[rows] if uneven else None)
+        more = _minimise(second, theta[rows], box.of(rows), max_iterations)
+        if uneven:
+            theta, covariance, steps, converged = more
+        else:
+            theta[rows], covariance[rows], steps, converged[rows] = more
+        iterations[rows] += steps
+    if kind != _CORE:
+        second = make(job.psf.grid(members, side, FINE_FLOOR), pixels, stamps.weights if uneven else None)
+    _note(job, stamps, box, theta, covariance, iterations, converged, second.closing(theta))
 
 
-def _stamps(job: _Job, members: np.ndarray, side: int):
-    """Pixels and weights (members, side, side), the corners' rows and columns in the images, levels and noise.
+def _start(job: _Job, stamps: _Stamps) -> tuple[np.ndarray, bool]:
+    """Where fits start from, and whether that is what they found on a smaller stamp: all of a chunk, or none."""
+    earlier = {name: job.values[name][stamps.members] for name in PARAMETERS}
+    again = bool(np.isfinite(earlier["n"]).all())
+    if again:
+        theta = _to_theta(**earlier)
+        theta[:, _F] /= stamps.sigma
+    else:
+        start = {name: getattr(job, name)[stamps.members] for name in ("n", "r_e", "q", "pa", "x", "y")}
+        theta = _to_theta(**start, flux=np.ones(len(stamps)))
+    theta[:, _X : _Y + 1] -= stamps.corners[:, ::-1]
+    return theta, again
 
-    The levels are taken off and the noise is made 1, whatever an image's offset and unit.
-    """
+
+def _edge(theta: np.ndarray, side: int) -> np.ndarray:
+    """Surface brightness at the stamp's edge along the major axis, (count,), without the PSF."""
+    n, r_c = np.exp(theta[:, _N]), np.exp(theta[:, _R])
+    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)  # Ciotti & Bertin (1999, A&A 352, 447)
+    away = side / 2 / (r_c * np.exp(np.hypot(theta[:, _E1], theta[:, _E2]) / 2))
+    norm = 2 * n * np.log(b) - np.array([math.lgamma(2 * each) for each in n]) - np.log(2 * np.pi * n * r_c**2)
+    return theta[:, _F] * np.exp(norm - b * away ** (1 / n))
+
+
+def _overflow(job: _Job, stamps: _Stamps, theta: np.ndarray, rows: np.ndarray, make) -> np.ndarray:
+    """The light of models that comes in again on the other side: (rows, side, side)."""
+    side = stamps.side
+    light = np.empty((len(rows), side, side))
+    for start in range(0, len(rows), len(stamps) // 8 + 1):
+        some = slice(start, start + len(stamps) // 8 + 1)
+        images = []
+        for size in (side, 2 * side):
+            batch = make(job.psf.grid(stamps.members[rows[some]], size, FINE_FLOOR), stamps.pixels[rows[some]], None)
+            model = batch.model(theta[rows[some]], np.arange(batch.count))
+            images.append(batch.numpy(model[:, :side, :side]))
+        light[some] = images[0] - images[1]
+    return light
+
+
+def _stamps(job: _Job, members: np.ndarray, side: int) -> _Stamps:
     pixels, weights = np.zeros((2, len(members), side, side))
     corners, (level, sigma) = np.zeros((len(members), 2), np.int64), np.zeros((2, len(members)))
     for place, i in enumerate(members):
@@ -1253,33 +1438,52 @@ def _stamps(job: _Job, members: np.ndarray, side: int):
         # An image without noise: some noise all the same, at what rounding leaves of it.
         sigma[place] = max(sigma[place], 1e-9 * np.abs(pixels[place]).max())
         pixels[place] /= sigma[place]
-    return pixels, weights, corners, level, sigma
+    return _Stamps(members, pixels, weights, corners, level, sigma)
 
 
-def _box(job: _Job, members: np.ndarray, side: int, corners: np.ndarray) -> _Box:
+def _box(job: _Job, stamps: _Stamps) -> _Box:
+    members, side = stamps.members, stamps.side
     low, high = np.full((len(members), 7), -np.inf), np.full((len(members), 7), np.inf)
     low[:, _R], high[:, _R] = math.log(R_MIN), math.log(side)
     low[:, _N], high[:, _N] = math.log(N_MIN), math.log(N_MAX)
     for place, start, axis in ((_X, job.x, 1), (_Y, job.y, 0)):
-        low[:, place] = np.maximum(start[members] - side / 8, -0.5) - corners[:, axis]
-        high[:, place] = np.minimum(start[members] + side / 8, job.shapes[members, axis] - 0.5) - corners[:, axis]
+        low[:, place] = np.maximum(start[members] - side / 8, -0.5) - stamps.corners[:, axis]
+        high[:, place] = np.minimum(start[members] + side / 8, job.shapes[members, axis] - 0.5) - stamps.corners[:, axis]
     return _Box(low, high)
 
 
-def _fill_by_symmetry(pixels: np.ndarray, weights: np.ndarray) -> None:
-    """A first guess for pixels that are not used: the one opposite of the middle, or the median of the stamp."""
-    for image, weight in zip(pixels, weights, strict=True):
+def _filled(stamps: _Stamps) -> np.ndarray:
+    """Pixels with a first guess for those not used: the one opposite of the middle; else, near the middle, what lies around;
+    else the median of the stamp."""
+    pixels = stamps.pixels.copy()
+    middle = stamps.side // 2
+    near = slice(middle - _HOLE, middle + _HOLE + 1)
+    for image, weight in zip(pixels, stamps.weights, strict=True):
         unused = weight == 0
         if unused.any():
             image[unused] = np.median(image[~unused])
             image[unused] = np.roll(image[::-1, ::-1], 1 - len(image) % 2, (0, 1))[unused]
+            alone = unused & np.roll(unused[::-1, ::-1], 1 - len(image) % 2, (0, 1))
+            _inpaint(image[near, near], alone[near, near].copy())
+    return pixels
 
 
-def _note(
-    job: _Job, members, batch: _Batch, box: _Box, theta, covariance, iterations, converged, corners, level, sigma
-) -> None:  # fmt: skip
+def _inpaint(image: np.ndarray, holes: np.ndarray) -> None:
+    """Holes become, from their rims inwards, the mean of the neighbours."""
+    while holes.any() and not holes.all():
+        known = np.pad(~holes, 1).astype(float)
+        light = np.pad(np.where(holes, 0, image), 1)
+        steps = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]
+        known, light = (sum(np.roll(each, step, (0, 1)) for step in steps) for each in (known, light))
+        rim = holes & (known[1:-1, 1:-1] > 0)
+        image[rim] = (light[1:-1, 1:-1][rim]) / known[1:-1, 1:-1][rim]
+        holes &= ~rim
+
+
+def _note(job: _Job, stamps: _Stamps, box: _Box, theta, covariance, iterations, converged, closing) -> None:
     """Results in the user's terms."""
-    chi2, background, unseen = batch.closing(theta)
+    members, corners, level, sigma = stamps.members, stamps.corners, stamps.level, stamps.sigma
+    chi2, background, unseen, gain = closing
     bound = (theta <= box.low) | (theta >= box.high)
     flags = np.zeros(len(members), np.int64)
     found, covariance_out = _from_theta(theta, covariance)
@@ -1303,12 +1507,13 @@ def _note(
         (SersicFlag.MASKED, unseen > 0.1),
         (SersicFlag.FAINT, ~(theta[:, _F] > 3 * np.sqrt(covariance[:, _F, _F]))),
         (SersicFlag.TRUNCATED, cut),
+        (SersicFlag.UNDERSAMPLED, job.psf.undersampled[members]),
     ):
         flags[where] |= int(flag)
     finite = np.isfinite(theta).all(axis=1) & np.isfinite(chi2)
     measured = finite & (found["flux"] > 0) & (unseen <= 0.5)
     found |= {"background": background * sigma + level, "sigma_pixel": sigma, "covariance": covariance_out, "chi2": chi2}
-    found["masked_fraction"] = unseen
+    found |= {"masked_fraction": unseen, "resolved": np.sqrt(np.maximum(gain, 0))}
     for name, values in found.items():
         job.values[name][members] = np.where(measured.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
     job.values["flags"][members] = np.where(measured, flags, flags & int(SersicFlag.NOT_CONVERGED) | SersicFlag.NOT_MEASURED)
