@@ -528,6 +528,44 @@ def test_columns_that_are_not_known_or_need_more_are_named(field):
         extract(field.image, columns=["IMAFLAGS_ISO"])
 
 
+WINDOWED = ("X_IMAGE", "Y_IMAGE", "X2_IMAGE", "Y2_IMAGE", "ERRX2_IMAGE", "XWIN_IMAGE", "YWIN_IMAGE", "X2WIN_IMAGE",
+            "ERRX2WIN_IMAGE", "FLAGS_WIN")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uneven_sky() -> np.ndarray:
+    """A sky that no background mesh follows: windows of faint sources slide off into it."""
+    ccd = simulate_ccd(5, (600, 600), sky=0.0001, read_noise=138.0)
+    y, x = np.mgrid[:600, :600]
+    hole = 300 * np.exp(-((x - 300) ** 2 + (y - 350) ** 2) / 2 / 60**2)
+    return (ccd.image - hole - 200 * np.sin(x / 40)).astype(np.float32)
+
+
+def test_windowed_centres_do_not_leave_their_sources(uneven_sky):
+    """As in SExtractor: what stands then is the barycentre, and FLAGS_WIN has 8. Up to 10 pixels without."""
+    found = extract(uneven_sky, threshold=1.5, gain=1.6, pixel_scale=0.187, columns=WINDOWED)
+    value = {name: np.asarray(found[name]) for name in WINDOWED}
+    away = np.hypot(value["XWIN_IMAGE"] - value["X_IMAGE"], value["YWIN_IMAGE"] - value["Y_IMAGE"])
+    assert (away <= np.sqrt(value["X2_IMAGE"] + value["Y2_IMAGE"])).all()
+    reverted = value["FLAGS_WIN"] & 8 > 0
+    assert 5 < reverted.sum() < 0.2 * len(found)
+    assert (away[reverted] < 1e-4).all()  # X_IMAGE is single precision
+    for window, isophote in (("X2WIN_IMAGE", "X2_IMAGE"), ("ERRX2WIN_IMAGE", "ERRX2_IMAGE")):
+        np.testing.assert_allclose(value[window][reverted], value[isophote][reverted], rtol=1e-6)
+
+
+def test_flags_say_where_a_window_is_cut_by_the_border():
+    """Only where windows are measured; 8 is for the isophote alone."""
+    y, x = np.mgrid[:64, :64]
+    noise = np.random.default_rng(0).standard_normal((64, 64))
+    image = noise + 300 * np.exp(-0.5 * ((x - 9.2) ** 2 + (y - 32.1) ** 2) / 2.5**2)
+    image += 300 * np.exp(-0.5 * ((x - 40.0) ** 2 + (y - 32.0) ** 2) / 2.5**2)
+    how = {"threshold": 20.0, "absolute": True, "back_value": 0.0}
+    for columns, expected in ((["X_IMAGE", "FLAGS"], [0, 0]), (["X_IMAGE", "FLAGS", "XWIN_IMAGE"], [16, 0])):
+        found = extract(image, columns=columns, **how)
+        assert np.asarray(found["FLAGS"])[np.argsort(found["X_IMAGE"])].tolist() == expected
+
+
 def test_a_saturated_core_is_flagged_and_measured():
     y, x = np.mgrid[:200, :200]
     image = 1000 + np.random.default_rng(1).normal(0, 5, (200, 200))

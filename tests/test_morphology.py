@@ -235,6 +235,14 @@ def test_values_are_those_of_sextractor(cutouts, tmp_path):
 # --- Not measured ---------------------------------------------------------------------------------
 
 
+def test_faint_point_sources_have_no_index():
+    """At magnitude 22 a quarter of them had one."""
+    given = [
+        np.isfinite(values(drawn(sources(63.2, 62.9, 100.0), seed=seed))["sersic_index"]) for seed in range(40)
+    ]
+    assert sum(given) <= 2
+
+
 def test_a_star_has_no_index_and_profiles_beyond_the_bounds_have_the_bound():
     assert np.isnan(values(drawn(sources(63.2, 62.9, 2000.0)))["sersic_index"])
     assert values(drawn(galaxy(n=0.2)))["sersic_index"] == pytest.approx(0.3)

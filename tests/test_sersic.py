@@ -256,6 +256,75 @@ def test_uneven_noise():
     assert np.median(weighted.chi2) == pytest.approx(1, abs=0.02)
 
 
+BRIGHT = {
+    "flux": 4000.0, "x": 63.3, "y": 62.8, "pa_deg": 30.0, "shape": (127, 127),
+    "psf": moffat_psf(0.6 / 0.168, 2.5, 127),
+}  # fmt: skip
+
+
+def _unseen(image, size):
+    """True on the brightest pixel, or on 3 x 3 about it."""
+    y, x = np.unravel_index(image.argmax(), image.shape)
+    rows, columns = np.indices(image.shape)
+    return np.maximum(abs(rows - y), abs(columns - x)) <= size // 2
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("n, r_e, q", [(1.0, 0.22, 0.9), (0.7, 0.2, 0.35), (4.0, 0.3, 0.8)])
+def test_uneven_weights_on_the_core_move_nothing(n, r_e, q, backend):
+    """Magnitude 18 without noise: photon noise as weights, and pixels that are not used, where the galaxy is brightest."""
+    if backend == "torch":
+        pytest.importorskip("torch")
+    image = rendered(n=n, r_e=r_e / 0.168, q=q, **BRIGHT)
+    ways = [{"ivar": 1 / (NOISE**2 + np.maximum(image, 0) / 3000)}]
+    ways += [{"sigma": NOISE, "mask": _unseen(image, size)} for size in (1, 3)]
+    for way in ways:
+        fits = fit_sersic(image, BRIGHT["psf"], x=63, y=63, backend=backend, **way)
+        assert fits.flags[0] & ~SersicFlag.MASKED == 0
+        assert abs(fits.n[0] - n) < 0.005 + 0.15 * fits.sigma("n")[0], way.keys()
+        assert fits.r_e[0] == pytest.approx(r_e / 0.168, rel=3e-3)
+        assert fits.q[0] == pytest.approx(q, abs=3e-3)
+
+
+def test_errors_are_honest_under_photon_noise():
+    """Magnitude 18 to 20 at 3000 electrons a count: no bias, and errors that hold."""
+    cutouts = simulate_cutouts(200, seed=5, neighbours=False, sky_sigma=1e-9, mag=(18, 20))
+    light, truth = cutouts.images.astype(np.float64), cutouts.truth
+    variance = NOISE**2 + np.maximum(light, 0) / 3000
+    images = light + np.sqrt(variance) * np.random.default_rng(0).standard_normal(light.shape)
+    fits = fit_sersic(images, cutouts.psf, x=63, y=63, ivar=1 / variance)
+    assert not (fits.flags & SersicFlag.NOT_CONVERGED).any()
+    found = differences(fits, truth)
+    assert abs(np.median(found["n"])) < 0.005 and abs(np.mean(found["n"])) < 0.012  # the mean's own error is 0.005
+    for name in PARAMETERS:
+        assert 0.60 < within_one(found[name], fits.sigma(name)) < 0.77, name
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("n, r_e, q", [(1.0, 0.22, 0.5), (2.5, 0.25, 0.6), (5.5, 0.3, 0.9)])
+def test_chi2_of_a_bright_galaxy_is_that_of_the_image_less_the_model(n, r_e, q, backend):
+    """On the stamp, where modes below the floor and light that wraps around matter (1.8 to 2.7 without)."""
+    if backend == "torch":
+        pytest.importorskip("torch")
+    image = rendered(n=n, r_e=r_e / 0.168, q=q, **BRIGHT)
+    image += NOISE * np.random.default_rng(1).standard_normal(image.shape)
+    fits = fit_sersic(image, BRIGHT["psf"], x=63, y=63, sigma=NOISE, backend=backend)
+    assert fits.chi2[0] == pytest.approx(1, abs=0.06)  # 3 sigma of 48 x 48 pixels
+    fwhm = sersic._Psf(BRIGHT["psf"], 1).fwhm
+    side = max(int(sersic._side_for(*size, fwhm)[0]) for size in ((fits.r_e, fits.n), (np.array([3.0]), np.array([1.5]))))
+    corner = 63 - side // 2
+    stamp = (slice(corner, corner + side),) * 2
+    away = (image - sersic.model(fits, image.shape, BRIGHT["psf"])[0] - fits.background[0])[stamp] / NOISE
+    assert fits.chi2[0] == pytest.approx((away**2).sum() / (side**2 - 8), abs=2e-3)
+
+
+def test_light_that_leaves_the_stamp_does_not_come_in_again():
+    """n = 5.5 at magnitude 18 on a stamp of 80: 0.042 too high with the light that wraps around."""
+    image = rendered(n=5.5, r_e=1.8, q=0.8, **BRIGHT)
+    fits = fit_sersic(image, BRIGHT["psf"], x=63, y=63, sigma=NOISE)
+    assert fits.n[0] == pytest.approx(5.5, abs=0.003)
+
+
 def test_a_galaxy_larger_than_the_first_stamp():
     image = rendered((301, 301), x=150.2, y=149.7, r_e=25.0, n=3.0, flux=40000.0)
     image += NOISE * np.random.default_rng(0).standard_normal(image.shape)
@@ -389,6 +458,36 @@ def test_model_leaves_noise(simulated):
 
 def _first(fits, count):
     return sersic.SersicFits(**{name: values[:count] for name, values in vars(fits).items()})
+
+
+def test_how_far_a_galaxy_is_from_a_point_source(simulated):
+    """By value: the root of the difference in chi2 between the best point source at the place and the galaxy."""
+    image = noisy(flux=60.0)
+    fits = fit_sersic(image, PSF, **START)
+    moved = rendered(r_e=1e-4, q=1.0, n=1.0, flux=1.0, x=fits.x[0], y=fits.y[0])
+    galaxy = sersic.model(fits, image.shape, PSF)[0]
+    chi2 = []
+    for columns in (np.stack([moved.ravel(), np.ones(image.size)], 1), np.ones((image.size, 1))):
+        data = (image if columns.shape[1] == 2 else image - galaxy).ravel()
+        chi2.append(np.linalg.lstsq(columns, data, rcond=None)[1][0] / NOISE**2)
+    assert fits.resolved[0] == pytest.approx(math.sqrt(chi2[0] - chi2[1]), rel=0.03)
+    # Galaxies of the simulation, down to magnitude 23, all differ; of point sources about one in a hundred.
+    assert (simulated.fits.resolved > 3).mean() > 0.99
+    rng = np.random.default_rng(8)
+    stars = 40 * np.pad(PSF, 18) + NOISE * rng.standard_normal((200, 101, 101))
+    found = fit_sersic(stars, PSF, **START)
+    assert np.mean(found.resolved[found.measured] < 3) > 0.97
+    assert 0.8 < np.mean(found.resolved[found.measured] < 2) < 0.99
+
+
+def test_undersampled_psfs_are_flagged():
+    """Small galaxies through PSFs whose transform has not ended at the pixels' own frequency have too low an n."""
+    for fwhm, narrow in ((1.5, True), (2.1, True), (2.5, False), (4.0, False)):
+        for psf in (moffat_psf(fwhm, 3.5, 33), Moffat(fwhm)):
+            flags = fit_sersic(rendered(psf=moffat_psf(fwhm, 3.5, 33)), psf, **START).flags[0]
+            assert bool(flags & SersicFlag.UNDERSAMPLED) == narrow, (fwhm, type(psf))
+    mixed = fit_sersic(np.stack([rendered()] * 2), Moffat(np.array([1.8, 4.0])), **START).flags & SersicFlag.UNDERSAMPLED
+    assert mixed.astype(bool).tolist() == [True, False]
 
 
 def test_table_has_units_and_errors(simulated):

@@ -32,6 +32,9 @@ FWHM = 2.35
 #: Windowed centres: reach in window sigmas, most steps, the step at which they rest (pixels), parts of a pixel at the rim.
 WIN_REACH, WIN_STEPS, WIN_REST, WIN_PARTS = 4.0, 16, 1e-4, 3
 
+#: FLAGS_WIN: second moments that no light can have, or not above 0; no flux; barycentre and moments of the isophote instead.
+WIN_INCONSISTENT, WIN_NEGATIVE, WIN_NO_FLUX, WIN_REVERTED = 1, 2, 4, 8
+
 
 @jit(inline="always")
 def _pixel(field, number, x, y, i, j):
@@ -356,22 +359,24 @@ def _share(dx, dy, radius, parts):
 
 
 @jit
-def windowed(field, x, y, half_light):
+def windowed(field, x, y, half_light, moments):
     """Centres, moments, their errors and fluxes under a Gaussian window with the FWHM of a source's half-light diameter.
 
-    half_light: radius, pixels, (n,). Returns float64 (n, 10): x, y, x2, y2, xy, errx2, erry2, errxy, flux, its variance;
-    int64 (n,): FLAGS_WIN.
+    half_light: radius, pixels, (n,). moments: of the isophotes, (n, 6): x2, y2, xy, errx2, erry2, errxy. Returns float64
+    (n, 10): x, y, x2, y2, xy, errx2, erry2, errxy, flux, its variance; int64 (n,): FLAGS_WIN; int64 (n,): FLAGS.
+
+    A centre that moves further from the barycentre than the source is large, sqrt(x2 + y2), follows a neighbour or the sky;
+    with that, or without second moments, the barycentre and the moments of the isophote stand instead.
     """
     image = field[0]
     rows, columns = image.shape
     count = len(x)
-    out, flags = np.zeros((count, 10)), np.zeros(count, np.int64)
+    out, flags, incomplete = np.zeros((count, 10)), np.zeros(count, np.int64), np.zeros(count, np.int64)
     for n in range(count):
-        # A window narrower than two pixels has nothing to weigh.
-        sigma = max(2 * half_light[n], 2.0) / FWHM
+        sigma = 2 * half_light[n] / FWHM
         cx, cy = x[n], y[n]
         row = out[n]
-        for _ in range(WIN_STEPS):
+        for _ in range(WIN_STEPS if sigma > 0 else 0):
             light, sx, sy = _window(field, n + 1, cx, cy, sigma, row, False)
             if not light > 0:
                 break
@@ -382,18 +387,24 @@ def windowed(field, x, y, half_light):
             if sx * sx + sy * sy < WIN_REST**2:
                 break
         light, sx, sy = 0.0, 0.0, 0.0
-        if 0 <= cx < columns and 0 <= cy < rows:
+        if sigma > 0 and 0 <= cx < columns and 0 <= cy < rows:
             light, sx, sy = _window(field, n + 1, cx, cy, sigma, row, True)
+            if not _box(image.shape, cx, cy, WIN_REACH * sigma, WIN_REACH * sigma)[4]:
+                incomplete[n] = APERTURE_INCOMPLETE
         if not light > 0:
-            flags[n] |= 1
             row[:] = 0.0
-            cx, cy = x[n], y[n]
-        row[0], row[1] = cx, cy
-        if not (row[2] > 0 and row[3] > 0 and row[2] * row[3] - row[4] * row[4] > 0):
-            flags[n] |= 2
+        if not row[2] * row[3] - row[4] * row[4] >= 0:
+            flags[n] |= WIN_INCONSISTENT
+        if not (row[2] > 0 and row[3] > 0):
+            flags[n] |= WIN_NEGATIVE
         if not row[8] > 0:
-            flags[n] |= 4
-    return out, flags
+            flags[n] |= WIN_NO_FLUX
+        row[0], row[1] = cx, cy
+        away = (cx - x[n]) ** 2 + (cy - y[n]) ** 2
+        if flags[n] & (WIN_INCONSISTENT | WIN_NEGATIVE) or not away <= moments[n, 0] + moments[n, 1]:
+            flags[n] |= WIN_REVERTED
+            row[0], row[1], row[2:8] = x[n], y[n], moments[n]
+    return out, flags, incomplete
 
 
 @jit

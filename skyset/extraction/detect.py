@@ -554,7 +554,9 @@ def _flux_radius(values: _Values) -> np.ndarray:
 
 def _windowed(values: _Values) -> dict[str, np.ndarray]:
     half_light = values.radii((0.5,))[:, 0].copy()
-    moments, flags = apertures.windowed(values.aperture_field, values.x, values.y, half_light)
+    isophotal = np.stack([values.seen[name] for name in ("x2", "y2", "xy", "errx2", "erry2", "errxy")], 1)
+    moments, flags, incomplete = apertures.windowed(values.aperture_field, values.x, values.y, half_light, isophotal)
+    values.known["_window_flags"] = incomplete
     x, y, x2, y2, xy, ex, ey, exy, flux, variance = moments.T
     out = {
         "XWIN_IMAGE": x + 1, "YWIN_IMAGE": y + 1, "X2WIN_IMAGE": x2, "Y2WIN_IMAGE": y2, "XYWIN_IMAGE": xy,
@@ -630,6 +632,7 @@ def _most_frequent(owner: np.ndarray, flag: np.ndarray, rows: int) -> np.ndarray
 
 _APERTURE_FLAGS = {
     "kron": "_kron_flags", "petrosian": "_petrosian_flags", "aperture": "_circle_flags", "radius": "_radius_flags",
+    "window": "_window_flags",
 }  # fmt: skip
 _STAGES: dict[str, Callable] = {
     "isophote": _isophotes, "window": _windowed, "aperture": _circles, "kron": _kron, "petrosian": _petrosian,

@@ -23,8 +23,9 @@ Where the paper leaves a choice:
 - ``sersic_index``: of a fit through the PSF (``sersic.py``), where the authors have SExtractor's SPHEROID_SERSICN. Other
   detections are masked, with 4 pixels around them: with less, wings of neighbours change n by 1 % at magnitude 20 to 22.
 
-It is NaN where the fit did not converge, or found a point source, a centre at the limit of where it is looked for, or less
-than 3 sigma of light. Profiles flatter or more peaked than the fit knows keep the index of its bound, 0.3 or 8.
+It is NaN where the fit did not converge, is not better than a point source by 3 sigma (``SersicFits.resolved``), or found a
+centre at the limit of where it is looked for, or less than 3 sigma of light. Profiles flatter or more peaked than the fit
+knows keep the index of its bound, 0.3 or 8.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ _SAME = {
     "major_axis": "A_IMAGE", "minor_axis": "B_IMAGE", "peak_surface_brightness": "MU_MAX", "pos_angle": "THETA_IMAGE",
 }  # fmt: skip
 _WANTED = (*_SAME.values(), "X_IMAGE_DBL", "Y_IMAGE_DBL", "PETRO_RADIUS")
+#: An index is given where the galaxy differs from a point source by so many sigmas: one point source in a hundred does.
+RESOLVED = 3.0
 #: Pixels around other detections that fits leave out.
 _MARGIN = 4
 #: Cutouts that are read, and whose fits are made, together: enough for the CPU, and for a GPU.
@@ -346,7 +349,7 @@ def _fit(stamps: list[_Stamp], psf, device: str | None) -> np.ndarray:
     )  # fmt: skip
     none = SersicFlag.NOT_MEASURED | SersicFlag.NOT_CONVERGED | SersicFlag.POSITION_AT_BOUND
     none |= SersicFlag.R_E_AT_BOUND | SersicFlag.FAINT
-    return np.where(fits.flags & int(none), np.nan, fits.n)
+    return np.where((fits.flags & int(none) != 0) | ~(fits.resolved > RESOLVED), np.nan, fits.n)
 
 
 def _as_arrow(found: dict[str, np.ndarray], bands: list[str]) -> pa.Table:
