@@ -111,7 +111,7 @@ FLUXERR_WIN     | f4 | ct              | %12.7g  | rms error of FLUX_WIN
 MAG_WIN         | f4 | mag             | %8.4f   | Gaussian-weighted magnitude
 MAGERR_WIN      | f4 | mag             | %8.4f   | rms error of MAG_WIN
 SNR_WIN         | f4 |                 | %10.4g  | FLUX_WIN / FLUXERR_WIN
-FLAGS_WIN       | i2 |                 | %3d     | 1 moments inconsistent, 2 not above 0, 4 no flux, 8 isophotal values instead
+FLAGS_WIN       | i2 |                 | %3d     | 1 moments inconsistent, 2 not above 0, 4 no flux, 8 isophotal instead
 """
 
 _APERTURE = """
