@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
-import math
 import re
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ import pyarrow.compute as pc
 from isal import igzip_threaded
 from isal import isal_zlib
 
+from skyset import headers
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import replacing
@@ -124,7 +124,8 @@ def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str]
 
     CSV, FITS and Parquet are read in bounded memory; a VOTable is taken into memory whole. CSV columns get their types from
     all rows; missing in CSV text is nothing, ``null``, ``NULL`` or ``\\N``, unless in quotes. In FITS the first binary table
-    is read, vectors as fixed-size lists; columns that Arrow has no plain type for are left out with a note.
+    is read (a compressed image and the LDAC_IMHEAD of SExtractor's catalogues are none), vectors as fixed-size lists;
+    columns that Arrow has no plain type for are left out with a note.
 
     Args:
         path: a file, or several Parquet files with the same columns (the slices of a query).
@@ -441,7 +442,7 @@ def _fits_columns(header, path: str) -> tuple[list[_FitsColumn], list[str]]:
             stored = np.dtype(f"S{repeat}" if code == "A" else _FITS_CODES[code])
             columns.append(_FitsColumn(
                 name, code, 1 if code == "A" else repeat, stored, offset, str(header.get(f"TUNIT{n}", "")),
-                header.get(f"TNULL{n}"), header.get(f"TSCAL{n}", 1), header.get(f"TZERO{n}", 0),
+                headers.number(header.get(f"TNULL{n}")), *_scale(header, n, path),
             ))  # fmt: skip
         offset += size
     if offset != header["NAXIS1"] or offset > MAX_BYTES:
@@ -449,22 +450,28 @@ def _fits_columns(header, path: str) -> tuple[list[_FitsColumn], list[str]]:
     return columns, notes
 
 
-def _fits_table_header(file: BinaryIO, path: str):
-    """Go to the data of the first binary table; its header."""
-    from astropy.io import fits
+def _scale(header, n: int, path: str) -> tuple[float, float]:
+    """TSCAL and TZERO of a column."""
+    scale, zero = (headers.number(header.get(f"{key}{n}", default)) for key, default in (("TSCAL", 1), ("TZERO", 0)))
+    if scale is None or zero is None:
+        raise UserError(f"{path}: TSCAL{n} or TZERO{n} is no number")
+    return scale, zero
 
+
+def _fits_table_header(file: BinaryIO, path: str):
+    """Go to the data of the first binary table that is a catalogue; its header, readable."""
     while True:
         block = read_header(file, LONGEST_FITS_HEADER)  # astropy's own would take in a whole file without an END
         if not block:
             raise EOFError
         if not ends(block):
             raise OSError("Header missing END card.")
-        header = fits.Header.fromstring(block)
-        if header.get("XTENSION") == "BINTABLE":
+        header = headers.parse(block)
+        size = headers.data_bytes(header)
+        # A compressed image, and in SExtractor's catalogues the image's header, are tables too, but no catalogue.
+        none = header.get("ZIMAGE") is True or str(header.get("EXTNAME")).strip() == "LDAC_IMHEAD"
+        if header.get("XTENSION") == "BINTABLE" and not none:
             return header
-        axes = [header[f"NAXIS{n}"] for n in range(1, header["NAXIS"] + 1)]
-        values = math.prod(axes) if axes else 0
-        size = abs(header["BITPIX"]) // 8 * header.get("GCOUNT", 1) * (header.get("PCOUNT", 0) + values)
         for start in range(0, -(-size // 2880) * 2880, _BLOCK_BYTES):  # a gzip stream cannot jump
             if not file.read(min(_BLOCK_BYTES, size - start + -size % 2880)):
                 raise UserError(f"{path}: the FITS file is cut short")
@@ -482,7 +489,7 @@ def _open_fits_table(path: str) -> Iterator[tuple[BinaryIO, _FitsTable]]:
             if path.lower().endswith(".gz") and "end-of-stream" in str(error):
                 raise
             raise UserError(f"{path}: has no binary table") from error
-        except (ValueError, LookupError, TypeError, fits.VerifyError, OSError) as error:
+        except (ValueError, LookupError, TypeError, fits.VerifyError, OSError, headers.HeaderError) as error:
             raise UserError(f"{path}: not readable as FITS: {' '.join(str(error).split())[:200]}") from error
         yield file, table
 

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from isal import isal_zlib
 
 from skyset.errors import RecordError
+from skyset.headers import clean
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -28,6 +29,7 @@ MAX_BYTES = 256 << 20
 #: No header of a raw file is longer.
 MAX_HEADER_BYTES = 400 * 2880
 _GZIP = b"\x1f\x8b"
+_BLANK = b" \0\t\r\n"
 _BLOCK = 2880
 _READ = 1 << 20
 _KINDS = {
@@ -191,14 +193,14 @@ def read_header(file: BinaryIO | _Unpacked, max_bytes: int = MAX_HEADER_BYTES) -
 def ends(header: bytes) -> bool:
     """Whether the END card is in a header's last block."""
     block = header[-_BLOCK:]
-    return any(block[at : at + 3] == b"END" and not block[at + 3 : at + 80].strip() for at in range(0, len(block), 80))
+    return any(block[at : at + 3] == b"END" and not block[at + 3 : at + 80].strip(_BLANK) for at in range(0, len(block), 80))
 
 
 def _hdus(file: BinaryIO | _Unpacked) -> bytes:
     """A FITS file up to the end of its last HDU, or up to where it is none: what reads it then says why."""
     parts, size = [], 0
     while header := read_header(file):
-        parts.append(header)
+        parts.append(clean(header) if ends(header) else header)
         size += len(header)
         if not ends(header):
             break

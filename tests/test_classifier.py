@@ -309,7 +309,7 @@ def test_a_network_that_is_cut_off_or_of_another_kind_is_named(tmp_path, text, m
 def test_a_network_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="absent"):
         classifier.read_nnw(tmp_path / "absent.nnw")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot be read as a neural network"):
         classifier.read_nnw(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """SExtractor's configuration files: what they mean here, what is said of the rest, and what is wrong in one line."""
 
+import os
 import re
 
 import numpy as np
@@ -331,7 +332,7 @@ def test_weights_given_beside_a_configuration_are_relative_unless_it_says_otherw
 def test_files_that_are_no_configuration(tmp_path, shared):
     for path, message in (
         (tmp_path / "no.sex", "no.sex: cannot be read as a .sex configuration: No such file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "a folder, not a regular file"),
         (shared / "extraction" / "sep_default.param", "no keyword of SExtractor in it"),
         (shared / "extraction" / "sep_image.fits", "no keyword of SExtractor in it"),
     ):
@@ -445,10 +446,30 @@ def test_the_header_comes_before_gain_and_saturation(read):
 
 
 def test_a_header_that_cannot_be_meant(read):
-    with pytest.warns(UserWarning, match="the header's GAIN is 'high', no number: 2 is used"):
-        assert read("GAIN 2").for_header(fits.Header({"GAIN": "high"})).gain == 2
-    with pytest.raises(UserError, match=r"header \(GAIN, SATURATE\): gain is -1.0"):
-        read().for_header(fits.Header({"GAIN": -1.0}))
+    for value, said in (
+        ("'high'", "'high', no number"), ("NaN", "'NaN', no number"), ("1,5", "'1,5', no number"),
+        ("1.5 e-", "'1.5 e-', no number"), ("-2.0", "-2.0, which cannot be meant"), ("1E999", "inf, no number"),
+        ("", "blank, no number"), ("T", "True, no number"), ("1E31", "1e+31, which cannot be meant"),
+    ):  # fmt: skip
+        card = f"GAIN    = {value}"
+        header = fits.Header.fromstring(card.ljust(80))
+        with pytest.warns(UserWarning, match=re.escape(f"the header's GAIN is {said}: 2 is used")):
+            assert read("GAIN 2").for_header(header).gain == 2
+    for card in ("SATURATE= inf", "SATURATE= NaN", "SATURATE= 0", "SATURATE= -1.0"):
+        with pytest.warns(UserWarning, match="the header's SATURATE is .*: 555 is used"):
+            assert read("SATUR_LEVEL 555").for_header(fits.Header.fromstring(card.ljust(80))).saturation == 555
+
+
+@pytest.mark.parametrize("card", ["GAIN    = 1.5D+02", "GAIN    = 1.5d2", "GAIN    = '150.0   '", "GAIN    = 150 / e-"])
+def test_numbers_of_a_header_however_they_are_written(read, card):
+    """In quotes too, as SExtractor 2.25 reads them."""
+    assert read("GAIN 2").for_header(fits.Header.fromstring(card.ljust(80))).gain == 150
+
+
+def test_a_wcs_with_pixels_of_no_size_has_scale_one(read, monkeypatch):
+    monkeypatch.setattr(config, "pixel_scale", lambda header: 1e-12)
+    with pytest.warns(UserWarning, match="the WCS has pixels of .* arcsec, which cannot be meant: 1 is used"):
+        assert read("PIXEL_SCALE 0").for_header(sky()).pixel_scale == 1
 
 
 def test_pixel_scale_from_the_header(read):
@@ -486,3 +507,96 @@ def test_thresholds_in_surface_brightness_are_counts_a_pixel(read):
     assert "ANALYSIS_THRESH is not given: it follows DETECT_THRESH" in alone.warnings[0]
     mixed = read("DETECT_THRESH 20,25\nANALYSIS_THRESH 40\nTHRESH_TYPE ABSOLUTE").for_header(sky())
     assert (mixed.threshold, mixed.analysis) == (pytest.approx(100), 40)
+
+
+# How the files are written
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_however_an_editor_wrote_them(read, tmp_path, encoding, end):
+    """\\x85 of cp1252 is three dots, and no end of a line: DETECT_MINAREA behind it is part of a comment."""
+    comment = "# gemäß Übung" + (" \u2026 DETECT_MINAREA 99" if encoding != "latin-1" else "")
+    names = ["PARAMETERS_NAME x.param", "FILTER_NAME x.conv", "STARNNW_NAME x.nnw"]
+    texts = {"x.sex": ["DETECT_THRESH 20", comment, *names], "x.param": ["X_IMAGE " + comment, "CLASS_STAR"],
+             "x.conv": ["CONV NONORM", comment, "0 1 0", "1 2 1", "0 1 0"]}  # fmt: skip
+    for name, lines in texts.items():
+        (tmp_path / name).write_bytes(end.join([*lines, ""]).encode(encoding))
+    (tmp_path / "x.nnw").write_bytes(b"")
+    found = read_config(tmp_path / "x.sex")
+    assert (found.settings.threshold, found.settings.minarea, found.columns) == (20, 5, ("X_IMAGE", "CLASS_STAR"))
+    assert found.settings.kernel.tolist() == [[0, 1, 0], [1, 2, 1], [0, 1, 0]] and found.classifier == tmp_path / "x.nnw"
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("value", ["7", "7.0", "7.", "+7", "0.7e1", "70E-1"])
+def test_whole_numbers_as_a_script_prints_them(read, value):
+    keys = ("DETECT_MINAREA", "BACK_SIZE", "BACK_FILTERSIZE", "DEBLEND_NTHRESH")
+    one = read("\n".join(f"{key} {value}" for key in keys)).settings
+    assert (one.minarea, one.back_size, one.back_filter, one.deblend_nthresh) == (7, (7, 7), (7, 7), 7)
+    assert read(f"BACK_SIZE 64.0,{value}").settings.back_size == (64, 7)
+
+
+@pytest.mark.parametrize("value", ["5.5", "nan", "inf", "1_0", "five", "5.0.0", "0x5", "1e300", "9" * 5000])
+def test_what_is_no_whole_number(read, value):
+    assert "DETECT_MINAREA" in refused(read, f"DETECT_MINAREA {value}")
+
+
+def test_sextractors_own_columns_uncommented(read, shared):
+    """All of its default.param, nearly 400: what is measured is wanted, what is not is named with its line."""
+    lines = (shared / "extraction" / "sextractor_default.param").read_text().splitlines()
+    lines = [line for line in lines if line.strip("# ")]
+    names = [line.lstrip("#").split()[0] for line in lines]
+    text = "\n".join(line.lstrip("#") for line in lines)
+    found = read("FLAG_IMAGE flags.fits", param=text, skip_unknown=True)
+    assert list(found.columns) == [name for name in names if name in COLUMNS and name != "VIGNET"]
+    assert len(found.columns) > 90
+    [said] = found.warnings[-1:] if "ASSOC" not in found.warnings[-1] else found.warnings[-2:-1]
+    left = [name for name in names if name not in found.columns]
+    where = {name: number for number, name in enumerate(names, 1)}
+    assert len(left) > 200 and [name for name in left if f"{name} (line {where[name]}" not in said] == []
+    assert "VIGNET (line " in said and "such as VIGNET(35,35)" in said
+    message = refused(read, param="\n".join(line.lstrip("#") for line in lines if "VIGNET" not in line))
+    assert all(name in message for name in left if "VIGNET" not in name)
+
+
+@pytest.mark.parametrize(
+    "line", ["POLAR_IMAGE  (A_IMAGE^2 - B_IMAGE^2)/(A_IMAGE^2 + B_IMAGE^2)", "MAG_APER  Fixed aperture magnitude vector  [mag]"]
+)
+def test_a_description_behind_a_name_is_passed_over(read, line):
+    found = read(param=line)
+    assert found.columns == (line.split()[0],) and found.warnings == ()
+    assert read("PHOT_APERTURES 3,5", param="FLUX_APER (2)").settings.apertures == (3, 5)
+
+
+@pytest.mark.parametrize(
+    "line", ["DETECT_MINAREA {0}", "WHAT{0} 3", "# comment {0}", "\\", "WHAT \\", "GAIN {0} \\\n", '"', "'\""]
+)
+def test_long_files_take_time_in_proportion(read, line):
+    """30,000 lines; what is said of them stays short."""
+    found = read("\n".join(line.format(number % 50 + 1) for number in range(30_000)) + "\n\nDETECT_THRESH 7\n")
+    assert len(found.warnings) < 60 and sum(map(len, found.warnings)) < 20_000
+    assert found.settings.threshold == 7
+
+
+def test_long_param_files_too(read):
+    found = read(param="X_IMAGE\n" + "".join(f"WHAT{number}\n" for number in range(30_000)), skip_unknown=True)
+    assert found.columns == ("X_IMAGE",) and "WHAT499 (line 501)" in found.warnings[0] and "29500 more" in found.warnings[0]
+    assert len(found.warnings[0]) < 20_000
+
+
+def test_what_no_file_can_be_or_hold(read, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "x\0y", "n" * 3000):
+        with pytest.raises(UserError):
+            read_config(tmp_path / name)
+    assert "vignet is (65535, 65535): it must have at most 1,048,576 pixels" in refused(read, param="VIGNET(65535,65535)")
+    assert "neither NAME nor NAME(length)" in refused(read, param="FLUX_APER(" + "9" * 5000 + ")")
+    assert "PIXEL_SCALE is 1e-300" in refused(read, "PIXEL_SCALE 1e-300")
+
+
+@pytest.mark.parametrize("which", ["[WHT]", "[SCI,2]", "[2]", "[0][1]"])
+def test_an_image_of_a_file_keeps_its_brackets(read, tmp_path, which):
+    (tmp_path / "w.fits").touch()
+    found = read(f"WEIGHT_TYPE MAP_WEIGHT\nWEIGHT_IMAGE w.fits{which}\nFLAG_IMAGE no.fits{which}", param="IMAFLAGS_ISO")
+    assert str(found.weight) == f"{tmp_path / 'w.fits'}{which}" and str(found.flag_image) == f"no.fits{which}"

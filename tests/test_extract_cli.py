@@ -199,7 +199,13 @@ def test_a_table_of_a_mosaic_says_which_extension(mosaic):
     assert table["EXT_NUMBER"].tolist() == [1] * 7 + [2] * 7
 
 
-@pytest.mark.parametrize("which, names", [("[3]", ["CCD1"]), ("[ccd0]", ["CCD0"]), ("[CCD1, 1]", ["CCD0", "CCD1"])])
+@pytest.mark.parametrize(
+    "which, names",
+    [
+        ("[3]", ["CCD1"]), ("[ccd0]", ["CCD0"]), ("[CCD1, 1]", ["CCD1"]), ("[1, CCD1]", ["CCD0", "CCD1"]),
+        ("[ccd1,ccd0]", ["CCD0", "CCD1"]), ("[1,3]", ["CCD0", "CCD1"]),
+    ],
+)  # fmt: skip
 def test_images_of_a_mosaic_are_chosen_by_number_or_name(mosaic, which, names):
     assert skyset(mosaic + which, "-o", "x.ldac", "--processes", 1)[0] == 0
     assert [extension.header["EXTNAME"] for extension in read_ldac("x.ldac")] == names
@@ -248,11 +254,11 @@ def test_a_mask_beside_the_image_is_spoken_of(image):
     images = [fits.ImageHDU(draw(), header(), "IMAGE"), fits.ImageHDU(np.zeros((180, 260), "i4"), name="MASK")]
     fits.HDUList([fits.PrimaryHDU(), *images]).writeto("exposure.fits")
     status, text = skyset("exposure.fits", "-o", "x.ldac", "--processes", 1)
-    assert status == 0 and "ALPHA_J2000, DELTA_J2000 are left out: 1 of the images have no WCS" in text
-    assert (
-        "MASK (exposure.fits[2]): no image of the sky, by its name, but measured as one; 'exposure.fits[1]' chooses" in text
-    )
+    said = "MASK (exposure.fits[2]): passed over, no image of the sky by its name; 'exposure.fits[2]' measures it"
+    assert status == 0 and f"skyset: warning: exposure.fits: {said}\n" in text and "\n7 sources, " in text
     assert skyset("exposure.fits[IMAGE]", "-o", "x.ldac")[1].startswith("7 sources,")
+    status, text = skyset("exposure.fits[2]", "-o", "x.ldac")
+    assert status == 0 and "no noise" in text and "0 sources, " in text
 
 
 @pytest.mark.parametrize("how", ["compressed", "uint16", "int16 big gzip"])
@@ -385,7 +391,12 @@ def test_what_decides_the_format(image, arguments, kind):
         (["nowhere.fits"], "nowhere.fits: cannot be read as a FITS image: No such file"),
         (["text.fits"], "text.fits: cannot be read as a FITS image"),
         (["table.fits"], "table.fits: no 2-D image in it (PRIMARY: empty, 1: table)"),
-        (["cube.fits"], "cube.fits: no 2-D image in it (PRIMARY: 4 x 3 x 2)"),
+        (["cube.fits"], "HDU 0 is a cube of 2 x 3 x 4: no 2-D image; one plane of it is measured by 'cube.fits[0][0]'"),
+        (["cube.fits[0]"], "one plane of it is measured by 'cube.fits[0][0]'; there are [0][0], [0][1]"),
+        (["cube.fits[0][2]"], "cube.fits[0][2]: no plane is '2': HDU 0 is a cube"),
+        (["field.fits[0][2]"], "field.fits[0][2]: no cube is '0': there is none in it"),
+        (["field.fits[]"], "field.fits[]: nothing is named between the brackets"),
+        (["field.fits", "--weight", "field.fits[SCI]"], "field.fits[SCI]: no 2-D image is 'SCI': there are 0 (PRIMARY)"),
         (["field.fits[1]"], "field.fits[1]: no 2-D image is '1': there are 0"),
         (["field.fits", "-o", "field.fits"], "field.fits: the catalogue would replace an input"),
         (["field.fits", "-o", "x.csv", "--check", "BACKGROUND=field.fits"], "BACKGROUND would replace an input"),

@@ -289,7 +289,7 @@ def test_fits_1_0_catalogues_are_read(shared, tmp_path):
             "a row has 116 bytes, its columns have 120",
         ),
         (lambda content, at: content.replace(b"TFORM1  = '1J", b"TFORM1  = '1z"), "cannot be read|a row has"),
-        (lambda content, at: content.replace(b"=                  116", b"=                 -116"), "negative"),
+        (lambda content, at: content.replace(b"=                  116", b"=                 -116"), "a whole number"),
         (lambda content, at: content.replace(b"=                    3", b"=           9876543210"), "truncated"),
         (lambda content, at: content.replace(b"=                    3", b"= 'three'             "), "its size"),
     ],
@@ -335,7 +335,7 @@ def test_foreign_bytes_in_cards_and_doubled_names(small):
     path.write_bytes(content.replace(b"TTYPE3  = 'ISO0  ", b"TTYPE3  = 'NUMBER"))
     with pytest.warns(UserWarning, match="NUMBER stands twice: column 3 is read as NUMBER_3"):
         first, _ = read_ldac(path)
-    assert first.header["OBJECT"] == "fi?ld?"
+    assert first.header["OBJECT"] == "fi?ld"
     assert first.table.colnames == ["NUMBER", "VIGNET", "NUMBER_3", "FLUX_RADIUS"]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skyset import headers
 from skyset.build import BuildParser
 from skyset.build import Found
 from skyset.build import Item
@@ -152,14 +153,17 @@ def _as_uint8(data: np.ndarray, where: str) -> np.ndarray:
     return counts
 
 
-def read_wcs(*headers) -> dict:
+def read_wcs(*hdu_headers) -> dict:
     """Columns wcs_* and scale (degrees a pixel) of the first header that has a celestial WCS."""
     from astropy.wcs import WCS
     from astropy.wcs.utils import proj_plane_pixel_scales
 
-    for header in headers:
+    for header in hdu_headers:
         if "CTYPE1" in header:
-            wcs = WCS(header, naxis=2)
+            made = headers.sky(header)
+            if made is None:
+                raise RecordError("a number of the WCS is none")
+            wcs = WCS(made, naxis=2)
             return {
                 "wcs_crpix": np.array(wcs.wcs.crpix),
                 "wcs_crval": np.array(wcs.wcs.crval),

@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from skyset.errors import UserError
+from skyset.extraction.settings import read_lines
 
 #: What both classifiers need of each detection: pixels and counts, as SExtractor's manual has them, but that THRESHOLD is
 #: that of the analysis (ANALYSIS_THRESH, above the background); SExtractor's column of this name is that of the detection.
@@ -246,13 +247,8 @@ def read_nnw(path: str | Path) -> Nnw:
         UserError: the file cannot be read, is not of this format, or is cut off.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            text = file.read(_NNW_LIMIT + 1).decode("latin-1")
-    except OSError as error:
-        raise UserError(f"cannot read the neural network {path}: {error.strerror}") from error
-    lines = text.splitlines()
-    if not lines or lines[0].split()[:1] != ["NNW"] or len(text) > _NNW_LIMIT:
+    lines = read_lines(path, "a neural network")
+    if lines[0].split()[:1] != ["NNW"] or sum(map(len, lines)) > _NNW_LIMIT:
         raise UserError(f"{path} is not a neural network of SExtractor's: its first line must be NNW")
     words = " ".join(line.split("#")[0] for line in lines[1:]).split()
     if wrong := next((word for word in words if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", word)), None):

@@ -223,7 +223,8 @@ def split_vector(text: str) -> tuple[str, tuple[int, ...]]:
 
     Raises UserError where it is no name with or without positive lengths."""
     match = re.fullmatch(r"(\w+)(?:\(\s*(\d+(?:\s*,\s*\d+)*)\s*\))?", text.strip())
-    lengths = tuple(int(part) for part in match[2].split(",")) if match and match[2] else ()
-    if match is None or any(length < 1 for length in lengths):
-        raise UserError(f"{text}: neither NAME nor NAME(length)")
+    parts = [part.strip() for part in match[2].split(",")] if match and match[2] else []
+    lengths = tuple(int(part) for part in parts if len(part) < 10)
+    if match is None or len(lengths) < len(parts) or any(length < 1 for length in lengths):
+        raise UserError(f"{text[:100]}: neither NAME nor NAME(length)")
     return match[1].upper(), lengths

@@ -22,11 +22,14 @@ from pathlib import Path
 
 from astropy.io import fits
 
+from skyset import headers
 from skyset.errors import UserError
 from skyset.extraction import columns as known
+from skyset.extraction.images import split
 from skyset.extraction.settings import DEFAULT_KERNEL
 from skyset.extraction.settings import Settings
 from skyset.extraction.settings import read_kernel
+from skyset.extraction.settings import read_lines
 from skyset.extraction.world import celestial_wcs
 from skyset.extraction.world import pixel_scale as sky_scale
 
@@ -52,6 +55,7 @@ class Configuration:
     catalogue: str | None = None
     catalogue_type: str | None = None
     check: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    #: Files, which may say which of their images: ``both.fits[WHT]``.
     weight: Path | None = None
     flag_image: Path | None = None
     gain_key: str = "GAIN"
@@ -62,33 +66,47 @@ class Configuration:
     path: Path | None = None
     filter_name: str = "default.conv"
     warnings: tuple[str, ...] = ()
+    #: Columns that cannot be had are left out.
+    skip_unknown: bool = False
 
     def for_header(self, header: fits.Header) -> Settings:
         """The settings of one image: its header's GAIN_KEY and SATUR_KEY before GAIN and SATUR_LEVEL, as SExtractor does
         (the extension's own header: the primary one is not inherited); PIXEL_SCALE 0 from the WCS; thresholds in
-        mag/arcsec2 as counts a pixel. Raises UserError where a header's value cannot be meant."""
+        mag/arcsec2 as counts a pixel. A header's value that cannot be meant is named in a warning, and the configuration's
+        used. Raises UserError where thresholds in mag/arcsec2 are none with that scale."""
         found: dict[str, object] = {}
-        for field, key in (("gain", self.gain_key), ("saturation", self.saturation_key)):
-            value = header.get(key)
-            if isinstance(value, int | float) and not isinstance(value, bool):
+        header = headers.readable(header)
+        for field, key, least in (("gain", self.gain_key, 0), ("saturation", self.saturation_key, 1e-30)):
+            if key not in header:
+                continue
+            value = headers.number(header[key])
+            if value is not None and least <= value <= 1e30:
                 found[field] = float(value)
-            elif value is not None and not isinstance(value, fits.card.Undefined):
-                warnings.warn(f"the header's {key} is {value!r}, no number: {getattr(self.settings, field):g} is used",
+            else:
+                said = "no number" if value is None else "which cannot be meant"
+                shown = "blank" if header[key] is None or isinstance(header[key], fits.card.Undefined) else repr(header[key])
+                warnings.warn(f"the header's {key} is {shown}, {said}: {getattr(self.settings, field):g} is used",
                               stacklevel=2)  # fmt: skip
         if self.settings.pixel_scale == 0:
             found["pixel_scale"] = pixel_scale(header)
+            if found["pixel_scale"] and not 1e-10 <= found["pixel_scale"] <= 1e10:
+                warnings.warn(f"the WCS has pixels of {found['pixel_scale']:g} arcsec, which cannot be meant: 1 is used",
+                              stacklevel=2)  # fmt: skip
+                found["pixel_scale"] = 1.0
         scale = found.get("pixel_scale") or self.settings.pixel_scale
         found |= _counts(self.surface_brightness, scale or 1.0)
         try:
             return dataclasses.replace(self.settings, **found)
         except ValueError as error:
-            raise UserError(f"the image's header ({self.gain_key}, {self.saturation_key}): {error}") from None
+            raise UserError(f"with the image's header: {error}") from None
 
 
 def pixel_scale(header: fits.Header) -> float:
     """Side of a pixel in arcsec (`world.pixel_scale`); 0 where the header has no celestial WCS."""
     wcs = celestial_wcs(header)
-    rows, columns = (header.get(f"ZNAXIS{axis}", header.get(f"NAXIS{axis}", 0)) for axis in (2, 1))
+    rows, columns = (
+        headers.number(header.get(f"ZNAXIS{axis}", header.get(f"NAXIS{axis}", 0))) or 0.0 for axis in (2, 1)
+    )
     return sky_scale(wcs, (rows, columns)) if wcs is not None else 0.0
 
 
@@ -124,9 +142,17 @@ def read_config(
 
 def _number(word: str) -> float:
     value = float(word)
-    if math.isnan(value):
+    if math.isnan(value) or "_" in word:
         raise ValueError
     return value
+
+
+def _whole(word: str) -> int:
+    """``5``, and as a script prints it: ``5.0``, ``5.``, ``1e3``."""
+    value = _number(word)
+    if not value.is_integer() or abs(value) > 1e15:
+        raise ValueError
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -140,10 +166,10 @@ class _Numbers:
 
 
 _NUMBERS = {
-    "DETECT_MINAREA": _Numbers("minarea", int), "DETECT_MAXAREA": _Numbers("maxarea", int),
-    "DEBLEND_NTHRESH": _Numbers("deblend_nthresh", int), "DEBLEND_MINCONT": _Numbers("deblend_cont", _number),
-    "CLEAN_PARAM": _Numbers("clean", _number), "BACK_SIZE": _Numbers("back_size", int, 1, 2),
-    "BACK_FILTERSIZE": _Numbers("back_filter", int, 1, 2), "BACK_FILTTHRESH": _Numbers("back_filter_threshold", _number),
+    "DETECT_MINAREA": _Numbers("minarea", _whole), "DETECT_MAXAREA": _Numbers("maxarea", _whole),
+    "DEBLEND_NTHRESH": _Numbers("deblend_nthresh", _whole), "DEBLEND_MINCONT": _Numbers("deblend_cont", _number),
+    "CLEAN_PARAM": _Numbers("clean", _number), "BACK_SIZE": _Numbers("back_size", _whole, 1, 2),
+    "BACK_FILTERSIZE": _Numbers("back_filter", _whole, 1, 2), "BACK_FILTTHRESH": _Numbers("back_filter_threshold", _number),
     "BACK_VALUE": _Numbers("back_value", _number, 1, 2), "PHOT_APERTURES": _Numbers("apertures", _number, 1, 32),
     "PHOT_AUTOPARAMS": _Numbers("kron", _number, 2, 2), "PHOT_PETROPARAMS": _Numbers("petrosian", _number, 2, 2),
     "PHOT_AUTOAPERS": _Numbers("least_apertures", _number, 2, 2), "PHOT_FLUXFRAC": _Numbers("fractions", _number, 1, 32),
@@ -184,6 +210,10 @@ _WITHOUT_EFFECT = (
 KEYWORDS = (*_NUMBERS, *_WORDS, *_TEXTS, *_WITHOUT_EFFECT)
 #: Keywords whose empty value says something.
 _MAY_BE_EMPTY = ("FILTER_THRESH", "WEIGHT_THRESH", *_WITHOUT_EFFECT)
+#: How much of what stands again and again is said: keywords, columns with a reason, columns by name.
+_MOST_SAID = 20
+_MOST_NAMED = 500
+_LENGTHS = re.compile(r"[\s,]*(\d{1,9})(?:[\s,]+(\d{1,9}))?(?![\w.])")
 #: Families of SExtractor's columns that need a fit, and where there is one.
 _FITTED = re.compile(r"SPHEROID|DISK|MODEL|_PSF|PSF_|HYBRID|POINTSOURCE")
 
@@ -203,14 +233,21 @@ class _Reader:
         self.values: dict[str, _Value] = {}
         self.values_in_param: list[str] = []
         unknown: dict[str, list[str]] = {}
+        twice = 0
         for key, value in self._read(path) if path is not None else ():
             before = self.values.get(key)
             if key not in KEYWORDS:
                 unknown.setdefault(key, []).append(value.where)
             elif before is not None and before.words != value.words:
+                twice += 1
+                if twice > _MOST_SAID:
+                    self.values[key] = value
+                    continue
                 self.warnings.append(f"{value.where}: {key} stands twice: {_said(value)} counts, "
                                      f"not the {_said(before)} of {before.where.rpartition(', ')[2]}")  # fmt: skip
             self.values[key] = value
+        if twice > _MOST_SAID:
+            self.warnings.append(f"{path}: {twice - _MOST_SAID} more keywords stand twice: the last of each counts")
         if path is not None and unknown and not any(key in KEYWORDS for key in self.values):
             raise UserError(f"{path}: no keyword of SExtractor in it: no .sex configuration")
         for key, value in overrides:
@@ -218,24 +255,28 @@ class _Reader:
             if key not in KEYWORDS:
                 raise UserError(f"-{key}: {_unknown_keyword(key)}")
             self.values[key] = _Value(tuple(_words(f"{key} {value}", f"-{key}")[1:]), "the command line")
-        for key, wheres in unknown.items():
-            again = "".join(f" and {where.rpartition(', ')[2]}" for where in wheres[1:])
+        for key, wheres in list(unknown.items())[:_MOST_SAID]:
+            again = "".join(f" and {where.rpartition(', ')[2]}" for where in wheres[1:_MOST_SAID])
+            again += f" and {len(wheres) - _MOST_SAID} more" * (len(wheres) > _MOST_SAID)
             self.warnings.append(f"{wheres[0]}{again}: {key} is passed over: {_unknown_keyword(key)}")
+        if len(unknown) > _MOST_SAID:
+            self.warnings.append(f"{path}: {len(unknown) - _MOST_SAID} more unknown keywords are passed over")
         for key, value in self.values.items():
             self._check_words(key, value)
 
     @staticmethod
     def _read(path: Path) -> Iterable[tuple[str, _Value]]:
-        lines = _lines(path, "a .sex configuration")
+        lines = read_lines(path, "a .sex configuration")
         number = 0
         while number < len(lines):
-            start, text = number + 1, _without_comment(lines[number])
-            while text.rstrip().endswith("\\"):
+            start, parts = number + 1, [_without_comment(lines[number]).rstrip()]
+            while parts[-1].endswith("\\"):
                 number += 1
-                text = text.rstrip()[:-1] + " " + _without_comment(lines[number] if number < len(lines) else "")
+                parts[-1] = parts[-1][:-1]
+                parts.append(_without_comment(lines[number] if number < len(lines) else "").rstrip())
             number += 1
             where = f"{path}, line {start}"
-            if words := _words(text, where):
+            if words := _words(" ".join(parts), where):
                 yield words[0].upper(), _Value(tuple(words[1:]), where)
 
     def _check_words(self, key: str, value: _Value) -> None:
@@ -276,7 +317,7 @@ class _Reader:
         try:
             return [spec.parse(word) for word in value.words] or None
         except ValueError:
-            kind = "whole number" if spec.parse is int else "number"
+            kind = "whole number" if spec.parse is _whole else "number"
             raise UserError(f"{value.where}: {key} {_said(value)}: a {kind} is meant") from None
 
     def say(self, key: str, text: str) -> None:
@@ -301,7 +342,7 @@ class _Reader:
             self._settings(fields), tuple(wanted) if wanted is not None else None, classifier, self.text("CATALOG_NAME"),
             self.word("CATALOG_TYPE", "") if "CATALOG_TYPE" in self.values else None, check, weight, flag_image,
             self.text("GAIN_KEY") or "GAIN", self.text("SATUR_KEY") or "SATURATE", self.text("HEADER_SUFFIX") or ".head",
-            surface, self.path, filter_name, tuple(self.warnings),
+            surface, self.path, filter_name, tuple(self.warnings), skip_unknown,
         )  # fmt: skip
 
     def _settings(self, fields: dict) -> Settings:
@@ -435,7 +476,11 @@ class _Reader:
     def _input_file(self, key: str, default: str) -> Path:
         """Where it should be, even if it is not there: the command line may give another."""
         given = self.text(key) or default
-        return find(given, self.path, standard=False) or Path(given)
+        name, image, plane = split(given)
+        if not image:
+            return find(given, self.path, standard=False) or Path(given)
+        found = find(str(name), self.path, standard=False) or name
+        return Path(f"{found}[{image}]" + (f"[{plane}]" if plane else ""))
 
     def _classifier(self, wanted: list[str] | None) -> Path | None:
         name = self.text("STARNNW_NAME")
@@ -494,14 +539,14 @@ class _Reader:
             path = Path(parameters) if parameters is not None else self._parameters_file()
             if path is None:
                 return None, {}, []
-            lines = [(f"{path}, line {number}", text) for number, line in enumerate(_lines(path, "a .param file"), 1)
+            lines = [(f"{path}, line {number}", text) for number, line in enumerate(read_lines(path, "a .param file"), 1)
                      if (text := _without_comment(line).strip())]  # fmt: skip
             if not lines:
                 raise UserError(f"{path}: no column is wanted in it")
         wanted, lengths, unknown = [], {}, []
         for where, text in lines:
             name, sides, rest = _column(text, where)
-            if name not in known.COLUMNS:
+            if name not in known.COLUMNS or (name == "VIGNET" and skip_unknown and not sides and not _LENGTHS.match(rest)):
                 unknown.append((where, name))
                 continue
             wanted.append(name)
@@ -510,8 +555,9 @@ class _Reader:
         self._unknown_columns(source, unknown, skip_unknown)
         if not wanted:
             raise UserError(f"{source}: none of the columns in it is measured here")
-        if self.values_in_param:
-            self.warnings.append(f"{source}: values after names are passed over: {', '.join(self.values_in_param)}")
+        if said := self.values_in_param:
+            more = f" and {len(said) - _MOST_SAID} more" * (len(said) > _MOST_SAID)
+            self.warnings.append(f"{source}: values after names are passed over: {', '.join(said[:_MOST_SAID])}{more}")
         return known.check(wanted), lengths, [name for _, name in unknown]
 
     def _parameters_file(self) -> Path | None:
@@ -526,10 +572,12 @@ class _Reader:
 
     def _vector(self, where: str, name: str, sides: tuple[int, ...], rest: str, lengths: dict, from_file: bool) -> None:
         repeat = known.COLUMNS[name].repeat
-        if repeat and not sides and (numbers := re.match(r"[\s,]*(\d+)(?:[\s,]+(\d+))?", rest)):
+        if repeat and not sides and (numbers := _LENGTHS.match(rest)):
             # SExtractor reads "FLUX_APER 3" as FLUX_APER(3).
             sides, rest = tuple(int(number) for number in numbers.groups() if number), rest[numbers.end() :]
-        if rest.strip(" ,\t"):
+        first = re.match(r"[\s,(]*([^\s,()]*)", rest)[1]
+        # Else it is a description, as in SExtractor's own default.param without its comment signs.
+        if first and (first.upper() in known.COLUMNS or first.upper() in KEYWORDS or re.match(r"[+-]?\.?\d", first)):
             self.values_in_param.append(f"{name} {rest.strip()} ({where.rpartition(', ')[2]})")
         if sides and not repeat:
             self.warnings.append(f"{where}: {name} is one number: the length {sides} is passed over")
@@ -549,8 +597,11 @@ class _Reader:
     def _unknown_columns(self, source: str, unknown: list[tuple[str, str]], skip: bool) -> None:
         if not unknown:
             return
-        said = [(name, [where.rpartition(", ")[2]] * (", line " in where) + _why_unknown(name)) for where, name in unknown]
+        # Each search for a near name takes milliseconds.
+        said = [(name, [where.rpartition(", ")[2]] * (", line " in where) + _why_unknown(name, near=place < _MOST_SAID))
+                for place, (where, name) in enumerate(unknown[:_MOST_NAMED])]  # fmt: skip
         names = ", ".join(f"{name} ({'; '.join(why)})" if why else name for name, why in said)
+        names += f" and {len(unknown) - _MOST_NAMED} more" * (len(unknown) > _MOST_NAMED)
         if not skip:
             raise UserError(f"{source}: not measured here: {names}. --skip_unknown leaves them out")
         self.warnings.append(f"{source}: left out, for they are not measured here: {names}")
@@ -569,7 +620,10 @@ def find(name: str, beside: Path | None, standard: bool = True) -> Path | None:
     path = Path(name).expanduser()
     folders = [Path()] if path.is_absolute() else [*([beside.parent] if beside is not None else []), Path()]
     folders += STANDARD_FOLDERS if standard else []
-    return next((folder / path for folder in folders if (folder / path).is_file()), None)
+    try:
+        return next((folder / path for folder in folders if (folder / path).is_file()), None)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
 
 
 def _counts(surface: tuple, scale: float) -> dict[str, float]:
@@ -577,13 +631,6 @@ def _counts(surface: tuple, scale: float) -> dict[str, float]:
     fields = ("threshold", "analysis_threshold")
     counts = [math.exp(min(math.log(10) * -0.4 * (pair[0] - pair[1]), 700)) * scale**2 if pair else None for pair in surface]
     return {field: count for field, count in zip(fields, counts, strict=True) if count is not None}
-
-
-def _lines(path: Path, what: str) -> list[str]:
-    try:
-        return path.read_bytes().decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read as {what}: {error.strerror or error}") from None
 
 
 def _without_comment(line: str) -> str:
@@ -594,7 +641,7 @@ def _without_comment(line: str) -> str:
 def _words(text: str, where: str) -> list[str]:
     """Values between blanks, commas, semicolons and equals signs; quotes keep them together; $VARIABLES replaced."""
     words = []
-    for match in re.finditer(r""""([^"]*)"|'([^']*)'|([^\s,;="']+)""", text):
+    for match in re.finditer(r""""([^"]*)"|'([^']*)'|((?:[^\s,;="'\[]|\[[^\[\]\s"']*\]|\[)+)""", text):
         word = next(group for group in match.groups() if group is not None)
         word = os.path.expandvars(word) if match[2] is None else word
         words.append(word)
@@ -605,11 +652,11 @@ def _words(text: str, where: str) -> list[str]:
 
 def _column(text: str, where: str) -> tuple[str, tuple[int, ...], str]:
     """Name, lengths and what else stands in a line of a .param file."""
-    match = re.match(r"(\w+)(?:\s*(\([^)]*\)?))?", text)
+    match = re.match(r"([A-Za-z0-9_]+)(?:(\([^)]*\)?)|\s+(\([\s\d,]*\)))?", text)
     if match is None:
-        raise UserError(f"{where}: {text}: a column's name is meant")
+        raise UserError(f"{where}: {text[:100]}: a column's name is meant")
     try:
-        name, sides = known.split_vector(match[1] + (match[2] or ""))
+        name, sides = known.split_vector(match[1] + (match[2] or match[3] or ""))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return name, sides, text[match.end() :]
@@ -630,9 +677,11 @@ def _unknown_keyword(key: str) -> str:
     return f"SExtractor has no such keyword{f'; {near}' if (near := _near(key, KEYWORDS)) else ''}"
 
 
-def _why_unknown(name: str) -> list[str]:
+def _why_unknown(name: str, near: bool = True) -> list[str]:
+    if name == "VIGNET":
+        return ["it has a width and a height, such as VIGNET(35,35)"]
     if name in KEYWORDS:
         return ["a keyword, for a .sex file"]
     if _FITTED.search(name):
         return ["from a fit: see skyset.extraction.sersic"]
-    return [near] if (near := _near(name, known.COLUMNS, 0.85)) else []
+    return [said] if near and (said := _near(name, known.COLUMNS, 0.85)) else []

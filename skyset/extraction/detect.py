@@ -34,6 +34,7 @@ from skyset.errors import UserError
 from skyset.extraction import apertures
 from skyset.extraction import classifier as stars
 from skyset.extraction import columns as names
+from skyset.extraction import images
 from skyset.extraction import isophotes
 from skyset.extraction import segments
 from skyset.extraction.background import UNUSABLE
@@ -177,8 +178,8 @@ def measure(
     if classifier is not None:
         values.network = _network(Path(classifier))
     table = {name: np.asarray(values[name], names.COLUMNS[name].dtype) for name in wanted}
-    images = {kind: _check_image(kind, field, seen, background, values) for kind in check}
-    return Measured(table, background.level, background.rms, field.threshold, field.analysis, field.image.shape, images)
+    made = {kind: _check_image(kind, field, seen, background, values) for kind in check}
+    return Measured(table, background.level, background.rms, field.threshold, field.analysis, field.image.shape, made)
 
 
 def _needs_map(wanted: Sequence[str], classifier: str | Path | None) -> bool:
@@ -697,11 +698,14 @@ def extract_file(
     """The sources of every two-dimensional image of a FITS file, in the file's order, several at once.
 
     Args:
-        path: simple, multi-extension or tile-compressed (fpack) FITS; any BITPIX, scaled or not.
+        path: simple, multi-extension or tile-compressed (fpack) FITS, packed or not; any BITPIX, scaled or not. It may say
+            which images are meant: ``file.fits[SCI,2]``, ``cube.fits[0][z]`` (see `images.choose`).
         settings: for all, or what gives them for an image's header (`config.Configuration.for_header`).
         columns: SExtractor's names.
-        extensions: HDU numbers, from 0; None: all with a two-dimensional image; others are named in a warning.
-        weight, flag_image: files with an image for each image of ``path``, whether it is chosen or not, or one for all.
+        extensions: HDU numbers, from 0; None: those that ``path`` means: without brackets all two-dimensional images but
+            masks, weights and the like (by EXTNAME or EXTTYPE); what is passed over is named in a warning.
+        weight, flag_image: files with an image for each image of ``path``, whether it is chosen or not, or one for all; as
+            ``path``, they may say which.
         classifier: a ``default.nnw``; None: our own.
         check: check images wanted, `columns.CHECKS`.
         processes: images at once, each in a process of its own; None: one a core. With more than one, a script must
@@ -715,22 +719,43 @@ def extract_file(
 
     Warnings while an image is measured come with its file and HDU, from other processes too.
     """
-    from skyset.extraction.output import image_headers
-
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}: it must be at least 1")
-    path = Path(path)
-    images = [number for number, _ in image_headers(path, warn=True)]
+    chosen = images.choose(path)
     if extensions is not None:
-        if missing := [number for number in extensions if number not in images]:
-            raise UserError(f"{path}: HDU {missing[0]} holds no 2-D image; those that do: {', '.join(map(str, images))}")
+        numbers = [image.hdu for image in chosen.every]
+        if missing := [number for number in extensions if number not in numbers]:
+            raise UserError(f"{path}: HDU {missing[0]} holds no 2-D image; those that do: {', '.join(map(str, numbers))}")
         if not len(extensions):
             raise ValueError("extensions is empty: it names the HDUs to be measured")
-    pairs = [_partner(other, path, len(images), what) for other, what in ((weight, "weights"), (flag_image, "flags"))]
+        chosen = dataclasses.replace(chosen, images=[image for image in chosen.every if image.hdu in extensions], notes=[])
+    for note in chosen.notes:
+        warnings.warn(note, stacklevel=2)
+    return extract_images(
+        chosen, settings, columns, weight=weight, flag_image=flag_image, classifier=classifier, check=check,
+        processes=processes, progress=progress,
+    )  # fmt: skip
+
+
+def extract_images(
+    chosen: images.Chosen,
+    settings: Settings | Callable[[fits.Header], Settings],
+    columns: Sequence[str],
+    *,
+    weight: str | Path | None = None,
+    flag_image: str | Path | None = None,
+    classifier: str | Path | None = None,
+    check: Sequence[str] = (),
+    processes: int | None = None,
+    progress: bool = False,
+) -> Iterator[Extension]:
+    """As `extract_file`, of images that are chosen already."""
+    found = chosen.images
+    pairs = [None if other is None else images.partners(other, chosen, what)
+             for other, what in ((weight, "weights"), (flag_image, "flags"))]  # fmt: skip
     jobs = [
-        _Job(path, hdu, k + 1, settings, tuple(columns), *(pair and pair[k] for pair in pairs), classifier, tuple(check))
-        for k, hdu in enumerate(images)
-        if extensions is None or hdu in extensions
+        _Job(image, settings, tuple(columns), *(pair and pair[k] for pair in pairs), classifier, tuple(check))
+        for k, image in enumerate(found)
     ]
     processes = min(processes or os.cpu_count() or 1, len(jobs))
     if processes > 1:
@@ -745,7 +770,7 @@ def _each(jobs: list[_Job], processes: int, progress: bool) -> Iterator[Extensio
     with bar:
         for job, (extension, said) in zip(jobs, _results(jobs, processes), strict=True):
             for text, category in said:
-                warnings.warn(f"{job.path}[{job.hdu}]: {text}", category, stacklevel=2)
+                warnings.warn(f"{job.image}: {text}", category, stacklevel=2)
             yield extension
             bar.update()
 
@@ -786,35 +811,17 @@ def _check_picklable(settings: object) -> None:
         ) from None
 
 
-def _partner(path: str | Path | None, file: Path, images: int, what: str) -> list[tuple[Path, int]] | None:
-    """File and HDU of the weights or flags of each image of ``file``, by their places."""
-    from skyset.extraction.output import image_headers
-
-    if path is None:
-        return None
-    path = Path(path)
-    numbers = [number for number, _ in image_headers(path)]
-    if len(numbers) not in (1, images):
-        raise UserError(
-            f"{path}: {len(numbers)} images of {what} for the {images} of {file.name}: "
-            "give one for each, chosen or not, or a single one for all"
-        )
-    return [(path, number) for number in (numbers * images if len(numbers) == 1 else numbers)]
-
-
 #: What an image gave, and the warnings meanwhile: text and category.
 _Result = tuple[Extension, list[tuple[str, type[Warning]]]]
 
 
 @dataclass(frozen=True)
 class _Job:
-    path: Path
-    hdu: int
-    number: int
+    image: images.Image
     settings: Settings | Callable[[fits.Header], Settings]
     columns: tuple[str, ...]
-    weight: tuple[Path, int] | None
-    flag_image: tuple[Path, int] | None
+    weight: images.Image | None
+    flag_image: images.Image | None
     classifier: str | Path | None
     check: tuple[str, ...]
 
@@ -825,9 +832,9 @@ class _Job:
         return extension, [(str(one.message), one.category) for one in caught]
 
     def _extension(self) -> Extension:
-        header, image = _read(self.path, self.hdu)
+        header, image = self.image.header, self.image.pixels()
         how = self.settings(header) if callable(self.settings) else self.settings
-        weight, flags = (None if pair is None else _read(*pair)[1] for pair in (self.weight, self.flag_image))
+        weight, flags = (None if other is None else other.pixels() for other in (self.weight, self.flag_image))
         stages = {names.COLUMNS[name].stage for name in names.check(self.columns)}
         wcs = celestial_wcs(header) if "world" in stages or how.pixel_scale == 0 else None
         try:
@@ -836,25 +843,9 @@ class _Job:
                 check=self.check, overwrite=True,
             )  # fmt: skip
         except (UserError, ValueError) as error:
-            raise UserError(f"{self.path}[{self.hdu}]: {error}") from None
+            raise UserError(f"{self.image}: {error}") from None
+        except MemoryError:
+            raise UserError(f"{self.image}: its measurement does not fit into memory") from None
         if "EXT_NUMBER" in measured.columns:
-            measured.columns["EXT_NUMBER"][:] = self.number
-        return Extension(self.number, header, measured, how)
-
-
-def _read(path: Path, hdu: int) -> tuple[fits.Header, np.ndarray]:
-    # Without memory map: those cannot be scaled (BZERO), and each image is read once, whole.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", fits.verify.VerifyWarning)
-        try:
-            with fits.open(path, memmap=False) as file:
-                return file[hdu].header.copy(), _native(file[hdu].data)
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{path}[{hdu}]: the image cannot be read: {error}") from None
-
-
-def _native(pixels: np.ndarray) -> np.ndarray:
-    """The same numbers in this machine's order of bytes, turned in place."""
-    if pixels.dtype.isnative:
-        return pixels
-    return pixels.byteswap(inplace=pixels.flags.writeable).view(pixels.dtype.newbyteorder("="))
+            measured.columns["EXT_NUMBER"][:] = self.image.number
+        return Extension(self.image.number, header, measured, how)

@@ -22,6 +22,7 @@ from astropy.io import fits
 from astropy.table import QTable
 from astropy.utils.exceptions import AstropyUserWarning
 
+from skyset import headers
 from skyset.errors import UserError
 from skyset.extraction.columns import COLUMNS
 from skyset.files import Temporary
@@ -60,7 +61,7 @@ def read_ldac(path: str | Path) -> list[LdacExtension]:
     extensions: list[LdacExtension] = []
     primary, image_header = fits.Header(), None
     for number, (header, data) in enumerate(_hdus(path)):
-        name = str(header.get("EXTNAME", "")).strip()
+        name = _text(header, "EXTNAME")
         what = f"{path}: extension {number} ({name or 'no name'})"
         if number == 0:
             primary = header
@@ -68,7 +69,7 @@ def read_ldac(path: str | Path) -> list[LdacExtension]:
             if image_header is not None:
                 raise UserError(f"{what}: a second LDAC_IMHEAD without LDAC_OBJECTS between them")
             image_header = _read_cards(header, data, what)
-        elif header.get("XTENSION", "").strip() != "BINTABLE" or name not in ("LDAC_OBJECTS", "OBJECTS"):
+        elif _text(header, "XTENSION") != "BINTABLE" or name not in ("LDAC_OBJECTS", "OBJECTS"):
             warnings.warn(f"{what} is not read: it is neither LDAC_IMHEAD nor LDAC_OBJECTS", stacklevel=2)
         else:
             if image_header is None:
@@ -206,7 +207,6 @@ def _hdus(path: Path) -> Iterator[tuple[fits.Header, np.ndarray]]:
         if start is None:
             raise UserError(f"{path}: truncated: the header of extension {number} has no END")
         header = _header(data[position:start].tobytes())
-        _parse(header, f"{path}: extension {number}")
         length = _data_bytes(header, f"{path}: extension {number}")
         if start + length > size:
             name = str(header.get("EXTNAME", "")).strip()
@@ -230,32 +230,15 @@ def _end_of_header(data: np.ndarray, position: int) -> int | None:
 
 
 def _header(cards: bytes) -> fits.Header:
-    """Cards as a header; bytes that FITS does not allow become question marks, cards that are none keep their text."""
-    text = "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in cards.rstrip(b"\0"))
-    with warnings.catch_warnings():
-        ignore_odd_cards()
-        return fits.Header.fromstring(text)
-
-
-def _parse(header: fits.Header, what: str) -> None:
-    """astropy parses a card when it is asked for: here, so that one that cannot be is named."""
-    try:
-        for card in header.cards:
-            card.value  # noqa: B018
-    except (fits.VerifyError, ValueError) as error:
-        raise UserError(f"{what}: its header cannot be read: {' '.join(str(error).split())}") from None
+    """Cards as a header that can be read (see `headers.parse`)."""
+    return headers.parse(cards.rstrip(b"\0"))
 
 
 def _data_bytes(header: fits.Header, what: str) -> int:
     try:
-        sides = [int(header[f"NAXIS{axis}"]) for axis in range(1, int(header["NAXIS"]) + 1)]
-        pixels = int(np.prod(sides, dtype=object)) if sides else 0
-        length = abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + pixels)
-    except (KeyError, ValueError, TypeError, fits.VerifyError) as error:
+        return headers.data_bytes(header)
+    except headers.HeaderError as error:
         raise UserError(f"{what}: its size cannot be read from its header: {error}") from None
-    if length < 0 or any(side < 0 for side in sides):
-        raise UserError(f"{what}: its header gives a negative size")
-    return length
 
 
 def _read_cards(header: fits.Header, data: np.ndarray, what: str) -> fits.Header:
@@ -289,11 +272,16 @@ def _read_table(header: fits.Header, data: np.ndarray, what: str) -> QTable:
         if name in table.colnames:
             name = f"{own}_{index}"
             warnings.warn(f"{what}: {own} stands twice: column {index} is read as {name}", stacklevel=3)
-        column = _scaled(_native(values[f"f{index}"], header.get(f"TFORM{index}")), header, index)
-        table[name] = quantity(column, parse_unit(header.get(f"TUNIT{index}"))) if column.dtype.kind in "iufc" else column
+        column = _scaled(_native(values[f"f{index}"], _text(header, f"TFORM{index}")), header, index, what)
+        unit = parse_unit(_text(header, f"TUNIT{index}"))
+        table[name] = quantity(column, unit) if column.dtype.kind in "iufc" else column
         table[name].info.description = str(header.comments[f"TTYPE{index}"]) if f"TTYPE{index}" in header else None
-        table[name].info.format = _printf(header.get(f"TDISP{index}"))
+        table[name].info.format = _printf(_text(header, f"TDISP{index}"))
     return table
+
+
+def _text(header: fits.Header, key: str) -> str:
+    return str(header.get(key, "")).strip()
 
 
 def _field(header: fits.Header, index: int) -> tuple[np.dtype, tuple[int, ...]]:
@@ -320,14 +308,17 @@ def _native(values: np.ndarray, form: str) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="))
 
 
-def _scaled(values: np.ndarray, header: fits.Header, index: int) -> np.ndarray:
+def _scaled(values: np.ndarray, header: fits.Header, index: int, what: str) -> np.ndarray:
     """TZERO and TSCAL applied: unsigned whole numbers where that is what they say, float64 otherwise."""
-    zero, scale = header.get(f"TZERO{index}", 0), header.get(f"TSCAL{index}", 1)
+    zero, scale = (headers.number(header.get(f"{key}{index}", one)) for key, one in (("TZERO", 0), ("TSCAL", 1)))
+    if zero is None or scale is None:
+        raise UserError(f"{what}: TZERO{index} or TSCAL{index} is no number")
     if (zero, scale) == (0, 1) or values.dtype.kind not in "iuf":
         return values
     if values.dtype.kind == "i" and scale == 1 and zero == 2 ** (8 * values.itemsize - 1):
         return (values.view(f"u{values.itemsize}") ^ np.array(zero, f"u{values.itemsize}")).astype(f"u{values.itemsize}")
-    return values * float(scale) + float(zero)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values * scale + zero
 
 
 def _printf(tdisp: str | None) -> str | None:
@@ -342,7 +333,7 @@ def _printf(tdisp: str | None) -> str | None:
 
 
 def _write_cards(file: BinaryIO, header: fits.Header) -> None:
-    cards = header.tostring(endcard=True, padding=False)
+    cards = headers.readable(header).tostring(endcard=True, padding=False)
     count, rest = divmod(len(cards), _CARD)
     assert not rest, "astropy pads every card to 80 characters"
     file.write(_header_bytes([

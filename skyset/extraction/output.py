@@ -29,8 +29,11 @@ from skyset.extraction.columns import COLUMNS
 from skyset.extraction.columns import DEFAULT
 from skyset.extraction.columns import DEFAULT_WORLD
 from skyset.extraction.config import Configuration
-from skyset.extraction.config import pixel_scale
 from skyset.extraction.config import read_config
+from skyset.extraction.images import Chosen
+from skyset.extraction.images import Image
+from skyset.extraction.images import choose
+from skyset.extraction.images import split
 from skyset.extraction.ldac import column_format
 from skyset.extraction.ldac import ignore_odd_cards
 from skyset.extraction.ldac import parse_unit
@@ -57,20 +60,17 @@ _CHECK_NAMES = {
     "segm": "SEGMENTATION", "segmentation_map": "SEGMENTATION", "bkg": "BACKGROUND", "back": "BACKGROUND",
     "rms": "BACKGROUND_RMS", "bkg_rms": "BACKGROUND_RMS", "back_rms": "BACKGROUND_RMS", "subtracted": "-BACKGROUND",
 }  # fmt: skip
-#: EXTNAME of images that come along with one of the sky.
-_NO_SKY = ("MASK", "VARIANCE", "VAR", "WEIGHT", "WHT", "IVAR", "INVVAR", "RMS", "ERR", "ERROR", "SIGMA", "FLAGS", "DQ")
 #: Columns that the picture is drawn from.
 _DRAWN = ("X_IMAGE", "Y_IMAGE", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "FLAGS")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What goes where: ``images`` are HDU numbers and headers of those chosen out of the file's ``total``; ``format`` None
-    writes no catalogue; ``check`` has file names by CHECKIMAGE_TYPE."""
+    """What goes where: ``image`` is the file, ``chosen`` its images that are meant; ``format`` None writes no catalogue;
+    ``check`` has file names by CHECKIMAGE_TYPE; ``weight``, ``flag_image``: files, which may say the image."""
 
     image: Path
-    images: list[tuple[int, fits.Header]]
-    total: int
+    chosen: Chosen
     output: Path
     format: str | None
     columns: tuple[str, ...]
@@ -114,22 +114,28 @@ def plan(
 ) -> Plan:
     """What a command asks for, checked before anything is measured.
 
-    ``image`` may end with the HDUs that are wanted, by number or name: ``image.fits[1]``, ``mosaic.fits[ccd03,ccd04]``.
+    ``image`` may end with the HDUs that are wanted, by number, by name, by EXTNAME and EXTVER, and with planes of a cube:
+    ``image.fits[1]``, ``mosaic.fits[ccd03,ccd04]``, ``image.fits[SCI,2]``, ``cube.fits[0][2]`` (see `images.choose`).
     The catalogue's format is ``format``, else what the output's ending says (``.fits`` is FITS_LDAC where CATALOG_TYPE says
     so), else CATALOG_TYPE. ``check``: ``segmentation.fits`` or ``SEGMENTATION=seg.fits``, beside those of the configuration.
     Raises UserError for what cannot be done, such as an input that is not there or that an output would replace.
     """
-    image, headers, total = _chosen(str(image))
+    chosen = choose(str(image))
+    for note in chosen.notes:
+        warnings.warn(note, stacklevel=2)
+    image, headers = chosen.path, chosen.images
     columns = configuration.columns
     if columns is None:
-        columns = (*DEFAULT, *(DEFAULT_WORLD if all(pixel_scale(header) for _, header in headers) else ()))
+        columns = (*DEFAULT, *(DEFAULT_WORLD if all(one.scale for one in headers) else ()))
+    elif configuration.skip_unknown:
+        columns = _without_sky(columns, chosen)
     path, kind = _catalogue(image, configuration, output, format)
     if len(headers) > 1 and kind not in ("ldac", None) and "EXT_NUMBER" not in columns:
         columns = ("EXT_NUMBER", *columns)
     images = dict(configuration.check) | dict(_check_image(name) for name in check)
     flag_image, classifier = flag_image or configuration.flag_image, classifier or configuration.classifier
     stages = {COLUMNS[name].stage for name in columns}
-    made = Plan(image, headers, total, path, kind, tuple(columns), images, weight or configuration.weight,
+    made = Plan(image, chosen, path, kind, tuple(columns), images, weight or configuration.weight,
                 flag_image if "external" in stages else None, classifier if "classifier" in stages else None)  # fmt: skip
     _check_files(made)
     return made
@@ -141,15 +147,14 @@ def run(
     """Measure the image and write what is planned: catalogue and check images together, each under a temporary name first.
 
     With ``draw`` the summary keeps what :func:`figure` needs. Raises UserError where numba is missing."""
-    extract_file = _extract_file()
+    extract_images = _extract_images()
     begin, summary = time.monotonic(), Summary(plan)
     wanted = [*plan.columns, *(name for name in _DRAWN if draw and name not in plan.columns)]
 
     def extensions(images: _CheckImages) -> Iterator[tuple[fits.Header, QTable]]:
-        measured = extract_file(
-            plan.image, configuration.for_header, wanted, weight=plan.weight, flag_image=plan.flag_image,
+        measured = extract_images(
+            plan.chosen, configuration.for_header, wanted, weight=plan.weight, flag_image=plan.flag_image,
             classifier=plan.classifier, check=tuple(plan.check), processes=processes, progress=progress,
-            extensions=[number for number, _ in plan.images],
         )  # fmt: skip
         for extension in _measured(plan.image, measured):
             images.write(extension)
@@ -163,7 +168,7 @@ def run(
             table = as_table(columns, plan.columns, extension.number)
             yield image_header(extension, configuration, plan, len(table)), table
 
-    with _CheckImages(plan.check, len(plan.images) > 1) as images:
+    with _CheckImages(plan.check, len(plan.chosen.images) > 1) as images:
         if plan.format is None:
             for _ in extensions(images):
                 pass
@@ -174,51 +179,16 @@ def run(
     return summary
 
 
-def image_headers(path: Path, warn: bool = False) -> list[tuple[int, fits.Header]]:
-    """HDU number and header of each 2-D image of a file; with ``warn`` images of other dimensions are named.
-
-    UserError where it is no FITS file, is cut off, or has none."""
-    found, others, odd = [], [], []
-    try:
-        with path.open("rb") as file:
-            length = path.stat().st_size if file.read(6) == b"SIMPLE" else None  # a packed file's length says nothing
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, memmap=True, do_not_scale_image_data=True) as file:
-                for number, hdu in enumerate(file):
-                    plain = length is not None and not isinstance(hdu, fits.CompImageHDU)
-                    if plain and hdu.fileinfo()["datLoc"] + hdu.size > length:
-                        raise UserError(f"{path}: truncated: the data of HDU {number} end after the file's {length:,} bytes")
-                    if hdu.is_image and len(hdu.shape) == 2 and 0 not in hdu.shape:
-                        found.append((number, hdu.header.copy()))
-                    else:
-                        sides = " x ".join(map(str, hdu.shape[::-1])) or "empty" if hdu.is_image else "table"
-                        others.append(f"{hdu.name or number}: {sides}")
-                        odd += others[-1:] * (hdu.is_image and len(hdu.shape) not in (0, 2))
-    except (OSError, EOFError, TypeError, ValueError) as error:
-        text = getattr(error, "strerror", None) or str(error).partition(",")[0]
-        raise UserError(f"{path}: cannot be read as a FITS image: {text}") from None
-    if not found:
-        raise UserError(f"{path}: no 2-D image in it ({', '.join(others[:5])}{', ...' * (len(others) > 5)})")
-    if warn and odd:
-        warnings.warn(f"{path}: left out, not two-dimensional: {', '.join(odd)}", stacklevel=3)
-    return found
-
-
-def _chosen(text: str) -> tuple[Path, list[tuple[int, fits.Header]], int]:
-    """A file, its images, or those of ``file[1,3]`` and ``file[SCI]``, and how many it has."""
-    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", text)
-    if match is None or Path(text).is_file():
-        images = image_headers(Path(text))
-        return Path(text), images, len(images)
-    path, wanted = Path(match[1]), [one.strip() for one in match[2].split(",")]
-    images = image_headers(path)
-    names = {str(number): number for number, _ in images}
-    names |= {str(header["EXTNAME"]).strip().upper(): number for number, header in images if "EXTNAME" in header}
-    if missing := [one for one in wanted if one.upper() not in names]:
-        raise UserError(f"{text}: no 2-D image is {missing[0]!r}: there are {', '.join(names)}")
-    numbers = [names[one.upper()] for one in wanted]
-    return path, [(number, header) for number, header in images if number in numbers], len(images)
+def _without_sky(columns: Iterable[str], chosen: Chosen) -> tuple[str, ...]:
+    """The columns without those that need a WCS, where an image has none; a warning names them."""
+    without = [image for image in chosen.images if not image.scale]
+    sky = [name for name in columns if COLUMNS[name].stage == "world"] if without else []
+    if not sky:
+        return tuple(columns)
+    warnings.warn(f"{', '.join(sky)}: left out, for {chosen.path.name}{without[0].place} has no WCS", stacklevel=3)
+    if len(left := tuple(name for name in columns if name not in sky)):
+        return left
+    raise UserError(f"{', '.join(sky)}: {chosen.path.name}{without[0].place} has no WCS, and no other column is wanted")
 
 
 def _measured(image: Path, extensions: Iterable[Extension]) -> Iterator[Extension]:
@@ -271,7 +241,7 @@ def image_header(extension: Extension, configuration: Configuration, plan: Plan,
     added = [
         ("FITSFILE", plan.image.name, "File name of the analysed image"),
         ("FITSEXT", extension.number, "FITS Extension number"),
-        ("FITSNEXT", plan.total, "Number of FITS image extensions in file"),
+        ("FITSNEXT", len(plan.chosen.every), "Number of FITS image extensions in file"),
         ("SEXVERS", f"skyset {__version__}", "Extraction software"), ("SEXDATE", now[0], "Extraction date"),
         ("SEXTIME", now[1], "Extraction time"),
         ("SEXBKGND", float(measured.background), "Median background level (ADU)"),
@@ -422,16 +392,18 @@ def _ending(format: str) -> str:
 
 
 def _check_files(made: Plan) -> None:
-    for option, path in (("--weight", made.weight), ("--flag", made.flag_image), ("--classifier", made.classifier)):
+    weight, flag_image = (None if text is None else split(text)[0] for text in (made.weight, made.flag_image))
+    for option, path in (("--weight", weight), ("--flag", flag_image), ("--classifier", made.classifier)):
         if path is not None and not path.is_file():
             raise UserError(f"{path}: no such file; {option} FILE gives another one")
     needing = [name for name in made.columns if COLUMNS[name].stage == "external"]
     if needing and made.flag_image is None:
         raise UserError(f"{', '.join(needing)}: a flag image is needed: --flag FILE")
     sky = [name for name in made.columns if COLUMNS[name].stage == "world"]
-    if sky and (without := [number for number, header in made.images if not pixel_scale(header)]):
-        raise UserError(f"{', '.join(sky)}: {made.image.name}[{without[0]}] has no WCS: leave them out")
-    inputs = {path.resolve(): path for path in (made.image, made.weight, made.flag_image, made.classifier) if path}
+    if sky and (without := [image for image in made.chosen.images if not image.scale]):
+        raise UserError(f"{', '.join(sky)}: {made.image.name}{without[0].place} has no WCS: leave them out "
+                        "(--skip_unknown does)")  # fmt: skip
+    inputs = {path.resolve(): path for path in (made.image, weight, flag_image, made.classifier) if path}
     outputs: dict[Path, str] = {}
     for what, path in ((("the catalogue", made.output),) if made.format else ()) + tuple(made.check.items()):
         if path.resolve() in inputs:
@@ -513,10 +485,10 @@ def figure(summary: Summary):
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    image, headers = summary.plan.image, summary.plan.images
+    image, images = summary.plan.image, summary.plan.chosen.images
     shown = summary.drawn[:64]
     columns = int(np.ceil(np.sqrt(len(shown))))
-    width, height = (headers[0][1][f"NAXIS{axis}"] for axis in (1, 2))
+    height, width = images[0].shape[-2:]
     size = 10 if len(shown) == 1 else 14
     figure = Figure((size, max(3.0, min(20.0, size * height / width * int(np.ceil(len(shown) / columns)) / columns)) + 0.6),
                     layout="constrained")  # fmt: skip
@@ -524,8 +496,8 @@ def figure(summary: Summary):
     colours = ("deepskyblue", "orange")
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
-    for axis, (hdu, _), (number, measured) in zip(axes, headers, shown, strict=False):
-        step, pixels = _reduced(image, hdu, 1400 if len(shown) == 1 else 500)
+    for axis, one, (number, measured) in zip(axes, images, shown, strict=False):
+        step, pixels = _reduced(one, 1400 if len(shown) == 1 else 500)
         low, high = ZScaleInterval().get_limits(pixels[np.isfinite(pixels)]) if np.isfinite(pixels).any() else (0, 1)
         rows, sides = pixels.shape[0] * step, pixels.shape[1] * step
         axis.imshow(pixels, cmap="gray_r", vmin=low, vmax=low + (high - low) * 2, origin="lower", interpolation="nearest",
@@ -551,11 +523,10 @@ def figure(summary: Summary):
     return figure
 
 
-def _reduced(path: Path, hdu: int, most: int) -> tuple[int, np.ndarray]:
+def _reduced(image: Image, most: int) -> tuple[int, np.ndarray]:
     """Means of blocks, so that the longer side has at most ``most`` pixels, and the block's side."""
-    with warnings.catch_warnings():
-        ignore_odd_cards()
-        pixels = np.asarray(fits.getdata(path, hdu), np.float32)
+    with np.errstate(over="ignore"):
+        pixels = image.pixels().astype(np.float32)
     step = max(1, -(-max(pixels.shape) // most))
     rows, sides = (max(1, length // step) for length in pixels.shape)
     block = pixels[: rows * step, : sides * step]
@@ -608,17 +579,13 @@ def _differences(configuration: Configuration, plan: Plan, files: Mapping[str, o
         yield f"--flag {files['flag_image']}: no column needs it; IMAFLAGS_ISO and NIMAFLAGS_ISO do"
     if files.get("classifier") and "CLASS_STAR" not in plan.columns:
         yield f"--classifier {files['classifier']}: no column needs it; CLASS_STAR does"
-    beside = plan.image.with_name(_stem(plan.image) + configuration.header_suffix)
+    beside = plan.image.parent / (_stem(plan.image) + configuration.header_suffix)
     if beside.is_file() and beside != plan.image:
         yield f"{beside}: HEADER_SUFFIX {configuration.header_suffix}: it is not read; the image's own header counts"
-    names = [(number, str(header.get("EXTNAME", ""))) for number, header in plan.images]
-    if odd := [f"{name} ({plan.image.name}[{number}])" for number, name in names if name.upper() in _NO_SKY]:
-        wanted = [str(number) for number, name in names if name.upper() not in _NO_SKY]
-        yield (f"{', '.join(odd)}: no image of the sky, by its name, but measured as one; "
-               f"'{plan.image.name}[{','.join(wanted) or 'NUMBER'}]' chooses")  # fmt: skip
-    scales = [scale for _, header in plan.images if (scale := pixel_scale(header))]
-    if configuration.columns is None and 0 < len(scales) < len(plan.images):
-        yield f"{', '.join(DEFAULT_WORLD)} are left out: {len(plan.images) - len(scales)} of the images have no WCS"
+    images = plan.chosen.images
+    scales = [image.scale for image in images if image.scale]
+    if configuration.columns is None and 0 < len(scales) < len(images):
+        yield f"{', '.join(DEFAULT_WORLD)} are left out: {len(images) - len(scales)} of the images have no WCS"
     given = configuration.settings.pixel_scale
     if scales and given and abs(given / scales[0] - 1) > 0.01:
         yield (f"PIXEL_SCALE {given:g} counts, but the WCS of {plan.image.name} says {scales[0]:.4g} arcsec "
@@ -643,11 +610,11 @@ def _warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _extract_file() -> Callable:
+def _extract_images() -> Callable:
     try:
-        from skyset.extraction.detect import extract_file
+        from skyset.extraction.detect import extract_images
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("numba", "llvmlite"):
             raise
         raise UserError(f"extraction needs {error.name}: {install_command('extraction')}") from None
-    return extract_file
+    return extract_images

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+#: No text file of a configuration is longer.
+LONGEST_TEXT = 64 << 20
 #: SExtractor's ``default.conv``: the pyramid that a well-sampled star of about two pixels is found best with.
 DEFAULT_KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32)
 
@@ -109,6 +112,10 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}: it has two values")
         for name in ("apertures", "fractions"):
             object.__setattr__(self, name, tuple(np.atleast_1d(getattr(self, name)).tolist()))
+        if 0 < self.pixel_scale < 1e-10:
+            raise ValueError(f"pixel_scale is {self.pixel_scale}: it must be 0 (from the WCS) or from 1e-10 to 1e+10")
+        if math.prod(self.vignet) > _LARGEST_VIGNET:
+            raise ValueError(f"vignet is {self.vignet}: it must have at most {_LARGEST_VIGNET:,} pixels")
         if self.kernel is not None:
             object.__setattr__(self, "kernel", _kernel(self.kernel))
 
@@ -119,6 +126,7 @@ class Settings:
 
 
 _BIG = 1e30
+_LARGEST_VIGNET = 1 << 20
 _OPTIONAL = ("analysis_threshold", "clean", "back_value", "weight_threshold")
 _SEVERAL = ("back_size", "back_filter", "apertures", "kron", "petrosian", "least_apertures", "fractions", "vignet")
 _RANGES = {
@@ -147,6 +155,27 @@ def _kernel(kernel: np.ndarray) -> np.ndarray:
     return weights
 
 
+def read_lines(path: str | Path, what: str) -> list[str]:
+    """The lines of a text file of a configuration, however an editor ended and encoded them: with a byte order mark or
+    without, UTF-8, UTF-16 or Latin-1; ended by LF, CR LF or CR.
+
+    Raises UserError where it is no regular file, cannot be read or is larger than any configuration."""
+    from skyset.errors import RecordError
+    from skyset.errors import UserError
+    from skyset.raw import read_regular
+
+    try:
+        data = read_regular(path, LONGEST_TEXT)
+    except (OSError, ValueError, RecordError) as error:
+        raise UserError(f"{path}: cannot be read as {what}: {getattr(error, 'strerror', None) or error}") from None
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def read_kernel(path: str | Path) -> np.ndarray:
     """The weights of a ``.conv`` file, float32 (rows, columns), as they stand or over the sum of their sizes (``NORM``).
 
@@ -155,10 +184,7 @@ def read_kernel(path: str | Path) -> np.ndarray:
     from skyset.errors import UserError
 
     path = Path(path)
-    try:
-        lines = [line for text in path.read_text().splitlines() if (line := text.partition("#")[0].strip())]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a .conv file: {error}") from None
+    lines = [line for text in read_lines(path, "a .conv file") if (line := text.partition("#")[0].strip())]
     if not lines or not lines[0].upper().startswith("CONV"):
         raise UserError(f"{path}: its first line is not CONV NORM or CONV NONORM, so it is no convolution mask")
     words = lines[0].upper().split()

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 
 def celestial_wcs(header: fits.Header) -> WCS | None:
-    """The celestial axes of a header's WCS; None where it has none that is understood."""
+    """The celestial axes of a header's WCS, read as `headers.sky` says; None where it has none that is understood."""
     from astropy.wcs import WCS
+
+    from skyset import headers
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            wcs = WCS(header)
-            return wcs.celestial if wcs.has_celestial else None
+            made = headers.sky(header)
+            wcs = WCS(made) if made is not None else None
+            return wcs.celestial if wcs is not None and wcs.has_celestial else None
         except Exception:  # wcslib raises many kinds for headers that are none; an image without WCS can be measured
             return None
 
