@@ -575,9 +575,9 @@ class _Reader:
         if repeat and not sides and (numbers := _LENGTHS.match(rest)):
             # SExtractor reads "FLUX_APER 3" as FLUX_APER(3).
             sides, rest = tuple(int(number) for number in numbers.groups() if number), rest[numbers.end() :]
-        first = re.match(r"[\s,(]*([^\s,()]*)", rest)[1]
-        # Else it is a description, as in SExtractor's own default.param without its comment signs.
-        if first and (first.upper() in known.COLUMNS or first.upper() in KEYWORDS or re.match(r"[+-]?\.?\d", first)):
+        words = re.findall(r"[^\s,]+", rest)
+        # Any other text is a description, as in SExtractor's own default.param without its comment signs.
+        if words and all(word in known.COLUMNS or word in KEYWORDS or re.match(r"[+-]?\.?\d", word) for word in words):
             self.values_in_param.append(f"{name} {rest.strip()} ({where.rpartition(', ')[2]})")
         if sides and not repeat:
             self.warnings.append(f"{where}: {name} is one number: the length {sides} is passed over")
@@ -599,9 +599,9 @@ class _Reader:
             return
         # Each search for a near name takes milliseconds.
         said = [(name, [where.rpartition(", ")[2]] * (", line " in where) + _why_unknown(name, near=place < _MOST_SAID))
-                for place, (where, name) in enumerate(unknown[:_MOST_NAMED])]  # fmt: skip
+                for place, (where, name) in enumerate(unknown[: _MOST_NAMED if skip else _MOST_SAID])]  # fmt: skip
         names = ", ".join(f"{name} ({'; '.join(why)})" if why else name for name, why in said)
-        names += f" and {len(unknown) - _MOST_NAMED} more" * (len(unknown) > _MOST_NAMED)
+        names += f" and {len(unknown) - len(said)} more" * (len(unknown) > len(said))
         if not skip:
             raise UserError(f"{source}: not measured here: {names}. --skip_unknown leaves them out")
         self.warnings.append(f"{source}: left out, for they are not measured here: {names}")
