@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import hashlib
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -37,12 +38,15 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 from skyset.arrow import arrow_table
 from skyset.arrow import features_of
 from skyset.arrow import needed_columns
+from skyset.casts import cast_values
+from skyset.casts import check_cast
 from skyset.encoded import ARRAY
 from skyset.encoded import PIL_IMAGE
 from skyset.encoded import UNDECODED
 from skyset.encoded import Bytes
 from skyset.encoded import Images
 from skyset.errors import PartitionError
+from skyset.errors import UserError
 from skyset.formatting import ArrayFeatures
 from skyset.formatting import DecodedFeatures
 from skyset.formatting import Group
@@ -59,6 +63,18 @@ from skyset.reader import join
 from skyset.reader import python_numbers
 from skyset.reader import row_bytes
 from skyset.reader import rows_of
+from skyset.steps import Cast
+from skyset.steps import Fixed
+from skyset.steps import Renamed
+from skyset.steps import Replayed
+from skyset.steps import Shuffled
+from skyset.steps import children
+from skyset.steps import goes_through
+from skyset.steps import is_exact
+from skyset.steps import links
+from skyset.steps import made_exact
+from skyset.steps import rebuilt
+from skyset.steps import rows_in
 from skyset.survey import Survey
 
 #: Of rows that a shuffled stream mixes at a time. Those of local files do not take that memory.
@@ -75,6 +91,7 @@ class PartitionRows(_BaseExamplesIterable):
         mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype), ``"torch"`` (tensors) or
             ``"arrow"`` (tables).
         images: ``datasets.Image`` features that differ from the survey's, by its names: undecoded, or of another mode.
+        casts: other features that differ from the survey's, by its names.
         plain: there is no tensor format.
         pil: encoded images are handed out as ``PIL.Image`` where ``plain``, else as arrays.
         seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
@@ -90,6 +107,7 @@ class PartitionRows(_BaseExamplesIterable):
         self.survey, self.pieces, self.image_size = survey, pieces, image_size
         self.mode, self.plain, self.pil = "python", True, False
         self.images: dict[str, datasets.Image] = {}
+        self.casts: dict = {}
         self.seed: tuple[int, ...] | None = None
         self.seed_was_drawn = False
         self.skip_bad = False
@@ -99,7 +117,7 @@ class PartitionRows(_BaseExamplesIterable):
 
     def _set_names(self, names: Mapping[str, str]) -> None:
         """``names``: the survey's features by the names they are handed out under."""
-        every = features_of(self.survey, self.image_size) | self.images
+        every = features_of(self.survey, self.image_size) | self.images | self.casts
         self._names = names
         self._features = datasets.Features({name: every[source] for name, source in names.items()})
         self.has_images = any(isinstance(feature, datasets.Image) for feature in self._features.values())
@@ -125,12 +143,15 @@ class PartitionRows(_BaseExamplesIterable):
         return twin
 
     def cast(self, features: Mapping) -> PartitionRows:
-        """Hand out encoded images as these features say: ``datasets.Image(decode=False)``, or as ``PIL.Image``."""
+        """Hand out values as these features say; encoded images by ``datasets.Image(decode=False)``, or as ``PIL.Image``."""
         images = {source: features[name] for name, source in self._names.items()
                   if isinstance(self._features[name], datasets.Image) and isinstance(features.get(name), datasets.Image)
                   and self._features[name] != features[name]}  # fmt: skip
         pil = self.pil or any(feature.decode for feature in images.values())
-        return self.with_changes(images=self.images | images, pil=pil)._named(self._names)
+        casts = {source: features[name] for name, source in self._names.items()
+                 if source not in images and self._features[name] != features[name]}  # fmt: skip
+        names = {name: self._names[name] for name in features}
+        return self.with_changes(images=self.images | images, casts=self.casts | casts, pil=pil)._named(names)
 
     def between(self, start: int, stop: int | None) -> PartitionRows:
         """Rows ``start:stop`` of these, in the order they are in."""
@@ -331,6 +352,8 @@ class PartitionRows(_BaseExamplesIterable):
         self.bad[str(error)] = self.bad.get(str(error), 0) + rows
 
     def _renamed(self, columns: dict) -> dict:
+        for source in self.casts.keys() & columns.keys():
+            columns[source] = cast_values(columns[source], self.casts[source], source)
         renamed = {name: columns.pop(source) for name, source in self._names.items()}
         return {name: self._formed(values, name) for name, values in renamed.items()} if self.has_images else renamed
 
@@ -433,28 +456,15 @@ def part(columns: Mapping, start: int, stop: int) -> dict:
 
 def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], PartitionRows]) -> _BaseExamplesIterable:
     """A copy of a chain of iterables with its ``PartitionRows`` changed; other sources stay as they are."""
-    if isinstance(rows, PartitionRows):
-        return change(rows)
-    twin = copy.copy(rows)
-    if hasattr(rows, "ex_iterable"):
-        twin.ex_iterable = map_source(rows.ex_iterable, change)
-    elif hasattr(rows, "ex_iterables"):
-        twin.ex_iterables = [map_source(child, change) for child in rows.ex_iterables]
-    return twin
-
-
-def links(rows: _BaseExamplesIterable) -> Iterator[_BaseExamplesIterable]:
-    """All iterables of a chain, the outermost first."""
-    yield rows
-    for child in [rows.ex_iterable] if hasattr(rows, "ex_iterable") else getattr(rows, "ex_iterables", ()):
-        yield from links(child)
+    return rebuilt(rows, lambda link: change(link) if isinstance(link, PartitionRows) else link)
 
 
 def is_settled(rows: _BaseExamplesIterable) -> bool:
-    """Whether the sources' order may not change: after ``take`` and ``skip``, or rows put side by side."""
+    """Whether the sources' order may not change: after ``take`` and ``skip``, rows put side by side, or counted ones."""
     return any(
         getattr(link, "block_sources_order_when_shuffling", False)
         or isinstance(link, HorizontallyConcatenatedMultiSourcesExamplesIterable)
+        or getattr(link, "with_indices", False)
         for link in links(rows)
     )
 
@@ -487,14 +497,15 @@ class SurveyStream(IterableDataset):
         Pixels in local files are read row by row when their turn comes; rows from a URL are held in memory until then.
 
         The order depends on seed and epoch alone, so resuming by ``state_dict`` is exact. Where the rows come from several
-        datasets, or ``take`` or ``skip`` follow on another shuffle or a map, they go through a stock shuffle buffer.
+        datasets, or after steps that count rows or end early, they go through a buffer, which is handed out before it is
+        filled again: resuming is exact there too, and fills one buffer again.
 
         Args:
             seed: pass one where several nodes read; without it every call draws another.
             generator: numpy.random.Generator to draw the seed from instead.
-            buffer_size: rows of the stock shuffle buffer, by default as many as fit.
+            buffer_size: rows of that buffer, by default as many as fit into ``buffer_bytes``.
             buffer_bytes: rows to mix at a time, 256 MiB by default; more mixes more cells.
-            options: for the stock shuffle buffer.
+            options: ``max_buffer_input_shards`` of stock.
         """
         drawn = seed is None and generator is None
         if seed is None:
@@ -504,8 +515,12 @@ class SurveyStream(IterableDataset):
         if not settled:
             changes = {"seed": (seed,), "seed_was_drawn": drawn, "window_bytes": buffer_bytes}
             source = map_source(source, lambda rows: rows.with_changes(**changes))
+        else:
+            source = Fixed(source)
+            if "max_buffer_input_shards" in inspect.signature(IterableDataset.shuffle).parameters:  # not in datasets 3
+                options["max_buffer_input_shards"] = 1
         stream = self._with_source(source)
-        leaves = [link for link in links(source) if not hasattr(link, "ex_iterable") and not hasattr(link, "ex_iterables")]
+        leaves = [link for link in links(source) if not children(link)]
         ours = [leaf for leaf in leaves if isinstance(leaf, PartitionRows)]
         if settled or len(leaves) > 1 or not ours:
             if buffer_size is None and ours:
@@ -538,10 +553,13 @@ class SurveyStream(IterableDataset):
         return self._cut(n, None) or adopt(super().skip(n))
 
     def _cut(self, start: int, stop: int | None) -> SurveyStream | None:
+        """Cut the partitions' rows, if all steps after them hand on each row that they get."""
         rows = self._ex_iterable
+        while not isinstance(rows, PartitionRows) and goes_through(rows, skipping=start > 0):
+            rows = rows.ex_iterable
         if not isinstance(rows, PartitionRows) or rows.seed is not None or self._distributed:
             return None
-        return self._with_source(rows.between(start, stop))
+        return self._with_source(map_source(self._ex_iterable, lambda rows: rows.between(start, stop)))
 
     def _with_source(self, rows: _BaseExamplesIterable) -> SurveyStream:
         options = {"shuffling": self._shuffling} if hasattr(self, "_shuffling") else {}  # datasets 3
@@ -577,18 +595,37 @@ class SurveyStream(IterableDataset):
     def remove_columns(self, column_names: str | list[str]) -> SurveyStream:
         """As in `datasets`; the bytes of these columns are not read."""
         gone = [column_names] if isinstance(column_names, str) else column_names
-        if isinstance(self._ex_iterable, PartitionRows) and set(gone) <= set(self.features):
+        if self.features and set(gone) <= set(self.features) and not set(self.features) <= set(gone):
             return self.select_columns([name for name in self.features if name not in gone])
         return adopt(super().remove_columns(column_names))
 
     def cast(self, features: datasets.Features) -> SurveyStream:
-        """As in `datasets`; images that are not to be decoded are not."""
+        """As in `datasets`, and values change in every format; images that are not to be decoded are not.
+
+        Raises:
+            UserError: other columns than there are, or a feature whose values would have another layout.
+        """
+        old = self.features
         stream = adopt(super().cast(features))
+        if not old:
+            return stream  # after a map: `datasets` makes the values fit
+        features = stream.features
+        if set(features) != set(old):
+            raise UserError(f"cast() wants a feature for each column, and no other: {', '.join(sorted(old))}")
+        pictures = {name for name in old if isinstance(old[name], datasets.Image)}
+        pictures -= {name for name in pictures if not isinstance(features[name], datasets.Image)}
+        for name in set(old) - pictures:
+            check_cast(old[name], features[name], name)
         rows = stream._ex_iterable
-        return stream._with_source(rows.cast(stream.features)) if isinstance(rows, PartitionRows) else stream
+        changed = [name for name in old if name not in pictures and old[name] != features[name]]
+        if isinstance(rows, PartitionRows):
+            return stream._with_source(rows.cast(features))
+        return stream._with_source(Cast(rows, features, changed)) if rows.is_typed and changed else stream
 
     def cast_column(self, column: str, feature) -> SurveyStream:
-        """As in `datasets`; images that are not to be decoded are not, and ``datasets.Image()`` asks for ``PIL.Image``."""
+        """As in `datasets`, and values change in every format; ``datasets.Image()`` asks for ``PIL.Image``."""
+        if self.features is None or column not in self.features:
+            return adopt(super().cast_column(column, feature))
         stream = self.cast(datasets.Features({**self.features, column: feature}))
         if not is_picture(feature):
             return stream
@@ -598,22 +635,61 @@ class SurveyStream(IterableDataset):
         """As in `datasets`; costs nothing."""
         rows, old = self._ex_iterable, set(column_mapping)
         final = [column_mapping.get(name, name) for name in self.features or ()]
-        if not isinstance(rows, PartitionRows) or not old <= set(self.features) or len(set(final)) < len(final):
+        if not self.features or not old <= set(self.features) or len(set(final)) < len(final):
             return adopt(super().rename_columns(column_mapping))
-        renamed = rows.rename(column_mapping)
+        renamed = rows.rename(column_mapping) if isinstance(rows, PartitionRows) else Renamed(rows, column_mapping)
         stream = self._with_source(renamed)
-        stream._info.features = renamed.features
+        stream._info.features = datasets.Features(dict(zip(final, self.features.values(), strict=True)))
         return stream
 
     def rename_column(self, original_column_name: str, new_column_name: str) -> SurveyStream:
         """As in `datasets`; costs nothing."""
         return self.rename_columns({original_column_name: new_column_name})
 
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        """Rows of one pass, from the manifest; for the ``len`` of a ``DataLoader`` what its workers will hand out.
+
+        Raises:
+            TypeError: only reading tells, as after ``filter`` or a batched ``map``.
+        """
+        rows = self._prepared()[1]
+        loader = _asking_loader(self)
+        count = rows_in(rows) if loader is None else _rows_for(loader, rows)
+        if count is None:
+            raise TypeError("how many rows this stream has is known only once they are read")
+        return count
+
+    def __iter__(self) -> Iterator[dict]:
+        return self._resumed_once(super().__iter__())
+
+    def _resumed_once(self, rows: Iterator[dict]) -> Iterator[dict]:
+        """A state that was loaded is for one pass: the passes after it are whole again.
+
+        It is spent with the pass's end; in a loader's worker, where only the loader begins passes, with its beginning.
+        """
+        state = self._starting_state_dict
+        if state is None or state["epoch"] != self.epoch:
+            yield from rows
+            return
+        if _in_worker():
+            first = next(rows, None)
+            self._starting_state_dict = None
+            if first is not None:
+                yield first
+        yield from rows
+        if self._starting_state_dict is state:
+            self._starting_state_dict = None
+
     def iter(self, batch_size: int, drop_last_batch: bool = False) -> Iterator[dict]:
         """As in `datasets`; with numpy or torch formatting arrays are stacked, in groups of layers too."""
-        if not (self._formatting and is_tensor_format(self._formatting.format_type)):
-            yield from super().iter(batch_size, drop_last_batch)
-            return
+        if self._formatting and is_tensor_format(self._formatting.format_type):
+            return self._resumed_once(self._tensor_batches(batch_size, drop_last_batch))
+        return self._resumed_once(super().iter(batch_size, drop_last_batch))
+
+    def _tensor_batches(self, batch_size: int, drop_last_batch: bool) -> Iterator[dict]:
         source = self._prepare_ex_iterable_for_iteration(batch_size, drop_last_batch)
         batches = source.batches(batch_size) if isinstance(source, PartitionRows) else _merged(source, batch_size)
         for batch in batches:
@@ -624,14 +700,30 @@ class SurveyStream(IterableDataset):
     def _prepare_ex_iterable_for_iteration(self, *args, **kwargs) -> _BaseExamplesIterable:
         """Put the source into the epoch's order first; `datasets` then splits it among nodes and workers."""
         self._check_seed()
+        self._state_dict, rows = self._prepared(*args, **kwargs)
+        return rows
+
+    def _prepared(self, *args, **kwargs) -> tuple[dict, _BaseExamplesIterable]:
+        """The state, and the iterable that it is of."""
+        source = made_exact(map_source(self._ex_iterable, lambda rows: rows.ordered(self.epoch)))
+        has_several = any(hasattr(link, "ex_iterables") for link in links(source))
+        if has_several and not any(is_shuffled(link) for link in links(source)):
+            source = Fixed(source)
         twin = object.__new__(type(self))  # two threads may iterate at a time
-        source = map_source(self._ex_iterable, lambda rows: rows.ordered(self.epoch))
-        twin.__dict__ = {**self.__dict__, "_ex_iterable": source}
+        twin.__dict__ = {**self.__dict__, "_ex_iterable": source, "_starting_state_dict": None}
         rows = super(SurveyStream, twin)._prepare_ex_iterable_for_iteration(*args, **kwargs)
         if any(link.has_images for link in links(rows) if isinstance(link, PartitionRows)):
             twin._keep_decoded(rows)
-        self._state_dict = twin._state_dict
-        return self._without_formatting(rows)
+        rows = self._without_formatting(rows)
+        rows = rows if is_exact(rows) else Replayed(rows)
+        state = {"examples_iterable": rows._init_state_dict(), "epoch": self.epoch}
+        if self._starting_state_dict and self.epoch == self._starting_state_dict["epoch"] and not _in_worker():
+            try:
+                rows.load_state_dict(self._starting_state_dict["examples_iterable"])
+            except (KeyError, IndexError, TypeError, AttributeError):
+                raise ValueError("this state was saved by another stream (its steps differ)") from None
+            state["examples_iterable"] = rows._state_dict
+        return state, rows
 
     def _keep_decoded(self, rows: _BaseExamplesIterable) -> None:
         """Spare decoded images from being encoded again, wherever a step made `datasets` forget the rows' features."""
@@ -641,9 +733,6 @@ class SurveyStream(IterableDataset):
             inner = link.ex_iterable
             if isinstance(inner, RebatchedArrowExamplesIterable) and not inner.ex_iterable.iter_arrow:  # datasets 3
                 link.ex_iterable = inner.ex_iterable
-                self._state_dict["examples_iterable"] = rows._init_state_dict()
-                if self._starting_state_dict and self.epoch == self._starting_state_dict["epoch"]:
-                    rows.load_state_dict(self._starting_state_dict["examples_iterable"])
             if link._features and not link.iter_arrow:
                 link._features = DecodedFeatures(link._features)
 
@@ -656,6 +745,45 @@ class SurveyStream(IterableDataset):
             return rows
         inner.mode = "torch" if self._formatting.format_type == own_format("torch") else "numpy"
         return inner
+
+
+def is_shuffled(rows: _BaseExamplesIterable) -> bool:
+    return isinstance(rows, Shuffled) or getattr(rows, "seed", None) is not None
+
+
+def _in_worker() -> bool:
+    """Whether this is a worker process of a ``DataLoader``."""
+    if "torch" not in sys.modules:
+        return False
+    from skyset import batches
+
+    return batches.in_worker()
+
+
+def _asking_loader(stream: SurveyStream):
+    """The ``DataLoader`` whose ``__len__`` asks for the stream's; None where somebody else does.
+
+    A loader rounds up, or down, once: it does not know that each worker ends with a batch of its own.
+    """
+    caller = sys._getframe(2)
+    loader = caller.f_locals.get("self") if caller.f_code.co_name == "__len__" else None
+    fields = ("dataset", "num_workers", "batch_size", "drop_last")
+    known = loader is not stream and all(hasattr(loader, name) for name in fields)
+    return loader if known and loader.dataset is stream and loader.num_workers > 1 else None
+
+
+def _rows_for(loader, rows: _BaseExamplesIterable) -> int | None:
+    """As many rows as make a loader count the batches that its workers will hand out."""
+    workers, size = loader.num_workers, loader.batch_size
+    shares = [
+        rows_in(rows.shard_data_sources(num_shards=workers, index=worker, contiguous=False))
+        for worker in range(min(workers, rows.num_shards))
+    ]
+    if None in shares:
+        return None
+    if size is None:
+        return sum(shares)
+    return size * sum(share // size if loader.drop_last else -(-share // size) for share in shares)
 
 
 def _merged(source: _BaseExamplesIterable, batch_size: int) -> Iterator[dict]:
