@@ -204,6 +204,22 @@ class Fixed(Step):
         return self
 
 
+class Whole(Fixed):
+    """One source, which one worker or node reads: rows that are counted have their numbers in the whole stream."""
+
+    @property
+    def num_shards(self) -> int:
+        return 1
+
+    def shard_data_sources(self, num_shards: int, index: int, contiguous: bool = True) -> Whole:
+        if index:
+            raise IndexError(f"share {index} of rows that are one source")
+        return self
+
+    def reshard_data_sources(self) -> Whole:
+        return self
+
+
 class Replayed(Step):
     """Resumes by reading from the beginning and leaving out what was handed out: for steps whose own state is not exact."""
 
@@ -364,10 +380,17 @@ def rows_in(rows: _BaseExamplesIterable) -> int | None:
     return None
 
 
+def makes_batches(rows: _BaseExamplesIterable) -> bool:
+    """Whether this is what ``batch()`` of `datasets` makes: a row is a batch from then on."""
+    function = getattr(rows, "function", None)
+    names = ("_batch_fn", "batch_fn", "_batch_arrow_table")  # the second in datasets 3
+    return getattr(function, "__name__", "") in names and function.__module__.startswith("datasets.")
+
+
 def _mapped_count(rows: MappedExamplesIterable, count: int) -> int | None:
     if rows.batched:
         size = rows.batch_size if rows.batch_size and rows.batch_size > 0 else max(count, 1)
-        if rows.function in (getattr(stock, "_batch_fn", None), getattr(stock, "_batch_arrow_table", None)):
+        if makes_batches(rows):
             return count // size if rows.drop_last_batch else -(-count // size)
         return None  # a function may hand out more rows, or fewer
     return None if rows.formatting and rows.formatting.is_table else count

@@ -25,6 +25,7 @@ from itertools import islice
 import datasets
 import numpy as np
 import pyarrow as pa
+from datasets.iterable_dataset import CyclingMultiSourcesExamplesIterable
 from datasets.iterable_dataset import ExamplesIterable
 from datasets.iterable_dataset import FormattedExamplesIterable
 from datasets.iterable_dataset import FormattingConfig
@@ -68,11 +69,13 @@ from skyset.steps import Fixed
 from skyset.steps import Renamed
 from skyset.steps import Replayed
 from skyset.steps import Shuffled
+from skyset.steps import Whole
 from skyset.steps import children
 from skyset.steps import goes_through
 from skyset.steps import is_exact
 from skyset.steps import links
 from skyset.steps import made_exact
+from skyset.steps import makes_batches
 from skyset.steps import rebuilt
 from skyset.steps import rows_in
 from skyset.survey import Survey
@@ -460,13 +463,22 @@ def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], Pa
 
 
 def is_settled(rows: _BaseExamplesIterable) -> bool:
-    """Whether the sources' order may not change: after ``take`` and ``skip``, rows put side by side, or counted ones."""
+    """Whether the sources' order may not change, for the rows would not be the same ones.
+
+    That is after ``take`` and ``skip``, of rows put side by side, counted, or in batches, and of those that take turns.
+    """
     return any(
         getattr(link, "block_sources_order_when_shuffling", False)
         or isinstance(link, HorizontallyConcatenatedMultiSourcesExamplesIterable)
         or getattr(link, "with_indices", False)
+        or makes_batches(link)
+        or getattr(link, "stopping_strategy", _ALL) != _ALL
         for link in links(rows)
     )
+
+
+#: The way of interleaving that ends with each row of each source handed out once, whatever their order.
+_ALL = "all_exhausted_without_replacement"
 
 
 class SurveyStream(IterableDataset):
@@ -480,6 +492,9 @@ class SurveyStream(IterableDataset):
         config = FormattingConfig(format_type=own_format(type))
         mode = "arrow" if config.is_table else "numpy" if config.is_tensor else "python"
         mapped = any(isinstance(link, MappedExamplesIterable) for link in links(self._ex_iterable))
+        interleaved = any(isinstance(link, CyclingMultiSourcesExamplesIterable) for link in links(self._ex_iterable))
+        if interleaved and mode == "arrow":
+            mode = "python"  # or tables would take turns, not rows
 
         def change(rows: PartitionRows) -> PartitionRows:
             # A function mapped before keeps getting what it got; but Python's numbers would lose their dtypes here.
@@ -496,9 +511,10 @@ class SurveyStream(IterableDataset):
 
         Pixels in local files are read row by row when their turn comes; rows from a URL are held in memory until then.
 
-        The order depends on seed and epoch alone, so resuming by ``state_dict`` is exact. Where the rows come from several
-        datasets, or after steps that count rows or end early, they go through a buffer, which is handed out before it is
-        filled again: resuming is exact there too, and fills one buffer again.
+        The order depends on seed and epoch alone, so resuming by ``state_dict`` is exact. Rows of several datasets go
+        through a buffer, too, which is handed out before it is filled again: resuming is exact, and fills one buffer again.
+        They go through that alone where another order of files would change which rows there are: after ``batch``, ``take``,
+        ``skip`` or ``interleave_datasets`` (to mix whole surveys, shuffle each before) and functions that get indices.
 
         Args:
             seed: pass one where several nodes read; without it every call draws another.
@@ -524,7 +540,8 @@ class SurveyStream(IterableDataset):
         ours = [leaf for leaf in leaves if isinstance(leaf, PartitionRows)]
         if settled or len(leaves) > 1 or not ours:
             if buffer_size is None and ours:
-                buffer_size = max(1, buffer_bytes // max(rows._row_bytes for rows in ours))
+                together = np.prod([link.batch_size or 1 for link in links(source) if makes_batches(link)], dtype=int)
+                buffer_size = max(1, buffer_bytes // max(rows._row_bytes for rows in ours) // int(together))
             options |= {} if buffer_size is None else {"buffer_size": buffer_size}
             stream = adopt(IterableDataset.shuffle(stream, seed=seed, **options))
             stream._ex_iterable.seed_was_drawn = drawn
@@ -624,8 +641,10 @@ class SurveyStream(IterableDataset):
 
     def cast_column(self, column: str, feature) -> SurveyStream:
         """As in `datasets`, and values change in every format; ``datasets.Image()`` asks for ``PIL.Image``."""
-        if self.features is None or column not in self.features:
-            return adopt(super().cast_column(column, feature))
+        if self.features is None:
+            raise UserError(f"cannot cast {column}: which columns there are is not known after map(); tell it features=")
+        if column not in self.features:
+            raise UserError(f"there is no column {column} to cast: {', '.join(self.features)}")
         stream = self.cast(datasets.Features({**self.features, column: feature}))
         if not is_picture(feature):
             return stream
@@ -664,6 +683,11 @@ class SurveyStream(IterableDataset):
 
     def __iter__(self) -> Iterator[dict]:
         return self._resumed_once(super().__iter__())
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As in `datasets`: the next pass goes on from there. Passes after that one are whole."""
+        super().load_state_dict(state_dict)
+        self._state_dict = copy.deepcopy(state_dict)  # until a pass begins, this is where the stream is
 
     def _resumed_once(self, rows: Iterator[dict]) -> Iterator[dict]:
         """A state that was loaded is for one pass: the passes after it are whole again.
@@ -709,11 +733,12 @@ class SurveyStream(IterableDataset):
         has_several = any(hasattr(link, "ex_iterables") for link in links(source))
         if has_several and not any(is_shuffled(link) for link in links(source)):
             source = Fixed(source)
+        if any(getattr(link, "with_indices", False) for link in links(source)):
+            source = Whole(source)
         twin = object.__new__(type(self))  # two threads may iterate at a time
         twin.__dict__ = {**self.__dict__, "_ex_iterable": source, "_starting_state_dict": None}
         rows = super(SurveyStream, twin)._prepare_ex_iterable_for_iteration(*args, **kwargs)
-        if any(link.has_images for link in links(rows) if isinstance(link, PartitionRows)):
-            twin._keep_decoded(rows)
+        _keep_decoded(rows, any(link.has_images for link in links(rows) if isinstance(link, PartitionRows)))
         rows = self._without_formatting(rows)
         rows = rows if is_exact(rows) else Replayed(rows)
         state = {"examples_iterable": rows._init_state_dict(), "epoch": self.epoch}
@@ -725,17 +750,6 @@ class SurveyStream(IterableDataset):
             state["examples_iterable"] = rows._state_dict
         return state, rows
 
-    def _keep_decoded(self, rows: _BaseExamplesIterable) -> None:
-        """Spare decoded images from being encoded again, wherever a step made `datasets` forget the rows' features."""
-        for link in links(rows):
-            if not isinstance(link, FormattedExamplesIterable) or (link.formatting and link.formatting.is_table):
-                continue
-            inner = link.ex_iterable
-            if isinstance(inner, RebatchedArrowExamplesIterable) and not inner.ex_iterable.iter_arrow:  # datasets 3
-                link.ex_iterable = inner.ex_iterable
-            if link._features and not link.iter_arrow:
-                link._features = DecodedFeatures(link._features)
-
     def _without_formatting(self, rows: _BaseExamplesIterable) -> _BaseExamplesIterable:
         """Rows straight from partitions come in their format; `datasets` would go through every value once more."""
         inner = rows
@@ -745,6 +759,21 @@ class SurveyStream(IterableDataset):
             return rows
         inner.mode = "torch" if self._formatting.format_type == own_format("torch") else "numpy"
         return inner
+
+
+def _keep_decoded(rows: _BaseExamplesIterable, has_images: bool) -> None:
+    """Spare rows from becoming tables and rows again, and decoded images from being encoded again.
+
+    Both happens wherever a step made `datasets` forget the rows' features, the first in version 3.
+    """
+    for link in links(rows):
+        if not isinstance(link, FormattedExamplesIterable) or (link.formatting and link.formatting.is_table):
+            continue
+        inner = link.ex_iterable
+        if isinstance(inner, RebatchedArrowExamplesIterable) and not inner.ex_iterable.iter_arrow:
+            link.ex_iterable = inner.ex_iterable
+        if has_images and link._features and not link.iter_arrow:
+            link._features = DecodedFeatures(link._features)
 
 
 def is_shuffled(rows: _BaseExamplesIterable) -> bool:
