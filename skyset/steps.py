@@ -204,6 +204,20 @@ class Fixed(Step):
         return self
 
 
+class Repeated(RepeatExamplesIterable):
+    """As in `datasets`, whose version 3 cannot share repeated rows among workers and nodes."""
+
+    @property
+    def num_shards(self) -> int:
+        return self.ex_iterable.num_shards
+
+    def shuffle_data_sources(self, generator: np.random.Generator) -> Repeated:
+        return Repeated(self.ex_iterable.shuffle_data_sources(generator), self.num_times)
+
+    def shard_data_sources(self, num_shards: int, index: int, contiguous: bool = True) -> Repeated:
+        return Repeated(self.ex_iterable.shard_data_sources(num_shards, index, contiguous=contiguous), self.num_times)
+
+
 class Whole(Fixed):
     """One source, which one worker or node reads: rows that are counted have their numbers in the whole stream."""
 

@@ -67,6 +67,7 @@ from skyset.reader import rows_of
 from skyset.steps import Cast
 from skyset.steps import Fixed
 from skyset.steps import Renamed
+from skyset.steps import Repeated
 from skyset.steps import Replayed
 from skyset.steps import Shuffled
 from skyset.steps import Whole
@@ -601,6 +602,10 @@ class SurveyStream(IterableDataset):
         inner.ex_iterable = self._ex_iterable
         return self._with_source(filtered)
 
+    def repeat(self, num_times: int | None) -> SurveyStream:
+        """As in `datasets`; workers and nodes share the rows in version 3 too."""
+        return self._with_source(Repeated(self._ex_iterable, num_times))
+
     def select_columns(self, column_names: str | list[str]) -> SurveyStream:
         """As in `datasets`; the bytes of other columns are not read."""
         selected = adopt(super().select_columns(column_names))
@@ -889,7 +894,7 @@ def _keep_class(cls: type, names: Sequence[str]) -> None:
 
 
 _keep_class(SurveyStream, (
-    "add_column", "batch", "cast", "cast_column", "decode", "map", "repeat", "reshard", "shard", "_resolve_features",
+    "add_column", "batch", "cast", "cast_column", "decode", "map", "reshard", "shard", "_resolve_features",
     "_step",
 ))  # fmt: skip
 _keep_class(SurveyTable, (
