@@ -49,6 +49,9 @@ _SAME_ROWS = tuple(
 )
 
 
+_IS_OLD = datasets.__version__.startswith("3.")
+
+
 def children(rows: _BaseExamplesIterable) -> list[_BaseExamplesIterable]:
     """The iterables that one takes its rows from; none for a source."""
     return [rows.ex_iterable] if hasattr(rows, "ex_iterable") else list(getattr(rows, "ex_iterables", ()))
@@ -344,13 +347,21 @@ def made_exact(rows: _BaseExamplesIterable) -> _BaseExamplesIterable:
 def is_exact(rows: _BaseExamplesIterable) -> bool:
     """Whether the states of all steps say just where they are.
 
-    Those of functions on tables do not, nor those of asynchronous functions, which are ahead of what was handed out.
+    Those of functions on tables do not, nor those of asynchronous functions, which are ahead of what was handed out; and
+    those of other people's sources in datasets 3, where a step reads them a table at a time.
     """
     return not any(
-        isinstance(link, MappedExamplesIterable)
-        and ((link.formatting and link.formatting.is_table) or _is_asynchronous(link.function))
+        _is_ahead(link) if isinstance(link, MappedExamplesIterable) else _IS_OLD and _is_foreign(link)
         for link in links(rows)
     )
+
+
+def _is_ahead(link: MappedExamplesIterable) -> bool:
+    return bool(link.formatting and link.formatting.is_table) or _is_asynchronous(link.function)
+
+
+def _is_foreign(link: _BaseExamplesIterable) -> bool:
+    return not children(link) and not hasattr(link, "pieces")
 
 
 def _is_asynchronous(function: Callable) -> bool:

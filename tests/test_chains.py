@@ -249,6 +249,23 @@ def test_shuffled_chains_resume_exactly_at_every_row(built, names):
     check(str(built), names, every=1 if not IS_OLD else 5)
 
 
+def test_resuming_is_exact_where_others_rows_come_from_tables(built):
+    def make():
+        data = base(str(built))
+        table = datasets.Dataset.from_list(list(_few()), features=data.features).to_iterable_dataset(num_shards=2)
+        return concatenate_datasets([table.filter(is_odd), data]).shuffle(seed=1, buffer_size=6)
+
+    data, again = make(), make()
+    states, rows = [data.state_dict()], []
+    for row in data:
+        rows.append(plain(row))
+        states.append(data.state_dict())
+    assert len(rows) == 4 + 24
+    for position, state in enumerate(states):
+        again.load_state_dict(state)
+        assert listed(again) == rows[position:]
+
+
 def test_functions_of_tables_resume_exactly(built):
     def make():
         return base(str(built)).with_format("arrow").map(lambda table: table.slice(1), batched=True, batch_size=5)
