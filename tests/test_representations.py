@@ -136,6 +136,11 @@ def test_other_settings_do_not_mix(built, vit, tmp_path):
     (tmp_path / "part-00001.parquet").unlink()
     with pytest.raises(UserError, match="lost part-00001"):
         extract_representations.main(extract(built, vit, tmp_path))
+    (tmp_path / "representations.json").unlink()
+    before = (tmp_path / "part-00000.parquet").read_bytes()
+    with pytest.raises(UserError, match=r"holds part-00000\.parquet and no representations\.json"):
+        extract_representations.main(extract(built, vit, tmp_path))
+    assert (tmp_path / "part-00000.parquet").read_bytes() == before
 
 
 @pytest.mark.parametrize(

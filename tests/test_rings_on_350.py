@@ -1,6 +1,8 @@
 """The cross-validated comparison, its simulated galaxies and the network on polar grids."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from tests.galaxies import build_rings
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from skyset.errors import UserError  # noqa: E402
 from skyset.training import rings_on_350 as comparison  # noqa: E402
 from skyset.training.common.metrics import auc  # noqa: E402
 from skyset.training.common.polar_network import PolarNetwork  # noqa: E402
@@ -17,6 +20,8 @@ from skyset.training.common.polar_network import mean_over_views  # noqa: E402
 from skyset.training.common.polar_network import pretrain  # noqa: E402
 from skyset.training.common.polar_network import train_on_labels  # noqa: E402
 from skyset.training.common.simulated import simulate  # noqa: E402
+
+CARD = Path(__file__).resolve().parents[1] / "model_cards" / "rings_gz_decals_350"
 
 
 @pytest.fixture(autouse=True)
@@ -98,14 +103,51 @@ def test_noise_is_not_told_apart():
 def test_the_card_says_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     root = build_rings(tmp_path, 60)
-    table = comparison.main(["--data_dir", str(root), "--card_dir", str(tmp_path / "card"), "--repeats", "1", "--views", "2",
-                             "--pretraining_steps", "2", "--networks", "2", "--epochs", "1", "--scratch_epochs", "1",
-                             "--convnext_steps", "2"])  # fmt: skip
+    words = ["--data_dir", str(root), "--output_dir", str(tmp_path / "card"), "--repeats", "1", "--views", "2",
+             "--pretraining_steps", "2", "--networks", "2", "--epochs", "1", "--scratch_epochs", "1",
+             "--convnext_steps", "2", "--held_out", str(CARD / "held_out.json")]  # fmt: skip
+    table = comparison.main(words)
     card = (tmp_path / "card" / "README.md").read_text()
     assert len(table) == 12
     for name, row in table.items():
-        assert f"| {name} | {row['auc']:.3f} |" in card
+        assert f"| {name} | {row['auc']:.3f} | {row['low']:.3f} to {row['high']:.3f} |" in card
+        assert row["low"] < row["auc"] < row["high"] or row["auc"] in (0, 1)
     assert table["radial profiles, logistic regression"]["auc"] > 0.8  # simulated rings are easy
     assert "split: 5-fold cross-validation" in card and "60 images" in card
     assert json.loads((tmp_path / "card" / "auc.json").read_text())["table"] == table
     assert (tmp_path / "card" / "roc.png").exists() and (tmp_path / "card" / "calibration.png").exists()
+    assert "AUC 0.764 (0.672 to 0.844)" in card and "120 other real galaxies" in card and "library_name: skyset" in card
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
+    with pytest.raises(UserError, match="overwrite_output_dir to replace"):
+        comparison.main(words)
+    (tmp_path / "held_out.json").write_text('{"galaxies": 3}')
+    with pytest.raises(UserError, match="--held_out"):
+        comparison.main([*words, "--overwrite_output_dir", "--held_out", str(tmp_path / "held_out.json")])
+
+
+def test_the_interval_of_an_auc_is_that_of_other_galaxies():
+    """Drawn anew a thousand times, scores of galaxies of the same kind spread as the interval says."""
+    rng = np.random.default_rng(8)
+
+    def sample() -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(200) % 2
+        return labels, rng.normal(size=200) + labels
+
+    found = []
+    for _ in range(300):
+        labels, scores = sample()
+        found.append(comparison.summary(scores[None], labels, 0, 0.0)["auc"])
+    labels, scores = sample()
+    one = comparison.summary(scores[None], labels, 0, 0.0)
+    assert (one["high"] - one["low"]) / (2 * 1.96) == pytest.approx(np.std(found), rel=0.25)
+
+
+def test_the_published_card_is_what_the_script_wrote():
+    """Its table holds the figures beside it, row by row, and its text those of the held-out check."""
+    card, told = (CARD / "README.md").read_text(), json.loads((CARD / "auc.json").read_text())
+    held_out = json.loads((CARD / "held_out.json").read_text())
+    for name, row in told["table"].items():
+        assert f"| {name} | {row['auc']:.3f} | {row['low']:.3f} to {row['high']:.3f} |" in card
+        assert row["low"] < row["auc"] < row["high"]
+    assert comparison.held_out_text(held_out, told["table"]) in card
+    assert "library_name: skyset" in card and "license: cc-by-4.0" in card and "whatever the method" not in card
