@@ -40,6 +40,7 @@ from skyset.manifest import verify
 from tests.archive.hips import draw
 from tests.archive.sdss import SPOILT
 from tests.archive.sdss import SDSSServer
+from tests.archive.sdss import distance_modulus
 from tests.archive.sdss import draw_galaxies
 from tests.building import leftovers
 from tests.processes import interruptible
@@ -107,6 +108,30 @@ def rejected(root):
 def server(galaxies):
     with SDSSServer(galaxies) as running:
         yield running
+
+
+def test_the_made_up_galaxies_look_and_shine_as_their_classes_do():
+    """Two sequences of colour against magnitude; images red where elliptical, blue where spiral."""
+    galaxies = draw_galaxies(300)
+    votes, photo = galaxies.votes, galaxies.photometry
+    good = ~np.isin(galaxies.spoilt, SPOILT)
+    spiral, elliptical = ((votes[name] == 1)[good] for name in ("spiral", "elliptical"))
+    magnitude = (photo["petroMag_r"] - photo["extinction_r"] - distance_modulus(photo["z"]))[good]
+    assert magnitude.min() > -24 and magnitude.max() < -17
+    assert np.median(magnitude[elliptical]) < np.median(magnitude[spiral]) - 0.5
+    assert photo["z"].min() >= 0.01 and photo["z"].max() <= 0.25 and np.ptp(photo["z"]) > 0.1
+    true = {band: photo[f"modelMag_{band}"] - photo[f"extinction_{band}"] for band in "ugri"}
+    for one, other, blue, red in (("u", "r", 1.75, 2.65), ("g", "i", 0.75, 1.18)):
+        colour = (true[one] - true[other])[good]
+        assert abs(np.median(colour[spiral]) - blue) < 0.1 and abs(np.median(colour[elliptical]) - red) < 0.1
+        between = (blue + red) / 2
+        assert np.mean(colour[spiral] < between) > 0.95 and np.mean(colour[elliptical] > between) > 0.99
+    for row in np.flatnonzero(good)[:40]:
+        where = float(votes["ra"][row]), float(votes["dec"][row])
+        pixels = draw(*where, 2.5 * float(photo["petroR90_r"][row]) / 3600, 64, 64).astype(float)
+        disc = np.hypot(*np.mgrid[-31.5:32, -31.5:32]) < 24
+        excess = [plane[disc].mean() - plane[~disc].mean() for plane in np.moveaxis(pixels, -1, 0)]
+        assert (excess[2] > 1.2 * excess[0]) if votes["spiral"][row] else (excess[0] > 1.5 * excess[2])
 
 
 # --- what comes in ------------------------------------------------------------------------------------------

@@ -225,26 +225,46 @@ def _grid(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     return ((width - 1) / 2 - x) / side, ((height - 1) / 2 - y) / side
 
 
-def draw(ra: float, dec: float, fov: float, width: int, height: int) -> np.ndarray:
-    """A galaxy, always the same one at a position: (height, width, 3) uint8, row 0 in the north.
+class Shape(NamedTuple):
+    """What a galaxy looks like: `angle` in radians, `flat` its axis ratio, `radius` in arcsec."""
 
-    Half of them are blue spirals, half red ellipticals, of 5 to 20 arcsec; a wider field shows them smaller.
+    spiral: bool
+    angle: float
+    flat: float
+    radius: float
+
+
+def _dice(ra: float, dec: float) -> np.random.Generator:
+    """Random numbers that belong to a position."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{ra!r} {dec!r}".encode()).digest()[:8], "big"))
+
+
+def shape_at(ra: float, dec: float) -> Shape:
+    """The galaxy at a position, always the same one: six in ten are spirals."""
+    dice = _dice(ra, dec)
+    spiral = bool(dice.random() < 0.6)
+    return Shape(spiral, dice.uniform(0, np.pi), dice.uniform(0.35 if spiral else 0.6, 1), dice.uniform(2.5, 12.5))
+
+
+def draw(ra: float, dec: float, fov: float, width: int, height: int) -> np.ndarray:
+    """The galaxy of `shape_at`: (height, width, 3) uint8, row 0 in the north; a wider field shows it smaller.
+
+    Spirals are blue discs with two arms around a yellow bulge, ellipticals smooth and red.
     """
-    dice = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{ra!r} {dec!r}".encode()).digest()[:8], "big"))
-    spiral, angle, flat, radius = dice.random() < 0.5, dice.uniform(0, np.pi), dice.uniform(0.4, 1), dice.uniform(5, 20)
-    east, north = _grid(width, height)
-    scale = max(radius / (fov * 3600), 0.02)
-    u = (east * np.sin(angle) + north * np.cos(angle)) / scale
-    v = (east * np.cos(angle) - north * np.sin(angle)) / (scale * flat)
-    r = np.hypot(u, v)
-    if spiral:
-        arms = 1 + 0.8 * np.cos(2 * np.arctan2(v, u) - 4 * np.log1p(3 * r))
-        light = np.stack([0.7 * np.exp(-3 * r), 0.6 * np.exp(-3 * r), 0.5 * np.exp(-3 * r)], -1)
-        light += (0.5 * arms * np.exp(-1.5 * r))[..., None] * np.array([0.6, 0.8, 1.0], np.float32)
+    shape, (east, north) = shape_at(ra, dec), _grid(width, height)
+    scale = max(shape.radius / (fov * 3600), 0.02)
+    u = (east * np.sin(shape.angle) + north * np.cos(shape.angle)) / scale
+    v = (east * np.cos(shape.angle) - north * np.sin(shape.angle)) / (scale * shape.flat)
+    r = np.hypot(u, v)[..., None]
+    if shape.spiral:
+        arms = (0.5 + 0.5 * np.cos(2 * np.arctan2(v, u) - 5 * np.log1p(2 * r[..., 0])))[..., None] ** 2
+        light = 1.5 * np.exp(-6 * r) * np.array([1.0, 0.8, 0.5], np.float32)  # the bulge
+        light = light + (0.15 + 1.6 * arms * (1 - np.exp(-4 * r))) * np.exp(-1.3 * r) * np.array([0.5, 0.7, 1.0], np.float32)
     else:
-        light = np.exp(-3 * np.power(r, 0.5))[..., None] * np.array([2.6, 2.1, 1.4], np.float32)
-    noise = dice.normal(0.04, 0.012, light.shape)
-    return (255 * np.clip(light + noise, 0, 1)).astype(np.uint8)
+        light = 3.5 * np.exp(-3 * np.sqrt(r)) * np.array([1.0, 0.72, 0.42], np.float32)
+    light = 2 * light / (1 + 2 * light.max(axis=-1, keepdims=True))  # no colour is lost where it is bright
+    noise = _dice(ra, dec).normal(0.04, 0.012, light.shape)
+    return (255 * np.clip(1.1 * light + noise, 0, 1)).astype(np.uint8)
 
 
 def encode(pixels: np.ndarray | None, kind: str, width: int, height: int) -> bytes:

@@ -5,6 +5,9 @@
     python -m tests.archive.sdss                       # 60 galaxies; prints the command that builds from it
     python -m tests.archive.sdss --galaxies 5000 --latency 0.03 --chaos 0.1
 
+Images and magnitudes agree with the votes: ellipticals are smooth, red and bright, spirals have arms and are blue, M_r lies
+between -17 and -24, and colour against magnitude shows two sequences.
+
 The tables have the names and columns of VizieR's Galaxy Zoo 1 table and of the Astro Data Lab's SDSS tables. Every tenth
 galaxy is one that a cut removes (`SPOILT` says how); `Galaxies.good` are the others.
 """
@@ -22,6 +25,7 @@ import numpy as np
 from tests.archive.hips import BODY_FAULTS
 from tests.archive.hips import Hips
 from tests.archive.hips import send_answer
+from tests.archive.hips import shape_at
 from tests.archive.tap import ServiceServer
 from tests.archive.tap import TapService
 from tests.archive.tap import _ServiceHandler
@@ -75,7 +79,8 @@ def draw_galaxies(count: int, seed: int = 0) -> Galaxies:
     ra = centres[dice.integers(0, len(centres), count)] + dice.normal(0, 0.5, count)
     ra[: min(4, count)] = [0.0, 360 - 1e-6, 1e-6, 5.0][: min(4, count)]
     ra, dec = np.sort(ra % 360), dice.uniform(-5, 60, count)
-    spiral = dice.random(count) < 0.6
+    shapes = [shape_at(*where) for where in zip(ra.tolist(), dec.tolist(), strict=True)]
+    spiral = np.array([shape.spiral for shape in shapes])
     votes = _votes(dice, spiral, count)
     order = dice.permutation(count)
     votes |= {
@@ -85,7 +90,7 @@ def draw_galaxies(count: int, seed: int = 0) -> Galaxies:
         "ra": ra,
         "dec": dec,
     }
-    photometry = _photometry(dice, spiral, count)
+    photometry = _photometry(dice, spiral, np.array([shape.radius for shape in shapes]))
     spoilt = np.full(count, "", dtype="U16")
     for turn, row in enumerate(range(7, count, 10)):
         spoilt[row] = SPOILT[turn % len(SPOILT)]
@@ -113,21 +118,45 @@ def _dirichlet(dice: np.random.Generator, weights: np.ndarray) -> np.ndarray:
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def _photometry(dice: np.random.Generator, spiral: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    petrosian = dice.uniform(13.5, 17.7, count)
-    colours = np.where(spiral[:, None], [1.4, 0.55, 0, -0.3, -0.45], [1.9, 0.8, 0, -0.38, -0.65])
-    photometry: dict[str, np.ndarray] = {"petroR90_r": dice.uniform(5, 25, count)}
-    photometry["petroR50_r"] = photometry["petroR90_r"] / np.where(spiral, 2.3, 3.1)
-    for name in ("petroMag", "petroMagErr", "modelMag", "modelMagErr", "extinction"):
-        for i, band in enumerate(BANDS):
-            values = {"extinction": dice.uniform(0.02, 0.4, count)}.get(name, dice.uniform(0.002, 0.05, count))
-            if name.endswith("Mag"):
-                values = petrosian + colours[:, i] + dice.normal(0, 0.08, count)
-            photometry[f"{name}_{band}"] = values
+#: Magnitudes in ugriz minus that in r, of spirals and ellipticals; how much they vary, and how they change with M_r.
+COLOURS = {True: ([1.75, 0.5, 0, -0.25, -0.4], 0.14, -0.06), False: ([2.65, 0.8, 0, -0.38, -0.68], 0.03, -0.015)}
+#: M_r, mag: mean and scatter, of spirals and ellipticals.
+BRIGHTNESS = {True: (-20.5, 0.9), False: (-21.7, 0.7)}
+#: Galactic extinction by E(B-V), in ugriz (Schlegel et al. 1998).
+EXTINCTION = (5.155, 3.793, 2.751, 2.086, 1.479)
+
+
+def distance_modulus(redshift: np.ndarray) -> np.ndarray:
+    """Mag; flat, H0 = 70 km/s/Mpc, Omega_m = 0.3."""
+    z = np.linspace(0, 1, 20001)
+    distance = np.cumsum(299792.458 / 70 / np.sqrt(0.3 * (1 + z) ** 3 + 0.7)) * (z[1] - z[0]) * (1 + z)
+    return 5 * np.log10(np.interp(redshift, z, distance)) + 25
+
+
+def _photometry(dice: np.random.Generator, spiral: np.ndarray, radius: np.ndarray) -> dict[str, np.ndarray]:
+    """Magnitudes that the galaxies' classes have, seen through the Galaxy at the distances that their redshifts tell."""
+    count = len(spiral)
+    of_class = np.where(spiral, *(np.array([[*BRIGHTNESS[kind]]]).T for kind in (True, False)))
+    absolute = np.clip(dice.normal(*of_class), -23.5, -17.5)
+    redshifts = np.geomspace(0.01, 0.25, 1000)
+    moduli = distance_modulus(redshifts)
+    modulus = np.clip(dice.uniform(13.5, 17.5, count) - absolute, moduli[0], moduli[-1])
+    photometry: dict[str, np.ndarray] = {"petroR90_r": 2 * radius, "petroR50_r": 2 * radius / np.where(spiral, 2.3, 3.1)}
+    (of_spirals, *spirals), (of_others, *others) = COLOURS[True], COLOURS[False]
+    scatter, slope = np.where(spiral, np.array([spirals]).T, np.array([others]).T)
+    tint = 1 + slope * (absolute + 21) + scatter * dice.normal(size=count)
+    reddening = dice.uniform(0.005, 0.1, count)
+    for i, band in enumerate(BANDS):
+        colour = np.where(spiral, of_spirals[i], of_others[i]) * tint
+        extinction = EXTINCTION[i] * reddening
+        for kind in ("petroMag", "modelMag"):
+            photometry[f"{kind}_{band}"] = absolute + modulus + colour + extinction + dice.normal(0, 0.02, count)
+            photometry[f"{kind}Err_{band}"] = dice.uniform(0.002, 0.05, count)
+        photometry[f"extinction_{band}"] = extinction
     photometry = {name: values.astype(np.float32) for name, values in photometry.items()}
     flags = 68987912192 + dice.integers(0, 2**20, count)
-    return photometry | {"z": dice.uniform(0.01, 0.25, count).astype(np.float32), "clean": np.ones(count, np.int32),
-                         "flags": flags}  # fmt: skip
+    redshift = np.interp(modulus, moduli, redshifts).astype(np.float32)
+    return photometry | {"z": redshift, "clean": np.ones(count, np.int32), "flags": flags}
 
 
 def _spoil(row: int, reason: str, votes: dict[str, np.ndarray], photometry: dict[str, np.ndarray]) -> None:
