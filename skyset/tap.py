@@ -537,7 +537,7 @@ class _Service:
         folders = {f"{base.path}/async", urlsplit(endpoint).path.rstrip("/") or None}
         of_dachs = re.fullmatch(rf"(/[^/]+)*/{re.escape(base.path.rpartition('/')[2])}/run/async", folder)
         is_below = (folder in folders or bool(of_dachs)) and name not in ("", ".", "..") and ".." not in folder.split("/")
-        return same_host(url, self.base) and is_below and not parts.query and "\\" not in name
+        return same_host(url, self.base) and is_below and not parts.query and "@" not in parts.netloc
 
     def _start(self, url: str) -> None:
         self._session.open("POST", f"{url}/phase", {"PHASE": "RUN"}).body.close()

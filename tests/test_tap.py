@@ -29,11 +29,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from skyset import tap as module
+from skyset.build_scripts.sdss_galaxy_zoo.catalog import ZOOSPEC
 from skyset.errors import UserError
 from skyset.tap import SlicedQuery
 from skyset.tap import TapError
 from skyset.tap import fetch_slices
 from skyset.tap import read_slices
+from tests.archive import dachs
 from tests.archive.sdss import draw_galaxies
 from tests.archive.server import Answer
 from tests.archive.server import RawServer
@@ -653,6 +655,7 @@ def netrc(tmp_path, monkeypatch):
         "{home}/tap/async/42?really=delete",
         "{home}/mytap/run/async/42",
         "{home}/tap/async/42/43",
+        "{home_with_login}/tap/async/42",
         "file:///etc/passwd",
         "//[broken",
         "",
@@ -661,7 +664,8 @@ def netrc(tmp_path, monkeypatch):
 def test_a_job_is_at_the_service_or_none(server, tmp_path, netrc, address):
     with TapServer({"sdss.photo": GALAXIES}) as other:
         other_home, home = (running.url.removesuffix("/tap") for running in (other, server))
-        address = address.format(other=other_home, home=home, port=other_home.rpartition(":")[2])
+        places = {"home": home, "home_with_login": home.replace("://", "://eve:12@"), "other": other_home}
+        address = address.format(**places, port=other_home.rpartition(":")[2])
         interfere(server, lambda method, path, _, answer: method == "POST" and answer.headers.update(Location=address))
         with pytest.raises(TapError, match=r"tap: 0\.0 to 360\.0 degrees: (the service (gives|did)|.*[Ii]nvalid)") as caught:
             list(quick(asked(server, slices=1), tmp_path))
@@ -1010,3 +1014,28 @@ def test_an_answer_that_never_comes_to_its_end_is_given_up(tmp_path, monkeypatch
                 list(quick(query, tmp_path, sync=sync, timeout=0.6, retries=1))
         over.set()
     assert not tap_threads()
+
+
+@pytest.mark.skipif("SKYSET_DACHS" not in os.environ, reason="$SKYSET_DACHS names no GAVO DaCHS (tests/archive/dachs.py)")
+@pytest.mark.parametrize("sync", [False, True])
+def test_the_shipped_query_at_a_real_gavo_dachs(tmp_path, sync):
+    url = os.environ["SKYSET_DACHS"]
+
+    def jobs() -> int:
+        return requests.get(f"{url}/async", timeout=10).text.count("jobref ")
+
+    before, found = jobs(), {}
+    with TapServer(draw_galaxies(dachs.GALAXIES).tables()) as mock:
+        for where in (url, mock.url):
+            paths = list(fetch_slices(SlicedQuery(where, ZOOSPEC, slices=6), tmp_path, poll=0.5, sync=sync))
+            found[where] = sorted(read_slices(paths).to_pylist(), key=lambda row: row["dr8objid"])
+    one, other = found.values()
+    assert len(one) == len(other) > 250
+    for row, expected in zip(one, other, strict=True):
+        assert row == {name.lower() if name not in row else name: pytest.approx(v, rel=1e-6) for name, v in expected.items()}
+    with closing(fetch_slices(SlicedQuery(url, ZOOSPEC, slices=36), tmp_path / "early", poll=0.5, sync=sync)) as slices:
+        next(slices)
+    wrong = ZOOSPEC.replace("LEFT OUTER JOIN", "LEFT JOIN")
+    with pytest.raises(TapError, match="Could not parse your query"):
+        list(fetch_slices(SlicedQuery(url, wrong, slices=2), tmp_path, sync=sync))
+    assert jobs() == before
