@@ -1,5 +1,7 @@
 """Star or galaxy: features from isophotes, our network, and SExtractor's by a default.nnw."""
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -385,6 +387,17 @@ def test_the_training_script_writes_weights_that_work_and_a_card_of_what_it_meas
     assert "Nothing was trained when this card was written" in again and f"{learnt:,} detections" in again
     tables = [[line for line in text.splitlines() if line.startswith("| ")] for text in (card, again)]
     assert tables[0] == tables[1]
+
+
+def test_the_published_card_is_of_the_weights_that_skyset_has(capsys):
+    folder = Path(__file__).resolve().parents[1] / "model_cards" / "star_galaxy"
+    card, story = (folder / "README.md").read_text(), json.loads((folder / "training.json").read_text())
+    assert story["sha256"] == hashlib.sha256(classifier.WEIGHTS.read_bytes()).hexdigest()
+    assert f"on {story['detections']:,} detections in {story['fields']} simulated fields" in card
+    rows = [line for line in card.splitlines() if re.match(r"\| [-+\d]", line)]
+    assert len(rows) == 6 + 5 + 15 + 15 and all("±" in line for line in rows)
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
+    assert "CLASS_STAR" in capsys.readouterr().out
 
 
 def test_the_training_script_refuses_what_makes_no_sense():

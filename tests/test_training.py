@@ -101,6 +101,18 @@ def test_auc_and_average_precision_follow_their_definitions():
     assert metrics.average_precision(labels, scores) == pytest.approx(expected)
 
 
+def test_the_error_of_an_auc_is_its_spread_over_samples():
+    rng = np.random.default_rng(4)
+    labels = np.arange(300) % 3 == 0
+    samples = [np.round(rng.normal(size=300) + labels, 1) for _ in range(400)]  # with ties
+    spread = np.std([metrics.auc(labels, scores) for scores in samples])
+    assert metrics.auc_error(labels, samples[0]) == pytest.approx(spread, rel=0.15)
+    assert np.isnan(metrics.auc_error(np.array([1, 0, 0]), np.array([0.3, 0.2, 0.1])))
+    drawn = metrics.bootstrap_errors(labels, 1 / (1 + np.exp(-samples[0])), samples=300)
+    assert drawn["auc"] == pytest.approx(spread, rel=0.2) and set(drawn) > {"auc", "f1", "ece", "brier"}
+    assert metrics.interval(0.99, 0.02) == (pytest.approx(0.9508), 1.0)
+
+
 def test_metrics_of_a_small_table():
     labels, probabilities = np.array([1, 1, 0, 0]), np.array([0.9, 0.4, 0.6, 0.1])
     found = metrics.binary_metrics(labels, probabilities, threshold=0.5)
@@ -734,6 +746,15 @@ def test_files_of_others_are_never_replaced_unasked(rings, finished, tmp_path):
     with pytest.raises(UserError, match=r"README\.md was not written by this run"):
         finetune_rings.main(command(rings, tmp_path / "new", CONVNEXT, *STEPS, "--card_dir", str(card)))
     assert (card / "README.md").read_text() == "my notes" and not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(rings, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError) as caught:
+            finetune_rings.main(command(rings, place, CONVNEXT, *STEPS))
+        assert "--output_dir" in str(caught.value) and "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_overwriting_removes_that_runs_files_and_no_others(rings, finished, tmp_path):

@@ -552,7 +552,7 @@ sources of a shallow image, of which more are stars than of a deep one's (see th
 
 ## Use
 
-`skyset extract IMAGE --columns X_IMAGE,Y_IMAGE,CLASS_STAR --pixel_scale 0.187 --seeing 0.7`, or in Python:
+`skyset extract image.fits --columns X_IMAGE,Y_IMAGE,CLASS_STAR -PIXEL_SCALE 0.187 -SEEING_FWHM 0.7`, or in Python:
 
 ```python
 {USAGE.strip()}

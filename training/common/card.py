@@ -222,13 +222,13 @@ def reliability_figure(
 
 
 def precision_recall_figure(labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
-    """Precision over recall of several models over the same rows."""
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    """Precision over recall of several models over the same rows; the legend stands below them."""
+    figure = Figure(figsize=(5, 5.3 + 0.22 * len(scores)), layout="constrained")
     axes = figure.subplots()
     for name, values in scores.items():
         precision, recall, _ = precision_recall_curve(labels, values)
         axes.step(recall, precision, where="post", label=name)
     axes.axhline(np.mean(labels), color="0.7", linewidth=0.8, label="chance")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision and recall")
-    axes.legend(loc="lower left", fontsize="small")
+    figure.legend(loc="outside lower center", fontsize="small")
     return figure

@@ -176,7 +176,13 @@ class Run:
         Raises:
             UserError: the folder holds another run, or files that would be replaced; no checkpoint where one was asked for.
         """
-        return on_main_process(args, lambda: self._begin(args))
+        return on_main_process(args, lambda: self._begin_here(args))
+
+    def _begin_here(self, args: TrainingArguments) -> Start:
+        try:
+            return self._begin(args)
+        except OSError as error:
+            raise UserError(f"--output_dir {self.folder} cannot be used: {error}") from error
 
     def _begin(self, args: TrainingArguments) -> Start:
         asked = args.resume_from_checkpoint
