@@ -7,11 +7,14 @@ import numpy as np
 import pyarrow as pa
 from datasets.features.features import _ArrayXD
 
+from skyset.encoded import Images
 from skyset.errors import UserError
 
 
 def check_cast(old, new, name: str) -> None:
     """UserError in one line where a stream cannot cast a feature to another: where the values' layout would change."""
+    if isinstance(new, datasets.Image) and _is_picture(old):
+        return
     inner_old, inner_new = _fields(old), _fields(new)
     if inner_old is not None or inner_new is not None:
         if inner_old is None or inner_new is None or set(inner_old) != set(inner_new):
@@ -28,6 +31,11 @@ def _refused(name: str, old, new) -> UserError:
 
 def _alike(old: tuple, new: tuple) -> bool:
     return len(old) == len(new) and all(b in (-1, None, a) for a, b in zip(old, new, strict=True))
+
+
+def _is_picture(feature) -> bool:
+    """Whether a feature is of grey or RGB pixels, which ``datasets.Image`` can be of too."""
+    return isinstance(feature, _ArrayXD) and feature.dtype == "uint8" and tuple(feature.shape[2:]) in ((), (3,))
 
 
 def _fields(feature) -> dict | None:
@@ -58,6 +66,8 @@ def cast_values(values, feature, name: str):
     Raises:
         UserError: a value does not fit: 1.5 as an integer, 300 as uint8, "x" as a number.
     """
+    if isinstance(feature, datasets.Image):
+        return Images.of_pixels(values)
     fields = _fields(feature)
     if fields is not None:
         return {key: cast_values(part, fields[key], f"{name}.{key}") if key in fields else part

@@ -101,6 +101,23 @@ class Images(Bytes):
     finish: Callable[[np.ndarray], object] | None = None
     _kept: list | None = None
 
+    @classmethod
+    def of_pixels(cls, pixels: np.ndarray) -> Images:
+        """Images of arrays, uint8 (rows, H, W) or (rows, H, W, 3), without bytes: see ``encoded``."""
+        from PIL import Image
+
+        made = cls(np.empty(0, np.uint8), np.zeros(len(pixels) + 1, np.int64))
+        made._kept = [Image.fromarray(np.ascontiguousarray(one)) for one in pixels]
+        return made
+
+    def encoded(self) -> Images:
+        """The same rows with their bytes: as PNG where they were made of pixels."""
+        if self._kept is None or len(self.data):
+            return self
+        parts = [_png(image) for image in self._kept]
+        data = np.frombuffer(b"".join(parts), np.uint8)
+        return self.handed_out(data=data, bounds=bounds_of(np.array([len(part) for part in parts], np.int64)))
+
     def handed_out(self, **changes) -> Images:
         """The same rows in another form."""
         twin = copy.copy(self)
@@ -133,7 +150,8 @@ class Images(Bytes):
             PartitionError: the bytes are no PNG or JPEG image, are damaged, or are of too many pixels.
         """
         if self._kept is not None:
-            return self._kept[row]
+            image = self._kept[row]
+            return image if self.mode in (None, image.mode) else image.convert(self.mode)
         try:
             return decoded_image(self.raw(row), self.mode)
         except Exception as error:  # Pillow raises nearly anything on damaged bytes
@@ -169,6 +187,12 @@ class Images(Bytes):
                 bad[row] = error
         self._kept = kept
         return bad
+
+
+def _png(image: PIL.Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def bounds_of(lengths: np.ndarray) -> np.ndarray:

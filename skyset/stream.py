@@ -151,9 +151,9 @@ class PartitionRows(_BaseExamplesIterable):
         images = {source: features[name] for name, source in self._names.items()
                   if isinstance(self._features[name], datasets.Image) and isinstance(features.get(name), datasets.Image)
                   and self._features[name] != features[name]}  # fmt: skip
-        pil = self.pil or any(feature.decode for feature in images.values())
         casts = {source: features[name] for name, source in self._names.items()
-                 if source not in images and self._features[name] != features[name]}  # fmt: skip
+                 if (source not in images or source in self.casts) and self._features[name] != features[name]}  # fmt: skip
+        pil = self.pil or any(map(is_picture, (images | casts).values()))
         names = {name: self._names[name] for name in features}
         return self.with_changes(images=self.images | images, casts=self.casts | casts, pil=pil)._named(names)
 
@@ -366,6 +366,7 @@ class PartitionRows(_BaseExamplesIterable):
             return values
         feature = self._features[name]
         form = UNDECODED if not feature.decode else PIL_IMAGE if self.pil and self.plain else ARRAY
+        values = values.encoded() if form == UNDECODED or self.mode == "arrow" else values
         return values.handed_out(form=form, mode=feature.mode, column=self._names[name])
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:

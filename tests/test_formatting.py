@@ -1,5 +1,6 @@
 """Tables (``streaming=False``): arrays and dtypes without a format and in every format, by every road; others stay stock."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import datasets
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from datasets import concatenate_datasets
@@ -283,8 +285,33 @@ def test_common_columns_of_several_surveys_in_one(built, built_sdss, rings, deco
             np.testing.assert_array_equal(row["image"], pixels)
             assert isinstance(row["image"], {"torch": torch.Tensor, "numpy": np.ndarray}.get(format, object))
             assert float(row["ra"]) == float(wanted[row["object_id"]]["ra"])
-    if not streaming:
-        assert str(next(iter(every.with_format("numpy")))["ra"].dtype) == "float64"
+    assert str(next(iter(every.with_format("numpy")))["ra"].dtype) == "float64"
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_pixels_cast_to_images(built, cache, streaming):
+    options = {"data_dir": str(built), "split": "train", "image_size": SIDE, "streaming": streaming, "cache_dir": cache}
+    rows = load_dataset("gz3d", **options).select_columns(["object_id", "image"]).take(5)
+    wanted = [row["image"] for row in rows]
+    images = rows.cast_column("image", datasets.Image())
+    filtered = rows.filter(lambda row: True)
+    for found in (images, images.filter(lambda row: True), filtered.cast_column("image", datasets.Image())):
+        for format in ("numpy", "torch"):
+            for row, pixels in zip(found.with_format(format), wanted, strict=True):
+                np.testing.assert_array_equal(row["image"], pixels)
+            batch = next(iter(found.with_format(format).iter(batch_size=5)))
+            np.testing.assert_array_equal(np.stack(list(batch["image"])), wanted)
+    assert all(isinstance(row["image"], PIL.Image.Image) for row in images)
+    np.testing.assert_array_equal([np.array(row["image"]) for row in images], wanted)
+    for arrow in images.with_format("arrow").iter(batch_size=5):
+        files = [io.BytesIO(row["bytes"]) for row in arrow["image"].to_pylist()]
+        np.testing.assert_array_equal([np.array(PIL.Image.open(file)) for file in files], wanted)
+    bytes_alone = datasets.Image(decode=False)
+    for again in (images.cast_column("image", bytes_alone), rows.cast_column("image", bytes_alone)):
+        files = [io.BytesIO(row["image"]["bytes"]) for row in again]
+        np.testing.assert_array_equal([np.array(PIL.Image.open(file)) for file in files], wanted)
+    grey = images.cast_column("image", datasets.Image(mode="L"))
+    assert {row["image"].mode for row in grey} == {"L"}
 
 
 # --- formats with options ---------------------------------------------------------------------------------------------
