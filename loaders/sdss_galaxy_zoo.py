@@ -127,6 +127,7 @@ SURVEY = Survey(
     features=FEATURES,
     image_axes={"image": 0},
     shaped_by_build=("image",),
+    beside=("Images", "catalog", "ZooSpecPhotoDR19_filtered.csv.gz"),
     plot=plot,
 )
 

@@ -53,6 +53,7 @@ from skyset.files import opened_hdf5
 from skyset.files import write_atomically
 from skyset.manifest import JOURNAL
 from skyset.manifest import NAME as MANIFEST
+from skyset.manifest import REJECTED
 from skyset.manifest import FileEntry
 from skyset.manifest import Manifest
 from skyset.manifest import describe_file
@@ -79,7 +80,6 @@ from skyset.survey import healpix_cell
 from skyset.versions import install_command
 from skyset.versions import versions
 
-REJECTED = "rejected.csv"
 #: How a journal's line begins, also one that a kill cut.
 _JOURNAL_START = '{"compression": "'
 #: How HDF5 and threads say it.
@@ -389,8 +389,8 @@ def is_made_of(path: Path, made_of: str, items: Sequence[Item] = ()) -> bool:
     try:
         with opened_hdf5(path) as file:
             known = row_sources(file.attrs) or [0] * len(wanted)
-            return file.attrs.get("made_of", "") == made_of and all(map(_may_be_same, known, wanted))
-    except (OSError, RuntimeError, ValueError, LookupError):
+            return str(file.attrs.get("made_of", "")) == made_of and all(map(_may_be_same, known, wanted))
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError):
         return False  # damaged: built again
 
 
@@ -730,7 +730,7 @@ def _is_ours(path: Path, survey: str) -> bool:
     """Whether a build of the survey wrote a file, as it says itself."""
     try:
         with opened_hdf5(path) as file:
-            return str(file.attrs.get("format")).startswith("skyset-partition/") and file.attrs.get("survey") == survey
+            return str(file.attrs.get("format")).startswith("skyset-partition/") and str(file.attrs.get("survey")) == survey
     except (OSError, RuntimeError, ValueError, LookupError):
         return False
 

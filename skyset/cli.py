@@ -20,7 +20,9 @@ from typer.core import TyperGroup
 from skyset import registry
 from skyset.build import main as exit_status
 from skyset.errors import UserError
+from skyset.files import keep_inputs
 from skyset.files import replacing
+from skyset.manifest import NAME as MANIFEST
 from skyset.manifest import Manifest
 from skyset.manifest import verify as find_differences
 from skyset.messages import say
@@ -164,7 +166,8 @@ def verify(folder: Folder) -> None:
         for differences, line in enumerate(find_differences(folder, survey, progress), 1):  # noqa: B007
             say(line)
         if differences:
-            print(f"{differences} differences in {folder}", file=sys.stderr)
+            mends = "the command that built it mends damaged and missing partitions, with --recheck all of them"
+            say(f"{differences} differences in {folder}; {mends}", file=sys.stderr)
             return 1
         print(
             f"OK: {manifest.rows} rows in {len(manifest.files)} partitions, every checksum and position as in the manifest"
@@ -226,6 +229,7 @@ def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, p
     from skyset.crossmatch import write_partitions
 
     left, right = without_login(left), without_login(right)
+    keep_inputs(output, {"the left catalogue": left, "the right catalogue": right})
     if output is not None:
         check_output(output)
     tables, further = [], columns_in((left, right), [name.strip() for name in (columns or "").split(",") if name.strip()])
@@ -309,6 +313,12 @@ def extract(
     def run() -> None:
         from skyset.extraction import output as files
 
+        inputs = {"the image": re.sub(r"\[[^]]*\]$", "", image), "the weights": weight, "the flag image": flag}
+        inputs |= {"the configuration": config, "the list of columns": parameters, "the classifier": classifier}
+        for each in (plot, output):
+            keep_inputs(each, inputs)
+        if plot is not None:
+            keep_inputs(plot, {"the catalogue": output})
         made = files.extract(
             image, config, parameters=parameters, columns=columns, overrides=set_ or [], skip_unknown=skip_unknown,
             output=output, format=format, check=check, weight=weight, flag_image=flag, classifier=classifier,
@@ -329,6 +339,8 @@ def bench(
 ) -> None:
     def run() -> int:
         from skyset.bench import run as measure_and_show
+
+        keep_inputs(output, {"the folder's manifest": folder / MANIFEST})
 
         return measure_and_show(folder, seconds, output, console)
 
@@ -374,6 +386,7 @@ def similar(
         from skyset.report import lookalikes_figure
 
         progress = functools.partial(progress_bar, unit="image", desc="describing", leave=False)
+        keep_inputs(output, {"the representations": representations})
         root = str(folder.expanduser().absolute())
         figure, found = lookalikes_figure(root, to, k, representations, progress)
         for name, cosine in found:

@@ -184,19 +184,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def keep_inputs(output: str | Path | None, inputs: Mapping[str, str | Path | None]) -> None:
+def keep_inputs(
+    output: str | Path | None, inputs: Mapping[str, str | Path | None], advice: str = "choose another name for the result"
+) -> None:
     """Refuse to write a result over what it is made of.
 
     Args:
         output: the file that will be written; None where there is none.
         inputs: files by what the user calls them.
+        advice: what to do instead.
 
     Raises:
         UserError: it is one of them.
     """
     for name, path in inputs.items():
         if output is not None and path is not None and _are_same(Path(output), Path(path)):
-            raise UserError(f"{output} would replace {name}: choose another name for the result")
+            raise UserError(f"{output} would replace {name}: {advice}")
 
 
 def _are_same(one: Path, other: Path) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import dataclasses
 import hashlib
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +24,15 @@ from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import file_sha256
+from skyset.files import is_temporary
 from skyset.files import write_atomically
+from skyset.partitions import FILTERS
 from skyset.partitions import PIXELS_FROM
 from skyset.partitions import SUFFIX
 from skyset.partitions import Partition
 from skyset.partitions import cell_of_path
+from skyset.partitions import partition_path
+from skyset.partitions import split_of_path
 from skyset.secrets import redacted_values
 from skyset.survey import Column
 from skyset.survey import Survey
@@ -36,6 +44,10 @@ from skyset.survey import healpix_cell
 NAME = "manifest.json"
 #: What a build has completed, until the manifest says so.
 JOURNAL = "journal.jsonl"
+#: The objects that did not get in, each with its reason.
+REJECTED = "rejected.csv"
+#: What a build, or a person, may leave at the root beside the partitions (``Survey.beside`` has more).
+BESIDE = (NAME, JOURNAL, REJECTED, "unused.csv", "README.md", "raw", "archives", "catalogs", "representations")
 FORMAT = "skyset-manifest/1"
 LARGEST = 1 << 30  # bytes of a manifest that is read; one of a million files has less
 _NSIDES = [2**order for order in range(30)]
@@ -133,29 +145,39 @@ class Manifest:
         Raises:
             UserError: there is none, or it is not a manifest of this format.
         """
-        where = f"{str(root).rstrip('/')}/{NAME}"
-        try:
-            values = json.loads(_read_text(where))
-            if values["format"] != FORMAT:
-                raise UserError(f"{where} has format {values['format']!r}; this skyset reads {FORMAT!r}")
-            return cls._from_json(values)
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(
-                f"no {NAME} in {root}: not a folder of skyset partitions, or its build has not finished "
-                "(run the same build command again to complete it)"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{where} cannot be read: {error}") from error
-        except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, PartitionError) as error:
-            raise UserError(f"{where} is damaged: {type(error).__name__}: {str(error)[:200]}") from error
+        with _told(root):
+            return cls._from_json(_read_values(root))
 
     @classmethod
     def _from_json(cls, values: dict) -> Manifest:
+        manifest = cls._head(values)
+        manifest.files = [FileEntry.from_json(entry) for entry in values["files"]]
+        check_types(manifest)
+        for entry in manifest.files:
+            manifest.check_entry(entry)
+        return manifest
+
+    def check_entry(self, entry: FileEntry) -> None:
+        """Raise ValueError unless a file can be one of this dataset's."""
+        if not 0 <= entry.healpix == cell_of_path(entry.path) < 12 * self.nside**2:
+            raise ValueError(f"{entry.path} is in cell {entry.healpix}")
+        _check_size(entry, self._least_bytes)
+
+    @cached_property
+    def _least_bytes(self) -> tuple[int, int]:
+        """Of a row on disk: those that are never compressed, and all that have a fixed number."""
+        fixed = [column.row_bytes for column in self.columns if not column.is_bytes]
+        ends = [column.end.row_bytes for column in self.columns if column.is_bytes]
+        return sum(size for size in fixed if size < PIXELS_FROM) + sum(ends), sum(fixed)
+
+    @classmethod
+    def _head(cls, values: dict) -> Manifest:
+        """All but the files."""
         manifest = cls(
             survey=values["survey"],
             columns=[Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]],
             key=values["key"],
-            files=[FileEntry.from_json(entry) for entry in values["files"]],
+            files=[],
             sources=redacted_values(values["sources"]),  # an older skyset wrote logins
             build=redacted_values(values["build"]),
             rejected=values["rejected"],
@@ -169,24 +191,45 @@ class Manifest:
             raise ValueError("position or key is of bytes")
         if manifest.nside not in _NSIDES:
             raise ValueError(f"nside is {manifest.nside}")
-        for entry in manifest.files:
-            if not 0 <= entry.healpix == cell_of_path(entry.path) < 12 * manifest.nside**2:
-                raise ValueError(f"{entry.path} is in cell {entry.healpix}")
-        _check_sizes(manifest)
         return manifest
 
 
-def _check_sizes(manifest: Manifest) -> None:
+def _check_size(entry: FileEntry, least: tuple[int, int]) -> None:
     """Raise ValueError where a file has more rows than fit into its bytes: all that reads it plans by its rows.
 
     Pixels may be compressed; columns of few bytes are not, and of a column of bytes where each row ends is not.
     """
-    fixed = [column.row_bytes for column in manifest.columns if not column.is_bytes]
-    ends = [column.end.row_bytes for column in manifest.columns if column.is_bytes]
-    least = sum(size for size in fixed if size < PIXELS_FROM) + sum(ends)
-    for entry in manifest.files:
-        if entry.rows * least > entry.bytes or entry.rows * sum(fixed) > entry.bytes * _MAX_RATIO:
-            raise ValueError(f"{entry.path} cannot have {entry.rows} rows in {entry.bytes} bytes")
+    if entry.rows * least[0] > entry.bytes or entry.rows * least[1] > entry.bytes * _MAX_RATIO:
+        raise ValueError(f"{entry.path} cannot have {entry.rows} rows in {entry.bytes} bytes")
+
+
+@contextlib.contextmanager
+def _told(root: str | Path) -> Iterator[None]:
+    """What is wrong with a manifest, as a UserError in one line."""
+    where = _where(root)
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"no {NAME} in {root}: not a folder of skyset partitions, or its build has not finished "
+            "(run the same build command again to complete it)"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error}") from error
+    except (ValueError, LookupError, TypeError, SyntaxError, RecursionError, PartitionError) as error:
+        raise UserError(f"{where} is damaged: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _where(root: str | Path) -> str:
+    return f"{str(root).rstrip('/')}/{NAME}"
+
+
+def _read_values(root: str | Path) -> dict:
+    where = _where(root)
+    values = json.loads(_read_text(where))
+    if values["format"] != FORMAT:
+        raise UserError(f"{where} has format {values['format']!r}; this skyset reads {FORMAT!r}")
+    return values
 
 
 def _described(column: Column) -> dict:
@@ -262,18 +305,81 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
         progress: wraps the list of files, for a progress bar.
 
     Raises:
-        UserError: there is no manifest.
+        UserError: there is no manifest, or it does not say what the columns are.
     """
     root = Path(root)
-    manifest = Manifest.load(root)
-    if survey is not None and _layout(survey.as_built(manifest.columns).columns) != _layout(manifest.columns):
-        yield f"{NAME}: the columns differ from those of this version's {survey.name}"
-    listed = {entry.path for entry in manifest.files}
-    yield from (f"{path}: is there but not in {NAME}" for path in partition_files(root) if path not in listed)
+    with _told(root):
+        values = _read_values(root)
+        manifest = Manifest._head(values)
+        files = list(values["files"])
+    broken = []
+    for number, each in enumerate(files):
+        try:
+            entry = FileEntry.from_json(each)
+            manifest.check_entry(entry)
+            manifest.files.append(entry)
+        except (ValueError, LookupError, TypeError, PartitionError) as error:
+            broken.append(f"{NAME}: entry {number}: {str(error)[:300]}")
+    yield from broken
+    yield from _verify_head(root, values, manifest, survey, whole=not broken)
+    yield from (f"{path}: is there but not in {NAME}" for path in _unlisted(root, manifest, survey))
+    yield from _verify_numbers(manifest)
     yield from (f"{path}: listed twice" for path, n in Counter(e.path for e in manifest.files).items() if n > 1)
     seen: dict[str, str] = {}
     for entry in progress(manifest.files):
-        yield from _verify_file(root, entry, manifest, seen)
+        yield from _verify_file(root, entry, manifest, seen, survey)
+
+
+def _verify_head(root: Path, values: dict, manifest: Manifest, survey: Survey | None, whole: bool) -> Iterator[str]:
+    """What stands before the files; counts of these only where all entries could be read."""
+    if survey is not None:
+        if _layout(survey.as_built(manifest.columns).columns) != _layout(manifest.columns):
+            yield f"{NAME}: the columns differ from those of this version's {survey.name}"
+        if manifest.key != survey.key:
+            yield f"{NAME}: key is {manifest.key}, that of {survey.name} is {survey.key}"
+    known = json.loads(dataclasses.replace(manifest, files=[]).to_json())
+    yield from (f"{NAME}: {name!r} is nothing that a manifest says" for name in values.keys() - known.keys())
+    for name in ("rows", "bytes") if whole else ():
+        if values.get(name) != (found := getattr(manifest, name)) or type(values[name]) is not int:
+            yield f"{NAME}: {name} is {values.get(name)!r}, its files have {found}"
+    if values["healpix"] != {"nside": manifest.nside, "ordering": "nested"}:
+        yield f"{NAME}: healpix is {values['healpix']!r}, not nside {manifest.nside} and ordering nested"
+    if (rejected := _rejected(root)) != manifest.rejected:
+        yield f"{NAME}: rejected is {manifest.rejected}, {REJECTED} has {rejected}"
+
+
+def _rejected(root: Path) -> int:
+    try:
+        with open(root / REJECTED, newline="", encoding="utf-8", errors="replace") as file:
+            return max(0, sum(1 for _ in csv.reader(file)) - 1)
+    except (OSError, csv.Error):
+        return 0
+
+
+def _unlisted(root: Path, manifest: Manifest, survey: Survey | None) -> Iterator[str]:
+    """Files below the root that are neither partitions of the manifest nor what a build leaves beside them."""
+    listed = {entry.path for entry in manifest.files}
+    beside = {*BESIDE, *(survey.beside if survey is not None else ())}
+    for parent, folders, names in os.walk(root):
+        if Path(parent) == root:
+            folders[:] = [name for name in folders if name not in beside and not name.startswith(".")
+                          and not any((root / name / each).exists() for each in (NAME, JOURNAL))]  # fmt: skip
+            names = [name for name in names if name not in beside and (not name.startswith(".") or is_temporary(name))]
+        folders.sort()
+        paths = ((Path(parent) / name).relative_to(root).as_posix() for name in sorted(names))
+        yield from (path for path in paths if path not in listed)
+
+
+def _verify_numbers(manifest: Manifest) -> Iterator[str]:
+    """Files that are numbered and whose fellows are not listed; a cell may lack one whose objects were all rejected."""
+    groups: dict[tuple[str, int], set[int]] = {}
+    for entry in manifest.files:
+        if match := re.fullmatch(r"(.*)/(\d{3,})-of-(\d{3,})" + re.escape(SUFFIX), entry.path):
+            groups.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
+    for (folder, parts), found in groups.items() if not manifest.rejected else ():
+        if len(found) < parts:
+            missing = next(part for part in range(1, parts + 1) if part not in found)
+            yield f"{partition_path(0, missing, parts).replace('healpix=0', folder)}: neither there nor in {NAME}"
 
 
 def _layout(columns: Sequence[Column]) -> list[tuple]:
@@ -281,20 +387,61 @@ def _layout(columns: Sequence[Column]) -> list[tuple]:
     return [(column.name, column.dtype, column.shape, column.unit) for column in columns]
 
 
-def _verify_file(root: Path, entry: FileEntry, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:
+def _verify_file(
+    root: Path, entry: FileEntry, manifest: Manifest, seen: dict[str, str], survey: Survey | None
+) -> Iterator[str]:
+    if entry.split != (split := split_of_path(entry.path)):
+        yield f"{entry.path}: is of split {split} by its folder, {NAME} says {entry.split}"
     path = root / entry.path
-    if not path.is_file():
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            yield f"{entry.path}: is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no regular file'}"
+            return
+        if status.st_size != entry.bytes:
+            yield f"{entry.path}: {status.st_size} bytes, {NAME} says {entry.bytes}"
+        elif (checksum := file_sha256(path)) != entry.sha256:
+            yield f"{entry.path}: SHA-256 is {checksum[:12]}..., {NAME} says {entry.sha256[:12]}..."
+    except (FileNotFoundError, NotADirectoryError):
         yield f"{entry.path}: missing"
         return
-    if (size := path.stat().st_size) != entry.bytes:
-        yield f"{entry.path}: {size} bytes, {NAME} says {entry.bytes}"
-    elif (checksum := file_sha256(path)) != entry.sha256:
-        yield f"{entry.path}: SHA-256 is {checksum[:12]}..., {NAME} says {entry.sha256[:12]}..."
+    except OSError as error:
+        yield f"{entry.path}: cannot be read: {error.strerror or error}"
+        return
     try:
         with Partition(path, manifest.columns, trusted_rows=entry.rows) as partition:
+            yield from _verify_description(entry, partition, manifest, survey)
             yield from _verify_rows(entry, partition, manifest, seen)
     except PartitionError as error:
         yield str(error).replace(f"{root}{os.sep}", "", 1)
+
+
+def _verify_description(
+    entry: FileEntry, partition: Partition, manifest: Manifest, survey: Survey | None
+) -> Iterator[str]:
+    """What a file says of itself."""
+    said = partition.attributes()
+    for name, expected in (("survey", manifest.survey), ("healpix", entry.healpix)):
+        if str(said.get(name, expected)) != str(expected):
+            yield f"{entry.path}: its {name} is {said[name]}, {NAME} says {expected}"
+    found = partition.described()
+    names = {name for column in manifest.columns for name in ((column.name, column.end.name) if column.is_bytes
+                                                              else (column.name,))}  # fmt: skip
+    yield from (f"{entry.path}: column {name!r} is there but not in {NAME}" for name in sorted(found.keys() - names))
+    declared = survey.by_name if survey is not None else {}
+    compression = manifest.build.get("compression")
+    for column in manifest.columns:
+        its = found[column.name]
+        if str(its.get("unit", column.unit)) != column.unit:
+            yield f"{entry.path}: the unit of {column.name} is {str(its['unit'])!r}, {NAME} says {column.unit!r}"
+        texts = {str(its.get("description", column.description))}
+        texts |= {declared[column.name].description} if column.name in declared else set()
+        if column.description not in texts:
+            yield f"{entry.path}: the description of {column.name} is not that of {NAME}"
+        if column.row_bytes >= PIXELS_FROM and not column.is_bytes and compression is not None:
+            filters = its["filters"] or [0]
+            if filters[-1] != FILTERS.get(compression, -1):
+                yield f"{entry.path}: {column.name} is stored through the filters {filters}, {NAME} says {compression}"
 
 
 def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:

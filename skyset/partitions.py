@@ -50,6 +50,8 @@ from skyset.versions import install_command
 SUFFIX = ".hdf5"
 FORMAT = "skyset-partition/1"
 COMPRESSIONS = ("none", "gzip", "blosc-lz4", "bitshuffle-lz4")
+#: The last of HDF5's filters that each stores pixels through, 0 for none.
+FILTERS = {"none": 0, "gzip": 1, "blosc-lz4": 32001, "bitshuffle-lz4": 32008}
 #: A column of at least this many bytes a row is written as its rows come; smaller ones are collected and written at once.
 PIXELS_FROM = 4096
 #: Files are split where a cell holds more than this, so that no task is much longer than the others.
@@ -67,7 +69,9 @@ _MAX_BUFFERS = 1024
 #: What h5py raises on a damaged file.
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError)
 
-_PATH = re.compile(r"(?:(?P<split>[^/]+)/)?healpix=(?P<healpix>\d+)/[^/]+" + re.escape(SUFFIX))
+_PATH = re.compile(r"(?:(?P<split>[^/]+)/)?healpix=(?P<healpix>[0-9]{1,10})/[^/]+" + re.escape(SUFFIX))
+#: Bytes of a file's name on the usual file systems.
+_LONGEST_NAME = 255
 
 
 def partition_path(healpix: int, part: int = 1, parts: int = 1, split: str | None = None) -> str:
@@ -81,11 +85,23 @@ def object_path(healpix: int, key: str, split: str | None = None) -> str:
 
 
 def cell_of_path(path: str) -> int:
-    """HEALPix cell that a relative path names; PartitionError where it names none or leaves the root."""
+    """HEALPix cell that a relative path names; PartitionError where it names none, or cannot be a file's below the root."""
+    return int(_parts_of(path)["healpix"])
+
+
+def split_of_path(path: str) -> str:
+    """The split whose folder a relative path lies in: ``train`` where it is in none; PartitionError as ``cell_of_path``."""
+    return _parts_of(path)["split"] or "train"
+
+
+def _parts_of(path: str) -> re.Match:
     match = _PATH.fullmatch(path)
-    if match is None or ".." in path.split("/"):
-        raise PartitionError(f"{path!r} is not a partition's path (healpix=<pix>/<name>{SUFFIX})")
-    return int(match["healpix"])
+    names = path.split("/")
+    if match is None or {".", ".."} & set(names) or not path.isprintable():
+        raise PartitionError(f"{path[:200]!r} is not a partition's path (healpix=<pix>/<name>{SUFFIX})")
+    if max(len(name.encode()) for name in names) > _LONGEST_NAME:
+        raise PartitionError(f"{path[:200]!r}... is longer than a file's name can be")
+    return match
 
 
 def compression_options(compression: str, row_shape: tuple[int, ...]) -> dict:
@@ -689,9 +705,35 @@ class Partition:
         except _DAMAGE as error:
             raise PartitionError(f"{self.path}: {_reason(error)}") from error
 
+    def described(self) -> dict[str, dict]:
+        """What is in the file, by name: ``unit`` and ``description`` as it has them, ``filters``, the numbers of those that
+        its values are stored through.
+
+        Raises:
+            PartitionError: it cannot be read.
+        """
+        found: dict[str, dict] = {}
+        try:
+            file = self._opened_hdf5()
+            for name in file:
+                found[name] = {"filters": []}
+                if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                    continue
+                thing = file[name]
+                found[name] |= {key: thing.attrs[key] for key in ("unit", "description") if key in thing.attrs}
+                if isinstance(thing, h5py.Dataset):
+                    properties = thing.id.get_create_plist()
+                    found[name]["filters"] = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+        except _DAMAGE as error:
+            raise PartitionError(f"{self.path}: {_reason(error)}") from error
+        return found
+
     def sources(self) -> list[int]:
-        """The digest of what each row was made of, 0 where that is unknown."""
-        known = row_sources(self.attributes())
+        """The digest of what each row was made of, 0 where that is unknown; PartitionError where it cannot be read."""
+        try:
+            known = row_sources(self.attributes())
+        except _DAMAGE as error:
+            raise PartitionError(f"{self.path}: {_reason(error)}") from error
         return known if len(known) == self.rows else [0] * self.rows
 
     def text(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:

@@ -225,6 +225,7 @@ class Survey:
         image_features: features that ``image_size`` crops: the two axes of the pixels are ``image_axes[name]``.
         shaped_by_build: columns whose dtype and shape follow from the build's options; declared is the default.
         optional: columns that a build has only where its sources have them; features of those it has not are left out.
+        beside: names of files and folders that its build leaves in the folder's root beside the partitions.
         plot: draws one row, as ``plot(row) -> matplotlib.figure.Figure``.
 
     Raises:
@@ -243,6 +244,7 @@ class Survey:
     image_axes: Mapping[str, int] = field(default_factory=dict)
     shaped_by_build: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     plot: Callable | None = None
 
     def __post_init__(self):

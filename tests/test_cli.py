@@ -392,3 +392,33 @@ def test_what_was_typed_wrongly_is_said_without_logins(arguments, capsys):
         registry.build_script("gz3d").main(arguments)
     error = capsys.readouterr().err
     assert "http://***@h/" in error and "Secret12" not in error
+
+
+RESULTS_OVER_INPUTS = [
+    (["extract", "image.fits", "-o", "image.fits"], "the image"),
+    (["extract", "image.fits[0]", "-o", "./image.fits"], "the image"),
+    (["extract", "image.fits", "--plot", "image.fits"], "the image"),
+    (["extract", "image.fits", "-c", "my.sex", "-o", "my.sex"], "the configuration"),
+    (["extract", "image.fits", "-p", "my.param", "-o", "my.param"], "the list of columns"),
+    (["extract", "image.fits", "--weight", "w.fits", "-o", "w.fits"], "the weights"),
+    (["extract", "image.fits", "-o", "x.png", "--plot", "x.png"], "the catalogue"),
+    (["crossmatch", "a.csv", "b.csv", "-o", "a.csv"], "the left catalogue"),
+    (["crossmatch", "a.csv", "b.csv", "-o", "b.csv"], "the right catalogue"),
+    (["crossmatch", "a.csv", "b.csv", "-o", "link.csv"], "the right catalogue"),
+    (["bench", "data", "--json", "data/manifest.json"], "the folder's manifest"),
+    (["similar", "data", "--to", "1", "--representations", "v.png", "-o", "v.png"], "the representations"),
+]
+
+
+@pytest.mark.parametrize(("words", "what"), RESULTS_OVER_INPUTS, ids=lambda value: " ".join(value[:1] + value[-1:]))
+def test_no_result_takes_the_place_of_what_it_is_made_of(tmp_path, monkeypatch, words, what):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("image.fits", "my.sex", "my.param", "w.fits", "x.png", "a.csv", "b.csv", "data/manifest.json", "v.png"):
+        (tmp_path / name).write_text(f"this is {name}")
+    (tmp_path / "link.csv").symlink_to("b.csv")
+    status, text = skyset(*words)
+    assert status == 2 and f"would replace {what}: choose another name for the result" in " ".join(text.split())
+    assert (tmp_path / "link.csv").is_symlink()
+    assert all(path.read_text() == f"this is {path.relative_to(tmp_path)}" for path in tmp_path.rglob("*.*")
+               if path.name != "link.csv")  # fmt: skip

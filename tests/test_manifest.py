@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import math
+import os
+import random
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,6 +20,7 @@ from skyset.manifest import keys_digest
 from skyset.manifest import verify
 from skyset.manifest import write_atomically
 from skyset.partitions import PartitionWriter
+from skyset.partitions import cell_of_path
 from skyset.partitions import partition_path
 from skyset.survey import HEALPIX
 from skyset.survey import Column
@@ -28,6 +32,7 @@ SURVEY = Survey(
     name="toy", title="Toy survey", homepage="", citation="", license="", base_url="http://127.0.0.1/",
     columns=(
         Column("object_id", "S8"),
+        Column("name", "S8"),
         Column("ra", "float32", (), "deg", "right ascension"),
         Column("dec", "float32", (), "deg", "declination"),
         HEALPIX,
@@ -44,11 +49,12 @@ def record(key, ra=None, dec=None, cell=None):
     ra, dec = (POSITIONS[key][0] if ra is None else ra), (POSITIONS[key][1] if dec is None else dec)
     pixels = np.full((70, 70), ord(key), np.uint8)
     cell = int(healpix_cell(ra, dec)) if cell is None else cell
-    return {"object_id": np.bytes_(key), "ra": ra, "dec": dec, "healpix": cell, "image": pixels}
+    return {"object_id": np.bytes_(key), "name": np.bytes_(key), "ra": ra, "dec": dec, "healpix": cell, "image": pixels}
 
 
 def write(root, path, records):
-    with PartitionWriter(root / path, SURVEY.columns, len(records)) as writer:
+    attributes = {"survey": "toy", "healpix": cell_of_path(path)}
+    with PartitionWriter(root / path, SURVEY.columns, len(records), attributes) as writer:
         for values in records:
             writer.append(values)
     return describe_file(root, path, SURVEY, "train")
@@ -276,7 +282,7 @@ def test_other_objects_than_listed(root):
 
 
 def test_object_in_two_files(root):
-    copy = FIRST.replace("001-of-001", "002-of-002")
+    copy = FIRST.replace("001-of-001", "more")
     entry = write(root, copy, [record("b")])
     manifest_of([*Manifest.load(root).files, entry]).save(root)
     assert differences(root) == [f"{copy}: object_id b is in {FIRST} too"]
@@ -293,3 +299,175 @@ def test_column_that_the_file_does_not_have(root):
     expected = [f"{NAME}: the columns differ from those of this version's toy"]
     expected += [f"{path}: column flux is missing" for path in (FIRST, SECOND)]
     assert sorted(differences(root)) == sorted(expected)
+
+
+# --- every difference is named ------------------------------------------------------------------------------
+
+
+def change(root, act):
+    """Change the parsed manifest."""
+    values = json.loads((root / NAME).read_text())
+    act(values)
+    (root / NAME).write_text(json.dumps(values))
+
+
+def entry_of(values, path=FIRST):
+    return next(entry for entry in values["files"] if isinstance(entry, dict) and entry.get("path") == path)
+
+
+def without(root, path):
+    """A file that is gone, and its entry too."""
+    (root / path).unlink()
+    change(root, lambda values: values.update(files=[each for each in values["files"] if each["path"] != path]))
+
+
+def put(root, path, content=b"x"):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(content)
+
+
+def instead(root, path, make):
+    (root / path).unlink()
+    make(root / path)
+
+
+def in_file(root, act):
+    with h5py.File(root / FIRST, "r+") as file:
+        act(file)
+
+
+HOSTILE = ["/etc/healpix=1/x.hdf5", "../healpix=1/x.hdf5", "healpix=1/a\0b.hdf5", "healpix=1/a\nb.hdf5",
+           "healpix=1/\ud800.hdf5", f"healpix=1/{'x' * 300}.hdf5", f"{'x/' * 5000}healpix=1/x.hdf5", "healpix=\u0663/x.hdf5",
+           f"healpix={'9' * 5000}/x.hdf5", "./healpix=1/x.hdf5", {"a": 1}, ["x"], None, 5, True, ""]  # fmt: skip
+
+#: What is done to a folder, and what one of the lines must say.
+PLANTED = {
+    "rows of the head": (lambda r: change(r, lambda v: v.update(rows=5)), "rows is 5, its files have 4"),
+    "bytes of the head": (lambda r: change(r, lambda v: v.update(bytes=5)), "bytes is 5, its files have "),
+    "no rows in the head": (lambda r: change(r, lambda v: v.pop("rows")), "rows is None"),
+    "rejected": (lambda r: change(r, lambda v: v.update(rejected=3)), "rejected is 3, rejected.csv has 0"),
+    "rejected.csv": (lambda r: put(r, "rejected.csv", b"key,file,reason\na,b,c\n"), "rejected is 0, rejected.csv has 1"),
+    "something new": (lambda r: change(r, lambda v: v.update(surprise=1)), "'surprise' is nothing that a manifest says"),
+    "ordering": (lambda r: change(r, lambda v: v["healpix"].update(ordering="ring")), "not nside 16 and ordering nested"),
+    "no ordering": (lambda r: change(r, lambda v: v["healpix"].pop("ordering")), "not nside 16 and ordering nested"),
+    "key": (lambda r: change(r, lambda v: v.update(key="name")), "key is name, that of toy is object_id"),
+    "split": (lambda r: change(r, lambda v: entry_of(v).update(split="test")), "is of split train by its folder"),
+    "rows of an entry": (lambda r: change(r, lambda v: entry_of(v).update(rows=1)), "has 2 rows, the manifest says 1"),
+    "entry's bytes": (lambda r: change(r, lambda v: entry_of(v).update(bytes=99_999)), "says 99999"),
+    "surprise in an entry": (lambda r: change(r, lambda v: entry_of(v).update(surprise=1)), "surprise"),
+    "no keys in an entry": (lambda r: change(r, lambda v: entry_of(v).pop("keys")), "keys"),
+    "an entry twice": (lambda r: change(r, lambda v: v["files"].append(entry_of(v))), "listed twice"),
+    "an entry that is none": (lambda r: change(r, lambda v: v["files"].append(7)), "entry 2"),
+    "entry gone": (lambda r: change(r, lambda v: v["files"].remove(entry_of(v))), f"{FIRST}: is there but not in"),
+    "file and entry gone": (lambda r: without(r, FIRST), "rows is 4, its files have 2"),
+    "file gone": (lambda r: (r / FIRST).unlink(), f"{FIRST}: missing"),
+    "a folder instead": (lambda r: instead(r, FIRST, Path.mkdir), f"{FIRST}: is a folder"),
+    "a pipe instead": (lambda r: instead(r, FIRST, os.mkfifo), f"{FIRST}: is no regular file"),
+    "a loop instead": (lambda r: instead(r, FIRST, lambda path: path.symlink_to(path.name)), f"{FIRST}: cannot be read"),
+    "another ending": (lambda r: put(r, f"{FIRST}.bak"), f"{FIRST}.bak: is there but not in"),
+    "deep": (lambda r: put(r, "healpix=1/a/b/c.fits"), "healpix=1/a/b/c.fits: is there but not in"),
+    "at the root": (lambda r: put(r, "notes.txt"), "notes.txt: is there but not in"),
+    "in a folder": (lambda r: put(r, "more/x.hdf5"), "more/x.hdf5: is there but not in"),
+    "hidden": (lambda r: put(r, "healpix=1/.x.hdf5"), "healpix=1/.x.hdf5: is there but not in"),
+    "of a killed build": (lambda r: put(r, ".manifest.json.7.deadbeef.tmp"), ".manifest.json.7.deadbeef.tmp: is there"),
+    "column dropped": (
+        lambda r: change(r, lambda v: v["columns"].remove(next(c for c in v["columns"] if c["name"] == "image"))),
+        "column 'image' is there but not in",
+    ),
+    "unit": (lambda r: change(r, lambda v: v["columns"][2].update(unit="arcsec")), "the unit of ra is 'deg'"),
+    "description": (lambda r: change(r, lambda v: v["columns"][2].update(description="x")), "the description of ra is not"),
+    "unit in the file": (lambda r: in_file(r, lambda f: f["ra"].attrs.update(unit="rad")), "the unit of ra is 'rad'"),
+    "another dataset": (lambda r: in_file(r, lambda f: f.create_dataset("x", data=[1])), "column 'x' is there but not in"),
+    "another survey": (lambda r: in_file(r, lambda f: f.attrs.update(survey="other")), "its survey is other"),
+    "odd attributes": (lambda r: in_file(r, lambda f: f.attrs.update(survey=[1, 2])), "its survey is [1 2]"),
+    "an odd unit": (lambda r: in_file(r, lambda f: f["ra"].attrs.update(unit=[1, 2])), "the unit of ra is '[1 2]'"),
+    "an odd description": (lambda r: in_file(r, lambda f: f["ra"].attrs.update(description=[1, 2])), "bytes, "),
+    "compression": (lambda r: change(r, lambda v: v["build"].update(compression="gzip")), "says gzip"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_each_difference_is_named(root, name):
+    act, said = PLANTED[name]
+    act(root)
+    lines = differences(root)
+    assert any(said in line for line in lines), lines
+    assert all(line.splitlines() == [line] for line in lines)
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=lambda path: ascii(path)[:30])
+def test_paths_that_cannot_be_are_named_and_the_others_checked(root, path):
+    change(root, lambda values: entry_of(values).update(path=path))
+    (root / SECOND).unlink()
+    lines = differences(root)
+    assert sum(line.startswith(f"{NAME}: entry ") for line in lines) == 1
+    assert f"{SECOND}: missing" in lines and f"{FIRST}: is there but not in {NAME}" in lines
+    assert all(line.isprintable() and len(line) < 500 for line in lines)
+    with pytest.raises(UserError, match="is damaged"):
+        Manifest.load(root)
+
+
+#: Changes that leave one another's place alone.
+APART = ("rejected", "something new", "ordering", "split", "another ending", "deep", "at the root", "hidden", "unit",
+         "an entry that is none", "compression", "description")  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_several_differences_at_once_are_each_named(root, seed):
+    chosen = random.Random(seed).sample(APART, 5)
+    if {"unit", "description"} <= set(chosen):
+        chosen.remove("unit")
+    for name in chosen:
+        PLANTED[name][0](root)
+    lines = differences(root)
+    for name in chosen:
+        assert any(PLANTED[name][1] in line for line in lines), (name, lines)
+
+
+def random_change(values, rng):
+    """Change one place of a JSON document; where, and what it was."""
+    place, path = values, []
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = rng.choice(keys)
+        path.append(key)
+        if path[0] in ("build", "sources"):  # what nothing on the disk tells of
+            return random_change(values, rng)
+        if isinstance(place[key], dict | list) and place[key]:
+            place = place[key]
+            continue
+        old = place[key]
+        new = rng.choice([None, -1, 0, 7, 10**18, 1.5, "x", "\0", "../x", [], {}, True])
+        if new == old and type(new) is type(old):
+            return random_change(values, rng)
+        place[key] = new
+        return path, old
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_change_anywhere_in_the_manifest_is_named(root, seed):
+    """By verify's lines, or by the one line that refuses the manifest."""
+    values = json.loads((root / NAME).read_text())
+    where = random_change(values, random.Random(seed))
+    (root / NAME).write_text(json.dumps(values))
+    try:
+        lines = differences(root)
+    except UserError as error:
+        lines = [str(error)]
+    assert lines, where
+    assert all("\n" not in line for line in lines)
+
+
+def test_what_a_build_leaves_beside_the_partitions_is_no_difference(root):
+    for path in ("README.md", "raw/x.fits.gz", "archives/a.json", "catalogs/x.csv", ".gitattributes", ".cache/x"):
+        put(root, path)
+    put(root, "other/manifest.json")
+    put(root, "other/healpix=3/001-of-001.hdf5")
+    assert differences(root) == []
+
+
+def test_a_numbered_file_without_its_fellows(root):
+    second = FIRST.replace("001-of-001", "002-of-003")
+    (root / FIRST).rename(root / second)
+    edit(root, path=second)
+    assert differences(root) == [f"{FIRST.replace('001-of-001', '001-of-003')}: neither there nor in {NAME}"]

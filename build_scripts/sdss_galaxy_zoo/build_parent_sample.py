@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -58,6 +57,7 @@ from skyset.cuts import Counts
 from skyset.cuts import apply
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.files import keep_inputs
 from skyset.hips import FORMATS
 from skyset.hips import MIRROR as HIPS_MIRROR
 from skyset.hips import SERVICE as HIPS_URL
@@ -93,6 +93,8 @@ from skyset.tars import read_sample
 FILTERED = "ZooSpecPhotoDR19_filtered.csv.gz"
 IMAGES = "Images"
 SETTINGS = "Images_settings.json"
+#: What a `TarSink` leaves in its folder beside the archives.
+LEDGER, FAILED, JOURNAL = "Images_downloaded.csv.gz", "Images_failed.csv", ".images.journal"
 SLICES = "catalog"
 #: Narrow slices where a few rows are wanted, so that nobody waits for five degrees of sky.
 FEW_ROWS, NARROW_SLICES = 1000, 3600
@@ -289,8 +291,6 @@ def download_images(catalog: Path, total: int, options: Options, asked: argparse
 
 def prepare(folder: Path, cutout: Cutout, overwrite: bool) -> None:
     """Make the folder one of these cutouts."""
-    for old in folder.parent.glob(f".{IMAGES}.*.old"):
-        shutil.rmtree(old)
     settings, text = folder / SETTINGS, json.dumps(dataclasses.asdict(cutout), indent=1) + "\n"
     known = settings.read_text() if settings.exists() else None
     if known != text and (known is not None or any(folder.glob("*.tar*"))):
@@ -303,10 +303,12 @@ def prepare(folder: Path, cutout: Cutout, overwrite: bool) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Delete the images; a kill in between never leaves half of them under their name."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    folder.rename(old)
-    shutil.rmtree(old)
+    """Delete the images, and nothing else of the folder. The settings go last: until then no others are mixed with them."""
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(r"images-\d{5,}\.tar(\.part|\.damaged)?", path.name):
+            path.unlink()
+    for name in (LEDGER, FAILED, JOURNAL, SETTINGS):
+        (folder / name).unlink(missing_ok=True)
 
 
 # --- the objects --------------------------------------------------------------------------------------------
@@ -322,6 +324,8 @@ def find_items(options: Options, _, asked: argparse.Namespace) -> Found:
         found = found_in(samples, options.limit, f"{asked.from_tar.absolute()}")
         return dataclasses.replace(found, sources=[str(asked.from_tar)])
     source, path = source_of(asked, options.limit), options.output_dir / SLICES / FILTERED
+    for made in (path, options.output_dir / FILTERED):
+        keep_inputs(made, {"the catalogue": asked.catalog}, "choose another folder")
     counts, rows = write_catalog(source, path, options, asked)
     wanted = {str(row["objid"]): digest_of(describe(row, label, cutout_of(asked))) for row, label in catalog_rows(path)}
     samples, failed = archived(path, rows, wanted, options, asked)
