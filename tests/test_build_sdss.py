@@ -358,12 +358,32 @@ def test_a_row_that_is_none_costs_its_own_object_only(built_sdss, tmp_path, row)
     assert list(rows(tmp_path / "out")) == [other] and list(rejected(tmp_path / "out")) == [one]
 
 
-def test_other_tars_of_the_same_objects_replace_the_rows(built_sdss, server, tmp_path):
+def test_other_tars_of_the_same_objects_replace_the_rows_if_asked_for(built_sdss, server, tmp_path, capsys):
     small, root = tmp_path / "small", tmp_path / "out"
     assert build(small, server, *SLICES, "--width", 16, "--height", 16) == 0
     assert build(root, None, "--from_tar", built_sdss / "Images") == 0
-    assert build(root, None, "--from_tar", small / "Images") == 0
+    before = rows(root)
+    assert build(root, None, "--from_tar", small / "Images") == 2
+    said = "was built with image as uint8 (64, 64, 3), this would make it image as uint8 (16, 16, 3): use the same options"
+    assert said in capsys.readouterr().err
+    assert same(rows(root), before)
+    assert build(root, None, "--from_tar", small / "Images", "--overwrite") == 0
     assert same(rows(root), rows(small)) and differences(root) == []
+
+
+def test_overwriting_the_images_leaves_files_of_somebody_else_and_the_catalogue(server, tmp_path, capsys):
+    assert build(tmp_path, server, "--tiny") == 0
+    filtered = tmp_path / "ZooSpecPhotoDR19_filtered.csv.gz"
+    kept = {tmp_path / "Images" / name: name.encode() for name in ("mine.tar", "notes.txt", "images-1.tar")}
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert build(tmp_path, server, "--tiny", "--width", 16, "--height", 16, "--overwrite") == 0
+    assert {path: path.read_bytes() for path in kept} == kept
+    before = filtered.read_bytes()
+    capsys.readouterr()
+    assert build(tmp_path, server, "--catalog", filtered, "--limit", 2) == 2
+    assert capsys.readouterr().err == f"skyset: {filtered} would replace the catalogue: choose another folder\n"
+    assert filtered.read_bytes() == before
 
 
 def test_limits_hold_for_tars_too(built_sdss, tmp_path):

@@ -302,11 +302,15 @@ def prepare(folder: Path, cutout: Cutout, overwrite: bool) -> None:
         write_atomically(settings, text)
 
 
+def own_archives(folder: Path, more: str = "") -> list[Path]:
+    """The TARs that a build wrote, in order; ``more``: a pattern of what may follow their names."""
+    return sorted(path for path in folder.iterdir() if re.fullmatch(rf"images-\d{{5,}}\.tar{more}", path.name))
+
+
 def discard(folder: Path) -> None:
     """Delete the images, and nothing else of the folder. The settings go last: until then no others are mixed with them."""
-    for path in sorted(folder.iterdir()):
-        if re.fullmatch(r"images-\d{5,}\.tar(\.part|\.damaged)?", path.name):
-            path.unlink()
+    for path in own_archives(folder, r"(\.part|\.damaged)?"):
+        path.unlink()
     for name in (LEDGER, FAILED, JOURNAL, SETTINGS):
         (folder / name).unlink(missing_ok=True)
 
@@ -364,7 +368,7 @@ def archived(catalog: Path, total: int, wanted: dict[str, int], options: Options
     folder = options.output_dir / IMAGES
     for attempt in range(2):
         failed = download_images(catalog, total, options, asked)
-        samples = read_archives(sorted(folder.glob("*.tar")), wanted)
+        samples = read_archives(own_archives(folder), wanted)
         if samples.stale and not options.overwrite:
             raise UserError(
                 f"{len(samples.stale)} galaxies, {samples.stale[0]} for one, have other values in the catalogue than when "
