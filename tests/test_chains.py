@@ -420,6 +420,36 @@ def test_asking_for_the_length_leaves_the_state_alone(built):
     assert len(data) == 24 and data.state_dict() == state
 
 
+class Level(torch.nn.Module):
+    """One number for all rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, ra):
+        return {"loss": ((ra - self.level) ** 2).mean()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_trainer_counts_epochs_by_the_length_and_wants_max_steps_without_one(built, workers, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    data = base(str(built)).select_columns(["ra"]).with_format("torch")
+
+    def trained(rows, **options):
+        options |= {"dataloader_num_workers": workers, "per_device_train_batch_size": 5, "remove_unused_columns": False}
+        arguments = transformers.TrainingArguments(
+            str(tmp_path), use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True, **options
+        )
+        return transformers.Trainer(Level(), arguments, train_dataset=rows).train().global_step
+
+    steps = len(torch.utils.data.DataLoader(data, batch_size=5, num_workers=workers))
+    assert trained(data, num_train_epochs=2) == 2 * steps
+    assert trained(data.filter(lambda row: True), max_steps=3) == 3
+    with pytest.raises(ValueError, match="max_steps"):
+        trained(data.filter(lambda row: True), num_train_epochs=2)
+
+
 # --- casts and names --------------------------------------------------------------------------------------
 
 FORMATS = [None, "numpy", "torch", "arrow", "pandas"]
