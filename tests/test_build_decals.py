@@ -632,6 +632,63 @@ def test_zenodo_archive_after_archive(tmp_path, server, whole):
     assert same(rows(tmp_path), rows(whole))
 
 
+def test_kept_archives_stay_and_a_damaged_partition_gets_its_archive_again(tmp_path, server, whole, capsys):
+    """The archive that is fetched for it is removed again, unless it was there."""
+    assert remote(tmp_path, server, "--keep_archives") == 0
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "raw").iterdir()}
+    assert set(kept) == set(ARCHIVES)
+    for arguments in ([], ["--overwrite"]):
+        assert remote(tmp_path, server, *arguments) == 0
+        assert {path.name: path.read_bytes() for path in (tmp_path / "raw").iterdir()} == kept
+    assert all(server.downloads(name) == 1 for name in ARCHIVES)
+    shutil.rmtree(tmp_path / "raw")
+    path = next(tmp_path.rglob("healpix=*/*.hdf5"))
+    with h5py.File(path) as file:
+        place = file["image"].id.get_offset() + 50
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    assert len(differences(tmp_path)) == 1
+    capsys.readouterr()
+    assert remote(tmp_path, server) == 0
+    assert "damaged since it was written" in capsys.readouterr().err
+    assert same(rows(tmp_path), rows(whole)) and differences(tmp_path) == []
+    assert 1 <= sum(server.downloads(name) - 1 for name in ARCHIVES) < len(ARCHIVES)
+    assert not (tmp_path / "raw").exists() and not (tmp_path / ".downloads").exists()
+
+
+def test_an_archive_with_another_checksum_is_built_again(tmp_path, record, galaxies, whole, capsys):
+    folder = tmp_path / "record"
+    shutil.copytree(record, folder)
+    with ZenodoServer(folder, RECORD) as server:
+        assert remote(tmp_path / "out", server) == 0
+        names = sorted(galaxies.images)
+        own = names[: len(names) // 4]
+        new = {name: picture(900 + k) for k, name in enumerate(own)}
+        write_zip(folder / ARCHIVES[0], {f"{name}.png": data for name, data in new.items()})
+        assert remote(tmp_path / "out", server) == 0
+        assert f"{ARCHIVES[0]} has another checksum than when it was built" in capsys.readouterr().err
+        assert [server.downloads(name) for name in ARCHIVES] == [2, 1, 1, 1]
+        found, before = rows(tmp_path / "out"), rows(whole)
+        assert all(found[name]["image"] == new[name] for name in own)
+        assert all(found[name]["image"] == before[name]["image"] for name in names[len(own) :])
+        assert remote(tmp_path / "out", server) == 0
+        assert [server.downloads(name) for name in ARCHIVES] == [2, 1, 1, 1]
+    assert differences(tmp_path / "out") == []
+
+
+def test_pixels_do_not_take_the_place_of_images_unless_asked_for(tmp_path, galaxies, capsys):
+    folder, root = folder_of(tmp_path / "in", galaxies, galaxies.names[:3], ()), tmp_path / "out"
+    rings_csv(folder / "rings.csv", galaxies, galaxies.names[:3])
+    assert build(root, "--local_data_path", folder, "--configs", "default") == 0
+    before = rows(root)
+    capsys.readouterr()
+    assert build(root, "--local_data_path", folder, "--configs", "default", "--decode") == 2
+    assert f"{root} was built with image as bytes, this would make it image as uint8 (" in capsys.readouterr().err
+    assert same(rows(root), before) and differences(root) == []
+    assert build(root, "--local_data_path", folder, "--configs", "default", "--decode", "--overwrite") == 0
+
+
 def test_the_disk_holds_one_archive_at_a_time(tmp_path, server, monkeypatch):
     import skyset.archives
 
