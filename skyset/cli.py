@@ -304,6 +304,8 @@ def extract(
     flag: Annotated[Path | None, typer.Option("--flag", metavar="FITS", help="flag image (default: FLAG_IMAGE)")] = None,
     classifier: Annotated[Path | None, typer.Option("--classifier", metavar="NNW", help="SExtractor's default.nnw "
                                                     "(default: STARNNW_NAME, else our own)")] = None,
+    seeing: Annotated[str | None, typer.Option("--seeing", metavar="ARCSEC", help="FWHM of a star, for CLASS_STAR "
+                                               "(default: SEEING_FWHM); auto: from the stars of each image")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEYWORD=VALUE", help="instead of the configuration's "
                                                    "value; the same as -KEYWORD VALUE")] = None,
     processes: Annotated[int | None, typer.Option("--processes", min=1, metavar="N", help="extensions at once (default: "
@@ -320,7 +322,8 @@ def extract(
         if plot is not None:
             keep_inputs(plot, {"the catalogue": output})
         made = files.extract(
-            image, config, parameters=parameters, columns=columns, overrides=set_ or [], skip_unknown=skip_unknown,
+            image, config, parameters=parameters, columns=columns, skip_unknown=skip_unknown,
+            overrides=[*(set_ or []), *([] if seeing is None else [f"SEEING_FWHM={seeing}"])],
             output=output, format=format, check=check, weight=weight, flag_image=flag, classifier=classifier,
             processes=processes, draw=plot is not None, tell=functools.partial(print, "skyset:", file=sys.stderr),
         )  # fmt: skip

@@ -601,3 +601,11 @@ def test_an_image_of_a_file_keeps_its_brackets(read, tmp_path, which):
     (tmp_path / "w.fits").touch()
     found = read(f"WEIGHT_TYPE MAP_WEIGHT\nWEIGHT_IMAGE w.fits{which}\nFLAG_IMAGE no.fits{which}", param="IMAFLAGS_ISO")
     assert str(found.weight) == f"{tmp_path / 'w.fits'}{which}" and str(found.flag_image) == f"no.fits{which}"
+
+
+def test_the_seeing_may_be_measured():
+    assert read_config(None, overrides=[("SEEING_FWHM", "auto")]).settings.seeing == 0
+    assert read_config(None, overrides=[("SEEING_FWHM", "0.7")]).settings.seeing == 0.7
+    assert Settings(seeing="AUTO").seeing == 0
+    with pytest.raises(UserError, match="SEEING_FWHM often: a number is meant"):
+        read_config(None, overrides=[("SEEING_FWHM", "often")])

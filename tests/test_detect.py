@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from skyset.errors import UserError
 from skyset.extraction import columns as names
+from skyset.extraction import isophotes
 from skyset.extraction.background import measure_background
 from skyset.extraction.detect import CHECKS
 from skyset.extraction.detect import extract
@@ -526,6 +527,30 @@ def test_columns_that_are_not_known_or_need_more_are_named(field):
         extract(field.image, columns=["ALPHA_J2000"])
     with pytest.raises(UserError, match="IMAFLAGS_ISO: needs a flag image"):
         extract(field.image, columns=["IMAFLAGS_ISO"])
+
+
+@pytest.mark.parametrize("seeing, beta", [(0.5, 3.5), (0.7, 2.5), (1.0, 3.5)])
+def test_the_seeing_is_measured_from_the_stars(seeing, beta):
+    """1 % too low to 3 % too high: CLASS_STAR is as with the true one."""
+    ccd = simulate_ccd(1, (900, 900), seeing=seeing, beta=beta)
+    how = {"threshold": 1.5, "gain": 1.6, "pixel_scale": 0.187}
+    numbers = measure(ccd.image, Settings(**how), ["FWHM_IMAGE", "FLUX_MAX", "THRESHOLD", "ELLIPTICITY"]).columns
+    found = isophotes.seeing(
+        numbers["FWHM_IMAGE"], numbers["FLUX_MAX"] / numbers["THRESHOLD"], numbers["ELLIPTICITY"],
+        np.ones(len(numbers["FWHM_IMAGE"]), bool),
+    )  # fmt: skip
+    assert 0.98 < found * 0.187 / seeing < 1.035
+    told, auto = (
+        np.asarray(extract(ccd.image, columns=["CLASS_STAR"], seeing=each, **how)["CLASS_STAR"]) for each in (seeing, "auto")
+    )
+    assert np.mean((told > 0.5) == (auto > 0.5)) > 0.97
+
+
+def test_without_stars_there_is_no_seeing():
+    ccd = simulate_ccd(0, (500, 500), stars=0)
+    with pytest.warns(UserWarning, match="too few stars stand out; CLASS_STAR is NaN"):
+        found = extract(ccd.image, columns=["CLASS_STAR"], seeing="AUTO", pixel_scale=0.187)
+    assert len(found) > 10 and np.isnan(np.asarray(found["CLASS_STAR"])).all()
 
 
 WINDOWED = ("X_IMAGE", "Y_IMAGE", "X2_IMAGE", "Y2_IMAGE", "ERRX2_IMAGE", "XWIN_IMAGE", "YWIN_IMAGE", "X2WIN_IMAGE",

@@ -235,6 +235,21 @@ def test_values_are_those_of_sextractor(cutouts, tmp_path):
 # --- Not measured ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n, petro, half", [(1.0, 1.07, 0.96), (2.5, 1.20, 0.955), (4.0, 1.18, 0.90), (5.5, 1.27, 0.86)])
+def test_how_far_radii_are_from_their_definitions(n, petro, half):
+    """As the docstring says: Petrosian radii too large, half-light radii short of the light that Kron ellipses miss."""
+    image = render((301, 301), galaxy(x=150, y=150, flux=20000.0, r_e=4.0, n=n, q=1.0), PSF)
+    y, x = np.mgrid[:301, :301] - 150
+    away, light = np.hypot(x, y).ravel(), image.ravel()
+    grown = np.cumsum(light[np.argsort(away)])
+    radii = np.arange(5, 20, 0.25)
+    fainter = [light[np.abs(away - r) < 0.5].mean() < 0.2 * light[away < r].mean() for r in radii]
+    noise = NOISE * np.random.default_rng(0).standard_normal((127, 127))
+    found = values(image[87:214, 87:214] + noise, sersic=False)
+    assert found["petro_rad"] / radii[np.argmax(fainter)] == pytest.approx(petro, abs=0.08)
+    assert found["half_light_radius"] / np.sort(away)[np.searchsorted(grown, 10000)] == pytest.approx(half, abs=0.03)
+
+
 def test_faint_point_sources_have_no_index():
     """At magnitude 22 a quarter of them had one."""
     given = [

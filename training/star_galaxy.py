@@ -579,7 +579,9 @@ Shallow, {ZERO_POINTS["deep"] - ZERO_POINTS["shallow"]:.1f} magnitudes less deep
 ## Where the seeing is wrong
 
 The same CCDs, all that skyset detects, deep and then shallow; the seeing given is off by so much. "right": the share of
-detections on the right side of one half.{theirs}
+detections on the right side of one half.{theirs} The order of sources holds where the
+seeing is 15 % off; a cut at one half does not, least of all at magnitude 22 and fainter. `seeing="auto"` (`--seeing auto`)
+measures it from the image's stars, to 3 %.
 
 {deep.by_seeing(nnw)}
 {shallow.by_seeing(nnw)}

@@ -155,6 +155,11 @@ def _whole(word: str) -> int:
     return int(value)
 
 
+def _number_or_auto(word: str) -> float:
+    """0 where AUTO stands: to be measured."""
+    return 0.0 if word.upper() == "AUTO" else _number(word)
+
+
 @dataclass(frozen=True)
 class _Numbers:
     """A keyword with numbers that is a field of Settings."""
@@ -175,7 +180,7 @@ _NUMBERS = {
     "PHOT_AUTOAPERS": _Numbers("least_apertures", _number, 2, 2), "PHOT_FLUXFRAC": _Numbers("fractions", _number, 1, 32),
     "SATUR_LEVEL": _Numbers("saturation", _number), "GAIN": _Numbers("gain", _number),
     "PIXEL_SCALE": _Numbers("pixel_scale", _number), "MAG_ZEROPOINT": _Numbers("zero_point", _number),
-    "SEEING_FWHM": _Numbers("seeing", _number), "WEIGHT_THRESH": _Numbers("weight_threshold", _number, 0, 2),
+    "SEEING_FWHM": _Numbers("seeing", _number_or_auto), "WEIGHT_THRESH": _Numbers("weight_threshold", _number, 0, 2),
     "DETECT_THRESH": _Numbers("threshold", _number, 1, 2), "ANALYSIS_THRESH": _Numbers("analysis_threshold", _number, 1, 2),
 }  # fmt: skip
 

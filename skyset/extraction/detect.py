@@ -570,11 +570,25 @@ def _windowed(values: _Values) -> dict[str, np.ndarray]:
     return out
 
 
+def _seeing(values: _Values) -> float:
+    """The FWHM of the image's stars, arcsec; NaN, and a warning, where there are none."""
+    seen, flags = values.seen, values.seen["flags"].astype(np.int64)
+    fwhm = isophotes.seeing(
+        seen["fwhm"], seen["peak"] / seen["threshold"], 1 - seen["b"] / seen["a"],
+        (flags & ~isophotes.BLENDED == 0) & (seen["peak"] + values["BACKGROUND"] < values.settings.saturation),
+    )  # fmt: skip
+    if np.isnan(fwhm):
+        warnings.warn("the seeing cannot be measured: too few stars stand out; CLASS_STAR is NaN", stacklevel=2)
+    return fwhm * values.pixel_scale
+
+
 def _class_star(values: _Values) -> np.ndarray:
     # The classifiers want the analysis threshold, which is where ISO0 is counted.
     measured = {name: values[name] for name in stars.OWN_COLUMNS if name != "THRESHOLD"}
     measured["THRESHOLD"] = values.seen["threshold"]
-    how = {"seeing": values.settings.seeing, "pixel_scale": values.pixel_scale}
+    how = {"seeing": values.settings.seeing or _seeing(values), "pixel_scale": values.pixel_scale}
+    if not how["seeing"] > 0:
+        return np.full(len(values.x), np.nan)
     if values.network is not None:
         return stars.class_star(measured, values.network, **how)
     diameters = np.array(stars.APERTURES) * how["seeing"] / how["pixel_scale"]

@@ -66,8 +66,8 @@ class Settings:
     pixel_scale: float = 1.0
     #: MAG_ZEROPOINT.
     zero_point: float = 0.0
-    #: SEEING_FWHM, arcsec.
-    seeing: float = 1.2
+    #: SEEING_FWHM, arcsec; ``"auto"`` (held as 0): measured from the image's stars (`isophotes.seeing`).
+    seeing: float | str = 1.2
     #: WEIGHT_TYPE: ``weight`` (relative inverse variance), ``variance`` or ``rms`` (counts).
     weight_type: str = "weight"
     #: WEIGHT_THRESH: pixels with so little weight (or so much noise) are bad; None: 0 (or 1e30).
@@ -78,6 +78,8 @@ class Settings:
     vignet: tuple[int, int] = (35, 35)
 
     def __post_init__(self) -> None:
+        if isinstance(self.seeing, str) and self.seeing.lower() == "auto":
+            object.__setattr__(self, "seeing", 0.0)
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
@@ -135,7 +137,7 @@ _RANGES = {
     "back_filter": (1, 1001), "back_filter_threshold": (0, _BIG), "back_value": (-_BIG, _BIG), "apertures": (1e-3, 2e6),
     "kron": (0, 1e3), "petrosian": (0, 1e3), "least_apertures": (0, 1e6), "fractions": (1e-6, 1),
     "saturation": (-_BIG, math.inf),
-    "gain": (0, _BIG), "pixel_scale": (0, 1e10), "zero_point": (-100, 100), "seeing": (1e-10, 1e10),
+    "gain": (0, _BIG), "pixel_scale": (0, 1e10), "zero_point": (-100, 100), "seeing": (0, 1e10),
     "weight_threshold": (-_BIG, _BIG), "vignet": (1, 65535),
 }  # fmt: skip
 _WORDS = {
