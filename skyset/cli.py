@@ -285,14 +285,16 @@ class _SExtractorOptions(TyperCommand):
     "Any keyword of SExtractor may be given as -KEYWORD value. What is not honoured is said.",
 )
 def extract(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a FITS file; every 2-D image in it is measured; "
-                                         "image.fits\\[1] and image.fits\\[SCI] are one of them")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a FITS file; every 2-D image of the sky in it is "
+                                         "measured; image.fits\\[1], image.fits\\[SCI] and image.fits\\[SCI,2] are one of "
+                                         "them, cube.fits\\[0]\\[2] a plane of a cube")],
     config: Annotated[Path | None, typer.Option("-c", "--config", metavar="SEX", help="SExtractor's configuration")] = None,
     parameters: Annotated[Path | None, typer.Option("-p", "--parameters", metavar="PARAM", help="the columns wanted, one a "
                                                     "line (default: PARAMETERS_NAME)")] = None,
     columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="instead of a .param file: "
                                                 "X_IMAGE,Y_IMAGE,FLUX_RADIUS(2)")] = None,
-    skip_unknown: Annotated[bool, typer.Option("--skip_unknown", help="leave out what is not measured here")] = False,
+    skip_unknown: Annotated[bool, typer.Option("--skip_unknown", help="leave out what is not measured here, and "
+                                            "columns of the sky where an image has none")] = False,
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="the catalogue: .ldac, .fits, "
                                                ".parquet, .csv, .csv.gz, .vot (default: CATALOG_NAME, or IMAGE's name with "
                                                ".ldac)")] = None,
@@ -300,7 +302,8 @@ def extract(
                                                "ascii or votable (default: by the ending, then CATALOG_TYPE)")] = None,
     check: Annotated[str | None, typer.Option("--check", metavar="FILES", help="check images, by their names "
                                               "(segmentation.fits,background.fits,rms.fits) or as TYPE=FILE")] = None,
-    weight: Annotated[Path | None, typer.Option("--weight", metavar="FITS", help="weights (default: WEIGHT_IMAGE)")] = None,
+    weight: Annotated[Path | None, typer.Option("--weight", metavar="FITS", help="weights, such as "
+                                              "both.fits\\[WHT] (default: WEIGHT_IMAGE)")] = None,
     flag: Annotated[Path | None, typer.Option("--flag", metavar="FITS", help="flag image (default: FLAG_IMAGE)")] = None,
     classifier: Annotated[Path | None, typer.Option("--classifier", metavar="NNW", help="SExtractor's default.nnw "
                                                     "(default: STARNNW_NAME, else our own)")] = None,

@@ -94,6 +94,27 @@ def test_a_record_is_what_astropy_reads(tmp_path, layout, index):
     assert record["scale"] == pytest.approx(proj_plane_pixel_scales(wcs).mean()) == pytest.approx(0.099 / 3600)
 
 
+@pytest.mark.parametrize("exponent", ["D", "d", "E"])
+def test_the_sky_of_a_record_however_its_exponents_are_written(tmp_path, exponent):
+    """And with a tab in a card that has nothing to do with it."""
+    content = gzip.decompress(fits_gz_bytes(draw_galaxy()))
+    path = tmp_path / "1-1_127_5.fits.gz"
+    path.write_bytes(gzip.compress(content))
+    wanted = read_record(path)
+    cards = [content[at : at + 80] for at in range(0, len(content) - 80, 80)]
+    count = 0
+    for card in cards:
+        if re.match(rb"(CRVAL|CRPIX|CDELT|CD|PC)\d", card):
+            value = float(card[10:].split(b"/")[0])
+            written = card[:10] + f"{value:.15E}".replace("E", exponent).rjust(30).encode() + b" / a\tb"
+            content, count = content.replace(card, written.ljust(80), 1), count + 1
+    assert count >= 6
+    path.write_bytes(gzip.compress(content))
+    found = read_record(path)
+    for name in ("wcs_crpix", "wcs_crval", "wcs_cd", "scale"):
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-13)
+
+
 def test_all_fields_of_the_first_galaxy(tmp_path):
     path = tmp_path / "1-106630_127_14715787.fits.gz"
     path.write_bytes(fits_gz_bytes(draw_galaxy()))

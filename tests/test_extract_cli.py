@@ -512,3 +512,17 @@ def test_gzipped_csv_is_gzipped(image):
     skyset(image, "-o", "x.csv.gz")
     with gzip.open("x.csv.gz", "rt") as file:
         assert file.readline().startswith('"NUMBER","X_IMAGE"')
+
+
+def test_columns_of_the_sky_are_left_out_where_there_is_none(mosaic):
+    fits.PrimaryHDU(draw(), fits.Header({"GAIN": 1.5})).writeto("plain.fits")
+    columns = ["--columns", "X_IMAGE,ALPHA_J2000,FLUX_AUTO,A_WORLD,MAG_BEST"]
+    status, text = skyset("plain.fits", "-o", "x.csv", *columns, "--skip_unknown")
+    said = "skyset: warning: ALPHA_J2000, A_WORLD: left out, for plain.fits[0] has no WCS\n"
+    assert status == 0 and text.count(said) == 1 and list(read("x.csv")) == ["X_IMAGE", "FLUX_AUTO"]
+    assert skyset(mosaic, "-o", "x.ldac", *columns, "--skip_unknown")[0] == 0
+    assert read_ldac("x.ldac")[0].table.colnames == ["X_IMAGE", "ALPHA_J2000", "FLUX_AUTO", "A_WORLD"]
+    status, text = skyset("plain.fits", "-o", "x.csv", "--columns", "A_WORLD", "--skip_unknown")
+    assert status == 2 and "A_WORLD: plain.fits[0] has no WCS, and no other column is wanted" in text
+    status, text = skyset("plain.fits", "-o", "x.csv", "--columns", "A_WORLD")
+    assert status == 2 and text.endswith("A_WORLD: plain.fits[0] has no WCS: leave them out (--skip_unknown does)\n")

@@ -252,3 +252,22 @@ def test_a_script_without_a_guard_is_told_so(mosaic, tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert 'below `if __name__ == "__main__":`' in done.stdout and "processes=1" in done.stdout
+
+
+def test_a_background_that_is_given_is_subtracted_and_the_images_own_reported():
+    """As with SExtractor 2.25: BACKGROUND and MINIBACKGROUND are measured, the BACKGROUND image is what was subtracted, and
+    pixels are saturated by their own counts."""
+    checks = ["BACKGROUND", "-BACKGROUND", "MINIBACKGROUND", "BACKGROUND_RMS"]
+    columns = ["X_IMAGE", "Y_IMAGE", "BACKGROUND", "FLUX_MAX", "FLAGS"]
+    found = measure(draw(), Settings(threshold=50, back_value=90, back_size=128), columns, check=checks)
+    assert len(found) == len(X) and found.background == 90
+    np.testing.assert_allclose(found.columns["BACKGROUND"], 100, atol=3)
+    level = {kind: float(np.median(image)) for kind, image in found.check.items()}
+    assert level["BACKGROUND"] == 90 and level["-BACKGROUND"] == pytest.approx(10, abs=1)
+    assert level["MINIBACKGROUND"] == pytest.approx(100, abs=3)
+    measured = measure(draw(), Settings(threshold=50, back_size=128), columns, check=checks)
+    np.testing.assert_array_equal(found.columns["BACKGROUND"][0], measured.columns["BACKGROUND"][0])
+    np.testing.assert_array_equal(found.check["BACKGROUND_RMS"], measured.check["BACKGROUND_RMS"])
+    for limit, flag in ((90 + found.columns["FLUX_MAX"].min() - 1, 4), (90 + found.columns["FLUX_MAX"].max() + 1, 0)):
+        again = measure(draw(), Settings(threshold=50, back_value=90, back_size=128, saturation=float(limit)), columns)
+        assert set(again.columns["FLAGS"] & 4) == {flag}

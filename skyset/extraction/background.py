@@ -7,6 +7,7 @@ the two are far apart (a crowded mesh). The grid is median-filtered, then interp
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,7 +29,8 @@ class Background:
     """A grid of background levels and noises.
 
     ``mesh`` and ``rms_mesh``: float64 (rows, columns of meshes), counts, filtered. ``level`` and ``rms``: their medians.
-    ``shape``: of the image (rows, columns); ``size``: of a mesh (width, height) in pixels.
+    ``shape``: of the image (rows, columns); ``size``: of a mesh (width, height) in pixels. ``measured``: what the image has
+    where another level was given (BACK_TYPE MANUAL), None where ``mesh`` is that.
     """
 
     mesh: np.ndarray
@@ -37,6 +39,7 @@ class Background:
     rms: float
     shape: tuple[int, int]
     size: tuple[int, int]
+    measured: Background | None = None
 
     @cached_property
     def _bends(self) -> np.ndarray:
@@ -66,11 +69,7 @@ def measure_background(image: np.ndarray, settings: Settings, bad: np.ndarray | 
     """
     rows, columns = image.shape
     width, height = (min(size, side) for size, side in zip(settings.back_size, (columns, rows), strict=True))
-    if settings.back_value is not None:
-        mesh = np.full((-(-rows // height), -(-columns // width)), float(settings.back_value))
-        _, rms = _statistics(image, bad, width, height)
-    else:
-        mesh, rms = _statistics(image, bad, width, height)
+    mesh, rms = _statistics(image, bad, width, height)
     if not np.isfinite(rms).any():
         empty = np.full(mesh.shape, np.nan)
         return Background(empty, empty, np.nan, np.nan, image.shape, (width, height))
@@ -78,9 +77,13 @@ def measure_background(image: np.ndarray, settings: Settings, bad: np.ndarray | 
     half_x, half_y = (size // 2 for size in settings.back_filter)
     mesh, rms = _filter(mesh, rms, half_x, half_y, settings.back_filter_threshold)
     positive = rms[rms > 0]
-    return Background(
+    found = Background(
         mesh, rms, float(np.median(mesh)), float(np.median(positive)) if len(positive) else 0.0, image.shape, (width, height)
     )
+    if settings.back_value is None:
+        return found
+    level = float(settings.back_value)
+    return dataclasses.replace(found, mesh=np.full(mesh.shape, level), level=level, measured=found)
 
 
 def _statistics(image: np.ndarray, bad: np.ndarray | None, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -85,7 +85,7 @@ MAG_ISO         | f4 | mag             | %8.4f   | isophotal magnitude
 MAGERR_ISO      | f4 | mag             | %8.4f   | rms error of MAG_ISO
 FLUX_MAX        | f4 | ct              | %12.7g  | peak above the background
 MU_MAX          | f4 | mag.arcsec-2    | %8.4f   | surface brightness of the peak
-BACKGROUND      | f4 | ct              | %12.7g  | background at the barycentre
+BACKGROUND      | f4 | ct              | %12.7g  | background of the image at the barycentre, whatever BACK_TYPE MANUAL subtracts
 THRESHOLD       | f4 | ct              | %12.7g  | detection threshold above the background
 MU_THRESHOLD    | f4 | mag.arcsec-2    | %8.4f   | analysis threshold as surface brightness
 FLAGS           | i2 |                 | %3d     | 1 neighbours, 2 deblended, 4 saturated, 8 cut by the border, 16 aperture incomplete, 32 isophote incomplete, 64 and 128 (overflows) do not occur

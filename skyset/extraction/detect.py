@@ -459,13 +459,14 @@ def _pixel_scale(wcs: WCS | None, shape: tuple[int, int]) -> float:
 
 
 def _isophotes(values: _Values) -> dict[str, np.ndarray]:
-    seen = values.seen
+    seen, background = values.seen, values.background
     rows = len(seen.numbers)
     out = {
         "NUMBER": np.arange(1, rows + 1), "EXT_NUMBER": np.ones(rows),
         "X_IMAGE": values.x + 1, "Y_IMAGE": values.y + 1, "X_IMAGE_DBL": values.x + 1, "Y_IMAGE_DBL": values.y + 1,
         "ISOAREA_IMAGE": seen["area"], "ISOAREAF_IMAGE": seen["area_detected"], "THETA_IMAGE": np.degrees(seen["theta"]),
-        "FWHM_IMAGE": seen["fwhm"], "FLUX_MAX": seen["peak"], "BACKGROUND": _background(values),
+        "FWHM_IMAGE": seen["fwhm"], "FLUX_MAX": seen["peak"],
+        "BACKGROUND": _background(values, background.measured or background),
         "MU_MAX": values.magnitude(seen["peak"] / values.pixel_scale**2),
         "THRESHOLD": _threshold(values), "MU_THRESHOLD": values.magnitude(seen["threshold"] / values.pixel_scale**2),
     }  # fmt: skip
@@ -480,10 +481,10 @@ def _isophotes(values: _Values) -> dict[str, np.ndarray]:
     return out | values.photometry("ISO", seen["flux"], seen["fluxvar"])
 
 
-def _background(values: _Values) -> np.ndarray:
+def _background(values: _Values, background: Background) -> np.ndarray:
     if not len(values.x):
         return np.zeros(0, np.float32)
-    return values.background.at(np.floor(values.x + 0.5), np.floor(values.y + 0.5))
+    return background.at(np.floor(values.x + 0.5), np.floor(values.y + 0.5))
 
 
 def _threshold(values: _Values) -> np.ndarray:
@@ -502,7 +503,8 @@ def _axes(prefix: str, suffix: str, x2: np.ndarray, y2: np.ndarray, xy: np.ndarr
 def _flags(values: _Values) -> np.ndarray:
     flags = values.seen["flags"].astype(np.int64)
     with np.errstate(invalid="ignore"):
-        flags |= (values.seen["peak"] + values["BACKGROUND"] >= values.settings.saturation) * isophotes.SATURATED
+        subtracted = _background(values, values.background)
+        flags |= (values.seen["peak"] + subtracted >= values.settings.saturation) * isophotes.SATURATED
     # Those of apertures, as far as there are any: SExtractor sets them for what it was asked to measure.
     wanted = set(values.stages)
     if wanted & {"radius", "window"}:
@@ -663,7 +665,7 @@ def _check_image(kind: str, field: _Field, seen: _Seen, background: Background, 
     if kind == "SEGMENTATION":
         return seen.segmentation
     if kind == "MINIBACKGROUND":
-        return background.mesh.astype(np.float32)
+        return (background.measured or background).mesh.astype(np.float32)
     if kind == "MINIBACK_RMS":
         return background.rms_mesh.astype(np.float32)
     if kind == "BACKGROUND":
