@@ -512,3 +512,20 @@ def test_a_broken_file_is_one_line_and_status_2(here, sound):
         lines = done.output.splitlines()
         assert done.exit_code == 0 or (done.exit_code == 2 and lines[-1].startswith("skyset: ")), done.output
         assert all(line.startswith("skyset: warning: ") for line in lines[:-1])
+
+
+@pytest.mark.parametrize("how", ["RICE_1", "GZIP_1", "GZIP_2", "HCOMPRESS_1", "PLIO_1"])
+def test_every_codec_gives_the_pixels(here, how):
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(plane(dtype="i2"), compression_type=how)]).writeto("x.fits")
+    np.testing.assert_array_equal(choose("x.fits").images[0].pixels(), plane())
+
+
+@pytest.mark.parametrize(
+    "code, said", [("import os; os.abort()", "damaged tiles$"), ("1 / 0", "damaged tiles: ZeroDivisionError")]
+)
+def test_a_decoder_that_dies_takes_nothing_with_it(here, monkeypatch, code, said):
+    """As astropy's of HCOMPRESS_1 does, which writes beyond its buffers where the tiles are damaged."""
+    monkeypatch.setattr("skyset.extraction.images._APART", code)
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(plane(dtype="i2"), compression_type="HCOMPRESS_1")]).writeto("x.fits")
+    with pytest.raises(UserError, match=said):
+        choose("x.fits").images[0].pixels()
