@@ -52,7 +52,7 @@ PARAMETERS = ("n", "r_e", "q", "pa", "flux", "x", "y")
 UNITS = {"r_e": "pix", "pa": "deg", "x": "pix", "y": "pix"}
 #: Modes where the PSF's transform is below this carry next to no light.
 PSF_FLOOR = 0.02
-#: The same where weights are uneven on the core, and for chi2: what is below shifts no n by 0.3 sigma at magnitude 18.
+#: The same where weights are uneven on the core, and for chi2: what is below shifts n by 0.4 sigma at most at magnitude 18.
 FINE_FLOOR = 0.001
 #: Weights count as uneven on the core within so many FWHM of the PSF from where the fit starts.
 CORE = 3.0
