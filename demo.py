@@ -49,7 +49,9 @@ def main() -> int:
               f"spiral {votes['spiral']:5.2f}  bar {votes['bar']:5.2f}")  # fmt: skip
 
     print("4. Drawing one with its masks")
-    save_figure(object_figure(skyset.registry.survey("gz3d"), str(OUTPUT), OBJECT), PICTURE)
+    figure = object_figure(skyset.registry.survey("gz3d"), str(OUTPUT), OBJECT)
+    figure.suptitle(f"{figure.get_suptitle()} (simulated)")
+    save_figure(figure, PICTURE)
 
     print("5. skyset verify")
     differences = list(verify(OUTPUT))

@@ -1,16 +1,13 @@
 """Every notebook runs from top to bottom on a small survey, and shows its figures."""
 
-from pathlib import Path
-
 import pytest
 
 from skyset.build_scripts.gz_decals.build_parent_sample import main as build_decals
 from tests.conftest import once
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks run in the main environment only")
-nbclient = pytest.importorskip("nbclient", reason="notebooks run in the main environment only")
-
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+pytest.importorskip("nbclient", reason="notebooks run in the main environment only")
+notebooks = pytest.importorskip("tests.notebooks")
 
 
 @pytest.mark.slow
@@ -54,8 +51,7 @@ def test_demo_extraction(tmp_path):
 
 def check(name, folder, figures, *printed):
     """A notebook whose cells all run in ``folder``, which shows so many figures and prints these texts."""
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    notebook = notebooks.run(name, folder)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == figures
@@ -63,7 +59,19 @@ def check(name, folder, figures, *printed):
     assert not [output for output in outputs if output.output_type == "error"]
 
 
-def test_notebooks_are_committed_without_outputs():
-    for path in NOTEBOOKS.glob("*.ipynb"):
-        cells = nbformat.read(path, as_version=4).cells
-        assert not any(cell.get("outputs") for cell in cells), f"{path.name} holds outputs: clear them"
+@pytest.mark.parametrize("name", notebooks.NOTEBOOKS)
+def test_stored_outputs_can_be_read_without_running(name):
+    """Run ``python -m tests.notebooks`` where cells were changed."""
+    path = notebooks.FOLDER / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "not run from top to bottom"
+    pictures = [output["data"] for cell in cells for output in cell.outputs if "image/jpeg" in output.get("data", {})]
+    assert len(pictures) >= 3 and path.stat().st_size < notebooks.LARGEST
+    assert notebooks.STAMP in notebook.cells[0].source
+    assert notebooks.paths_in(notebooks.text_of(notebook)) == []
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+
+
+def test_every_notebook_is_stored_and_run():
+    assert {path.stem for path in notebooks.FOLDER.glob("*.ipynb")} == set(notebooks.NOTEBOOKS)

@@ -1,0 +1,123 @@
+"""Run a notebook on a small survey; store the notebooks with what they show of simulated data.
+
+::
+
+    python -m tests.notebooks                 # all of them
+    python -m tests.notebooks demo_gz3d       # one
+"""
+
+import base64
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import nbclient
+import nbformat
+from PIL import Image
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+#: Of a stored picture, in pixels.
+WIDTH = 640
+STAMP = "*The outputs stored here are of simulated data.*"
+#: Of a stored notebook, in bytes.
+LARGEST = 400_000
+
+
+def run(name: str, folder: Path) -> nbformat.NotebookNode:
+    """A notebook whose cells have all run in ``folder``."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+def store(name: str, folder: Path) -> None:
+    """Run it, and keep what it shows: pictures reduced, no warnings, no dates."""
+    notebook = run(name, folder)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.metadata.pop("execution", None)
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/jpeg"] = smaller(data.pop("image/png"))
+    nbformat.write(notebook, FOLDER / f"{name}.ipynb")
+
+
+def smaller(encoded: str) -> str:
+    """A PNG in base64 as a JPEG, at most ``WIDTH`` wide."""
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+        image = image.convert("RGB")
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=82, optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def text_of(notebook: nbformat.NotebookNode) -> str:
+    """All that a notebook printed or returned as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(str(o.get("text", "")) + str(o.get("data", {}).get("text/plain", "")) for o in outputs)
+
+
+def paths_in(text: str) -> list[str]:
+    """Places of the machine that ran it, which nobody needs to know."""
+    return re.findall(r"/(?:tmp|root|home|work)/\S*", text)
+
+
+def build_gz3d(folder: Path) -> None:
+    from skyset.build_scripts.gz3d.build_parent_sample import main
+    from tests.archive.gz3d import write_archive
+
+    (folder / "raw").mkdir()
+    write_archive(folder / "raw", 24, clustered=True)
+    assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz3d")]) == 0
+
+
+def build_sdss(folder: Path) -> None:
+    from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main
+    from tests.archive.sdss import SDSSServer
+    from tests.archive.sdss import draw_galaxies
+
+    with SDSSServer(draw_galaxies(600)) as server:
+        where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]
+        assert main([*where, "--slices", "8"]) == 0
+
+
+def build_decals(folder: Path) -> None:
+    from skyset.build_scripts.gz_decals.build_parent_sample import main
+    from tests.archive.rings import write_rings
+
+    write_rings(folder / "raw", 200)
+    assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz_decals")]) == 0
+
+
+NOTEBOOKS: dict[str, Callable[[Path], None]] = {
+    "demo_gz3d": build_gz3d,
+    "demo_sdss_galaxy_zoo": build_sdss,
+    "demo_gz_decals": build_decals,
+    "find_rings": build_decals,
+    "demo_extraction": lambda folder: None,
+}
+
+
+def main(names: list[str]) -> int:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for name in names or NOTEBOOKS:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
+            os.environ |= {"SKYSET_DATA": folder, "HF_DATASETS_CACHE": cache}
+            NOTEBOOKS[name](Path(folder))
+            (Path(folder) / "here").mkdir()
+            store(name, Path(folder) / "here")
+        print(f"{name}: {(FOLDER / f'{name}.ipynb').stat().st_size / 1000:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
