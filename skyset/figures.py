@@ -37,9 +37,31 @@ def draw_sky(axes: Axes, image, scale_arcsec: float | None = None, origin: str =
     axes.imshow(drawable(image), cmap="gray", origin=origin, extent=extent(image.shape, scale_arcsec))
     unit = "arcsec" if scale_arcsec else "pixels"
     axes.set(xlabel=f"offset east ({unit})", ylabel=f"offset north ({unit})")
-    _draw_arrows(axes)
+    draw_marks(axes, image.shape, scale_arcsec)
+
+
+def draw_marks(
+    axes: Axes, shape: Sequence[int], scale_arcsec: float | None = None, north: Sequence[float] = (0, 1),
+    east: Sequence[float] = (-1, 0),
+) -> None:  # fmt: skip
+    """Arrows to north and east, and a scale bar where the scale is known, on an image that fills the axes.
+
+    Args:
+        axes: matplotlib's.
+        shape: of the image, (H, W, ...).
+        scale_arcsec: size of a pixel in arcsec.
+        north, east: directions on the picture, unit vectors (x, y).
+    """
+    height, width = shape[:2]
+    unit = 0.1 * min(height, width) / np.array([width, height])  # a tenth of the shorter side, as shares of the axes
+    corner = np.array([0.04, 0.06]) - np.minimum(0, np.minimum(unit * north, unit * east)) * 1.2
+    style = {"color": "white", "path_effects": _outlined(), "fontsize": 8, "ha": "center", "va": "center"}
+    for direction, name in ((east, "E"), (north, "N")):
+        axes.annotate(name, corner, corner + unit * direction, xycoords="axes fraction", textcoords="axes fraction", **style,
+                      arrowprops={"arrowstyle": "<-", "color": "white", "path_effects": _outlined(), "shrinkA": 3,
+                                  "shrinkB": 0})  # fmt: skip
     if scale_arcsec:
-        _draw_bar(axes, image.shape[1] * scale_arcsec)
+        _draw_bar(axes, width * scale_arcsec)
 
 
 def extent(shape: Sequence[int], scale_arcsec: float | None = None) -> tuple[float, float, float, float]:
@@ -52,14 +74,6 @@ def _outlined() -> list:
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=2.5, foreground="black")]
-
-
-def _draw_arrows(axes: Axes) -> None:
-    style = {"color": "white", "path_effects": _outlined(), "fontsize": 8, "ha": "center", "va": "center"}
-    for (x, y), name in (((0.04, 0.06), "E"), ((0.14, 0.16), "N")):
-        axes.annotate(name, (0.14, 0.06), (x, y), xycoords="axes fraction", textcoords="axes fraction", **style,
-                      arrowprops={"arrowstyle": "<-", "color": "white", "path_effects": _outlined(), "shrinkA": 3,
-                                  "shrinkB": 0})  # fmt: skip
 
 
 def _draw_bar(axes: Axes, width_arcsec: float) -> None:

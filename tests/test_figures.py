@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from astropy.wcs import WCS
+from matplotlib.figure import Figure
 
+from skyset.extraction.world import compass
 from skyset.figures import VOLUNTEERS
+from skyset.figures import draw_marks
 from skyset.figures import image_figure
 from skyset.figures import overlay_figure
 from skyset.figures import votes_figure
@@ -29,6 +33,23 @@ def test_north_is_up_and_east_is_left_with_arrows_and_a_bar():
     assert east.arrowprops["arrowstyle"] == north.arrowprops["arrowstyle"] == "<-"
     (bar,) = axes.lines
     assert np.diff(bar.get_xdata()) * 20 == pytest.approx(5)  # of an image of 20 arcsec
+
+
+def test_directions_follow_the_wcs_of_an_image():
+    """North 30 deg from up towards the left, as in an image turned by 30 deg; one that is mirrored has east at the right."""
+    for mirrored in (1, -1):
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150, 60], [50, 25]
+        turn = np.radians(30)
+        wcs.wcs.cd = 1e-4 * np.array([[-np.cos(turn), -np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) * [[mirrored], [1]]
+        north, east = compass(wcs, (50, 100))
+        assert north == pytest.approx([-0.5, np.sqrt(0.75)], abs=1e-3)
+        assert east == pytest.approx([-np.sqrt(0.75) * mirrored, -0.5 * mirrored], abs=1e-3)
+    axes = Figure().subplots()
+    draw_marks(axes, (50, 100), 0.36, north, east)
+    assert texts(axes) == ["E", "N", "5 arcsec"]
+    start, end = (np.array(place) for place in (axes.texts[0].xy, axes.texts[0].get_position()))
+    assert (end - start) * [100, 50] == pytest.approx(5 * east)
 
 
 def test_row_0_is_on_the_side_that_is_said():

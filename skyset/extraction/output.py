@@ -42,6 +42,9 @@ from skyset.extraction.ldac import replacing
 from skyset.extraction.ldac import unit_text
 from skyset.extraction.ldac import write_ldac
 from skyset.extraction.ldac import write_table
+from skyset.extraction.world import celestial_wcs
+from skyset.extraction.world import compass
+from skyset.figures import draw_marks
 from skyset.versions import install_command
 
 if TYPE_CHECKING:
@@ -512,6 +515,8 @@ def figure(summary: Summary):
                 units="xy", offsets=np.column_stack([values["X_IMAGE"], values["Y_IMAGE"]]), offset_transform=axis.transData,
                 facecolors="none", edgecolors=colour, linewidths=0.8 if len(shown) == 1 else 0.5,
             ))  # fmt: skip
+        if one.scale and (directions := compass(celestial_wcs(one.header), one.shape[-2:])):
+            draw_marks(axis, one.shape[-2:], one.scale, *directions)
         axis.set_title(f"extension {number}: {len(factor):,} sources" if len(shown) > 1 else "", fontsize=8)
         axis.tick_params(labelsize=7)
     flagged = sum(int((np.asarray(measured["FLAGS"]) != 0).sum()) for _, measured in summary.drawn)

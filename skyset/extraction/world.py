@@ -48,6 +48,25 @@ def pixel_scale(wcs: WCS, shape: tuple[float, float]) -> float:
     return math.sqrt(area) * 3600 if math.isfinite(area) else 0.0
 
 
+def compass(wcs: WCS, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where north and east (ICRS) are in the middle of an image (rows, columns): unit vectors (x, y) on its pixels.
+
+    None where the WCS has no sky there.
+    """
+    from astropy import units
+
+    try:
+        middle = wcs.pixel_to_world((shape[1] - 1) / 2, (shape[0] - 1) / 2).icrs
+        step = pixel_scale(wcs, shape) * units.arcsec
+        here = np.array(wcs.world_to_pixel(middle))
+        ways = [np.array(wcs.world_to_pixel(middle.directional_offset_by(angle * units.deg, step))) - here
+                for angle in (0, 90)]  # fmt: skip
+    except Exception:  # wcslib raises many kinds for projections that cannot be
+        return None
+    lengths = [np.hypot(*way) for way in ways]
+    return tuple(way / length for way, length in zip(ways, lengths, strict=True)) if all(np.isfinite(lengths)) else None
+
+
 def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: bool) -> dict[str, np.ndarray]:
     """All columns of the stage ``world``, float64 (rows,), degrees; the windowed ones only where ``windowed``."""
     x, y = measured["X_IMAGE_DBL"] - 1, measured["Y_IMAGE_DBL"] - 1
