@@ -81,7 +81,7 @@ def _draw_bar(axes: Axes, width_arcsec: float) -> None:
     text = f"{length / 60:g} arcmin" if length >= 60 else f"{length:g} arcsec"
     share = length / width_arcsec
     axes.plot([0.96 - share, 0.96], [0.05, 0.05], transform=axes.transAxes, color="white", lw=2, path_effects=_outlined())
-    axes.text(0.96 - share / 2, 0.07, text, transform=axes.transAxes, color="white", ha="center", va="bottom", fontsize=8,
+    axes.text(0.97, 0.07, text, transform=axes.transAxes, color="white", ha="right", va="bottom", fontsize=8,
               path_effects=_outlined())  # fmt: skip
 
 
