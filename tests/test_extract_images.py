@@ -334,6 +334,7 @@ def test_promises_that_a_file_cannot_keep_take_no_memory(here):
         ("ZNAXIS2", "2000000000", "too many"),
         ("ZNAXIS2", "41", "has 40 tiles, its size asks for 41"),
         ("ZTILE1", "0", "ZTILE of the compressed image is none"),
+        ("TFIELDS", "1000000000", "TFIELDS is 1000000000: a table has 1 to 999 columns"),
     ):
         start = content.index(f"{key:8s}=".encode())
         Path("y.fits").write_bytes(content[:start] + f"{key:8s}= {value:>20s}".ljust(80).encode() + content[start + 80 :])
@@ -529,3 +530,13 @@ def test_a_decoder_that_dies_takes_nothing_with_it(here, monkeypatch, code, said
     fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(plane(dtype="i2"), compression_type="HCOMPRESS_1")]).writeto("x.fits")
     with pytest.raises(UserError, match=said):
         choose("x.fits").images[0].pixels()
+
+
+@pytest.mark.parametrize("card", ["TFIELDS = 'x'", "TFIELDS = 4000000000", "NAXIS   = 2.0"])
+def test_check_images_of_odd_headers(here, card):
+    fits.PrimaryHDU(stars((20, 50)), wcs(ODD=1)).writeto("x.fits")
+    content = Path("x.fits").read_bytes()
+    at = content.index(b"NAXIS   " if card.startswith("NAXIS") else b"ODD     ")
+    Path("x.fits").write_bytes(content[:at] + card.ljust(80).encode() + content[at + 80 :])
+    extract(Path("x.fits"), output="x.csv", columns="X_IMAGE", check="SEGMENTATION=s.fits", processes=1)
+    assert fits.getdata("s.fits").shape == (100, 100) and fits.getheader("s.fits")["CRVAL1"] == 150

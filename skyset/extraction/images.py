@@ -219,6 +219,9 @@ def _scaled(stored: np.ndarray, header: fits.Header) -> np.ndarray:
 
 def _check_tiles(header: fits.Header, shape: tuple[int, ...], size: int, what: str) -> None:
     """What the decoders take for granted: as many tiles as rows, and an image that such a table can hold."""
+    fields = headers.number(header.get("TFIELDS"))
+    if fields is None or not 1 <= fields <= 999:  # astropy would count up to it
+        raise UserError(f"{what}: TFIELDS is {header.get('TFIELDS')!r}: a table has 1 to 999 columns")
     sides = shape[::-1]
     tiles = [headers.number(header.get(f"ZTILE{axis}", side if axis == 1 else 1)) for axis, side in enumerate(sides, 1)]
     if any(tile is None or tile < 1 or tile != int(tile) for tile in tiles):
