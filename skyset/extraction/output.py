@@ -471,8 +471,8 @@ class _CheckImages:
 def _plain(header: fits.Header) -> fits.Header:
     """Without what says how the input's pixels were stored."""
     header = header.copy()
-    header.remove("TFIELDS", ignore_missing=True, remove_all=True)  # in an image it is anything, and strip() counts up to it
-    header["NAXIS"] = 2
+    for keyword in ("TFIELDS", "NAXIS", "NAXIS1", "NAXIS2"):  # strip() counts up to them, whatever they are
+        header.remove(keyword, ignore_missing=True, remove_all=True)
     header.strip()
     for keyword in ("BSCALE", "BZERO", "BLANK", "DATAMIN", "DATAMAX", "CHECKSUM", "DATASUM", "ZHECKSUM", "ZDATASUM"):
         header.remove(keyword, ignore_missing=True, remove_all=True)
