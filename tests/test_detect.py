@@ -544,6 +544,7 @@ def test_the_seeing_is_measured_from_the_stars(seeing, beta):
         np.asarray(extract(ccd.image, columns=["CLASS_STAR"], seeing=each, **how)["CLASS_STAR"]) for each in (seeing, "auto")
     )
     assert np.mean((told > 0.5) == (auto > 0.5)) > 0.97
+    assert measure(ccd.image, Settings(**how, seeing=0), ["CLASS_STAR"]).seeing == pytest.approx(found * 0.187, rel=0.02)
 
 
 def test_without_stars_there_is_no_seeing():

@@ -63,7 +63,8 @@ class Measured:
 
     ``columns``: by name, arrays with a row a source, dtypes and units as ``columns.COLUMNS`` has them. ``background``,
     ``rms``: medians over the image, counts; ``threshold``, ``analysis_threshold``: counts above the background; ``shape``:
-    of the image; ``check``: the check images asked for, by type, float32 (SEGMENTATION int32: 0, or NUMBER).
+    of the image; ``check``: the check images asked for, by type, float32 (SEGMENTATION int32: 0, or NUMBER); ``seeing``: of
+    the settings, or measured from the stars, arcsec, where CLASS_STAR was wanted; NaN where there were none.
     """
 
     columns: dict[str, np.ndarray]
@@ -73,6 +74,7 @@ class Measured:
     analysis_threshold: float
     shape: tuple[int, int]
     check: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    seeing: float = 0.0
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -179,7 +181,8 @@ def measure(
         values.network = _network(Path(classifier))
     table = {name: np.asarray(values[name], names.COLUMNS[name].dtype) for name in wanted}
     made = {kind: _check_image(kind, field, seen, background, values) for kind in check}
-    return Measured(table, background.level, background.rms, field.threshold, field.analysis, field.image.shape, made)
+    levels = background.level, background.rms, field.threshold, field.analysis
+    return Measured(table, *levels, field.image.shape, made, values.known.get("_seeing", settings.seeing))
 
 
 def _needs_map(wanted: Sequence[str], classifier: str | Path | None) -> bool:
@@ -588,7 +591,8 @@ def _class_star(values: _Values) -> np.ndarray:
     # The classifiers want the analysis threshold, which is where ISO0 is counted.
     measured = {name: values[name] for name in stars.OWN_COLUMNS if name != "THRESHOLD"}
     measured["THRESHOLD"] = values.seen["threshold"]
-    how = {"seeing": values.settings.seeing or _seeing(values), "pixel_scale": values.pixel_scale}
+    values.known["_seeing"] = values.settings.seeing or _seeing(values)
+    how = {"seeing": values.known["_seeing"], "pixel_scale": values.pixel_scale}
     if not how["seeing"] > 0:
         return np.full(len(values.x), np.nan)
     if values.network is not None:

@@ -93,9 +93,12 @@ class Summary:
     seconds: float = 0.0
     written: list[str] = dataclasses.field(default_factory=list)
     drawn: list[tuple[int, dict[str, np.ndarray]]] = dataclasses.field(default_factory=list)
+    #: Arcsec, of each extension where it was measured.
+    seeing: list[float] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         each = f" in {self.extensions:,} extensions" if self.extensions != 1 else ""
+        each += f", seeing {np.median(self.seeing):.2f} arcsec" if self.seeing else ""
         where = f": wrote {', '.join(self.written)}" if self.written else ""
         return f"{self.sources:,} source{'s' * (self.sources != 1)}{each}, {self.seconds:.1f} s{where}"
 
@@ -164,6 +167,8 @@ def run(
             columns = extension.measured.columns
             summary.extensions += 1
             summary.sources += len(next(iter(columns.values())))
+            if not extension.settings.seeing and extension.measured.seeing > 0:
+                summary.seeing.append(extension.measured.seeing)
             if draw:
                 summary.drawn.append(
                     (extension.number, {name: columns[name] for name in (*_DRAWN, "KRON_RADIUS") if name in columns})
@@ -254,7 +259,7 @@ def image_header(extension: Extension, configuration: Configuration, plan: Plan,
         ("SEXNFIN", sources, "Final number of extracted sources"),
         ("SEXNPARA", len(plan.columns), "Number of parameters per source"),
         ("SEXPXSCL", settings.pixel_scale or 1.0, "Pixel scale used for measurements (arcsec)"),
-        ("SEXSFWHM", settings.seeing, "Source FWHM used for measurements (arcsec)"),
+        ("SEXSFWHM", float(measured.seeing), "Source FWHM used for measurements (arcsec)"),
         ("SEXNNWF", plan.classifier.name if plan.classifier else "skyset", "S/G classification"),
         ("SEXGAIN", settings.gain, "Gain used (e-/ADU)"), ("SEXFLTR", filtered, "Detection filtering activated (flag)"),
         ("SEXFILTN", configuration.filter_name if filtered else "", "Filter filename"),
