@@ -319,6 +319,8 @@ def similar_figure(images: Sequence, titles: Sequence[str], caption: str = "", c
         images: PIL images, or arrays (height, width[, 3]).
         titles: one line an image.
         caption: below the grid: which representation was compared.
+
+    Row 0 of the images is north, and east is left.
     """
     from matplotlib.figure import Figure
 
@@ -334,5 +336,6 @@ def similar_figure(images: Sequence, titles: Sequence[str], caption: str = "", c
         else:
             axes.set_axis_off()
     panels[0].spines[:].set(color="tab:red", linewidth=3)
-    figure.supxlabel(f"cosine of: {caption}" if caption else "", fontsize="small")
+    compared = f"; cosine of: {caption}" if caption else ""
+    figure.supxlabel(f"north is up, east is left{compared}", fontsize="small")
     return figure

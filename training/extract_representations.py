@@ -27,12 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import IterableDataset
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 import skyset
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.progress import progress_bar
 from skyset.training.common.arguments import ImageArguments
 from skyset.training.common.arguments import ModelArguments
 from skyset.training.common.arguments import parse
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = settings_of(model_args, image_args, args, size) | {"manifest": build_of(args.dataset, args.config or "")}
     output = Parts(Path(args.output_dir), settings)
     encoder = model.to(device, torch.bfloat16 if args.bf16 else torch.float32).eval()
-    bar = tqdm(desc="representations", unit=" galaxies", initial=output.rows, total=known_length(rows))
+    bar = progress_bar(desc="representations", unit=" galaxies", initial=output.rows, total=known_length(rows))
     try:
         batches = read_batches(rows.skip(output.rows), image_column, load_size, encoder.config.num_channels, args)
         for columns, images in batches:

@@ -34,7 +34,6 @@ import numpy as np
 import torch
 from astropy.io import fits
 from huggingface_hub import ModelCardData
-from tqdm import tqdm
 
 from skyset.errors import UserError
 from skyset.extraction import classifier
@@ -44,6 +43,7 @@ from skyset.extraction.simulate import expected_counts
 from skyset.extraction.simulate import simulate_ccd
 from skyset.manifest import file_sha256
 from skyset.manifest import write_atomically
+from skyset.progress import progress_bar
 from skyset.training.common.arguments import parse
 from skyset.training.common.card import reliability_figure
 from skyset.training.common.metrics import auc
@@ -243,7 +243,7 @@ def in_processes(function: Callable, jobs: Iterable, processes: int, what: str) 
     """Results in the order of the jobs, with a bar."""
     jobs = list(jobs)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return list(tqdm(pool.map(function, jobs), total=len(jobs), desc=what, unit=" images"))
+        return list(progress_bar(pool.map(function, jobs), total=len(jobs), desc=what, unit=" images"))
 
 
 # --- Training -------------------------------------------------------------------------------------
@@ -277,7 +277,8 @@ def train(detections: list[Detections], apertures: bool, args: Arguments) -> cla
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-3)
     steps = args.epochs * -(-len(x) // 1024)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    bar = tqdm(range(args.epochs), desc="training " + ("with apertures" if apertures else "on isophotes"), unit=" epochs")
+    what = "training " + ("with apertures" if apertures else "on isophotes")
+    bar = progress_bar(range(args.epochs), desc=what, unit=" epochs")
     for _ in bar:
         total = 0.0
         for rows in torch.randperm(len(x)).split(1024):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from dataclasses import field
 
@@ -23,6 +24,8 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     for each in parsed:
+        if getattr(each, "disable_tqdm", None) is False and not sys.stderr.isatty():
+            each.disable_tqdm = True  # a log gets the losses as lines
         for name, value in list(vars(each).items()):
             if isinstance(value, str) and "://" in value:
                 setattr(each, name, without_login(value))
