@@ -599,7 +599,7 @@ def _write_astropy(table: pa.Table, path: Path, ending: str) -> None:
     from astropy.io.votable import from_table
     from astropy.table import Table
 
-    from skyset.manifest import replacing
+    from skyset.files import replacing
 
     made = Table([_astropy_column(field, values) for field, values in zip(table.schema, table.columns, strict=True)])
     with replacing(path) as temporary, open(temporary, "wb") as file:

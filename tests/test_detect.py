@@ -440,7 +440,7 @@ def mosaic(field, tmp_path) -> Path:
 @pytest.mark.parametrize("processes", (1, 2))
 def test_a_mosaic_is_measured_image_by_image(mosaic, processes):
     columns = ["NUMBER", "EXT_NUMBER", "X_IMAGE", "FLUX_AUTO"]
-    with pytest.warns(UserWarning, match="CUBE") if processes == 1 else warnings.catch_warnings():
+    with pytest.warns(UserWarning, match="is a cube of 2 x 3 x 4") if processes == 1 else warnings.catch_warnings():
         warnings.simplefilter("default" if processes == 1 else "ignore")
         found = list(extract_file(mosaic, Settings(threshold=3), columns, processes=processes))
     assert [one.number for one in found] == [1, 2, 3, 4]

@@ -398,7 +398,7 @@ def test_what_decides_the_format(image, arguments, kind):
         (["field.fits[]"], "field.fits[]: nothing is named between the brackets"),
         (["field.fits", "--weight", "field.fits[SCI]"], "field.fits[SCI]: no 2-D image is 'SCI': there are 0 (PRIMARY)"),
         (["field.fits[1]"], "field.fits[1]: no 2-D image is '1': there are 0"),
-        (["field.fits", "-o", "field.fits"], "field.fits: the catalogue would replace an input"),
+        (["field.fits", "-o", "field.fits"], "field.fits would replace the image: choose another name for the result"),
         (["field.fits", "-o", "x.csv", "--check", "BACKGROUND=field.fits"], "BACKGROUND would replace an input"),
         (["field.fits", "-o", "x.fits", "--check", "BACKGROUND=x.fits"], "the catalogue and BACKGROUND would be the same"),
         (["field.fits", "-o", "nowhere/x.csv"], "cannot write nowhere/x.csv: nowhere is no folder"),
