@@ -80,7 +80,8 @@ def plot(row):
 
     votes = dict(zip(CLASSES, row["segmentation"]["vote_fraction"], strict=True))
     labels = [name if votes[name] < 0 else f"{name} ({votes[name]:.0%} of votes)" for name in CLASSES]
-    title = f"MaNGA {row['object_id']}: {row['total_classifications']} classifications"
+    number = row["total_classifications"]
+    title = f"MaNGA {row['object_id']}: {number} classification{'s' * (number != 1)}"
     masks = row["segmentation"]["array"]
     return overlay_figure(row["image"], masks, labels, title, row["scale"] * 3600, origin="upper", volunteers=DRAWERS)
 

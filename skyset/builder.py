@@ -20,6 +20,7 @@ from skyset.places import find_root
 from skyset.places import looked_in
 from skyset.reader import cut
 from skyset.registry import code_digest
+from skyset.registry import how_to_make
 from skyset.secrets import without_login
 from skyset.stream import PartitionRows
 from skyset.stream import SurveyStream
@@ -48,8 +49,12 @@ class SurveyConfig(datasets.BuilderConfig):
     verify: bool = False
 
     def create_config_id(self, config_kwargs: dict, *args, **kwargs) -> str:
-        """As in `datasets`; the Arrow cache holds the same bytes however they are decoded."""
-        return super().create_config_id({k: v for k, v in config_kwargs.items() if k != "decode"}, *args, **kwargs)
+        """As in `datasets`; the Arrow cache holds the same bytes however they are decoded.
+
+        `datasets` refuses an id that is the name alone: where nothing else is asked for, ``decode`` stays in it.
+        """
+        kept = {name: value for name, value in config_kwargs.items() if name != "decode"}
+        return super().create_config_id(kept or config_kwargs, *args, **kwargs)
 
 
 class SurveyBuilder(datasets.ArrowBasedBuilder):
@@ -104,8 +109,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         return manifest
 
     def _build_command(self, config: str) -> str:
-        name = self.SURVEY.name
-        return f"skyset build {name} {f'--configs {config} ' if config != 'default' else ''}-o data/{name}"
+        more = f"--configs {config} " if config != "default" else ""
+        return how_to_make(self.SURVEY.name, f"{more}-o data/{self.SURVEY.name}")
 
     def _info(self) -> datasets.DatasetInfo:
         survey, size = self._survey, self.config.image_size
@@ -119,6 +124,9 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             raise UserError(f'on_bad_partition must be "raise" or "skip", not {self.config.on_bad_partition!r}')
         if self.config.decode not in ("array", "pil"):
             raise UserError(f'decode must be "array" or "pil", not {self.config.decode!r}')
+        if self.config.decode == "pil" and not encoded:
+            raise UserError(f"{survey.name} has no images stored as JPEG or PNG, so that there is nothing to decode: "
+                            'cast_column("image", datasets.Image()) makes PIL images of pixels')  # fmt: skip
         if not isinstance(self.config.verify, bool):
             raise UserError(f"verify must be True or False, not {self.config.verify!r}")
         return datasets.DatasetInfo(

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
+from typing import TextIO
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperCommand
 from typer.core import TyperGroup
 
@@ -63,7 +62,28 @@ def _survey_names(incomplete: str) -> list[str]:
 
 SurveyName = Annotated[str, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists",
                                            autocompletion=_survey_names)]  # fmt: skip
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a survey's folder, with manifest.json in it")]
+Where = Annotated[str, typer.Argument(metavar="DIR|SURVEY", help="a folder of partitions, or a survey whose folder is found "
+                                      "(`skyset surveys`)", autocompletion=_survey_names)]  # fmt: skip
+
+
+def partitions_of(given: str) -> str:
+    """The folder of a survey's partitions: as it is given, or where a survey of this name is found.
+
+    Raises:
+        UserError: there are none, and where they were looked for; or nothing of this name is known.
+    """
+    folder = Path(given).expanduser()
+    if "://" in given or folder.is_dir() or not re.fullmatch(r"\w+", given):
+        return given if "://" in given else str(folder)
+    if not registry.is_known(given):
+        known = ", ".join(registry.surveys())
+        raise UserError(f"unknown survey {given!r}; known: {known}; and no manifest.json in {given}")
+    registry.loader(given)
+    root = registry.find_root(given)
+    if root is None:
+        raise UserError(f"no {given} partitions found: name their folder, or `{registry.how_to_make(given)}` first; "
+                        f"{looked_in(given)}")  # fmt: skip
+    return root
 
 
 def _end(run: Callable[[], int | None]) -> None:
@@ -124,7 +144,7 @@ def build(
 
 @app.command(help="Rows, cells, bytes, sky coverage and columns of a folder of partitions.")
 def info(
-    folder: Folder,
+    where: Where,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="also draw the rows per cell")] = None,
     columns: Annotated[bool, typer.Option("--columns", help="the columns alone, a line each, nothing shortened")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="all of it for programs, as JSON")] = False,
@@ -137,7 +157,9 @@ def info(
         from skyset.report import print_info
         from skyset.report import sky_figure
 
-        manifest = Manifest.load(folder)
+        manifest = Manifest.load(partitions_of(where))
+        if plot is not None:
+            save_figure(sky_figure(manifest), plot, sys.stderr if as_json else None)
         if as_json:
             print(json.dumps(facts(manifest), indent=1))
         elif columns:
@@ -145,8 +167,6 @@ def info(
                 say(line)
         else:
             print_info(manifest, console)
-        if plot is not None:
-            save_figure(sky_figure(manifest), plot)
 
     _end(run)
 
@@ -154,8 +174,9 @@ def info(
 @app.command(
     help="Recompute every checksum and position of a folder and name each difference; exit status 1 if there is one."
 )
-def verify(folder: Folder) -> None:
+def verify(where: Where) -> None:
     def run() -> int:
+        folder = Path(partitions_of(where))
         from skyset.progress import progress_bar
 
         manifest = Manifest.load(folder)
@@ -339,15 +360,15 @@ def extract(
 
 @app.command(help="Measure in about a minute how fast rows come from this disk on this machine, and say what would help.")
 def bench(
-    folder: Folder,
+    where: Where,
     seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="that each way of reading is measured, twice")] = 3,
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also save all numbers")] = None,
 ) -> None:
     def run() -> int:
         from skyset.bench import run as measure_and_show
 
+        folder = Path(partitions_of(where))
         keep_inputs(output, {"the folder's manifest": folder / MANIFEST})
-
         return measure_and_show(folder, seconds, output, console)
 
     _end(run)
@@ -355,7 +376,7 @@ def bench(
 
 @app.command(help="Draw one object with its masks and the colour key.")
 def show(
-    survey: SurveyName,
+    survey: Where,
     object_id: Annotated[str | None, typer.Option("--object", metavar="ID", help="object_id (default: the first)")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="the picture")] = Path("object.png"),
     data_dir: Annotated[str | None, typer.Option("--data_dir", metavar="DIR", help="default: the usual places")] = None,
@@ -364,12 +385,11 @@ def show(
     def run() -> None:
         from skyset.report import object_figure
 
-        registry.loader(survey)  # an unknown name is worth more than a folder that is not there
-        root = registry.find_root(survey, data_dir)
-        if root is None:
-            raise UserError(f"no {survey} partitions found: give --data_dir, or `skyset build {survey} --tiny` first; "
-                            f"{looked_in(survey)}")  # fmt: skip
-        declared = registry.survey(survey, Manifest.load(root).config)
+        if data_dir is not None:
+            registry.loader(survey)  # an unknown name is worth more than a folder that is not there
+        root = partitions_of(survey) if data_dir is None else registry.find_root(survey, data_dir)
+        manifest = Manifest.load(root)
+        declared = registry.survey(survey if data_dir is not None else manifest.survey, manifest.config)
         save_figure(object_figure(declared, root, object_id, image_size), output)
 
     _end(run)
@@ -379,13 +399,13 @@ def show(
     help="Find the objects that look most like one, and draw them: by a network's vectors, or by the images themselves."
 )
 def similar(
-    folder: Folder,
+    where: Where,
     to: Annotated[str, typer.Option("--to", metavar="ID", help="object_id")],
     k: Annotated[int, typer.Option("--k", min=1, metavar="N", help="how many")] = 12,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="the picture")] = Path("similar.png"),
     representations: Annotated[str | None, typer.Option("--representations", metavar="FILE", help="parquet file or folder "
-        "of vectors, as training/extract_representations.py writes (default: DIR/representations; without any, a "
-        "description made from the images, 10 ms each)")] = None,
+        "of vectors, as training/extract_representations.py writes (default: DIR/representations, or DIR_representations "
+        "beside it; without any, a description made from the images, 10 ms each)")] = None,
 ) -> None:  # fmt: skip
     def run() -> None:
         from skyset.progress import progress_bar
@@ -393,8 +413,9 @@ def similar(
 
         progress = functools.partial(progress_bar, unit="image", desc="describing", leave=False)
         keep_inputs(output, {"the representations": representations})
-        root = str(folder.expanduser().absolute())
-        figure, found = lookalikes_figure(root, to, k, representations, progress)
+        root = str(Path(partitions_of(where)).absolute())
+        figure, found, compared = lookalikes_figure(root, to, k, representations, progress)
+        say(f"most like {to} by the {compared}:")
         for name, cosine in found:
             say(f"{cosine:.4f}  {name}")
         save_figure(figure, output)
@@ -405,14 +426,14 @@ def similar(
 @app.command(help="The surveys that can be built and loaded, and where their partitions were found.")
 def surveys() -> None:
     def run() -> None:
-        table = Table("survey", "what it is", "found in", box=None, header_style="bold", padding=(0, 2, 0, 0))
         for name in registry.surveys():
             try:
                 title = registry.survey(name).title
             except UserError as error:  # somebody's package is broken: the others are there all the same
                 title = str(error)
-            table.add_row(name, *map(escape, (title, registry.find_root(name) or "")))
-        console.print(table)
+            say(f"{name:16}  {title}")
+            if root := registry.find_root(name):
+                say(f"{'':16}  found in {root}")
 
     _end(run)
 
@@ -438,7 +459,7 @@ def card(
     _end(run)
 
 
-def save_figure(figure, path: Path) -> None:
+def save_figure(figure, path: Path, told: TextIO | None = None) -> None:
     """Save a figure and say where it is; UserError if the format is unknown or the place cannot be written."""
     path = path if path.suffix else path.with_suffix(".png")
     try:
@@ -448,7 +469,7 @@ def save_figure(figure, path: Path) -> None:
             figure.savefig(temporary, dpi=120, format=path.suffix[1:].lower())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {error}") from error
-    print(f"wrote {path}")
+    print(f"wrote {path}", file=told)
 
 
 def main() -> None:

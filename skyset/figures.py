@@ -6,6 +6,7 @@ Everywhere row 0 is north and east is left, unless ``origin="lower"``: then row 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 #: Okabe and Ito's colours, which colour-blind readers can tell from each other too.
 COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 VOLUNTEERS, NETWORK = COLOURS[1], COLOURS[2]
+#: Length of the arrows to north and east, in points.
+ARROW = 22.0
 #: Lengths of scale bars in arcsec: the longest that takes up to a quarter of the image.
 BARS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
@@ -52,16 +55,19 @@ def draw_marks(
         scale_arcsec: size of a pixel in arcsec.
         north, east: directions on the picture, unit vectors (x, y).
     """
-    height, width = shape[:2]
-    unit = 0.1 * min(height, width) / np.array([width, height])  # a tenth of the shorter side, as shares of the axes
-    corner = np.array([0.04, 0.06]) - np.minimum(0, np.minimum(unit * north, unit * east)) * 1.2
-    style = {"color": "white", "path_effects": _outlined(), "fontsize": 8, "ha": "center", "va": "center"}
+    from matplotlib.transforms import ScaledTranslation
+
+    north, east = np.asarray(north, float), np.asarray(east, float)
+    # Of one length in every panel, with room for the letters behind the corner.
+    corner = 9 - ARROW * np.minimum(0, np.minimum(north, east))
+    place = axes.transAxes + ScaledTranslation(*corner / 72, axes.figure.dpi_scale_trans)
+    style = {"color": "white", "path_effects": _outlined(), "fontsize": 7, "ha": "center", "va": "center"}
     for direction, name in ((east, "E"), (north, "N")):
-        axes.annotate(name, corner, corner + unit * direction, xycoords="axes fraction", textcoords="axes fraction", **style,
+        axes.annotate(name, (0, 0), ARROW * direction, xycoords=place, textcoords="offset points", **style,
                       arrowprops={"arrowstyle": "<-", "color": "white", "path_effects": _outlined(), "shrinkA": 3,
                                   "shrinkB": 0})  # fmt: skip
     if scale_arcsec:
-        _draw_bar(axes, width * scale_arcsec)
+        _draw_bar(axes, shape[1] * scale_arcsec)
 
 
 def extent(shape: Sequence[int], scale_arcsec: float | None = None) -> tuple[float, float, float, float]:
@@ -130,7 +136,7 @@ def votes_figure(image, answers: Sequence[Reached], title: str, by: str, scale_a
     """
     from matplotlib.figure import Figure
 
-    rows = sum(len(each.shares) + 1 for each in answers)
+    rows = sum(len(each.shares) + 1.5 for each in answers)
     panels = 1 + (image is not None)
     figure = Figure(figsize=(5.8 * panels, max(5.5, 0.24 * rows)), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -148,7 +154,10 @@ def _draw_answers(axes: Axes, answers: Sequence[Reached], colour: str) -> None:
     for reached in answers:
         who = "" if reached.voters is None else f"  ({reached.voters:,.0f} volunteer{'s' * (reached.voters != 1)})"
         asked = f"  (asked of {reached.share:.0%})" if reached.voters is None and reached.share < 0.995 else ""
-        axes.text(0.01, place, reached.question.text + who + asked, fontsize=7.5, va="center", style="italic")
+        lines = textwrap.wrap(reached.question.text + who + asked, 74)
+        place += 0.6 * (len(lines) - 1)
+        axes.text(0.01, place, "\n".join(lines), fontsize=7.5, va="center", style="italic")
+        place += 0.2 * (len(lines) - 1)
         for answer, share in zip(reached.question.answers, reached.shares, strict=True):
             if share != share:
                 continue

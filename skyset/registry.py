@@ -136,6 +136,13 @@ def buildable() -> list[str]:
     return [name for name in surveys() if _build_script(name)]
 
 
+def how_to_make(name: str, options: str = "--tiny") -> str:
+    """The command that makes a survey's partitions: with these options if it has a build script."""
+    if name == "crossmatch":
+        return "skyset crossmatch LEFT RIGHT --partitions DIR"
+    return f"skyset build {name} {options}"
+
+
 def _build_script(name: str) -> str | None:
     """The importable name of a survey's build script."""
     if not is_known(name) or not _modules[name].startswith("skyset.loaders."):

@@ -130,9 +130,25 @@ def _cuts(steps: list[dict]) -> Table:
 def _bounds(manifest: Manifest) -> str:
     if not manifest.files:
         return "no rows"
-    low = [min(getattr(entry, axis)[0] for entry in manifest.files) for axis in ("ra", "dec")]
-    high = [max(getattr(entry, axis)[1] for entry in manifest.files) for axis in ("ra", "dec")]
-    return f"RA {low[0]:.3f} to {high[0]:.3f}, Dec {low[1]:+.3f} to {high[1]:+.3f} deg"
+    low, high = min(entry.dec[0] for entry in manifest.files), max(entry.dec[1] for entry in manifest.files)
+    west, east = ra_range([entry.ra for entry in manifest.files])
+    through = " through 0" if west > east else ""
+    return f"RA {west:.3f} to {east:.3f}{through}, Dec {low:+.3f} to {high:+.3f} deg"
+
+
+def ra_range(bounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The shortest range of right ascension, degrees eastwards, that holds all these; from above to below where it holds 0.
+
+    A file on both sides of 0 has bounds that are more than 180 deg apart: it lies outside of them.
+    """
+    spans = sorted((high - 360, low) if high - low > 180 else (low, high) for low, high in bounds)
+    end, gaps = spans[0][1], []
+    for start, high in spans[1:]:
+        gaps.append((start - end, end, start))
+        end = max(end, high)
+    gaps.append((spans[0][0] + 360 - end, end, spans[0][0]))
+    _, east, west = max(gaps)
+    return west % 360, east % 360 if east != 360 else east
 
 
 def find_object(survey: Survey, root: str, manifest: Manifest, object_id: str | None) -> Iterator[Piece]:
@@ -148,7 +164,7 @@ def find_object(survey: Survey, root: str, manifest: Manifest, object_id: str | 
 
 def lookalikes_figure(
     root: str, to: str, k: int = 12, representations: str | None = None, progress=iter
-) -> tuple[Figure, list[tuple[str, float]]]:
+) -> tuple[Figure, list[tuple[str, float]], str]:
     """A grid of the objects that look most like one, itself first.
 
     Args:
@@ -160,7 +176,7 @@ def lookalikes_figure(
         progress: wraps the rows that are described, for a progress bar.
 
     Returns:
-        the figure, and ``(object_id, cosine)`` of those in it.
+        the figure, ``(object_id, cosine)`` of those in it, and what was compared.
 
     Raises:
         UserError: no such object, no images, or vectors that cannot be used.
@@ -185,7 +201,7 @@ def lookalikes_figure(
     shown = [name for name in names if name in images]  # vectors may be of more objects than the folder has
     titles = dict([(to, to), *((name, f"{name}\n{cosine:.3f}") for name, cosine in found)])
     figure = similar.similar_figure([images[name] for name in shown], [titles[name] for name in shown], source)
-    return figure, found
+    return figure, found, source
 
 
 def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[str]) -> dict:

@@ -42,7 +42,7 @@ def record_files(network: Fetcher, record: int | str, api_url: str = API_URL) ->
         answer = json.loads(network.content(url, LARGEST_ANSWER))
         files = [_file(entry) for entry in answer["files"]]
     except FetchError as error:
-        raise UserError(f"no record {record}: {error}") from error
+        raise UserError(f"cannot get record {record}: {error}") from error
     except Exception as error:  # whatever the JSON is made of, down to numbers that are infinite
         text = plain(f"{type(error).__name__} {error}", 300)
         raise UserError(f"{url} does not answer as Zenodo's API does: {text}") from error

@@ -857,7 +857,7 @@ def test_an_answer_that_is_no_record(tmp_path, server, monkeypatch, capsys, answ
 
 def test_no_such_record_or_file(tmp_path, server, capsys):
     assert remote(tmp_path, server, "--record", 1) == 2
-    assert "no record 1" in capsys.readouterr().err
+    assert "cannot get record 1" in capsys.readouterr().err
     assert remote(tmp_path, server, "--archives", "part9.zip", "--tables", TABLES[2]) == 2
     assert f"has no part9.zip (it has {TABLES[2]}" in capsys.readouterr().err
 

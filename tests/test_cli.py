@@ -26,6 +26,7 @@ from skyset.figures import COLOURS
 from skyset.figures import overlay_figure
 from skyset.manifest import Manifest
 from skyset.report import object_figure
+from skyset.report import ra_range
 from skyset.report import row_figure
 from skyset.report import sky_figure
 
@@ -157,6 +158,41 @@ def test_sky_figure_puts_right_ascension_where_astronomers_expect_it(built):
     points = np.asarray(axes.collections[0].get_offsets())
     wanted = {entry.healpix: -((entry.ra[0] + 180) % 360 - 180) for entry in manifest.files}
     assert np.degrees(points[:, 0]) == pytest.approx(list(wanted.values()), abs=5)
+
+
+def test_commands_take_a_folder_or_the_name_of_a_survey(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKYSET_DATA", str(built.parent))
+    for where in ("gz3d", built):
+        status, text = skyset("info", where, "--json")
+        assert status == 0 and json.loads(text)["rows"] == 24
+        assert skyset("show", where, "-o", "a.png")[0] == 0
+        assert skyset("verify", where)[0] == 0
+    monkeypatch.delenv("SKYSET_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, how in (("gz3d", "skyset build gz3d --tiny"), ("crossmatch", "skyset crossmatch LEFT RIGHT --partitions DIR")):
+        status, text = skyset("show", name)
+        assert status == 2 and f"no {name} partitions found: name their folder, or `{how}` first" in text
+
+
+def test_info_saves_its_plot_before_it_prints(built, tmp_path):
+    assert skyset("info", built, "--json", "--plot", tmp_path / "sky.png")[0] == 0
+    assert skyset("info", built, "--plot", tmp_path / "a.png")[1].startswith("wrote ")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "wanted"),
+    [
+        ([(10, 20), (15, 30)], (10, 30)),
+        ([(350, 359.5), (0.5, 5)], (350, 5)),
+        ([(0.25, 359.75)], (359.75, 0.25)),  # one file on both sides of 0
+        ([(0, 10), (100, 120), (350, 360)], (350, 120)),
+        ([(0, 100), (90, 200), (190, 300), (290, 360)], (0, 360)),
+        ([(5, 5)], (5, 5)),
+    ],
+)
+def test_right_ascensions_around_zero_are_one_short_range(bounds, wanted):
+    assert ra_range(bounds) == wanted
 
 
 def test_surveys_tells_where_data_were_found(built, monkeypatch):

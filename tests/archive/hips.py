@@ -61,6 +61,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from tests.archive.gz3d import stamp
+
 HIPS = "CDS/P/SDSS9/color"
 PATH = "/hips2fits"
 BODY_FAULTS = ("truncated", "html", "json", "empty", "bmp", "png", "blank", "size")
@@ -264,7 +266,8 @@ def draw(ra: float, dec: float, fov: float, width: int, height: int) -> np.ndarr
         light = 3.5 * np.exp(-3 * np.sqrt(r)) * np.array([1.0, 0.72, 0.42], np.float32)
     light = 2 * light / (1 + 2 * light.max(axis=-1, keepdims=True))  # no colour is lost where it is bright
     noise = _dice(ra, dec).normal(0.04, 0.012, light.shape)
-    return (255 * np.clip(1.1 * light + noise, 0, 1)).astype(np.uint8)
+    pixels = (255 * np.clip(1.1 * light + noise, 0, 1)).astype(np.uint8)
+    return stamp(pixels) if min(width, height) >= 48 else pixels  # where the word has room
 
 
 def encode(pixels: np.ndarray | None, kind: str, width: int, height: int) -> bytes:
