@@ -69,7 +69,7 @@ def next_commands() -> list[str]:
     place, options = ("", "") if found else (f", data_dir='{OUTPUT}'", f" --data_dir {OUTPUT}")
     rows = f"rows = skyset.load('gz3d'{place}); print(next(iter(rows))['image'].shape)"
     return [
-        f"{skyset_command} show gz3d{options} --object 1-185820 -o galaxy.png",
+        f"{skyset_command} show gz3d{options} --object 1-122468 -o galaxy.png",
         f"{skyset_command} info {OUTPUT}",
         f"{skyset_command} verify {OUTPUT}",
         f'{_typed(Path(sys.executable))} -c "import skyset; {rows}"',

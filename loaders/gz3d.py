@@ -81,7 +81,7 @@ def plot(row):
     votes = dict(zip(CLASSES, row["segmentation"]["vote_fraction"], strict=True))
     labels = [name if votes[name] < 0 else f"{name} ({votes[name]:.0%} of votes)" for name in CLASSES]
     number = row["total_classifications"]
-    title = f"MaNGA {row['object_id']}: {number} classification{'s' * (number != 1)}"
+    title = f"MaNGA {row['object_id']}: {number} classification{'' if number == 1 else 's'}"
     masks = row["segmentation"]["array"]
     return overlay_figure(row["image"], masks, labels, title, row["scale"] * 3600, origin="upper", volunteers=DRAWERS)
 

@@ -152,7 +152,7 @@ def votes_figure(image, answers: Sequence[Reached], title: str, by: str, scale_a
 def _draw_answers(axes: Axes, answers: Sequence[Reached], colour: str) -> None:
     place, ticks, names = 0.0, [], []
     for reached in answers:
-        who = "" if reached.voters is None else f"  ({reached.voters:,.0f} volunteer{'s' * (reached.voters != 1)})"
+        who = "" if reached.voters is None else f"  ({reached.voters:,.0f} volunteer{'' if reached.voters == 1 else 's'})"
         asked = f"  (asked of {reached.share:.0%})" if reached.voters is None and reached.share < 0.995 else ""
         lines = textwrap.wrap(reached.question.text + who + asked, 74)
         place += 0.6 * (len(lines) - 1)

@@ -371,6 +371,22 @@ def test_images_are_pil_where_that_is_asked_for(root, tmp_path, ask):
     assert isinstance(next(iter(unasked))["image"], np.ndarray)
 
 
+def test_pil_may_be_all_that_is_asked_for(root, tmp_path, monkeypatch):
+    """Without data_dir, and with names of configs; the cache of one way is not the other's."""
+    monkeypatch.setenv("SKYSET_DATA", str(root.parent))
+    for name in (None, "default"):
+        for options, kind in (({"decode": "pil"}, PIL.Image.Image), ({}, np.ndarray)):
+            rows = load_dataset("pictures", name, split="train", streaming=True, **options)
+            assert isinstance(next(iter(rows))["image"], kind)
+            rows = load_dataset("pictures", name, split="train", cache_dir=str(tmp_path), **options)
+            assert isinstance(rows[0]["image"], kind)
+
+
+def test_pil_of_pixels_is_refused(built):
+    with pytest.raises(UserError, match=r"gz3d has no images stored as JPEG or PNG.*cast_column"):
+        load_dataset("gz3d", data_dir=str(built), split="train", streaming=True, decode="pil")
+
+
 def test_how_images_are_decoded_is_one_of_two(root):
     with pytest.raises(UserError, match='decode must be "array" or "pil", not False'):
         stream(root, decode=False)
