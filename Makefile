@@ -6,6 +6,10 @@ BIN3 := .venv-datasets3/bin
 TORCH := torch==2.13.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
+# Where Python starts in the folder that holds this one, its name alone would make an empty package of it: the checkout
+# stands on the path, where the real one is found first.
+on_path = $(1)/python -c "import os, sysconfig; open(os.path.join(sysconfig.get_path('purelib'), 'skyset-checkout.pth'), 'w').write(os.getcwd())"
+
 .PHONY: demo test lint peers bench clean
 
 demo: .venv/.user
@@ -31,6 +35,7 @@ bench: .venv/.dev
 .venv/.user: setup.cfg constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[compression]'
+	$(call on_path,$(BIN))
 	touch $@
 
 .venv/.dev: .venv/.user
@@ -42,6 +47,7 @@ bench: .venv/.dev
 	test -x $(BIN3)/python || $(PYTHON) -m venv .venv-datasets3
 	$(BIN3)/python $(PIP_INSTALL) $(TORCH)
 	$(BIN3)/python $(PIP_INSTALL) --constraint constraints-datasets3.txt --editable '.[test]'
+	$(call on_path,$(BIN3))
 	touch $@
 
 clean:

@@ -76,7 +76,8 @@ def test_bars_have_round_lengths(width, text):
 def test_masks_tell_how_many_of_the_volunteers():
     masks = np.zeros((4, 8, 8), np.uint8)
     masks[2, 2:4, 2:4] = 12
-    row = {"image": np.zeros((8, 8, 3), np.uint8), "scale": 0.099 / 3600, "object_id": "1-1", "total_classifications": np.int32(40),
+    row = {"image": np.zeros((8, 8, 3), np.uint8), "scale": 0.099 / 3600, "object_id": "1-1",
+           "total_classifications": np.int32(40),
            "segmentation": {"array": masks, "vote_fraction": np.array([-1, -1, 0.8, 0.1])}}  # fmt: skip
     figure = gz3d.plot(row)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
