@@ -168,9 +168,12 @@ class PieceReader:
         Raises:
             PartitionError: a file is gone, cut short, or not what the manifest says.
         """
-        for piece in pieces:
-            self._partition(piece)  # refuses what the file does not have, before memory is taken for it
-        rows, bounds = sum(map(len, pieces)), self._bounds(pieces)
+        rows = sum(map(len, pieces))
+        # A file refuses rows that it does not have before memory is taken for many. Not before a usual slab: that takes what
+        # the last one gave back, unless files opened in between have split it.
+        for piece in pieces if rows * sum(column.row_bytes for column in self._columns) > 4 * PIECE_BYTES else ():
+            self._partition(piece)
+        bounds = self._bounds(pieces)
         raw, stacks = self._allocate(rows, bounds)
         self._fill(raw, bounds, pieces)
         origins = [(len(piece), piece.path, piece.start) for piece in pieces] if bounds else ()
