@@ -328,8 +328,9 @@ def extract(
     flag: Annotated[Path | None, typer.Option("--flag", metavar="FITS", help="flag image (default: FLAG_IMAGE)")] = None,
     classifier: Annotated[Path | None, typer.Option("--classifier", metavar="NNW", help="SExtractor's default.nnw "
                                                     "(default: STARNNW_NAME, else our own)")] = None,
-    seeing: Annotated[str | None, typer.Option("--seeing", metavar="ARCSEC", help="FWHM of a star, for CLASS_STAR "
-                                               "(default: SEEING_FWHM); auto: from the stars of each image")] = None,
+    seeing: Annotated[str | None, typer.Option("--seeing", metavar="ARCSEC", help="FWHM of a star: CLASS_STAR "
+                                               "needs it, and the WCS's or -PIXEL_SCALE's pixel (default: SEEING_FWHM); "
+                                               "auto: from the stars of each image")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEYWORD=VALUE", help="instead of the configuration's "
                                                    "value; the same as -KEYWORD VALUE")] = None,
     processes: Annotated[int | None, typer.Option("--processes", min=1, metavar="N", help="extensions at once (default: "

@@ -45,7 +45,7 @@ def draw_sky(axes: Axes, image, scale_arcsec: float | None = None, origin: str =
 
 def draw_marks(
     axes: Axes, shape: Sequence[int], scale_arcsec: float | None = None, north: Sequence[float] = (0, 1),
-    east: Sequence[float] = (-1, 0),
+    east: Sequence[float] = (-1, 0), colour: str = "white",
 ) -> None:  # fmt: skip
     """Arrows to north and east, and a scale bar where the scale is known, on an image that fills the axes.
 
@@ -54,6 +54,7 @@ def draw_marks(
         shape: of the image, (H, W, ...).
         scale_arcsec: size of a pixel in arcsec.
         north, east: directions on the picture, unit vectors (x, y).
+        colour: ``"white"`` with a black outline, for a dark image, or ``"black"`` with a white one, for a light image.
     """
     from matplotlib.transforms import ScaledTranslation
 
@@ -61,13 +62,13 @@ def draw_marks(
     # Of one length in every panel, with room for the letters behind the corner.
     corner = 9 - ARROW * np.minimum(0, np.minimum(north, east))
     place = axes.transAxes + ScaledTranslation(*corner / 72, axes.figure.dpi_scale_trans)
-    style = {"color": "white", "path_effects": _outlined(), "fontsize": 7, "ha": "center", "va": "center"}
+    style = {"color": colour, "path_effects": _outlined(colour), "fontsize": 7, "ha": "center", "va": "center"}
     for direction, name in ((east, "E"), (north, "N")):
         axes.annotate(name, (0, 0), ARROW * direction, xycoords=place, textcoords="offset points", **style,
-                      arrowprops={"arrowstyle": "<-", "color": "white", "path_effects": _outlined(), "shrinkA": 3,
+                      arrowprops={"arrowstyle": "<-", "color": colour, "path_effects": _outlined(colour), "shrinkA": 3,
                                   "shrinkB": 0})  # fmt: skip
     if scale_arcsec:
-        _draw_bar(axes, shape[1] * scale_arcsec)
+        _draw_bar(axes, shape[1] * scale_arcsec, colour)
 
 
 def extent(shape: Sequence[int], scale_arcsec: float | None = None) -> tuple[float, float, float, float]:
@@ -76,19 +77,20 @@ def extent(shape: Sequence[int], scale_arcsec: float | None = None) -> tuple[flo
     return width, -width, -height, height
 
 
-def _outlined() -> list:
+def _outlined(colour: str) -> list:
     from matplotlib.patheffects import withStroke
 
-    return [withStroke(linewidth=2.5, foreground="black")]
+    return [withStroke(linewidth=2.5, foreground="black" if colour == "white" else "white")]
 
 
-def _draw_bar(axes: Axes, width_arcsec: float) -> None:
+def _draw_bar(axes: Axes, width_arcsec: float, colour: str) -> None:
     length = max((bar for bar in BARS if bar <= width_arcsec / 4), default=BARS[0])
     text = f"{length / 60:g} arcmin" if length >= 60 else f"{length:g} arcsec"
     share = length / width_arcsec
-    axes.plot([0.96 - share, 0.96], [0.05, 0.05], transform=axes.transAxes, color="white", lw=2, path_effects=_outlined())
-    axes.text(0.97, 0.07, text, transform=axes.transAxes, color="white", ha="right", va="bottom", fontsize=8,
-              path_effects=_outlined())  # fmt: skip
+    axes.plot([0.96 - share, 0.96], [0.05, 0.05], transform=axes.transAxes, color=colour, lw=2,
+              path_effects=_outlined(colour))  # fmt: skip
+    axes.text(0.97, 0.07, text, transform=axes.transAxes, color=colour, ha="right", va="bottom", fontsize=8,
+              path_effects=_outlined(colour))  # fmt: skip
 
 
 def drawable(image: np.ndarray) -> np.ndarray:

@@ -61,7 +61,7 @@ def test_the_configuration_that_sep_was_compared_with(shared):
     folder = shared / "extraction"
     found = read_config(folder / "sep_default.sex", parameters=folder / "sep_default.param")
     wanted = Settings(deblend_cont=1.0, analysis_threshold=1.5, mask_type="none", apertures=(10.0,), kron=(2.5, 0.0),
-                      fractions=(0.1, 0.5, 0.6))  # fmt: skip
+                      fractions=(0.1, 0.5, 0.6), pixel_scale=1, seeing=1.2)  # fmt: skip
     assert same(found.settings, wanted)
     np.testing.assert_array_equal(found.settings.kernel, DEFAULT_KERNEL)
     assert found.columns == tuple((folder / "sep_default.param").read_text().replace("(1)", "").replace("(3)", "").split())
@@ -89,7 +89,7 @@ def test_sextractors_own_default_configuration_needs_no_word(shared):
     """Every keyword of default.sex 2.12 has the value that is meant here anyway, apart from the filter's file."""
     folder = shared / "extraction"
     found = read_config(folder / "sextractor_default.sex", parameters=folder / "sextractor_default.param")
-    assert same(found.settings, Settings(minarea=3, analysis_threshold=1.5))
+    assert same(found.settings, Settings(minarea=3, analysis_threshold=1.5, pixel_scale=1, seeing=1.2))
     assert found.columns == ("NUMBER", "X_IMAGE", "Y_IMAGE", "FLAGS")
     assert [re.search(r"\b[A-Z_]{4,}\b", said)[0] for said in found.warnings] == ["FILTER_NAME"]
 
@@ -483,6 +483,9 @@ def test_pixel_scale_from_the_header(read):
     assert pixel_scale(sky(0.3) + fits.Header(swapped)) == pytest.approx(0.3, rel=1e-6)
     assert read("PIXEL_SCALE 0").for_header(sky(0.187)).pixel_scale == pytest.approx(0.187)
     assert read("PIXEL_SCALE 0.3").for_header(sky(0.187)).pixel_scale == 0.3
+    assert read("PIXEL_SCALE 1.0").for_header(sky(0.187)).pixel_scale == 1
+    assert read("GAIN 2").for_header(sky(0.187)).pixel_scale == pytest.approx(0.187)  # nobody gave one
+    assert (read("GAIN 2").settings.seeing, read("GAIN 2").settings.fwhm) == (None, 1.2)
 
 
 def test_pixel_scale_is_sextractors_for_a_megacam_image_with_distortions(shared):
@@ -503,9 +506,11 @@ def test_thresholds_in_surface_brightness_are_counts_a_pixel(read):
         assert found.absolute and found.threshold == pytest.approx(counts, rel=1e-6)
         assert found.analysis == pytest.approx(counts * 10**-0.4, rel=1e-6)
     alone = read("DETECT_THRESH 20,25")
-    assert alone.for_header(sky()).analysis == pytest.approx(100)
+    assert alone.for_header(sky()).analysis == pytest.approx(100 * 0.2**2, rel=1e-6)  # of the WCS's pixels
     assert "ANALYSIS_THRESH is not given: it follows DETECT_THRESH" in alone.warnings[0]
-    mixed = read("DETECT_THRESH 20,25\nANALYSIS_THRESH 40\nTHRESH_TYPE ABSOLUTE").for_header(sky())
+    assert "PIXEL_SCALE is not given: thresholds in mag/arcsec2 are those of the WCS's pixels" in alone.warnings[1]
+    assert alone.for_header(fits.Header()).threshold == pytest.approx(100)
+    mixed = read("DETECT_THRESH 20,25\nANALYSIS_THRESH 40\nTHRESH_TYPE ABSOLUTE\nPIXEL_SCALE 1").for_header(sky())
     assert (mixed.threshold, mixed.analysis) == (pytest.approx(100), 40)
 
 

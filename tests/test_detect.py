@@ -20,6 +20,7 @@ from skyset.extraction import columns as names
 from skyset.extraction import isophotes
 from skyset.extraction.background import measure_background
 from skyset.extraction.detect import CHECKS
+from skyset.extraction.detect import NotGivenWarning
 from skyset.extraction.detect import extract
 from skyset.extraction.detect import extract_file
 from skyset.extraction.detect import measure
@@ -545,6 +546,52 @@ def test_the_seeing_is_measured_from_the_stars(seeing, beta):
     )
     assert np.mean((told > 0.5) == (auto > 0.5)) > 0.97
     assert measure(ccd.image, Settings(**how, seeing=0), ["CLASS_STAR"]).seeing == pytest.approx(found * 0.187, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "given, missing",
+    [
+        ({}, ["no seeing is given, so 1.2 arcsec is taken", "no pixel scale is known, so 1 arcsec is taken"]),
+        ({"pixel_scale": 0.187}, ["no seeing is given"]), ({"wcs": True}, ["no seeing is given"]),
+        ({"seeing": 0.7}, ["no pixel scale is known"]), ({"seeing": "auto"}, ["no pixel scale is known"]),
+        ({"seeing": 0.7, "pixel_scale": 1.0}, []), ({"seeing": "auto", "pixel_scale": 0.187}, []),
+        ({"seeing": 0.7, "wcs": True}, []),
+    ],
+)  # fmt: skip
+def test_what_class_star_needs_and_nobody_gave_is_said_once(given, missing):
+    ccd = simulate_ccd(1, (300, 300))
+    if "wcs" in given:
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [-0.187 / 3600, 0.187 / 3600]
+        given = given | {"wcs": wcs}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", NotGivenWarning)
+        found = extract(ccd.image, columns=["X_IMAGE", "CLASS_STAR"], **given)
+        extract(ccd.image, columns=["X_IMAGE", "MU_MAX"], **given)  # which does not need the seeing
+    said = [str(one.message) for one in caught if one.category is NotGivenWarning]
+    assert len(said) == bool(missing) and all(text in said[0] for text in missing)
+    assert "".join(said).count("is taken") == len(missing)
+    for text, ways in (("no seeing", ("--seeing 0.7", "--seeing auto", "seeing=0.7")),
+                       ("no pixel scale", ("-PIXEL_SCALE 0.187", "pixel_scale=0.187"))):  # fmt: skip
+        assert all((way in "".join(said)) == (text in "".join(said)) for way in ways)
+    assert len(found) > 30
+
+
+def test_without_a_pixel_scale_that_of_the_wcs_counts():
+    """Of 75 sources that are stars with it, none is one without."""
+    ccd = simulate_ccd(1, (800, 800))
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.cdelt = ["RA---TAN", "DEC--TAN"], [-0.187 / 3600, 0.187 / 3600]
+    columns = ["CLASS_STAR", "MU_MAX"]
+    by_wcs, by_number, neither, one = (
+        extract(ccd.image, columns=columns, **how)
+        for how in ({"wcs": wcs, "seeing": 0.7}, {"pixel_scale": 0.187, "seeing": 0.7}, {}, {"wcs": wcs, "pixel_scale": 1.0})
+    )
+    for name in columns:
+        np.testing.assert_allclose(np.asarray(by_wcs[name]), np.asarray(by_number[name]), atol=1e-3)
+        np.testing.assert_array_equal(np.asarray(one[name]), np.asarray(neither[name]))
+    stars, without = ((np.asarray(found["CLASS_STAR"]) > 0.5).sum() for found in (by_wcs, neither))
+    assert (stars, without) == (pytest.approx(75, abs=3), 0)
 
 
 def test_without_stars_there_is_no_seeing():

@@ -92,7 +92,9 @@ def test_help_teaches():
 def test_an_image_needs_nothing_else(image, tmp_path):
     status, text = skyset(image)
     assert status == 0
-    assert re.fullmatch(r"7 sources, \d+\.\d s: wrote field\.ldac\n", text)
+    said, warned = sorted(text.splitlines())
+    assert re.fullmatch(r"7 sources, \d+\.\d s: wrote field\.ldac", said)
+    assert warned.startswith("skyset: warning: CLASS_STAR cannot be relied on: no seeing is given") and "scale" not in warned
     [extension] = read_ldac("field.ldac")
     table = extension.table
     assert sorted(found(table["X_IMAGE"].value, table["Y_IMAGE"].value)) == list(range(7))
@@ -362,8 +364,62 @@ def test_a_picture_shows_each_source(image):
     assert blue > 7 * 40
 
 
+@pytest.mark.parametrize("processes", (1, 2))
+def test_a_seeing_that_nobody_gave_is_one_line_for_a_mosaic(mosaic, processes):
+    options = ("-o", "x.ldac", "--processes", processes)
+    [line] = [line for line in skyset(mosaic, *options)[1].splitlines() if "warning" in line]
+    assert line.startswith("skyset: warning: CLASS_STAR cannot be relied on: no seeing is given, so 1.2 arcsec is taken")
+    assert "--seeing 0.7 or --seeing auto" in line and "PIXEL_SCALE" not in line
+    for more in (("--seeing", "0.9"), ("-SEEING_FWHM", "0.9"), ("--columns", "X_IMAGE,MU_MAX")):
+        assert "warning" not in skyset(mosaic, *options, *more)[1]
+
+
+def test_a_pixel_scale_that_nobody_knows_is_said_and_one_that_was_given_stays(image):
+    fits.PrimaryHDU(draw()).writeto("bare.fits")
+    text = skyset("bare.fits", "-o", "x.ldac", "--seeing", "0.9")[1]
+    assert "no pixel scale is known, so 1 arcsec is taken (-PIXEL_SCALE 0.187;" in text and "no seeing" not in text
+    assert "CLASS_STAR" not in skyset("bare.fits", "-o", "x.ldac", "--seeing", "0.9", "-PIXEL_SCALE", "1.0")[1]
+    Path("one.sex").write_text("PIXEL_SCALE 1.0\nSEEING_FWHM 0.9\n")
+    Path("none.sex").write_text("SEEING_FWHM 0.9\n")
+    for name, scale in (("one.sex", 1), ("none.sex", 0.18)):
+        text = skyset(image, "-c", name, "-o", "x.ldac", "--columns", "X_IMAGE,CLASS_STAR")[1]
+        assert read_ldac("x.ldac")[0].header["SEXPXSCL"] == pytest.approx(scale)
+        assert ("PIXEL_SCALE 1 counts, but the WCS of field.fits says 0.18 arcsec" in text) == (scale == 1)
+        assert "CLASS_STAR" not in text
+
+
+def drawn(image: str, **options):
+    """The picture's figure, its axes, and the texts of its legend, the first of which is its title."""
+    figure = extract(image, output="x.ldac", draw=True, processes=1, **options).figure()
+    texts = [text.get_text() for legend in figure.legends for text in (legend.get_title(), *legend.get_texts())]
+    return figure, figure.axes, texts
+
+
+def test_a_picture_says_what_it_shows(image):
+    figure, [axis], said = drawn(image)
+    assert figure.get_suptitle() == "field.fits: 7 sources"
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("X_IMAGE (pixels)", "Y_IMAGE (pixels)")
+    assert said == ["Kron ellipses: KRON_RADIUS x A_IMAGE, B_IMAGE", "7 without flags"]  # no class without a source
+    assert {text.get_color() for text in axis.texts} == {axis.lines[0].get_color()} == {"black"}  # on a light sky
+    assert drawn(image, columns="X_IMAGE")[2] == ["ellipses: 3 x A_IMAGE, B_IMAGE", "7 without flags"]
+    assert drawn(image, columns="X_IMAGE", overrides=["SATUR_LEVEL=600"])[2][1:] == [
+        "7 flagged (neighbours, saturation, border)"
+    ]
+
+
+def test_a_picture_names_the_plane_and_counts_one_source_as_one(image):
+    one = np.random.default_rng(0).normal(0, 1, (60, 60))
+    one[28:33, 28:33] += 100
+    fits.PrimaryHDU(np.stack([one, one * 0 + 1]), fits.Header({"BANDS": "rz"})).writeto("cube.fits")
+    assert drawn("cube.fits[0][r]")[0].get_suptitle() == "cube.fits[0][r]: 1 source"
+    figure, axes, said = drawn("cube.fits[0][r,z]")
+    assert figure.get_suptitle() == "cube.fits[0][r,z]: 1 source" and "1 without flags" in said
+    assert [axis.get_title() for axis in axes] == ["[0][0]: 1 source", "[0][1]: 0 sources"]
+    assert drawn("cube.fits[0][z]")[2] == []
+
+
 def test_only_check_images_where_no_catalogue_is_wanted(image, tmp_path):
-    status, text = skyset(image, "-CATALOG_TYPE", "NONE", "--check=-BACKGROUND=flat.fits")
+    status, text = skyset(image, "-CATALOG_TYPE", "NONE", "--check=-BACKGROUND=flat.fits", "--columns", "NUMBER")
     assert status == 0 and re.fullmatch(r"7 sources, \S+ s: wrote flat\.fits\n", text)
     assert np.median(fits.getdata("flat.fits")) == pytest.approx(0, abs=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["field.fits", "flat.fits"]
@@ -477,10 +533,10 @@ def test_a_missing_package_is_one_sentence(image):
 
 def test_a_full_disk_is_named_with_the_file_that_did_not_fit(image, tmp_path):
     """40 kB a file are enough for the catalogue, not for the check image."""
-    skyset(image, "-o", "x.ldac", "--check", "segmentation.fits")  # what numba compiles is kept in files, too
+    skyset(image, "-o", "x.ldac", "--check", "segmentation.fits", "--seeing", "1")  # what numba compiles is in files, too
     for name in ("x.ldac", "segmentation.fits"):
         (tmp_path / name).unlink()
-    run = f"ulimit -f 40; {sys.executable} -m skyset.cli extract {image} -o x.ldac --check segmentation.fits"
+    run = f"ulimit -f 40; {sys.executable} -m skyset.cli extract {image} -o x.ldac --check segmentation.fits --seeing 1"
     done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "skyset: cannot write segmentation.fits: File too large\n")
     assert [path.name for path in tmp_path.iterdir()] == ["field.fits"]

@@ -53,6 +53,16 @@ def test_directions_follow_the_wcs_of_an_image():
     assert end - start == pytest.approx(ARROW * east)
 
 
+def test_marks_are_outlined_in_the_other_colour():
+    for colour, other in (("white", "black"), ("black", "white")):
+        axes = Figure().subplots()
+        draw_marks(axes, (50, 100), 0.36, colour=colour)
+        for mark in (*axes.texts, *axes.lines, *(text.arrow_patch for text in axes.texts[:2])):
+            [outline] = mark.get_path_effects()
+            assert outline._gc["foreground"] == other
+        assert {mark.get_color() for mark in (*axes.texts, *axes.lines)} == {colour}
+
+
 def test_row_0_is_on_the_side_that_is_said():
     image = np.zeros((4, 4), np.uint8)
     image[0] = 1

@@ -126,7 +126,8 @@ def read_config(
     looked up beside the ``.sex`` file, then in the current folder, then where SExtractor is installed.
 
     With a file, keywords that are not given have SExtractor's defaults (ANALYSIS_THRESH is then 1.5 whatever DETECT_THRESH
-    is); without one, ANALYSIS_THRESH follows DETECT_THRESH and PIXEL_SCALE is 0, from the WCS.
+    is); without one, ANALYSIS_THRESH follows DETECT_THRESH. PIXEL_SCALE that neither gives is 0, from the WCS; without
+    SEEING_FWHM, 1.2 is taken, and CLASS_STAR comes with a warning.
 
     ``weighted``: weights are given beside the configuration, so that WEIGHT_TYPE NONE is MAP_WEIGHT.
 
@@ -336,7 +337,9 @@ class _Reader:
         fields = self._simple_fields()
         self._vectors(fields, lengths)
         surface = self._thresholds(fields)
-        fields |= _counts(surface, fields.get("pixel_scale", 0 if self.path is None else 1.0) or 1.0)
+        if any(surface) and self.path is not None and "PIXEL_SCALE" not in self.values:
+            self.say("PIXEL_SCALE", "thresholds in mag/arcsec2 are those of the WCS's pixels (SExtractor takes 1 arcsec)")
+        fields |= _counts(surface, fields.get("pixel_scale") or 1.0)
         filter_name = self._kernel(fields)
         weight = self._weight(fields, weighted)
         flag_image = self._flag_image(fields, wanted)
@@ -362,7 +365,7 @@ class _Reader:
 
     def _simple_fields(self) -> dict:
         special = ("DETECT_THRESH", "ANALYSIS_THRESH", "CLEAN_PARAM", "BACK_VALUE", "WEIGHT_THRESH")
-        fields: dict = {} if self.path is not None else {"pixel_scale": 0.0}
+        fields: dict = {}
         for key, spec in _NUMBERS.items():
             values = self.numbers(key)
             if key not in special and values is not None:

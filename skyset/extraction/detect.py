@@ -110,7 +110,7 @@ def extract(
         image: (rows, columns), counts; any real dtype and byte order; NaN, infinite and masked pixels are not used.
         settings: how; ``changes`` are fields of `Settings` that differ from it: ``threshold=3, minarea=5, kernel=weights,
             deblend_nthresh=32, deblend_cont=0.005, back_size=64, back_filter=3, gain=1.6, pixel_scale=0.168,
-            zero_point=27.0, seeing=0.6, saturation=60000`` and so on.
+            zero_point=27.0, seeing=0.6, saturation=60000`` and so on. Without ``pixel_scale`` it is that of the WCS.
         columns: SExtractor's names (`columns.COLUMNS` lists them); default: `columns.DEFAULT`, with a WCS the position
             too. What is not asked for is not computed: without FLUX_AUTO and the like the time halves.
         mask: bool (rows, columns), True where a pixel is bad.
@@ -129,7 +129,8 @@ def extract(
             be meant.
         UserError: a column is not known, or needs something that was not given (a WCS, a flag image).
 
-    An image without usable pixels, or without noise, has no sources, and a warning says so.
+    An image without usable pixels, or without noise, has no sources, and a warning says so. CLASS_STAR needs ``seeing`` (a
+    number, or ``"auto"``) and ``pixel_scale`` or a WCS: without them 1.2 and 1 arcsec are taken, with a `NotGivenWarning`.
     """
     if output not in ("astropy", "arrow"):
         raise ValueError(f"output is {output!r}: it is 'astropy' or 'arrow'")
@@ -182,7 +183,7 @@ def measure(
     table = {name: np.asarray(values[name], names.COLUMNS[name].dtype) for name in wanted}
     made = {kind: _check_image(kind, field, seen, background, values) for kind in check}
     levels = background.level, background.rms, field.threshold, field.analysis
-    return Measured(table, *levels, field.image.shape, made, values.known.get("_seeing", settings.seeing))
+    return Measured(table, *levels, field.image.shape, made, values.known.get("_seeing", settings.fwhm))
 
 
 def _needs_map(wanted: Sequence[str], classifier: str | Path | None) -> bool:
@@ -411,7 +412,9 @@ class _Values(Mapping):
         self.petrosian_flux = any(name.endswith("_PETRO") for name in columns)
         self.known: dict[str, np.ndarray] = {}
         self.x, self.y = seen["x"].copy(), seen["y"].copy()
-        self.pixel_scale = settings.pixel_scale or _pixel_scale(wcs, field.image.shape)
+        #: Side of a pixel, arcsec; 0 where neither the settings nor a WCS tell it.
+        self.known_scale = settings.pixel_scale or (pixel_scale(wcs, field.image.shape) if wcs is not None else 0.0)
+        self.pixel_scale = self.known_scale or 1.0
 
     def __iter__(self):
         return iter(names.COLUMNS)
@@ -454,11 +457,6 @@ class _Values(Mapping):
         return {
             f"FLUX_{name}": flux, f"FLUXERR_{name}": error, f"MAG_{name}": self.magnitude(flux), f"MAGERR_{name}": relative,
         }  # fmt: skip
-
-
-def _pixel_scale(wcs: WCS | None, shape: tuple[int, int]) -> float:
-    """Side of a pixel, arcsec; 1 where nothing is known."""
-    return (pixel_scale(wcs, shape) if wcs is not None else 0.0) or 1.0
 
 
 def _isophotes(values: _Values) -> dict[str, np.ndarray]:
@@ -587,11 +585,30 @@ def _seeing(values: _Values) -> float:
     return fwhm * values.pixel_scale
 
 
+class NotGivenWarning(UserWarning):
+    """CLASS_STAR is worked out with a seeing or a pixel scale that nobody gave."""
+
+
+def _say_what_is_not_given(values: _Values) -> None:
+    missing = []
+    if values.settings.seeing is None:
+        missing.append(
+            f"no seeing is given, so {values.settings.fwhm:g} arcsec is taken "
+            "(--seeing 0.7 or --seeing auto; in Python seeing=0.7 or seeing='auto')"
+        )
+    if not values.known_scale:
+        missing.append("no pixel scale is known, so 1 arcsec is taken (-PIXEL_SCALE 0.187; in Python pixel_scale=0.187)")
+    if missing:
+        warnings.warn(f"CLASS_STAR cannot be relied on: {'; '.join(missing)}", NotGivenWarning, stacklevel=2)
+
+
 def _class_star(values: _Values) -> np.ndarray:
     # The classifiers want the analysis threshold, which is where ISO0 is counted.
     measured = {name: values[name] for name in stars.OWN_COLUMNS if name != "THRESHOLD"}
     measured["THRESHOLD"] = values.seen["threshold"]
-    values.known["_seeing"] = values.settings.seeing or _seeing(values)
+    if len(values.x):
+        _say_what_is_not_given(values)
+    values.known["_seeing"] = values.settings.fwhm or _seeing(values)
     how = {"seeing": values.known["_seeing"], "pixel_scale": values.pixel_scale}
     if not how["seeing"] > 0:
         return np.full(len(values.x), np.nan)
@@ -737,7 +754,8 @@ def extract_file(
         UserError: a file is none of FITS, has no image, or weights and images do not belong together; a process ended.
         ValueError: ``processes`` is below 1, ``extensions`` is empty, ``settings`` cannot be given to other processes.
 
-    Warnings while an image is measured come with its file and HDU, from other processes too.
+    Warnings while an image is measured come with its file and HDU, from other processes too; but that of a seeing or pixel
+    scale which was not given (`NotGivenWarning`) is the same for all images.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}: it must be at least 1")
@@ -790,7 +808,8 @@ def _each(jobs: list[_Job], processes: int, progress: bool) -> Iterator[Extensio
     with bar:
         for job, (extension, said) in zip(jobs, _results(jobs, processes), strict=True):
             for text, category in said:
-                warnings.warn(f"{job.image}: {text}", category, stacklevel=2)
+                # What was not given is missing for all images: the same words once, however many there are.
+                warnings.warn(text if category is NotGivenWarning else f"{job.image}: {text}", category, stacklevel=2)
             yield extension
             bar.update()
 

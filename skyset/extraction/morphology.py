@@ -174,7 +174,7 @@ def measure_cutouts(
         raise ValueError(f"output is {output!r}: it is 'numpy' or 'arrow'")
     images, mask = (each if each is None or hasattr(each, "shape") else np.asarray(each) for each in (images, mask))
     count = _check_shapes(images, bands, mask)
-    psfs = _psfs(psf, bands, count, settings.pixel_scale) if sersic else {}
+    psfs = _psfs(psf, bands, count, settings.pixel_scale or 1.0) if sersic else {}
     settings = dataclasses.replace(settings, fractions=(0.5,))
     found = {column.name: np.full(count, np.nan, np.float32) for column in columns(bands)}
     step = _BLOCK if device in (None, "cpu") else _GPU_BLOCK

@@ -65,6 +65,8 @@ _CHECK_NAMES = {
 }  # fmt: skip
 #: Columns that the picture is drawn from.
 _DRAWN = ("X_IMAGE", "Y_IMAGE", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "FLAGS")
+#: Ellipses are drawn this often their rms axes where there is no Kron radius.
+_PLAIN = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Plan:
     weight: Path | None = None
     flag_image: Path | None = None
     classifier: Path | None = None
+    #: The brackets behind the file's name, as they were typed.
+    which: str = ""
 
 
 @dataclasses.dataclass
@@ -92,7 +96,7 @@ class Summary:
     extensions: int = 0
     seconds: float = 0.0
     written: list[str] = dataclasses.field(default_factory=list)
-    drawn: list[tuple[int, dict[str, np.ndarray]]] = dataclasses.field(default_factory=list)
+    drawn: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     #: Arcsec, of each extension where it was measured.
     seeing: list[float] = dataclasses.field(default_factory=list)
 
@@ -100,7 +104,7 @@ class Summary:
         each = f" in {self.extensions:,} extensions" if self.extensions != 1 else ""
         each += f", seeing {np.median(self.seeing):.2f} arcsec" if self.seeing else ""
         where = f": wrote {', '.join(self.written)}" if self.written else ""
-        return f"{self.sources:,} source{'s' * (self.sources != 1)}{each}, {self.seconds:.1f} s{where}"
+        return f"{_sources(self.sources)}{each}, {self.seconds:.1f} s{where}"
 
     def figure(self):
         """The image with an ellipse around each source: see :func:`figure`."""
@@ -127,6 +131,7 @@ def plan(
     Raises UserError for what cannot be done, such as an input that is not there or that an output would replace.
     """
     chosen = choose(str(image))
+    which = str(image)[len(str(split(image)[0])) :]
     for note in chosen.notes:
         warnings.warn(note, stacklevel=2)
     image, headers = chosen.path, chosen.images
@@ -142,7 +147,8 @@ def plan(
     flag_image, classifier = flag_image or configuration.flag_image, classifier or configuration.classifier
     stages = {COLUMNS[name].stage for name in columns}
     made = Plan(image, chosen, path, kind, tuple(columns), images, weight or configuration.weight,
-                flag_image if "external" in stages else None, classifier if "classifier" in stages else None)  # fmt: skip
+                flag_image if "external" in stages else None, classifier if "classifier" in stages else None,
+                which)  # fmt: skip
     _check_files(made)
     return made
 
@@ -167,12 +173,10 @@ def run(
             columns = extension.measured.columns
             summary.extensions += 1
             summary.sources += len(next(iter(columns.values())))
-            if not extension.settings.seeing and extension.measured.seeing > 0:
+            if extension.settings.seeing == 0 and extension.measured.seeing > 0:
                 summary.seeing.append(extension.measured.seeing)
             if draw:
-                summary.drawn.append(
-                    (extension.number, {name: columns[name] for name in (*_DRAWN, "KRON_RADIUS") if name in columns})
-                )
+                summary.drawn.append({name: columns[name] for name in (*_DRAWN, "KRON_RADIUS") if name in columns})
             table = as_table(columns, plan.columns, extension.number)
             yield image_header(extension, configuration, plan, len(table)), table
 
@@ -490,7 +494,8 @@ def _plain(header: fits.Header) -> fits.Header:
 def figure(summary: Summary):
     """The image with an ellipse around each source: a matplotlib Figure with one panel for each extension.
 
-    Ellipses are the Kron ones where KRON_RADIUS was measured, three times A_IMAGE and B_IMAGE otherwise."""
+    Ellipses are the Kron ones where KRON_RADIUS was measured, three times A_IMAGE and B_IMAGE otherwise; the legend says
+    which. Axes are X_IMAGE and Y_IMAGE, pixels."""
     from astropy.visualization import ZScaleInterval
     from matplotlib.collections import EllipseCollection
     from matplotlib.figure import Figure
@@ -507,14 +512,14 @@ def figure(summary: Summary):
     colours = ("deepskyblue", "orange")
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
-    for axis, one, (number, measured) in zip(axes, images, shown, strict=False):
+    for place, (axis, one, measured) in enumerate(zip(axes, images, shown, strict=False)):
         step, pixels = _reduced(one, 1400 if len(shown) == 1 else 500)
         low, high = ZScaleInterval().get_limits(pixels[np.isfinite(pixels)]) if np.isfinite(pixels).any() else (0, 1)
         rows, sides = pixels.shape[0] * step, pixels.shape[1] * step
         axis.imshow(pixels, cmap="gray_r", vmin=low, vmax=low + (high - low) * 2, origin="lower", interpolation="nearest",
                     extent=(0.5, sides + 0.5, 0.5, rows + 0.5))  # fmt: skip
-        factor = np.asarray(measured["KRON_RADIUS"]) if "KRON_RADIUS" in measured else np.full(len(measured["X_IMAGE"]), 3.0)
-        factor = np.where(factor > 0, factor, 3.0)
+        factor = np.asarray(measured.get("KRON_RADIUS", np.zeros(len(measured["X_IMAGE"]))))
+        factor = np.where(factor > 0, factor, _PLAIN)
         for flagged, colour in enumerate(colours):
             rows_of = (np.asarray(measured["FLAGS"]) != 0) == bool(flagged)
             values = {name: np.asarray(measured[name])[rows_of] for name in _DRAWN}
@@ -524,16 +529,39 @@ def figure(summary: Summary):
                 facecolors="none", edgecolors=colour, linewidths=0.8 if len(shown) == 1 else 0.5,
             ))  # fmt: skip
         if one.scale and (directions := compass(celestial_wcs(one.header), one.shape[-2:])):
-            draw_marks(axis, one.shape[-2:], one.scale, *directions)
-        axis.set_title(f"extension {number}: {len(factor):,} sources" if len(shown) > 1 else "", fontsize=8)
+            draw_marks(axis, one.shape[-2:], one.scale, *directions, colour="black")
+        axis.set_title(f"{one.place}: {_sources(len(factor))}" if len(shown) > 1 else "", fontsize=8)
         axis.tick_params(labelsize=7)
-    flagged = sum(int((np.asarray(measured["FLAGS"]) != 0).sum()) for _, measured in summary.drawn)
-    said = (f"{summary.sources - flagged:,} without flags", f"{flagged:,} flagged (neighbours, saturation, border)")
-    handles = [Line2D([], [], color=colour, label=text) for colour, text in zip(colours, said, strict=True)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        if place + columns >= len(shown):  # none below it
+            axis.set_xlabel("X_IMAGE (pixels)", fontsize=8)
+        if place % columns == 0:
+            axis.set_ylabel("Y_IMAGE (pixels)", fontsize=8)
+    flagged = sum(int((np.asarray(measured["FLAGS"]) != 0).sum()) for measured in summary.drawn)
+    said = (("without flags", summary.sources - flagged), ("flagged (neighbours, saturation, border)", flagged))
+    handles = [
+        Line2D([], [], color=colour, label=f"{count:,} {kind}")
+        for colour, (kind, count) in zip(colours, said, strict=True)
+        if count
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False,
+                      title=_ellipses(summary.drawn), title_fontsize=9)  # fmt: skip
     more = f", the first {len(shown)} of {len(summary.drawn)} extensions" if len(shown) < len(summary.drawn) else ""
-    figure.suptitle(f"{image.name}: {summary.sources:,} sources{more}")
+    figure.suptitle(f"{image.name}{summary.plan.which}: {_sources(summary.sources)}{more}")
     return figure
+
+
+def _sources(count: int) -> str:
+    return f"{count:,} source{'s' * (count != 1)}"
+
+
+def _ellipses(drawn: list[dict[str, np.ndarray]]) -> str:
+    """What the ellipses of the picture are."""
+    plain = f"{_PLAIN:g} x A_IMAGE, B_IMAGE"
+    if not any("KRON_RADIUS" in measured for measured in drawn):
+        return f"ellipses: {plain}"
+    without = any((np.asarray(measured["KRON_RADIUS"]) <= 0).any() for measured in drawn)
+    return "Kron ellipses: KRON_RADIUS x A_IMAGE, B_IMAGE" + f" ({plain} where KRON_RADIUS is 0)" * without
 
 
 def _reduced(image: Image, most: int) -> tuple[int, np.ndarray]:

@@ -62,12 +62,13 @@ class Settings:
     saturation: float = 50000.0
     #: GAIN, electrons a count; 0: no photon noise.
     gain: float = 0.0
-    #: PIXEL_SCALE, arcsec; 0: from the WCS (1 where there is none).
-    pixel_scale: float = 1.0
+    #: PIXEL_SCALE, arcsec; 0: from the WCS (1 where there is none, and a warning where CLASS_STAR is wanted).
+    pixel_scale: float = 0.0
     #: MAG_ZEROPOINT.
     zero_point: float = 0.0
-    #: SEEING_FWHM, arcsec; ``"auto"`` (held as 0): measured from the image's stars (`isophotes.seeing`).
-    seeing: float | str = 1.2
+    #: SEEING_FWHM, arcsec; ``"auto"`` (held as 0): measured from the image's stars (`isophotes.seeing`); None: not known, so
+    #: that SExtractor's 1.2 is taken, with a warning where CLASS_STAR is wanted.
+    seeing: float | str | None = None
     #: WEIGHT_TYPE: ``weight`` (relative inverse variance), ``variance`` or ``rms`` (counts).
     weight_type: str = "weight"
     #: WEIGHT_THRESH: pixels with so little weight (or so much noise) are bad; None: 0 (or 1e30).
@@ -126,10 +127,15 @@ class Settings:
         """The analysis threshold, in the units of ``threshold``."""
         return self.threshold if self.analysis_threshold is None else self.analysis_threshold
 
+    @property
+    def fwhm(self) -> float:
+        """The seeing that is measured with, arcsec; 0: to be measured from the image's stars."""
+        return 1.2 if self.seeing is None else self.seeing
+
 
 _BIG = 1e30
 _LARGEST_VIGNET = 1 << 20
-_OPTIONAL = ("analysis_threshold", "clean", "back_value", "weight_threshold")
+_OPTIONAL = ("analysis_threshold", "clean", "back_value", "weight_threshold", "seeing")
 _SEVERAL = ("back_size", "back_filter", "apertures", "kron", "petrosian", "least_apertures", "fractions", "vignet")
 _RANGES = {
     "threshold": (1e-10, _BIG), "analysis_threshold": (1e-10, _BIG), "minarea": (1, 1e9), "maxarea": (0, 1e9),
