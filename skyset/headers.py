@@ -29,6 +29,9 @@ _COMPLEX = re.compile(rb"\([^()/]*,[^()/]*\)")
 #: Keywords of a WCS that hold a number.
 _WCS_NUMBER = re.compile(r"(CRPIX|CRVAL|CDELT|CROTA)\d|(CD|PC|PV)\d_\d+|(LON|LAT)POLE|EQUINOX|[AB]P?_(ORDER|\d_\d)")
 
+#: Without these a WCS says nothing; CDELT counts where there is no CD, PC where it stands.
+_ESSENTIAL = re.compile(r"(CRPIX|CRVAL|CDELT)\d|(CD|PC)\d_\d")
+_SYSTEMS = ("ICRS", "FK5", "FK4", "FK4-NO-E")
 _SIP = re.compile(r"[AB]P?_(ORDER|DMAX|\d_\d)")
 
 
@@ -148,7 +151,9 @@ def number(value: object) -> int | float | None:
 
 
 def sky(header: fits.Header) -> fits.Header | None:
-    """The header that astropy's WCS should be made from; None where a number of the WCS is none.
+    """The header that astropy's WCS should be made from; None where a number that a WCS cannot do without is none.
+
+    Other cards of the WCS that cannot be read, or that no axis of the image has, are left out; `sky_faults` names them.
 
     TAN with SCAMP's polynomials (PV terms of the latitude axis, which TAN has not) is TPV, and then without SIP, as
     SExtractor and SCAMP have it; PV terms that are all 0 mean nothing. PV terms of the longitude axis alone are the native
@@ -156,16 +161,65 @@ def sky(header: fits.Header) -> fits.Header | None:
     SExtractor.
     """
     header = readable(header)
-    for keyword in [key for key in header if _WCS_NUMBER.fullmatch(key)]:
-        value = number(header[keyword])
-        if value is None:
-            return None
-        if isinstance(header[keyword], str):
-            header[keyword] = value
+    return header if _readable_sky(header)[0] else None
+
+
+def sky_faults(header: fits.Header) -> list[str]:
+    """What is said of a WCS that is not as its header has it: a sentence per card, and one if there is no sky at all."""
+    header = readable(header)
+    twice = [key for key in dict.fromkeys(header) if _ESSENTIAL.fullmatch(key) and header.count(key) > 1]
+    said = [f"the header's {key} stands {header.count(key)} times: the last counts" for key in twice]
+    whole, faults = _readable_sky(header)
+    return said + faults + ([] if whole else ["the image has no sky, and its pixel scale is not known"])
+
+
+def _readable_sky(header: fits.Header) -> tuple[bool, list[str]]:
+    """Make the cards of the WCS what astropy reads, in place: whether there is a WCS, and what was wrong."""
+    from astropy.io import fits
+
+    if count := number(header.get("NAXIS")):
+        beyond = "".join(str(axis) for axis in range(1, 10) if axis > count)
+        _drop(header, re.compile(rf"(CRPIX|CRVAL|CDELT|CROTA|CTYPE|CUNIT)[{beyond}]" if beyond else "(?!)"))
     if any(re.fullmatch(r"CD\d_\d", key) for key in header):
-        _drop(header, re.compile(r"PC\d_\d"))
-    _name_polynomials(header)
-    return header
+        _drop(header, re.compile(r"PC\d_\d|CDELT\d|CROTA\d"))  # which CD replaces
+    if any(re.fullmatch(r"PC\d_\d", key) for key in header):
+        _drop(header, re.compile(r"CROTA\d"))
+    whole, said = True, []
+    for keyword in [key for key in dict.fromkeys(header) if _WCS_NUMBER.fullmatch(key)]:
+        given = header[keyword]
+        value = number(given) if keyword != "EQUINOX" else _equinox(given)
+        if value is not None:
+            if isinstance(given, str):
+                header[keyword] = value
+            continue
+        blank = given is None or isinstance(given, fits.card.Undefined) or not str(given).strip()
+        if _ESSENTIAL.fullmatch(keyword):
+            whole = False
+            said.append(f"the header's {keyword} is {'blank' if blank else repr(given)}, no number")
+            continue
+        if not blank:  # a card without a value is none
+            said.append(f"the header's {keyword} is {given!r}, no number: it is left out of the WCS")
+        del header[keyword]
+    for keyword in ("RADESYS", "RADECSYS"):
+        system = str(header.get(keyword, "")).strip().upper()
+        if keyword in header and system not in _SYSTEMS:
+            if system:
+                said.append(f"the header's {keyword} is {header[keyword]!r}, no system of the sky: the usual one is taken")
+            del header[keyword]
+    matrix = [header[key] for key in header if re.fullmatch(r"CD\d_\d", key)]
+    if whole and matrix and not any(matrix):
+        whole = False
+        said.append("the header's CD matrix is 0")
+    elif whole and not matrix and not any(re.fullmatch(r"CDELT\d|PC\d_\d", key) for key in header) and "CTYPE1" in header:
+        said.append("the header has neither CD nor CDELT: pixels of 1 degree are taken")
+    if whole:
+        _name_polynomials(header)
+    return whole, said
+
+
+def _equinox(value: object) -> float | None:
+    """A year, also as ``J2000`` or ``B1950``."""
+    return number(value.strip().lstrip("JBjb") if isinstance(value, str) else value)
 
 
 def _name_polynomials(header: fits.Header) -> None:

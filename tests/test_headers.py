@@ -10,6 +10,9 @@ from astropy.wcs import WCS
 from skyset import headers
 from skyset.extraction.config import pixel_scale
 from skyset.extraction.world import celestial_wcs
+from skyset.extraction.world import pixel_scale as sky_scale
+from skyset.extraction.world import sky_faults
+from skyset.extraction.world import world_columns
 
 BASE = ["CTYPE1  = 'RA---TAN'", "CTYPE2  = 'DEC--TAN'", "CRVAL1  = 150.0", "CRVAL2  = 30.0", "CRPIX1  = 100.5",
         "CRPIX2  = 100.5", "CD1_1   = -0.001", "CD1_2   = 0.0", "CD2_1   = 0.0", "CD2_2   = 0.001"]  # fmt: skip
@@ -155,3 +158,82 @@ def test_bytes_of_data():
     assert headers.data_bytes(made(*table)) == 22
     groups = ["BITPIX  = 16", "NAXIS   = 3", "NAXIS1  = 0", "NAXIS2  = 2", "NAXIS3  = 3", "GROUPS  = T"]
     assert headers.data_bytes(made(*groups, "PCOUNT  = 1", "GCOUNT  = 4")) == 56
+
+
+# --- cards that a WCS can do without ------------------------------------------------------------------
+
+SKY = {"NAXIS": 2, "NAXIS1": 100, "NAXIS2": 100, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.2,
+       "CRPIX1": 50.5, "CRPIX2": 50.5, "CD1_1": -5e-5, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 5e-5}  # fmt: skip
+
+
+def measured_at(place: float) -> dict[str, np.ndarray]:
+    """What a source of round shape at x = y = place has for the columns of the sky."""
+    names = {"X_IMAGE_DBL": place, "Y_IMAGE_DBL": place, "X2_IMAGE": 1.0, "Y2_IMAGE": 1.0, "XY_IMAGE": 0.0}
+    sizes = {"FWHM_IMAGE": 2.0, "ISOAREA_IMAGE": 9.0}
+    return {name: np.array([value]) for name, value in (names | sizes).items()}
+
+
+def sky_of(**cards):
+    return fits.Header([(key, value) for key, value in (SKY | cards).items() if value != "gone"])
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"EQUINOX": "J2000"}, []),
+        ({"EQUINOX": None}, []),
+        ({"EQUINOX": " "}, []),
+        ({"EQUINOX": "N/A"}, ["the header's EQUINOX is 'N/A', no number: it is left out of the WCS"]),
+        ({"EQUINOX": True}, ["the header's EQUINOX is True, no number: it is left out of the WCS"]),
+        ({"LONPOLE": "NaN"}, ["the header's LONPOLE is 'NaN', no number: it is left out of the WCS"]),
+        ({"LATPOLE": "x"}, ["the header's LATPOLE is 'x', no number: it is left out of the WCS"]),
+        ({"PV1_1": "abc"}, ["the header's PV1_1 is 'abc', no number: it is left out of the WCS"]),
+        ({"CROTA2": "x"}, []),  # CD replaces it
+        ({"CDELT1": "x"}, []),
+        ({"PC1_1": "x"}, []),
+        ({"CRPIX3": "x"}, []),  # of an axis that the image has not
+        ({"RADESYS": "J2000"}, ["the header's RADESYS is 'J2000', no system of the sky: the usual one is taken"]),
+        ({"RADESYS": "GAPPT"}, ["the header's RADESYS is 'GAPPT', no system of the sky: the usual one is taken"]),
+    ],
+)
+def test_a_card_that_is_not_needed_does_not_cost_the_sky(card, said):
+    header = sky_of(**card)
+    wcs = celestial_wcs(header)
+    assert sky_scale(wcs, (100, 100)) == pytest.approx(0.18)
+    assert wcs.all_pix2world(49.5, 49.5, 0) == pytest.approx([150.0, 2.2])
+    assert sky_faults(header) == said
+    columns = world_columns(measured_at(50.5), wcs, windowed=False)
+    assert (columns["ALPHA_J2000"][0], columns["DELTA_J2000"][0]) == pytest.approx((150.0, 2.2))
+
+
+def test_an_equinox_of_1950_is_heeded():
+    wcs = celestial_wcs(sky_of(EQUINOX="B1950"))
+    columns = world_columns(measured_at(50.5), wcs, windowed=False)
+    assert columns["ALPHA_J2000"][0] == pytest.approx(150.6456, abs=1e-3)  # FK4 B1950, precessed
+
+
+@pytest.mark.parametrize(
+    ("cards", "said"),
+    [
+        ({"CD1_1": "-5,0E-5"}, "the header's CD1_1 is '-5,0E-5', no number"),
+        ({"CRVAL1": "150.0 deg"}, "the header's CRVAL1 is '150.0 deg', no number"),
+        ({"CRVAL1": None}, "the header's CRVAL1 is blank, no number"),
+        ({"CD1_1": 0.0, "CD2_2": 0.0}, "the header's CD matrix is 0"),
+        ({"CUNIT1": "furlong"}, "the header's WCS is not understood"),
+    ],
+)
+def test_a_sky_that_is_lost_is_said(cards, said):
+    header = sky_of(**cards)
+    assert celestial_wcs(header) is None
+    text = "; ".join(sky_faults(header))
+    assert text.startswith(said) and text.endswith("the image has no sky, and its pixel scale is not known")
+
+
+def test_what_is_doubtful_is_said():
+    header = sky_of()
+    header.append(("CRVAL1", 151.0))
+    assert sky_faults(header) == ["the header's CRVAL1 stands 2 times: the last counts"]
+    assert celestial_wcs(header).wcs.crval[0] == 151
+    bare = sky_of(CD1_1="gone", CD1_2="gone", CD2_1="gone", CD2_2="gone")
+    assert sky_faults(bare) == ["the header has neither CD nor CDELT: pixels of 1 degree are taken"]
+    assert sky_faults(fits.Header({"NAXIS": 2, "CTYPE1": "WAVE"})) == []

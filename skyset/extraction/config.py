@@ -32,6 +32,7 @@ from skyset.extraction.settings import read_kernel
 from skyset.extraction.settings import read_lines
 from skyset.extraction.world import celestial_wcs
 from skyset.extraction.world import pixel_scale as sky_scale
+from skyset.extraction.world import sky_faults
 
 #: Where installed SExtractors keep their filters and networks; looked at last.
 STANDARD_FOLDERS = [Path(folder) for folder in ("/usr/share/source-extractor", "/usr/share/sextractor",
@@ -87,6 +88,8 @@ class Configuration:
                 shown = "blank" if header[key] is None or isinstance(header[key], fits.card.Undefined) else repr(header[key])
                 warnings.warn(f"the header's {key} is {shown}, {said}: {getattr(self.settings, field):g} is used",
                               stacklevel=2)  # fmt: skip
+        for fault in sky_faults(header):
+            warnings.warn(fault, stacklevel=2)
         if self.settings.pixel_scale == 0:
             found["pixel_scale"] = pixel_scale(header)
             if found["pixel_scale"] and not 1e-10 <= found["pixel_scale"] <= 1e10:

@@ -44,6 +44,7 @@ from skyset.extraction.ldac import write_ldac
 from skyset.extraction.ldac import write_table
 from skyset.extraction.world import celestial_wcs
 from skyset.extraction.world import compass
+from skyset.extraction.world import sky_faults
 from skyset.figures import draw_marks
 from skyset.versions import install_command
 
@@ -197,10 +198,16 @@ def _without_sky(columns: Iterable[str], chosen: Chosen) -> tuple[str, ...]:
     sky = [name for name in columns if COLUMNS[name].stage == "world"] if without else []
     if not sky:
         return tuple(columns)
-    warnings.warn(f"{', '.join(sky)}: left out, for {chosen.path.name}{without[0].place} has no WCS", stacklevel=3)
+    warnings.warn(f"{', '.join(sky)}: left out, for {_no_sky(without[0])}", stacklevel=3)
     if len(left := tuple(name for name in columns if name not in sky)):
         return left
-    raise UserError(f"{', '.join(sky)}: {chosen.path.name}{without[0].place} has no WCS, and no other column is wanted")
+    raise UserError(f"{', '.join(sky)}: {_no_sky(without[0])}, and no other column is wanted")
+
+
+def _no_sky(image: Image) -> str:
+    """That an image has no WCS, and why where its header means to have one."""
+    why = "; ".join(sky_faults(image.header))
+    return f"{image.path.name}{image.place} has no WCS{f' ({why})' if why else ''}"
 
 
 def _measured(image: Path, extensions: Iterable[Extension]) -> Iterator[Extension]:
@@ -413,7 +420,7 @@ def _check_files(made: Plan) -> None:
         raise UserError(f"{', '.join(needing)}: a flag image is needed: --flag FILE")
     sky = [name for name in made.columns if COLUMNS[name].stage == "world"]
     if sky and (without := [image for image in made.chosen.images if not image.scale]):
-        raise UserError(f"{', '.join(sky)}: {made.image.name}{without[0].place} has no WCS: leave them out "
+        raise UserError(f"{', '.join(sky)}: {_no_sky(without[0])}: leave them out "
                         "(--skip_unknown does)")  # fmt: skip
     inputs = {path.resolve(): path for path in (made.image, weight, flag_image, made.classifier) if path}
     outputs: dict[Path, str] = {}

@@ -7,6 +7,7 @@ J2000 that system turned to FK5 at equinox J2000 (ICRS is taken as J2000: they d
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -32,6 +33,19 @@ def celestial_wcs(header: fits.Header) -> WCS | None:
             return wcs.celestial if wcs is not None and wcs.has_celestial else None
         except Exception:  # wcslib raises many kinds for headers that are none; an image without WCS can be measured
             return None
+
+
+def sky_faults(header: fits.Header) -> list[str]:
+    """What is wrong with a WCS that a header means to have, a sentence each (`headers.sky_faults`)."""
+    from skyset import headers
+
+    kinds = [str(header.get(f"CTYPE{axis}", "")).strip().upper() for axis in (1, 2)]
+    if not any(re.match(r"RA-|DEC-|.LON|.LAT|..LN|..LT", kind) for kind in kinds):
+        return []
+    faults = headers.sky_faults(header)
+    if not faults and celestial_wcs(header) is None:
+        faults = ["the header's WCS is not understood: the image has no sky, and its pixel scale is not known"]
+    return faults
 
 
 def pixel_scale(wcs: WCS, shape: tuple[float, float]) -> float:
