@@ -715,6 +715,15 @@ def test_another_run_is_refused_by_what_differs(rings, unfinished, change, messa
     assert sorted(path for path in unfinished.rglob("*")) == before
 
 
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_text('{"set')])
+def test_checkpoints_say_whose_they_are_where_the_runs_record_is_lost(rings, finished, unfinished, spoil):
+    spoil(unfinished / "run.json")
+    with pytest.raises(UserError, match="holds a run with other settings: learning_rate"):
+        finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS, "--learning_rate", "0.9"))
+    finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS))
+    assert same_weights(unfinished, finished)
+
+
 def test_a_run_on_other_data_is_refused(unfinished, tmp_path):
     other = build_rings(tmp_path, 61)
     with pytest.raises(UserError, match=r"holds a run with other settings: data \w{12} \(now \w{12}\)"):

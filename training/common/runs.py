@@ -190,7 +190,7 @@ class Run:
             raise UserError("--resume_from_checkpoint goes on, --from_scratch and --overwrite_output_dir begin again")
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file: --output_dir must be a folder")
-        record = read_record(self.folder)
+        record = read_record(self.folder) or self._record_of_checkpoints()
         last = asked and str(asked).lower() in ("last", "true")
         self._check_card(record, args.overwrite_output_dir)
         if args.overwrite_output_dir:
@@ -216,6 +216,14 @@ class Run:
             logger.warning("going on from %s (--from_scratch begins again)", start.checkpoint)
         self._write(record)
         return start
+
+    def _record_of_checkpoints(self) -> dict | None:
+        """What the last checkpoint says of the run, where the folder's own record is lost and no model is there yet."""
+        if any(path.name != RECORD for path in own_files(self.folder)):
+            return None
+        records = (read_record(place) for place in reversed(checkpoints_in(self.folder).values()))
+        found = next((record for record in records if record), None)
+        return found and {"settings": found["settings"], "files": {}}
 
     def _check_owner(self, record: dict | None) -> None:
         """Raise UserError unless the folder is empty of what a training writes, or holds this very run."""
