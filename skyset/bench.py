@@ -38,6 +38,7 @@ from skyset.build import human_bytes
 from skyset.build import versions
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.files import write_atomically
 from skyset.manifest import FileEntry
 from skyset.manifest import Manifest
 from skyset.stream import SurveyStream
@@ -760,7 +761,7 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
 def save(values: dict, path: Path) -> None:
     """Write JSON and say where it is; UserError if that is not possible."""
     try:
-        path.write_text(json.dumps(values, indent=1) + "\n")
+        write_atomically(path, json.dumps(values, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     print(f"wrote {path}")

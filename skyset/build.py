@@ -85,6 +85,10 @@ _JOURNAL_START = '{"compression": "'
 #: How HDF5 and threads say it.
 _NO_MEMORY = ("memory allocation failed", "Cannot allocate memory", "can't start new thread")
 TINY = 5
+#: How many files one line names.
+_MOST_NAMED = 10
+#: A partition that was moved out of the way of its successor.
+_MOVED = re.compile(rf"(.+)\.[0-9a-f]{{8}}{re.escape(SUFFIX)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -614,7 +618,7 @@ class BuildFolder:
         moved = {}
         for group in cells.values():
             for path in {task.path for task in group} & set(group[0].reuse) if len(group) > 1 else ():
-                moved[path] = path.removesuffix(SUFFIX) + f".{os.urandom(4).hex()}{SUFFIX}"
+                moved[path] = path.removesuffix(SUFFIX) + f".{os.urandom(4).hex()}{SUFFIX}"  # see _MOVED
                 os.replace(self.root / path, self.root / moved[path])
         return [
             dataclasses.replace(task, reuse=tuple(moved.get(path, path) for path in task.reuse)) if moved else task
@@ -682,11 +686,30 @@ class BuildFolder:
         manifest.save(self.root)
         self._journal.truncate(0)
         self._remove_leftovers()  # of workers that were killed on a cluster
-        for path in set(partition_files(self.root)) - {entry.path for entry in files}:
+        self._remove_superseded({entry.path for entry in files})
+        return manifest
+
+    def _remove_superseded(self, kept: set[str]) -> None:
+        """Remove what earlier builds wrote and the manifest no longer names; what somebody else put there stays."""
+        others = []
+        for path in sorted(set(partition_files(self.root)) - kept):
+            if not self._is_of_a_build(path):
+                others.append(path)
+                continue
             (self.root / path).unlink()
             with contextlib.suppress(OSError):
                 (self.root / path).parent.rmdir()  # only where it is empty
-        return manifest
+        if others:
+            more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+            say(f"not of this build, left alone: {', '.join(others[:_MOST_NAMED])}{more}", file=sys.stderr)
+
+    def _is_of_a_build(self, path: str) -> bool:
+        """Whether a build wrote it: one that says so, or one that was killed, with another number of parts or moving it."""
+        if found := _MOVED.fullmatch(path):
+            path = found[1] + SUFFIX
+        if path in self._listed or path in self._wanted:
+            return True
+        return not _is_of_one_object(path) and _cell_folder(path) in map(_cell_folder, self._listed | self._wanted)
 
     def _refuse_changed(self) -> None:
         """The manifest's time will say that the files were whole: this is the last look at them."""
@@ -728,6 +751,8 @@ def _is_of_one_object(path: str) -> bool:
 
 def _is_ours(path: Path, survey: str) -> bool:
     """Whether a build of the survey wrote a file, as it says itself."""
+    if not path.is_file():
+        return False  # a named pipe would be waited at
     try:
         with opened_hdf5(path) as file:
             return str(file.attrs.get("format")).startswith("skyset-partition/") and str(file.attrs.get("survey")) == survey

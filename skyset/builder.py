@@ -83,8 +83,9 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if isinstance(kwargs.get("data_dir"), str):
             kwargs["data_dir"] = without_login(kwargs["data_dir"])  # `datasets` writes it into names of folders
         name = kwargs.get("config_name") or "default"
-        if name not in self.CONFIGS:
-            name = "default"  # where there are others, `datasets` refuses the name
+        known = self.CONFIGS or ("default",)  # of a survey that has no others, `datasets` would take any name
+        if name not in known:
+            raise UserError(f"{self.SURVEY.name} has no config {name!r}; known: {', '.join(known)}")
         declared = self.CONFIGS.get(name, self.SURVEY)
         self._root = find_root(declared.name, kwargs.get("data_dir"), base_path, name)
         self._manifest = self._load_manifest(name) if self._root else None

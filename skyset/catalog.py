@@ -38,6 +38,7 @@ from skyset.numbers import to_number
 from skyset.raw import MAX_BYTES
 from skyset.raw import check_regular
 from skyset.raw import ends
+from skyset.raw import open_regular
 from skyset.raw import read_header
 
 ROWS = 65536
@@ -182,7 +183,7 @@ def _chosen(names: Sequence[str], columns: Sequence[str] | None, where: str) -> 
 def _open_bytes(path: str) -> Iterator[BinaryIO]:
     """The file's bytes in their order, unpacked if its name ends in ``.gz``."""
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, "rb"))
+        file = stack.enter_context(open_regular(path))
         head = file.read(512)
         file.seek(0)
         if not head:

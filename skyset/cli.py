@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sys
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
@@ -24,6 +26,7 @@ from skyset.files import replacing
 from skyset.manifest import NAME as MANIFEST
 from skyset.manifest import Manifest
 from skyset.manifest import verify as find_differences
+from skyset.messages import plain
 from skyset.messages import say
 from skyset.places import looked_in
 from skyset.secrets import without_login
@@ -41,7 +44,23 @@ class _Commands(TyperGroup):
                 modules += [argument, *[value for value in [next(waiting, None)] if value is not None]]
             else:
                 (modules if argument.startswith("--module=") else rest).append(argument)
-        return super().parse_args(context, modules + rest)
+        with _plain_usage():
+            return super().parse_args(context, modules + rest)
+
+    def invoke(self, context):
+        with _plain_usage():  # the commands' own arguments are read here
+            return super().invoke(context)
+
+
+@contextlib.contextmanager
+def _plain_usage() -> Iterator[None]:
+    """Usage errors quote the command line, which may hold a login: they are printed as ``plain`` text."""
+    try:
+        yield
+    except Exception as error:  # typer has a copy of Click's classes, or Click's own
+        if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
+            error.message = plain(error.message)
+        raise
 
 
 app = typer.Typer(
@@ -285,13 +304,13 @@ class _SExtractorOptions(TyperCommand):
     """`-DETECT_THRESH 3`, as SExtractor's users write it, is `--set DETECT_THRESH=3`."""
 
     def parse_args(self, context, arguments: list[str]) -> list[str]:
-        rest, plain = iter(arguments), []
+        rest, written = iter(arguments), []
         for argument in rest:
             if re.fullmatch(r"-[A-Z][A-Z0-9_]+", argument):
-                plain += ["--set", f"{argument[1:]}={next(rest, '')}"]
+                written += ["--set", f"{argument[1:]}={next(rest, '')}"]
             else:
-                plain.append(argument)
-        return super().parse_args(context, plain)
+                written.append(argument)
+        return super().parse_args(context, written)
 
 
 @app.command(
@@ -342,19 +361,20 @@ def extract(
 
         inputs = {"the image": re.sub(r"\[[^]]*\]$", "", image), "the weights": weight, "the flag image": flag}
         inputs |= {"the configuration": config, "the list of columns": parameters, "the classifier": classifier}
-        for each in (plot, output):
+        picture = None if plot is None else picture_path(plot)
+        for each in (picture, output):
             keep_inputs(each, inputs)
-        if plot is not None:
-            keep_inputs(plot, {"the catalogue": output})
+        keep_inputs(picture, {"the catalogue": output})
         made = files.extract(
             image, config, parameters=parameters, columns=columns, skip_unknown=skip_unknown,
             overrides=[*(set_ or []), *([] if seeing is None else [f"SEEING_FWHM={seeing}"])],
             output=output, format=format, check=check, weight=weight, flag_image=flag, classifier=classifier,
-            processes=processes, draw=plot is not None, tell=functools.partial(print, "skyset:", file=sys.stderr),
+            processes=processes, draw=picture is not None, plot=picture,
+            tell=functools.partial(print, "skyset:", file=sys.stderr),
         )  # fmt: skip
         print(made)
-        if plot is not None:
-            save_figure(made.figure(), plot)
+        if picture is not None:
+            save_figure(made.figure(), picture)
 
     _end(run)
 
@@ -413,7 +433,7 @@ def similar(
         from skyset.report import lookalikes_figure
 
         progress = functools.partial(progress_bar, unit="image", desc="describing", leave=False)
-        keep_inputs(output, {"the representations": representations})
+        keep_inputs(picture_path(output), {"the representations": representations})
         root = str(Path(partitions_of(where)).absolute())
         figure, found, compared = lookalikes_figure(root, to, k, representations, progress)
         say(f"most like {to} by the {compared}:")
@@ -460,9 +480,14 @@ def card(
     _end(run)
 
 
+def picture_path(path: Path) -> Path:
+    """Where a picture of this name is saved."""
+    return path if path.suffix else path.with_suffix(".png")
+
+
 def save_figure(figure, path: Path, told: TextIO | None = None) -> None:
     """Save a figure and say where it is; UserError if the format is unknown or the place cannot be written."""
-    path = path if path.suffix else path.with_suffix(".png")
+    path = picture_path(path)
     try:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder {path.parent}")

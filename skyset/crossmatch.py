@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.files import replaced_by
 from skyset.manifest import Manifest
 from skyset.manifest import describe_file
 from skyset.partitions import Partition
@@ -564,6 +565,7 @@ def check_output(path: str | Path) -> str:
         raise UserError(f"{path}: pairs are written as {', '.join(ENDINGS)}")
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder")
+    path = replaced_by(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -147,14 +148,33 @@ def _is_alive(pid: str) -> bool:
     return Path("/proc", pid).exists()
 
 
+def replaced_by(output: str | Path) -> Path:
+    """The file that writing to ``output`` makes or replaces: where a link leads, or itself.
+
+    Raises:
+        UserError: that is something else than a file: nobody's pipe or device is replaced by one.
+    """
+    try:
+        status = os.stat(output)
+    except (FileNotFoundError, NotADirectoryError):
+        status = None  # also a link that leads nowhere yet; that there is a folder is seen to elsewhere
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise UserError(f"cannot write {output}: it is no regular file (a named pipe, a device or a folder)")
+    return Path(os.path.realpath(output)) if os.path.islink(output) else Path(output)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder; what was written there takes its place at the end, or is removed on failure.
 
+    Where ``path`` is a link, it stays, and what it leads to is replaced.
+
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or something else than a file has this name.
     """
-    path = Path(path)
+    path = replaced_by(path)
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
     with Temporary(path) as temporary:
@@ -187,7 +207,7 @@ def file_sha256(path: Path) -> str:
 def keep_inputs(
     output: str | Path | None, inputs: Mapping[str, str | Path | None], advice: str = "choose another name for the result"
 ) -> None:
-    """Refuse to write a result over what it is made of.
+    """Refuse to write a result over what it is made of, or over what is no file.
 
     Args:
         output: the file that will be written; None where there is none.
@@ -195,8 +215,10 @@ def keep_inputs(
         advice: what to do instead.
 
     Raises:
-        UserError: it is one of them.
+        UserError: it is one of them, or ``replaced_by`` refuses it.
     """
+    if output is not None:
+        replaced_by(output)
     for name, path in inputs.items():
         if output is not None and path is not None and _are_same(Path(output), Path(path)):
             raise UserError(f"{output} would replace {name}: {advice}")

@@ -42,6 +42,7 @@ from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import Temporary
 from skyset.files import opened_hdf5
+from skyset.files import replaced_by
 from skyset.files import sync_folder
 from skyset.survey import MAX_VALUE_BYTES
 from skyset.survey import Column
@@ -194,6 +195,7 @@ class PartitionWriter:
 
     def __enter__(self) -> PartitionWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = replaced_by(self.path)
         self._temporary = Temporary(self.path)
         try:
             for column in self._bytes:

@@ -58,7 +58,7 @@ def register_module(module: str) -> str:
         module = path.stem
     try:
         declared = importlib.import_module(module).SURVEY
-    except Exception as error:  # whatever somebody's module raises
+    except (Exception, SystemExit) as error:  # whatever somebody's module raises; a script's sys.exit() must not end us
         raise UserError(f"--module {given}: {type(error).__name__}: {error}") from error
     if not isinstance(declared, Survey):
         raise UserError(f"--module {given}: SURVEY is no skyset.survey.Survey")
@@ -100,7 +100,7 @@ def loader(name: str) -> ModuleType:
         raise UserError(f"unknown survey {name!r}; {hint}known: {', '.join(surveys())}")
     try:
         return importlib.import_module(_modules[name])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _modules[name].startswith("skyset."):
             raise
         raise UserError(f"the survey {name} cannot be loaded: {_modules[name]}: {error}") from error

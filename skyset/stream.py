@@ -612,7 +612,10 @@ class SurveyStream(IterableDataset):
         selected = adopt(super().select_columns(column_names))
         rows = selected._ex_iterable
         if isinstance(rows, SelectColumnsIterable) and isinstance(rows.ex_iterable, PartitionRows):
-            selected = selected._with_source(rows.ex_iterable.select(rows.column_names))
+            if rows.column_names:
+                return selected._with_source(rows.ex_iterable.select(rows.column_names))
+            narrow = min(self.features, key=lambda name: not isinstance(self.features[name], datasets.Value))
+            rows.ex_iterable = rows.ex_iterable.select([narrow])  # how many rows there are, and no pixels
         return selected
 
     def remove_columns(self, column_names: str | list[str]) -> SurveyStream:

@@ -555,6 +555,44 @@ def test_files_of_somebody_else_are_not_replaced_nor_removed(tmp_path, small, ca
     assert all(path.read_bytes() == text for path, text in before.items() if path != tmp_path / name)
 
 
+def test_copies_that_somebody_put_among_the_partitions_stay(tmp_path, small, undisturbed, capsys):
+    source, output = small, tmp_path / "out"
+    shutil.copytree(undisturbed, output)
+    first = sorted(output.glob("healpix=*/*.hdf5"))[0]
+    mine = [first.with_name("backup.hdf5"), output / "healpix=5" / "mycopy.hdf5"]
+    superseded = [first.with_name("001-of-003.hdf5"), first.with_name("001-of-001.0123abcd.hdf5")]  # of killed builds
+    mine[1].parent.mkdir()
+    for path in (*mine, *superseded):
+        shutil.copy(first, path)
+    for options in ((), ("--overwrite",)):
+        capsys.readouterr()
+        assert build(output, "--local_data_path", source, *options) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "left alone" in line]
+        there = ", ".join(sorted(path.relative_to(output).as_posix() for path in mine))
+        assert said == [f"not of this build, left alone: {there}"]
+        assert all(path.exists() for path in mine) and not any(path.exists() for path in superseded)
+        assert len(differences(output)) == 2 and all("mycopy" in d or "backup" in d for d in differences(output))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_pipe_in_the_place_of_a_partition_stays(tmp_path, small, undisturbed, capsys, listed):
+    output = shutil.copytree(undisturbed, tmp_path / "out")
+    pipe = sorted(output.glob("healpix=*/*.hdf5"))[0]
+    kept = pipe.rename(tmp_path / "moved.hdf5")
+    pipe.symlink_to(kept)  # a partition that lies on another disk
+    assert build(output, "--local_data_path", small, "--recheck") == 0 and pipe.is_symlink()
+    spoil(kept)
+    assert build(output, "--local_data_path", small) == 0 and pipe.is_symlink() and differences(output) == []
+    pipe.unlink()
+    os.mkfifo(pipe)
+    if not listed:
+        (output / "manifest.json").unlink()
+    capsys.readouterr()
+    assert build(output, "--local_data_path", small) == 2
+    assert ("no regular file" if listed else "not built by gz3d") in capsys.readouterr().err
+    assert pipe.is_fifo()
+
+
 def test_partitions_do_not_go_among_the_archives_files(tmp_path, small, capsys):
     source = link(small, tmp_path / "source")
     before = sorted(os.listdir(source))

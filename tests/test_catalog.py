@@ -843,6 +843,8 @@ def test_a_named_pipe_is_no_catalogue(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match="a named pipe, not a regular file"):
         open_catalog(tmp_path / name)
+    with pytest.raises(UserError, match="a named pipe, not a regular file"):
+        column_names(tmp_path / name)  # what `skyset crossmatch` asks first
 
 
 def test_a_fits_header_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):

@@ -52,6 +52,21 @@ def test_help_names_every_command_and_where_to_start():
     assert "skyset build gz3d --tiny" in text
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("http://ali:S3cr1234pw@h/", "No such command 'http://***@h/'"),
+        ("info a http://h/?token=S3cr1234pw", "unexpected extra argument(s) (http://h/?token=***"),
+        ("show --http://ali:S3cr1234pw@h/", "No such option: --http://***@h/"),
+        ("--http://ali:S3cr1234pw@h/", "No such option: --http://***@h/"),
+        ("similar a --to b --k http://ali:S3cr1234pw@h/", "Invalid value for '--k'"),
+    ],
+)
+def test_usage_errors_show_no_login(line, shown):
+    status, text = skyset(*line.split())
+    assert status == 2 and shown in text and "S3cr1234pw" not in text
+
+
 def test_build_lists_surveys_and_hands_options_on(capsys):
     assert "gz3d" in skyset("build")[1]
     with pytest.raises(SystemExit) as end:
@@ -310,11 +325,13 @@ def test_a_build_leaves_its_card_and_never_somebody_elses_text(mine, built):
         ("nothing.py", "--module nothing.py: there is no such file"),
         ("no.such.module", "--module no.such.module: ModuleNotFoundError: No module named 'no'"),
         ("broken.py", "--module broken.py: SyntaxError: "),
+        ("ends.py", "--module ends.py: SystemExit: 0"),
         ("json", "--module json: AttributeError: module 'json' has no attribute 'SURVEY'"),
     ],
 )
 def test_a_module_that_is_no_survey_is_one_line(mine, module, said):
     Path("broken.py").write_text("def (")
+    Path("ends.py").write_text("import sys\nsys.exit(0)\n")
     status, text = skyset("surveys", "--module", module)
     assert status == 2 and f"skyset: {said}" in text and len(text.splitlines()) == 1
 

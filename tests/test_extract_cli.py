@@ -1,6 +1,7 @@
 """``skyset extract``: catalogues in every format, check images, configurations, and what is said when something is wrong."""
 
 import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -455,7 +456,8 @@ def test_what_decides_the_format(image, arguments, kind):
         (["field.fits", "--weight", "field.fits[SCI]"], "field.fits[SCI]: no 2-D image is 'SCI': there are 0 (PRIMARY)"),
         (["field.fits[1]"], "field.fits[1]: no 2-D image is '1': there are 0"),
         (["field.fits", "-o", "field.fits"], "field.fits would replace the image: choose another name for the result"),
-        (["field.fits", "-o", "x.csv", "--check", "BACKGROUND=field.fits"], "BACKGROUND would replace an input"),
+        (["field.fits", "-o", "x.csv", "--check", "BACKGROUND=field.fits"],
+         "would replace the input field.fits: give BACKGROUND another name"),
         (["field.fits", "-o", "x.fits", "--check", "BACKGROUND=x.fits"], "the catalogue and BACKGROUND would be the same"),
         (["field.fits", "-o", "nowhere/x.csv"], "cannot write nowhere/x.csv: nowhere is no folder"),
         (["field.fits", "-o", "x.foo"], "x.foo: its ending says no format: --format ldac, fits"),
@@ -488,6 +490,33 @@ def test_what_cannot_be_done_is_one_line_status_2_and_leaves_nothing(image, tmp_
     status, text = skyset(*arguments)
     assert status == 2 and message in text and text.count("\n") == 1 and text.startswith("skyset: ")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["my.sex", "my.param", "my.conv", "my.nnw", "my_weight.fits", "my_flag.fits"])
+def test_no_result_replaces_what_the_configuration_names(image, tmp_path, name):
+    Path("my.sex").write_text(
+        "PARAMETERS_NAME my.param\nFILTER_NAME my.conv\nSTARNNW_NAME my.nnw\nFLAG_IMAGE my_flag.fits\n"
+        "WEIGHT_TYPE NONE\nWEIGHT_IMAGE my_weight.fits[WHT]\nCATALOG_TYPE ASCII\n"
+    )
+    Path("my.param").write_text("X_IMAGE\n")
+    Path("my.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
+    for other in ("my.nnw", "my_weight.fits", "my_flag.fits"):
+        Path(other).write_text("mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for options in (("-o", name), ("-o", "x.csv", "--check", f"BACKGROUND={name}"), ("-o", "x.csv", "--plot", name)):
+        status, text = skyset("field.fits", "-c", "my.sex", *options)
+        assert status == 2 and f"{name} would replace the " in text
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("options", [("-o", "pipe.csv"), ("-o", "to_pipe.csv"), ("-o", "x.csv", "--check", "RMS=pipe.csv"),
+                                     ("-o", "x.csv", "--plot", "pipe.csv")])  # fmt: skip
+def test_a_result_does_not_take_the_place_of_a_pipe(image, tmp_path, options):
+    os.mkfifo("pipe.csv")
+    Path("to_pipe.csv").symlink_to("pipe.csv")
+    status, text = skyset("field.fits", *options)
+    assert status == 2 and ".csv: it is no regular file" in text and text.count("\n") == 1
+    assert Path("pipe.csv").is_fifo() and Path("to_pipe.csv").is_symlink() and not Path("x.csv").exists()
 
 
 def test_an_image_that_is_cut_off_leaves_the_older_catalogue(image, tmp_path):

@@ -9,19 +9,28 @@ import time
 from pathlib import Path
 
 import h5py
+import pyarrow as pa
 import pytest
+from astropy.io import fits
+from astropy.table import QTable
+from matplotlib.figure import Figure
 
+from skyset import bench
 from skyset import files
 from skyset.build import Options
 from skyset.build import build as build_survey
 from skyset.build import main as exit_status
 from skyset.build_scripts.gz3d import build_parent_sample
+from skyset.catalog import write_csv
+from skyset.cli import save_figure
 from skyset.errors import UserError
+from skyset.extraction.ldac import write_ldac
 from skyset.files import Temporary
 from skyset.files import clear_leftovers
 from skyset.files import keep_inputs
 from skyset.files import open_locked
 from skyset.files import replacing
+from skyset.files import write_atomically
 from skyset.loaders.gz3d import SURVEY
 from skyset.manifest import Manifest
 from skyset.manifest import verify
@@ -103,6 +112,40 @@ def test_a_result_does_not_take_the_place_of_what_it_is_made_of(tmp_path):
             keep_inputs(tmp_path / name, {"the input": tmp_path / "a"})
     keep_inputs(tmp_path / "b", {"the input": tmp_path / "a", "another": None})
     keep_inputs(None, {"the input": tmp_path / "a"})
+
+
+TABLE = pa.table({"a": [1.0]})
+WRITERS = {
+    "text": lambda path: write_atomically(path, "new"),
+    "catalogue": lambda path: write_csv(path, TABLE.to_batches(), TABLE.schema),
+    "ldac": lambda path: write_ldac(path, [(fits.Header(), QTable({"X_IMAGE": [1.0]}))]),
+    "json": lambda path: bench.save({"a": 1}, path),
+    "picture": lambda path: save_figure(Figure(figsize=(1, 1)), path),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_what_is_no_file_is_not_replaced_and_links_are_followed(tmp_path, write):
+    """A pipe stands for devices too: nothing but its kind is looked at."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        (tmp_path / f"to_{name}").symlink_to(name)
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name in ("pipe.png", "to_pipe.png", "folder.png", "to_folder.png", "loop.png"):
+        before = os.lstat(tmp_path / name)
+        with pytest.raises(UserError, match=f"{name}.*: .*(no regular file|is a folder|symbolic links)"):
+            write(tmp_path / name)
+        assert os.path.samestat(before, os.lstat(tmp_path / name))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "old.png").write_text("old")
+    for target in ("other/old.png", "other/absent.png"):
+        (tmp_path / "link.png").unlink(missing_ok=True)
+        (tmp_path / "link.png").symlink_to(target)
+        write(tmp_path / "link.png")
+        assert os.readlink(tmp_path / "link.png") == target
+        assert (tmp_path / target).read_bytes() not in (b"", b"old")
+    assert sorted(path.name for path in (tmp_path / "other").iterdir()) == ["absent.png", "old.png"]
 
 
 # --- HDF5's locks -------------------------------------------------------------------------------------------

@@ -127,6 +127,14 @@ def archived(archive):
     return found
 
 
+def test_no_columns_are_as_many_empty_rows(built):
+    data = stream(built)
+    for format in (None, "numpy", "torch"):
+        assert list(data.with_format(format).select_columns([])) == [{}] * 24
+        assert list(data.with_format(format).select_columns(["image"]).select_columns([]).take(2)) == [{}] * 2
+        assert list(data.with_format(format).remove_columns(list(data.features))) == [{}] * 24
+
+
 # --- the rows ---------------------------------------------------------------------------------------------
 
 

@@ -229,6 +229,15 @@ def test_load_takes_the_config_second(rings, built, monkeypatch):
             skyset.load(*arguments[:3], **({"config": arguments[3]} if len(arguments) > 3 else {}))
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+def test_load_dataset_refuses_a_config_that_there_is_not(built, rings, tmp_path, streaming):
+    options = {"split": "train", "streaming": streaming, "cache_dir": str(tmp_path)}
+    for survey, root, known in (("gz3d", built, "default"), ("gz_decals", rings, "default, rings_basic")):
+        with pytest.raises(UserError, match=f"^{survey} has no config 'nosuch'; known: {known}"):
+            load_dataset(survey, "nosuch", data_dir=str(root), **options)
+    assert len(load_dataset("gz3d", "default", data_dir=str(built), image_size=8, **options).features) == 8
+
+
 STOCK = """
 import sys
 {recipe}

@@ -16,6 +16,7 @@ import re
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class Configuration:
     warnings: tuple[str, ...] = ()
     #: Columns that cannot be had are left out.
     skip_unknown: bool = False
+    #: The files that it names, itself too, used or not: no result may replace one.
+    inputs: tuple[Path, ...] = ()
 
     def for_header(self, header: fits.Header) -> Settings:
         """The settings of one image: its header's GAIN_KEY and SATUR_KEY before GAIN and SATUR_LEVEL, as SExtractor does
@@ -189,6 +192,9 @@ _NUMBERS = {
 }  # fmt: skip
 
 _YES = ("Y", "N", "YES", "NO")
+#: Keywords that name files to be read.
+_INPUTS = ("PARAMETERS_NAME", "FILTER_NAME", "STARNNW_NAME", "WEIGHT_IMAGE", "FLAG_IMAGE", "ASSOC_NAME", "PSF_NAME",
+           "SOM_NAME", "DGEO_IMAGE")  # fmt: skip
 #: Keywords with words; those of CHECKIMAGE_TYPE that are not made here too.
 _WORDS = {
     "CATALOG_TYPE": ("NONE", "ASCII", "ASCII_HEAD", "ASCII_SKYCAT", "ASCII_VOTABLE", "FITS_1.0", "FITS_LDAC"),
@@ -353,8 +359,14 @@ class _Reader:
             self._settings(fields), tuple(wanted) if wanted is not None else None, classifier, self.text("CATALOG_NAME"),
             self.word("CATALOG_TYPE", "") if "CATALOG_TYPE" in self.values else None, check, weight, flag_image,
             self.text("GAIN_KEY") or "GAIN", self.text("SATUR_KEY") or "SATURATE", self.text("HEADER_SUFFIX") or ".head",
-            surface, self.path, filter_name, tuple(self.warnings), skip_unknown,
+            surface, self.path, filter_name, tuple(self.warnings), skip_unknown, tuple(self._inputs(parameters)),
         )  # fmt: skip
+
+    def _inputs(self, parameters: str | Path | None) -> Iterator[Path]:
+        yield from (Path(each) for each in (self.path, parameters) if each is not None)
+        named = [word for key in _INPUTS for word in (self.values[key].words if key in self.values else ())]
+        for name in named:
+            yield from filter(None, (find(each, self.path) for each in {name, str(split(name)[0])}))
 
     def _settings(self, fields: dict) -> Settings:
         try:

@@ -26,6 +26,7 @@ from skyset import headers
 from skyset.errors import UserError
 from skyset.extraction.columns import COLUMNS
 from skyset.files import Temporary
+from skyset.files import replaced_by
 
 _BLOCK = 2880
 _CARD = 80
@@ -164,6 +165,7 @@ class replacing:
         try:
             if self.path.is_dir():
                 raise IsADirectoryError(f"{self.path} is a folder")
+            self.path = replaced_by(self.path)
             self.temporary = Temporary(self.path)
             self.file = self.temporary.path.open("wb")
         except OSError as error:

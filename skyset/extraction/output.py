@@ -46,6 +46,7 @@ from skyset.extraction.world import celestial_wcs
 from skyset.extraction.world import compass
 from skyset.extraction.world import sky_faults
 from skyset.figures import draw_marks
+from skyset.files import keep_inputs
 from skyset.versions import install_command
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def plan(
     weight: Path | None = None,
     flag_image: Path | None = None,
     classifier: Path | None = None,
+    plot: Path | None = None,
 ) -> Plan:
     """What a command asks for, checked before anything is measured.
 
@@ -129,7 +131,8 @@ def plan(
     ``image.fits[1]``, ``mosaic.fits[ccd03,ccd04]``, ``image.fits[SCI,2]``, ``cube.fits[0][2]`` (see `images.choose`).
     The catalogue's format is ``format``, else what the output's ending says (``.fits`` is FITS_LDAC where CATALOG_TYPE says
     so), else CATALOG_TYPE. ``check``: ``segmentation.fits`` or ``SEGMENTATION=seg.fits``, beside those of the configuration.
-    Raises UserError for what cannot be done, such as an input that is not there or that an output would replace.
+    ``plot``: a picture that will be written too. Raises UserError for what cannot be done, such as an input that is not
+    there, or that an output would replace.
     """
     chosen = choose(str(image))
     which = str(image)[len(str(split(image)[0])) :]
@@ -150,7 +153,7 @@ def plan(
     made = Plan(image, chosen, path, kind, tuple(columns), images, weight or configuration.weight,
                 flag_image if "external" in stages else None, classifier if "classifier" in stages else None,
                 which)  # fmt: skip
-    _check_files(made)
+    _check_files(made, configuration.inputs, plot)
     return made
 
 
@@ -410,7 +413,7 @@ def _ending(format: str) -> str:
     return {"ascii": "cat", "ascii_head": "cat", "votable": "vot"}.get(format, format)
 
 
-def _check_files(made: Plan) -> None:
+def _check_files(made: Plan, named: Iterable[Path] = (), plot: Path | None = None) -> None:
     weight, flag_image = (None if text is None else split(text)[0] for text in (made.weight, made.flag_image))
     for option, path in (("--weight", weight), ("--flag", flag_image), ("--classifier", made.classifier)):
         if path is not None and not path.is_file():
@@ -422,13 +425,14 @@ def _check_files(made: Plan) -> None:
     if sky and (without := [image for image in made.chosen.images if not image.scale]):
         raise UserError(f"{', '.join(sky)}: {_no_sky(without[0])}: leave them out "
                         "(--skip_unknown does)")  # fmt: skip
-    inputs = {path.resolve(): path for path in (made.image, weight, flag_image, made.classifier) if path}
+    inputs = {f"the input {path}": path for path in (made.image, weight, flag_image, made.classifier, *named) if path}
     outputs: dict[Path, str] = {}
-    for what, path in ((("the catalogue", made.output),) if made.format else ()) + tuple(made.check.items()):
-        if path.resolve() in inputs:
-            raise UserError(f"{path}: {what} would replace an input: give it another name")
+    for what, path in ((("the catalogue", made.output),) if made.format else ()) + tuple(made.check.items()) + (
+        (("the plot", plot),) if plot is not None else ()
+    ):
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: {path.parent} is no folder")
+        keep_inputs(path, inputs, f"give {what} another name")
         if path.resolve() in outputs:
             raise UserError(f"{path}: {outputs[path.resolve()]} and {what} would be the same file")
         outputs[path.resolve()] = what
