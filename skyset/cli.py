@@ -269,9 +269,9 @@ def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, p
     from skyset.crossmatch import write_partitions
 
     left, right = without_login(left), without_login(right)
-    keep_inputs(output, {"the left catalogue": left, "the right catalogue": right})
     if output is not None:
         check_output(output)
+        keep_inputs(output, {"the left catalogue": left, "the right catalogue": right})
     tables, further = [], columns_in((left, right), [name.strip() for name in (columns or "").split(",") if name.strip()])
     asked = zip((left, right), further, *map(_sides, (ids, key, ra, dec)), strict=True)
     for source, more, name, column, *position in asked:
