@@ -509,7 +509,8 @@ def test_no_result_replaces_what_the_configuration_names(image, tmp_path, name):
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("options", [("-o", "pipe.csv"), ("-o", "to_pipe.csv"), ("-o", "x.csv", "--check", "BACKGROUND=pipe.csv"),
+@pytest.mark.parametrize("options", [("-o", "pipe.csv"), ("-o", "to_pipe.csv"),
+                                     ("-o", "x.csv", "--check", "BACKGROUND=pipe.csv"),
                                      ("-o", "x.csv", "--plot", "pipe.csv")])  # fmt: skip
 def test_a_result_does_not_take_the_place_of_a_pipe(image, tmp_path, options):
     os.mkfifo("pipe.csv")
