@@ -360,7 +360,7 @@ def test_configs_in_datasets(whole, tmp_path, capsys):
     assert datasets.get_dataset_split_names("gz_decals", data_dir=str(whole)) == list(Manifest.load(whole).splits)
     with pytest.raises(UserError, match=r"config rings_basic is not built in .*--configs rings_basic"):
         load_dataset("gz_decals", "rings_basic", data_dir=str(whole), split="train", streaming=True)
-    with pytest.raises(ValueError, match="not found"):
+    with pytest.raises(UserError, match="gz_decals has no config 'rings'; known: default, rings_basic"):
         load_dataset("gz_decals", "rings", data_dir=str(whole), split="train", streaming=True)
 
 
