@@ -423,6 +423,7 @@ class BuildFolder:
         self._stamps: dict[str, tuple[int, int]] = {}
         self._listed: set[str] = set()  # the partitions that earlier builds speak of
         self._damaged: set[str] = set()
+        self._superseded: set[str] = set()
         self._earlier: Manifest | None = None
 
     def __enter__(self) -> BuildFolder:
@@ -501,6 +502,8 @@ class BuildFolder:
             line = _parse(text)
             if isinstance(line, dict) and {"compression", "entry"} <= line.keys():
                 lines.append(line)
+            elif isinstance(line, dict) and {"compression", "superseded"} <= line.keys():
+                self._superseded.update(line["superseded"])
             elif line is not None or not text.startswith(_JOURNAL_START[: len(text.strip())]):
                 raise UserError(f"{self.root / JOURNAL} is not a build's: choose another folder")
         return lines
@@ -549,7 +552,10 @@ class BuildFolder:
         self._stamps[entry.path] = status.st_mtime_ns, status.st_ctime_ns
         self.entries[entry.path] = entry
         written = {"entry": dataclasses.asdict(entry), "stamp": self._stamps[entry.path]}
-        line = {"compression": self.options.compression, **written}
+        self._note(written)
+
+    def _note(self, what: Mapping) -> None:
+        line = {"compression": self.options.compression, **what}
         self._journal.write("\n" + json.dumps(line))  # the line break first: the last line may have been cut by a kill
         self._journal.flush()
 
@@ -683,16 +689,19 @@ class BuildFolder:
             rejected=len(self.rejected),
         )
         self.write_rejected()
+        over = set(partition_files(self.root)) - {entry.path for entry in files}
+        if superseded := sorted(path for path in over if self._is_of_a_build(path)):
+            self._note({"superseded": superseded})  # the manifest that names them is replaced next
         manifest.save(self.root)
-        self._journal.truncate(0)
         self._remove_leftovers()  # of workers that were killed on a cluster
-        self._remove_superseded({entry.path for entry in files})
+        self._remove_superseded(over)
+        self._journal.truncate(0)
         return manifest
 
-    def _remove_superseded(self, kept: set[str]) -> None:
+    def _remove_superseded(self, over: set[str]) -> None:
         """Remove what earlier builds wrote and the manifest no longer names; what somebody else put there stays."""
         others = []
-        for path in sorted(set(partition_files(self.root)) - kept):
+        for path in sorted(over):
             if not self._is_of_a_build(path):
                 others.append(path)
                 continue
@@ -707,7 +716,7 @@ class BuildFolder:
         """Whether a build wrote it: one that says so, or one that was killed, with another number of parts or moving it."""
         if found := _MOVED.fullmatch(path):
             path = found[1] + SUFFIX
-        if path in self._listed or path in self._wanted:
+        if path in self._listed or path in self._wanted or path in self._superseded:
             return True
         return not _is_of_one_object(path) and _cell_folder(path) in map(_cell_folder, self._listed | self._wanted)
 
