@@ -284,9 +284,14 @@ class Parts:
     def _write(self, rows: pa.Table) -> None:
         name = f"part-{len(self.parts):05d}.parquet"
         self.width = rows.schema.field("representation").type.list_size
+        if not self.parts:
+            self._list()  # whose the folder is, before its first part: a kill in between is gone on from
         with _replaced(self.folder / name) as temporary:
             pq.write_table(rows, temporary, compression="zstd", use_dictionary=False)
         self.parts.append({"file": name, "rows": len(rows)})
+        self._list()
+
+    def _list(self) -> None:
         with _replaced(self.folder / MANIFEST) as temporary:
             listing = {"settings": self.settings, "width": self.width, "rows": self.rows, "parts": self.parts}
             temporary.write_text(json.dumps(listing, indent=1))
