@@ -12,7 +12,6 @@ after the last finished file, with each object once. Columns: the key, ``ra`` an
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,8 @@ from transformers import PreTrainedModel
 import skyset
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.files import clear_leftovers
+from skyset.files import replacing
 from skyset.progress import progress_bar
 from skyset.training.common.arguments import ImageArguments
 from skyset.training.common.arguments import ModelArguments
@@ -243,6 +244,7 @@ class Parts:
         self.parts: list[dict] = []
         self._waiting: list[pa.Table] = []
         folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(folder)
         if (folder / MANIFEST).exists():
             self._go_on()
         elif there := sorted(folder.glob("part-*.parquet")):
@@ -286,33 +288,15 @@ class Parts:
         self.width = rows.schema.field("representation").type.list_size
         if not self.parts:
             self._list()  # whose the folder is, before its first part: a kill in between is gone on from
-        with _replaced(self.folder / name) as temporary:
+        with replacing(self.folder / name) as temporary:
             pq.write_table(rows, temporary, compression="zstd", use_dictionary=False)
         self.parts.append({"file": name, "rows": len(rows)})
         self._list()
 
     def _list(self) -> None:
-        with _replaced(self.folder / MANIFEST) as temporary:
+        with replacing(self.folder / MANIFEST) as temporary:
             listing = {"settings": self.settings, "width": self.width, "rows": self.rows, "parts": self.parts}
             temporary.write_text(json.dumps(listing, indent=1))
-
-
-class _replaced:
-    """A file written under another name, synced, and renamed at the end."""
-
-    def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_suffix(path.suffix + ".tmp")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
-        with open(self.temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self.temporary, self.path)
 
 
 if __name__ == "__main__":
