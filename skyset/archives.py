@@ -20,19 +20,19 @@ from pathlib import Path
 
 from skyset import remote
 from skyset import zips
-from skyset.build import RAW
-from skyset.build import REJECTED
+from skyset.downloads import RAW
 from skyset.downloads import Downloads
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
 from skyset.fetch import FetchError
 from skyset.fetch import innermost
+from skyset.files import write_atomically
 from skyset.imagefiles import Images
 from skyset.imagefiles import Place
 from skyset.imagefiles import is_image
 from skyset.imagefiles import stem_of
-from skyset.manifest import write_atomically
+from skyset.manifest import REJECTED
 from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.pictured import NothingToBuild

@@ -35,7 +35,6 @@ import skyset
 from skyset import registry
 from skyset.arrow import needed_columns
 from skyset.build import human_bytes
-from skyset.build import versions
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import write_atomically
@@ -46,6 +45,7 @@ from skyset.stream import map_source
 from skyset.stream import row_count
 from skyset.survey import Feature
 from skyset.survey import Survey
+from skyset.versions import versions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skyset import registry
 from skyset.errors import UserError
-from skyset.manifest import write_atomically
+from skyset.files import write_atomically
 from skyset.questions import markdown
 from skyset.survey import Layers
 from skyset.survey import Survey

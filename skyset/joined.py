@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from skyset.catalog import open_catalog
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.manifest import file_sha256
+from skyset.files import file_sha256
 from skyset.staged import fitting
 from skyset.survey import Column
 

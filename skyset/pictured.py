@@ -26,6 +26,7 @@ from skyset.build import Rejected
 from skyset.build import build
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.files import write_atomically
 from skyset.imagefiles import Images
 from skyset.imagefiles import Place
 from skyset.imagefiles import pixels_of
@@ -33,7 +34,6 @@ from skyset.imagefiles import read_image
 from skyset.joined import Joined
 from skyset.manifest import NAME as MANIFEST
 from skyset.manifest import Manifest
-from skyset.manifest import write_atomically
 from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.partitions import Partition

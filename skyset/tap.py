@@ -57,10 +57,10 @@ from skyset.fetch import LONGEST_WAIT
 from skyset.fetch import PASSING
 from skyset.fetch import innermost
 from skyset.files import replacing
+from skyset.files import write_atomically
 from skyset.http import Client
 from skyset.http import retry_after
 from skyset.http import watch
-from skyset.manifest import write_atomically
 from skyset.secrets import without_login
 from skyset.votable import BrokenVOTable
 from skyset.votable import VOTable

@@ -50,10 +50,10 @@ import numpy as np
 from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.files import open_locked
-from skyset.manifest import write_atomically
+from skyset.files import sync_folder
+from skyset.files import write_atomically
 from skyset.messages import csv_cell
 from skyset.messages import plain
-from skyset.partitions import sync_folder
 from skyset.raw import open_regular
 
 BLOCK = 512  # bytes; headers are one, contents are padded to the next

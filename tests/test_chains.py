@@ -300,7 +300,6 @@ def test_a_state_of_other_steps_is_refused_in_one_line(built):
 # --- workers and nodes ------------------------------------------------------------------------------------
 
 
-
 @pytest.mark.parametrize(
     "name",
     ["map", "map indices", "batched map", "filter", "filter indices", "take", "skip", "shuffle", "repeat", "concatenate"],

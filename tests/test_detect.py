@@ -19,7 +19,7 @@ from skyset.errors import UserError
 from skyset.extraction import columns as names
 from skyset.extraction import isophotes
 from skyset.extraction.background import measure_background
-from skyset.extraction.detect import CHECKS
+from skyset.extraction.columns import CHECKS
 from skyset.extraction.detect import NotGivenWarning
 from skyset.extraction.detect import extract
 from skyset.extraction.detect import extract_file

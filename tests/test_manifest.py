@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from skyset.errors import UserError
+from skyset.files import write_atomically
 from skyset.manifest import NAME
 from skyset.manifest import Manifest
 from skyset.manifest import describe_file
 from skyset.manifest import keys_digest
 from skyset.manifest import verify
-from skyset.manifest import write_atomically
 from skyset.partitions import PartitionWriter
 from skyset.partitions import cell_of_path
 from skyset.partitions import partition_path

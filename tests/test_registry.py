@@ -15,7 +15,6 @@ import datasets.arrow_dataset
 import datasets.combine
 import datasets.distributed
 import datasets.inspect
-import datasets.iterable_dataset
 import datasets.load
 import numpy as np
 import pytest

@@ -41,8 +41,8 @@ from skyset.extraction.detect import extract
 from skyset.extraction.simulate import Simulated
 from skyset.extraction.simulate import expected_counts
 from skyset.extraction.simulate import simulate_ccd
-from skyset.manifest import file_sha256
-from skyset.manifest import write_atomically
+from skyset.files import file_sha256
+from skyset.files import write_atomically
 from skyset.progress import progress_bar
 from skyset.training.common.arguments import parse
 from skyset.training.common.card import reliability_figure

@@ -26,15 +26,16 @@ import numpy as np
 from skyset.archives import build_archives
 from skyset.archives import build_few
 from skyset.archives import fetched_file
-from skyset.build import RAW
 from skyset.build import BuildParser
 from skyset.build import Options
 from skyset.build import main as run
 from skyset.catalog import Catalog
 from skyset.catalog import check_ids
 from skyset.catalog import open_catalog
+from skyset.downloads import RAW
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
+from skyset.files import file_sha256
 from skyset.imagefiles import Images
 from skyset.imagefiles import files_below
 from skyset.imagefiles import fingerprint
@@ -55,7 +56,6 @@ from skyset.loaders.gz2 import RECORD
 from skyset.loaders.gz2 import RING_ABOVE
 from skyset.loaders.gz2 import SURVEY
 from skyset.loaders.gz2 import VOTES
-from skyset.manifest import file_sha256
 from skyset.messages import say
 from skyset.pictured import SPLIT
 from skyset.pictured import Making

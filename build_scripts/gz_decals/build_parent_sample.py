@@ -20,11 +20,11 @@ from pathlib import Path
 from skyset.archives import build_archives
 from skyset.archives import build_few
 from skyset.archives import fetched_file
-from skyset.build import RAW
 from skyset.build import BuildParser
 from skyset.build import Options
 from skyset.build import main as run
 from skyset.build_scripts.gz_decals import catalogs
+from skyset.downloads import RAW
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
 from skyset.imagefiles import Images

@@ -58,6 +58,7 @@ from skyset.cuts import apply
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import keep_inputs
+from skyset.files import write_atomically
 from skyset.hips import FORMATS
 from skyset.hips import MIRROR as HIPS_MIRROR
 from skyset.hips import SERVICE as HIPS_URL
@@ -76,7 +77,6 @@ from skyset.loaders.sdss_galaxy_zoo import SIZE
 from skyset.loaders.sdss_galaxy_zoo import SURVEY
 from skyset.loaders.sdss_galaxy_zoo import TAP_URL
 from skyset.loaders.sdss_galaxy_zoo import VOTES_TAP_URL
-from skyset.manifest import write_atomically
 from skyset.messages import say
 from skyset.progress import progress_bar
 from skyset.secrets import without_login

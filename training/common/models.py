@@ -17,7 +17,7 @@ from transformers import AutoModelForImageClassification
 from transformers import PreTrainedModel
 
 from skyset.errors import UserError
-from skyset.manifest import file_sha256
+from skyset.files import file_sha256
 from skyset.training.common import timm_convnext
 
 logger = logging.getLogger("skyset.training")

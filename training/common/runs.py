@@ -28,8 +28,8 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
 from skyset.errors import UserError
-from skyset.manifest import file_sha256
-from skyset.manifest import write_atomically
+from skyset.files import file_sha256
+from skyset.files import write_atomically
 from skyset.versions import __version__
 
 logger = logging.getLogger("skyset.training")
