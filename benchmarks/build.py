@@ -54,7 +54,7 @@ def stack_everything(folder: Path, output: Path, processes: int) -> None:
     import h5py
     import numpy as np
 
-    from skyset.survey import healpix_cell
+    from skyset.sky import healpix_cell
 
     with ProcessPoolExecutor(processes) as pool:
         rows = list(pool.map(read_columns, sorted(folder.glob("*.fits.gz"))))

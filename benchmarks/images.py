@@ -42,7 +42,7 @@ def urls(base: str, images: int) -> list[str]:
 def skyset_pool(base: str, images: int, connections: int) -> int:
     from skyset.images import ImagePool
     from skyset.images import ImageRequest
-    from skyset.images import check_image
+    from skyset.pixels import check_image
     from skyset.tars import TarSink
 
     pool = ImagePool(connections, check=lambda data: check_image(data, "jpg", 64, 64))

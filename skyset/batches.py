@@ -21,10 +21,10 @@ from torch.utils.data import default_collate
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from skyset.encoded import ARRAY
 from skyset.encoded import Bytes
 from skyset.encoded import Images
 from skyset.encoded import same_shapes
+from skyset.pixels import ARRAY
 from skyset.reader import carve
 
 _last_batch_size: int | None = None

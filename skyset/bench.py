@@ -34,9 +34,9 @@ import numpy as np
 import skyset
 from skyset import registry
 from skyset.arrow import needed_columns
-from skyset.build import human_bytes
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.files import human_bytes
 from skyset.files import write_atomically
 from skyset.manifest import FileEntry
 from skyset.manifest import Manifest

@@ -48,6 +48,7 @@ from skyset.fetch import FetchError
 from skyset.files import clear_leftovers
 from skyset.files import file_sha256
 from skyset.files import flushed_output
+from skyset.files import human_bytes
 from skyset.files import open_locked
 from skyset.files import opened_hdf5
 from skyset.files import write_atomically
@@ -74,9 +75,9 @@ from skyset.partitions import partition_path
 from skyset.partitions import row_sources
 from skyset.runner import executor
 from skyset.secrets import without_login
+from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.survey import Survey
-from skyset.survey import healpix_cell
 from skyset.versions import install_command
 from skyset.versions import versions
 
@@ -965,15 +966,6 @@ def _report(manifest: Manifest, root: Path) -> int:
     if manifest.rejected:
         print(f"{manifest.rejected} objects were rejected, each with its reason in {root / REJECTED}")
     return 1 if manifest.rejected else 0
-
-
-def human_bytes(count: float) -> str:
-    """``9.7 MB``: decimal units, as disks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def main(run: Callable[[], int]) -> int:

@@ -32,8 +32,8 @@ from skyset.manifest import describe_file
 from skyset.partitions import Partition
 from skyset.partitions import PartitionWriter
 from skyset.partitions import partition_path
+from skyset.sky import healpix_cell
 from skyset.survey import Survey
-from skyset.survey import healpix_cell
 
 #: Pairs that one call gives at most: 24 bytes each, and as much again for a moment while they are put together.
 MAX_PAIRS = 200_000_000

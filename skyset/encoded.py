@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -18,17 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyset.errors import PartitionError
+from skyset.pixels import ARRAY
+from skyset.pixels import PIL_IMAGE
+from skyset.pixels import UNDECODED
+from skyset.pixels import why_unreadable
+from skyset.pixels import decoded_image
+from skyset.pixels import rgb
 
 if TYPE_CHECKING:
     import PIL.Image
-
-#: What the bytes may be. Pillow reads much more, some of it by starting other programs.
-FORMATS = ("JPEG", "PNG")
-#: An image of more pixels is refused before it is unpacked.
-MAX_PIXELS = 1 << 26
-#: How images are handed out.
-PIL_IMAGE, ARRAY, UNDECODED = "pil", "array", "undecoded"
-_ORIENTATION = 0x0112
 
 
 class Bytes(Sequence):
@@ -156,7 +153,7 @@ class Images(Bytes):
             return decoded_image(self.raw(row), self.mode)
         except Exception as error:  # Pillow raises nearly anything on damaged bytes
             path, number = self.origin(row)
-            reason = _reason(error)
+            reason = why_unreadable(error)
             raise PartitionError(f"{path}: column {self.column}, row {number}: {reason}") from error
 
     def pixels(self, row: int) -> np.ndarray:
@@ -204,46 +201,3 @@ def bounds_of(lengths: np.ndarray) -> np.ndarray:
 
 def same_shapes(arrays: Sequence[np.ndarray]) -> bool:
     return len({(array.shape, array.dtype) for array in arrays}) == 1
-
-
-def decoded_image(data: np.ndarray, mode: str | None = None) -> PIL.Image.Image:
-    """The image that bytes encode, upright, as ``datasets.Image`` gives it.
-
-    Raises:
-        ValueError: it has too many pixels. On damaged bytes Pillow raises nearly anything.
-    """
-    from PIL import Image
-    from PIL import ImageOps
-
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}: refused")
-    image.load()
-    if image.getexif().get(_ORIENTATION) is not None:
-        image = ImageOps.exif_transpose(image)
-    return image if mode in (None, image.mode) else image.convert(mode)
-
-
-def _reason(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        return f"no {' or '.join(FORMATS)} image"  # Pillow tells the address of its buffer
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def is_image(value) -> bool:
-    """Whether this is a ``PIL.Image``; does not import Pillow."""
-    return "PIL.Image" in sys.modules and isinstance(value, sys.modules["PIL.Image"].Image)
-
-
-def rgb(image: PIL.Image.Image) -> np.ndarray:
-    """The pixels of an image, uint8 (H, W, 3), as the module says; floats stay as they are, (H, W)."""
-    if image.mode == "F":
-        return np.asarray(image)
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion cuts off what is above 255
-        grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns otherwise
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

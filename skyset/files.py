@@ -291,3 +291,12 @@ def flushed_output() -> Iterator[None]:
             raise raw.error
     finally:
         sys.stdout = before
+
+
+def human_bytes(count: float) -> str:
+    """``9.7 MB``: decimal units, as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -26,8 +26,8 @@ from datasets.formatting.formatting import LazyRow
 from datasets.formatting.formatting import PythonFormatter
 from datasets.formatting.np_formatter import NumpyFormatter
 
-from skyset.encoded import is_image
-from skyset.encoded import rgb
+from skyset.pixels import is_image
+from skyset.pixels import rgb
 
 _NUMPY, _TORCH = "skyset_numpy", "skyset_torch"
 _OURS = {"numpy": _NUMPY, "torch": _TORCH}

@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 from urllib.parse import urlsplit
 
 from skyset.errors import UserError
+from skyset.pixels import LARGEST_IMAGE
 
 SERVICE = "https://alasky.cds.unistra.fr/hips-image-services/hips2fits"
 MIRROR = "https://alaskybis.cds.unistra.fr/hips-image-services/hips2fits"
 FORMATS = ("jpg", "png", "fits")
-LARGEST_IMAGE = 50_000_000  # pixels: the service refuses more, and a few bytes can claim more than the memory holds
 
 
 def field_of_view(radius_arcsec: float, margin: float = 0.25) -> float:

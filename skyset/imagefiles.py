@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from skyset import zips
 from skyset.errors import RecordError
-from skyset.images import MAGIC
-from skyset.images import ImageError
-from skyset.images import decode
+from skyset.pixels import MAGIC
+from skyset.pixels import ImageError
+from skyset.pixels import decode
 from skyset.raw import read_regular
 from skyset.survey import MAX_VALUE_BYTES
 

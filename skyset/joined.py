@@ -19,8 +19,8 @@ from skyset.catalog import open_catalog
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import file_sha256
-from skyset.staged import fitting
 from skyset.survey import Column
+from skyset.survey import fitting
 
 #: How text says yes and no where a column of flags was written as words.
 _FLAGS = {"true": 1, "false": 0, "1": 1, "0": 0}

@@ -34,12 +34,12 @@ from skyset.partitions import cell_of_path
 from skyset.partitions import partition_path
 from skyset.partitions import split_of_path
 from skyset.secrets import redacted_values
+from skyset.sky import check_position
+from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import check_columns
-from skyset.survey import check_position
 from skyset.survey import check_types
-from skyset.survey import healpix_cell
 
 NAME = "manifest.json"
 #: What a build has completed, until the manifest says so.

@@ -37,6 +37,8 @@ from skyset.manifest import Manifest
 from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.partitions import Partition
+from skyset.sky import check_position
+from skyset.sky import healpix_cell
 from skyset.splits import SPLITS
 from skyset.splits import split_of
 from skyset.staged import IMAGE
@@ -45,8 +47,6 @@ from skyset.staged import read_pictured
 from skyset.staged import stage
 from skyset.survey import Column
 from skyset.survey import Survey
-from skyset.survey import check_position
-from skyset.survey import healpix_cell
 
 #: Images that no catalogue knows: a release has more of them than of votes, so that they are no fault of a build.
 UNUSED = "unused.csv"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyset import registry
-from skyset.build import human_bytes
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.figures import drawable
+from skyset.files import human_bytes
 from skyset.manifest import Manifest
 from skyset.messages import plain
 from skyset.partitions import Partition

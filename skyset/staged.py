@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from skyset.errors import RecordError
 from skyset.imagefiles import Place
 from skyset.imagefiles import pixels_of
 from skyset.imagefiles import read_image
 from skyset.partitions import Partition
 from skyset.survey import Column
+from skyset.survey import fitting
 
 #: The column of images, of surveys that have one.
 IMAGE = "image"
@@ -40,23 +40,6 @@ def stage(path: Path, columns: Sequence[Column], values: Mapping[str, np.ndarray
     for column in columns:
         staged[column.name] = fitting(column, values[column.name])
     staged.flush()
-
-
-def fitting(column: Column, values: np.ndarray) -> np.ndarray:
-    """The values in the column's dtype; RecordError where that would change integers or cut text."""
-    if column.is_text:
-        text = np.char.encode(values, "ascii", "replace") if values.dtype.kind == "U" else values.astype(bytes)
-        if text.dtype.itemsize > np.dtype(column.dtype).itemsize:
-            longest = max(text.tolist(), key=len)
-            if len(longest) > np.dtype(column.dtype).itemsize:
-                raise RecordError(f"{column.name} is too long: {longest.decode('ascii', 'replace')!r}")
-        return text
-    with np.errstate(invalid="ignore", over="ignore"):
-        cast = values.astype(column.dtype)
-    if cast.dtype.kind in "iu" and not np.array_equal(cast, values):
-        bad = values[cast != values][0]
-        raise RecordError(f"{column.name} holds {bad}, which {column.dtype} cannot hold")
-    return cast
 
 
 def row_of(path: Path, number: int) -> dict:

@@ -41,9 +41,6 @@ from skyset.arrow import features_of
 from skyset.arrow import needed_columns
 from skyset.casts import cast_values
 from skyset.casts import check_cast
-from skyset.encoded import ARRAY
-from skyset.encoded import PIL_IMAGE
-from skyset.encoded import UNDECODED
 from skyset.encoded import Bytes
 from skyset.encoded import Images
 from skyset.errors import PartitionError
@@ -55,6 +52,9 @@ from skyset.formatting import is_tensor_format
 from skyset.formatting import merge
 from skyset.formatting import own_format
 from skyset.formatting import stock_format
+from skyset.pixels import ARRAY
+from skyset.pixels import PIL_IMAGE
+from skyset.pixels import UNDECODED
 from skyset.reader import PIECE_BYTES
 from skyset.reader import Piece
 from skyset.reader import PieceReader

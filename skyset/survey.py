@@ -20,6 +20,7 @@ import numpy as np
 
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.sky import check_position
 
 #: The dtype of a column whose rows are bytes of any length, and what is added to its name for where each row's bytes end.
 BYTES, END = "bytes", "_end"
@@ -307,24 +308,18 @@ class Survey:
         return row
 
 
-def check_position(ra: float, dec: float) -> None:
-    """Raise RecordError unless 0 <= ra <= 360 and -90 <= dec <= 90 (degrees); NaN fails both."""
-    if not (0.0 <= ra <= 360.0 and -90.0 <= dec <= 90.0):
-        raise RecordError(f"position is not on the sky: ra {ra}, dec {dec}")
-
-
-def healpix_cell(ra, dec, nside: int = 16) -> np.ndarray:
-    """HEALPix cell of each position.
-
-    Args:
-        ra, dec: degrees, any shape.
-        nside: power of two.
-
-    Returns:
-        int64 of the same shape, a number for a number, nested ordering (Gorski et al. 2005, ApJ 622, 759).
-    """
-    from astropy import units
-    from astropy_healpix import lonlat_to_healpix
-
-    ra, dec = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
-    return np.asarray(lonlat_to_healpix(ra * units.deg, dec * units.deg, nside, order="nested"), np.int64)[()]
+def fitting(column: Column, values: np.ndarray) -> np.ndarray:
+    """The values in the column's dtype; RecordError where that would change integers or cut text."""
+    if column.is_text:
+        text = np.char.encode(values, "ascii", "replace") if values.dtype.kind == "U" else values.astype(bytes)
+        if text.dtype.itemsize > np.dtype(column.dtype).itemsize:
+            longest = max(text.tolist(), key=len)
+            if len(longest) > np.dtype(column.dtype).itemsize:
+                raise RecordError(f"{column.name} is too long: {longest.decode('ascii', 'replace')!r}")
+        return text
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = values.astype(column.dtype)
+    if cast.dtype.kind in "iu" and not np.array_equal(cast, values):
+        bad = values[cast != values][0]
+        raise RecordError(f"{column.name} holds {bad}, which {column.dtype} cannot hold")
+    return cast

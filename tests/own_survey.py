@@ -13,10 +13,10 @@ from skyset.build import Options
 from skyset.build import build
 from skyset.build import main as run
 from skyset.builder import SurveyBuilder
+from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Survey
-from skyset.survey import healpix_cell
 from skyset.survey import plain_features
 
 COLUMNS = (

@@ -29,8 +29,6 @@ from skyset.cli import app
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.fetch import Fetcher
-from skyset.iau import position_of
-from skyset.images import decode
 from skyset.loaders.gz_decals import ARCHIVES
 from skyset.loaders.gz_decals import CONFIGS
 from skyset.loaders.gz_decals import DR5
@@ -41,8 +39,10 @@ from skyset.loaders.gz_decals import SURVEY
 from skyset.loaders.gz_decals import TABLES
 from skyset.manifest import Manifest
 from skyset.manifest import verify
+from skyset.pixels import decode
 from skyset.questions import check
 from skyset.questions import table
+from skyset.sky import position_of
 from skyset.splits import SPLITS
 from skyset.splits import split_of
 from tests.archive.zenodo import ZenodoServer

@@ -32,8 +32,6 @@ from skyset import figures
 from skyset import partitions
 from skyset import report
 from skyset.builder import SurveyBuilder
-from skyset.encoded import decoded_image
-from skyset.encoded import rgb
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
@@ -44,13 +42,15 @@ from skyset.partitions import COMPRESSIONS
 from skyset.partitions import Partition
 from skyset.partitions import PartitionWriter
 from skyset.partitions import partition_path
+from skyset.pixels import decoded_image
+from skyset.pixels import rgb
 from skyset.reader import cut
+from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Feature
 from skyset.survey import Layers
 from skyset.survey import Survey
-from skyset.survey import healpix_cell
 from tests.archive.server import ArchiveServer
 
 pytestmark = pytest.mark.datasets3

@@ -33,12 +33,12 @@ from skyset.hips import SERVICE
 from skyset.hips import field_of_view
 from skyset.hips import hips2fits_url
 from skyset.images import Hosts
-from skyset.images import ImageError
 from skyset.images import ImagePool
 from skyset.images import ImageRequest
 from skyset.images import Schedule
-from skyset.images import check_image
-from skyset.images import decode
+from skyset.pixels import ImageError
+from skyset.pixels import check_image
+from skyset.pixels import decode
 from tests.archive.hips import ERROR_PAGE
 from tests.archive.hips import HIPS
 from tests.archive.hips import Hips

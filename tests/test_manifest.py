@@ -22,11 +22,11 @@ from skyset.manifest import verify
 from skyset.partitions import PartitionWriter
 from skyset.partitions import cell_of_path
 from skyset.partitions import partition_path
+from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Feature
 from skyset.survey import Survey
-from skyset.survey import healpix_cell
 
 SURVEY = Survey(
     name="toy", title="Toy survey", homepage="", citation="", license="", base_url="http://127.0.0.1/",

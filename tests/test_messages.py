@@ -6,10 +6,10 @@ from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.fetch import FetchError
-from skyset.images import ImageError
 from skyset.messages import csv_cell
 from skyset.messages import plain
 from skyset.messages import say
+from skyset.pixels import ImageError
 from skyset.tars import TarError
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\nb\tc\0d\x9be\u202ef\u2028g\x7f\udc80"

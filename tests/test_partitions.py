@@ -23,9 +23,9 @@ from skyset.partitions import PartitionWriter
 from skyset.partitions import cell_of_path
 from skyset.partitions import object_path
 from skyset.partitions import partition_path
+from skyset.sky import check_position
+from skyset.sky import healpix_cell
 from skyset.survey import Column
-from skyset.survey import check_position
-from skyset.survey import healpix_cell
 
 DTYPES = ("uint8", "int8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64", "bool", "S7")
 ROWS = 5

@@ -42,8 +42,8 @@ from skyset.progress import progress_bar
 from skyset.raw import open_fits
 from skyset.raw import open_regular
 from skyset.runner import executor
-from skyset.survey import check_position
-from skyset.survey import healpix_cell
+from skyset.sky import check_position
+from skyset.sky import healpix_cell
 
 SUFFIX = ".fits.gz"
 TABLE_HDU = 5

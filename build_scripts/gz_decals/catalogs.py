@@ -14,8 +14,6 @@ from skyset.catalog import check_ids
 from skyset.catalog import open_catalog
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.iau import is_name
-from skyset.iau import position_of
 from skyset.imagefiles import files_below
 from skyset.joined import Joined
 from skyset.joined import Source
@@ -32,6 +30,8 @@ from skyset.loaders.gz_decals import TAGS
 from skyset.loaders.gz_decals import VOTES
 from skyset.pictured import SPLIT
 from skyset.questions import tagged
+from skyset.sky import is_name
+from skyset.sky import position_of
 from skyset.survey import Column
 from skyset.vectors import features_in
 

@@ -64,11 +64,8 @@ from skyset.hips import MIRROR as HIPS_MIRROR
 from skyset.hips import SERVICE as HIPS_URL
 from skyset.hips import field_of_view
 from skyset.hips import hips2fits_url
-from skyset.images import ImageError
 from skyset.images import ImagePool
 from skyset.images import ImageRequest
-from skyset.images import check_image
-from skyset.images import decode
 from skyset.loaders.sdss_galaxy_zoo import CATALOG
 from skyset.loaders.sdss_galaxy_zoo import CLASSES
 from skyset.loaders.sdss_galaxy_zoo import HIPS
@@ -78,12 +75,15 @@ from skyset.loaders.sdss_galaxy_zoo import SURVEY
 from skyset.loaders.sdss_galaxy_zoo import TAP_URL
 from skyset.loaders.sdss_galaxy_zoo import VOTES_TAP_URL
 from skyset.messages import say
+from skyset.pixels import ImageError
+from skyset.pixels import check_image
+from skyset.pixels import decode
 from skyset.progress import progress_bar
 from skyset.secrets import without_login
+from skyset.sky import check_position
+from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.survey import Survey
-from skyset.survey import check_position
-from skyset.survey import healpix_cell
 from skyset.tap import SlicedQuery
 from skyset.tars import TarError
 from skyset.tars import TarSink

@@ -1,13 +1,38 @@
-"""Names of objects that tell their position, as the IAU recommends: ``J000411.19+020924.0``."""
+"""Positions on the sky: checked, as HEALPix cells, as IAU names."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
+import numpy as np
+
 from skyset.errors import RecordError
 
 _NAME = re.compile(r"J(\d\d)(\d\d)(\d\d(?:\.\d+)?)([+-])(\d\d)(\d\d)(\d\d(?:\.\d+)?)")
+
+
+def check_position(ra: float, dec: float) -> None:
+    """Raise RecordError unless 0 <= ra <= 360 and -90 <= dec <= 90 (degrees); NaN fails both."""
+    if not (0.0 <= ra <= 360.0 and -90.0 <= dec <= 90.0):
+        raise RecordError(f"position is not on the sky: ra {ra}, dec {dec}")
+
+
+def healpix_cell(ra, dec, nside: int = 16) -> np.ndarray:
+    """HEALPix cell of each position.
+
+    Args:
+        ra, dec: degrees, any shape.
+        nside: power of two.
+
+    Returns:
+        int64 of the same shape, a number for a number, nested ordering (Gorski et al. 2005, ApJ 622, 759).
+    """
+    from astropy import units
+    from astropy_healpix import lonlat_to_healpix
+
+    ra, dec = np.asarray(ra, np.float64), np.asarray(dec, np.float64)
+    return np.asarray(lonlat_to_healpix(ra * units.deg, dec * units.deg, nside, order="nested"), np.int64)[()]
 
 
 def is_name(text: str) -> bool:
