@@ -31,7 +31,7 @@ HIPS = "CDS/P/SDSS9/color"
 
 
 def urls(base: str, images: int) -> list[str]:
-    from skyset.hips import hips2fits_url
+    from skyset.archives.hips import hips2fits_url
 
     return [hips2fits_url(base, HIPS, number % 36000 / 100, number % 600 / 10, 0.01) for number in range(images)]
 
@@ -40,8 +40,8 @@ def urls(base: str, images: int) -> list[str]:
 
 
 def skyset_pool(base: str, images: int, connections: int) -> int:
-    from skyset.images import ImagePool
-    from skyset.images import ImageRequest
+    from skyset.archives.image_pool import ImagePool
+    from skyset.archives.image_pool import ImageRequest
     from skyset.pixels import check_image
     from skyset.tars import TarSink
 

@@ -37,14 +37,14 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
+from skyset.archives.fetch import Fetcher
+from skyset.archives.fetch import FetchError
 from skyset.card import leave_card
 from skyset.downloads import RAW
 from skyset.downloads import Downloads
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
-from skyset.fetch import FetchError
 from skyset.files import clear_leftovers
 from skyset.files import file_sha256
 from skyset.files import flushed_output

@@ -539,7 +539,7 @@ def _read_fully(file: BinaryIO, size: int) -> bytes:
 
 
 def _open_votable(path: str, columns: Sequence[str] | None) -> Catalog:
-    from skyset.votable import votable_to_arrow
+    from skyset.tables.votable import votable_to_arrow
 
     if not Path(path).stat().st_size:
         raise UserError(f"{path}: the file is empty")

@@ -20,9 +20,9 @@ from skyset.errors import PartitionError
 from skyset.pixels import ARRAY
 from skyset.pixels import PIL_IMAGE
 from skyset.pixels import UNDECODED
-from skyset.pixels import why_unreadable
 from skyset.pixels import decoded_image
 from skyset.pixels import rgb
+from skyset.pixels import why_unreadable
 
 if TYPE_CHECKING:
     import PIL.Image

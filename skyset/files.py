@@ -300,3 +300,8 @@ def human_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` is a file name and nothing else: no folder, no control character."""
+    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from datetime import UTC
 from datetime import datetime
+from http.client import BadStatusLine
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -35,8 +36,13 @@ from urllib3.exceptions import NameResolutionError
 from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import PoolManager
 
+from skyset.messages import plain
 from skyset.secrets import login_of
 from skyset.versions import default_user_agent
+
+CHUNK = 1 << 18  # bytes, at most, of one read
+PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later try may not meet
+LONGEST_WAIT = 600.0  # seconds, whatever Retry-After says
 
 TICK = 0.1  # seconds between two looks of `watch` at the clock
 
@@ -271,3 +277,18 @@ def _connection(wanted: HTTPConnection, sockets: Sockets) -> socket.socket:
             if sock is not None:
                 sock.close()
     raise problem
+
+
+def innermost(error: BaseException) -> str:
+    """What the deepest cause says: libraries wrap ``Connection refused`` in four layers of their own."""
+    seen = set()
+    while True:
+        seen.add(id(error))
+        causes = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
+        inner = next((cause for cause in causes if isinstance(cause, BaseException) and id(cause) not in seen), None)
+        if inner is None:
+            text = plain(getattr(error, "strerror", None) or error, 400).strip()
+            if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
+                return f"not an HTTP answer: {text!r}"
+            return text or type(error).__name__
+        error = inner

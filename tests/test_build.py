@@ -20,10 +20,10 @@ import pytest
 
 from skyset import build as build_module
 from skyset import partitions
+from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.gz3d import build_parent_sample
 from skyset.build_scripts.gz3d.build_parent_sample import file_key
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
 from skyset.manifest import Manifest
 from skyset.runner import InlineExecutor
 from skyset.runner import executor

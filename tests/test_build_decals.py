@@ -23,12 +23,12 @@ import pytest
 from datasets import load_dataset
 
 import skyset
+from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.gz_decals.build_parent_sample import main
 from skyset.build_scripts.gz_decals.catalogs import recognize
 from skyset.cli import app
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
 from skyset.loaders.gz_decals import ARCHIVES
 from skyset.loaders.gz_decals import CONFIGS
 from skyset.loaders.gz_decals import DR5
@@ -690,15 +690,15 @@ def test_pixels_do_not_take_the_place_of_images_unless_asked_for(tmp_path, galax
 
 
 def test_the_disk_holds_one_archive_at_a_time(tmp_path, server, monkeypatch):
-    import skyset.archives
+    import skyset.building.zip_by_zip
 
-    seen, fetch = [], skyset.archives.zips.members
+    seen, fetch = [], skyset.building.zip_by_zip.zips.members
 
     def members(path):
         seen.append(sorted(each.name for each in path.parent.iterdir()))
         return fetch(path)
 
-    monkeypatch.setattr(skyset.archives.zips, "members", members)
+    monkeypatch.setattr(skyset.building.zip_by_zip.zips, "members", members)
     assert remote(tmp_path, server) == 0
     assert seen == [[name] for name in ARCHIVES]
 
@@ -727,7 +727,7 @@ def test_a_few_are_read_out_of_the_remote_archives(tmp_path, server, galaxies):
 
 @pytest.mark.parametrize(("pattern", "kind"), [(f"*{ARCHIVES[0]}*", "500"), (f"*{TABLES[2]}*", "404"), ("*4573248", "500")])
 def test_what_a_dead_server_costs_is_one_line(tmp_path, server, pattern, kind, capsys, monkeypatch):
-    monkeypatch.setattr("skyset.fetch.Fetcher.__init__.__defaults__", (8, 0, *Fetcher.__init__.__defaults__[2:]))
+    monkeypatch.setattr("skyset.archives.fetch.Fetcher.__init__.__defaults__", (8, 0, *Fetcher.__init__.__defaults__[2:]))
     server.fault(pattern, kind)
     assert remote(tmp_path, server, "--tiny", "--tables", TABLES[2]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -27,12 +27,12 @@ from datasets import load_dataset
 from PIL import Image
 
 import skyset
+from skyset.archives.hips import field_of_view
 from skyset.build_scripts.sdss_galaxy_zoo import build_parent_sample
 from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import FILTERED
 from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import CASJOBS
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import tell_votes
-from skyset.hips import field_of_view
 from skyset.loaders.sdss_galaxy_zoo import CATALOG
 from skyset.loaders.sdss_galaxy_zoo import SURVEY
 from skyset.manifest import Manifest

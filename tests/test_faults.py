@@ -21,7 +21,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from skyset.fetch import Fetcher
+from skyset.archives.fetch import Fetcher
 from tests.archive.gz3d import write_archive
 from tests.archive.server import ArchiveServer
 from tests.building import build

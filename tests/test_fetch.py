@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from skyset.fetch import Fetcher
-from skyset.fetch import FetchError
-from skyset.fetch import listing
-from skyset.fetch import read_checksums
+from skyset.archives.checksums import read_checksums
+from skyset.archives.fetch import Fetcher
+from skyset.archives.fetch import FetchError
+from skyset.archives.listing import listing
 from tests.archive.server import KINDS
 from tests.archive.server import ArchiveServer
 from tests.archive.server import RawServer

@@ -25,17 +25,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skyset import fetch
-from skyset import images
+from skyset.archives import fetch
+from skyset.archives import pacing
+from skyset.archives.hips import MIRROR
+from skyset.archives.hips import SERVICE
+from skyset.archives.hips import field_of_view
+from skyset.archives.hips import hips2fits_url
+from skyset.archives.image_pool import ImagePool
+from skyset.archives.image_pool import ImageRequest
+from skyset.archives.pacing import Hosts
+from skyset.archives.pacing import Schedule
 from skyset.errors import UserError
-from skyset.hips import MIRROR
-from skyset.hips import SERVICE
-from skyset.hips import field_of_view
-from skyset.hips import hips2fits_url
-from skyset.images import Hosts
-from skyset.images import ImagePool
-from skyset.images import ImageRequest
-from skyset.images import Schedule
 from skyset.pixels import ImageError
 from skyset.pixels import check_image
 from skyset.pixels import decode
@@ -426,17 +426,17 @@ class Clock:
 def test_hosts_rest_longer_each_time():
     clock = Clock()
     hosts, urls = Hosts(clock), ["http://a/1", "http://b/1"]
-    for _ in range(images.DEAD_AFTER):
+    for _ in range(pacing.DEAD_AFTER):
         assert hosts.choose(urls) == urls[0]
         hosts.failed(urls[0])
     assert hosts.choose(urls) == urls[1]
     assert hosts.choose(urls[:1]) == urls[0]  # without a mirror there is no choice
-    clock.now += images.SHORTEST_REST
+    clock.now += pacing.SHORTEST_REST
     assert [hosts.choose(urls) for _ in range(3)] == [urls[0], urls[1], urls[1]]  # one finds out
     hosts.failed(urls[0])
-    clock.now += images.SHORTEST_REST * 1.9
+    clock.now += pacing.SHORTEST_REST * 1.9
     assert hosts.choose(urls) == urls[1]
-    clock.now += images.SHORTEST_REST * 0.2
+    clock.now += pacing.SHORTEST_REST * 0.2
     assert hosts.choose(urls) == urls[0]
     hosts.answered(urls[0])
     assert [hosts.choose(urls) for _ in range(3)] == [urls[0]] * 3

@@ -2,10 +2,10 @@
 
 import pytest
 
+from skyset.archives.fetch import FetchError
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.fetch import FetchError
 from skyset.messages import csv_cell
 from skyset.messages import plain
 from skyset.messages import say

@@ -7,10 +7,10 @@ import traceback
 import pytest
 
 from skyset import secrets
-from skyset.fetch import Fetcher
-from skyset.fetch import FetchError
-from skyset.images import ImagePool
-from skyset.images import ImageRequest
+from skyset.archives.fetch import Fetcher
+from skyset.archives.fetch import FetchError
+from skyset.archives.image_pool import ImagePool
+from skyset.archives.image_pool import ImageRequest
 from skyset.manifest import Manifest
 from skyset.secrets import login_of
 from skyset.secrets import redacted

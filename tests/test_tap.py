@@ -28,13 +28,13 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from skyset import tap as module
+from skyset.archives import tap as module
+from skyset.archives.tap import SlicedQuery
+from skyset.archives.tap import TapError
+from skyset.archives.tap import fetch_slices
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import ZOOSPEC
 from skyset.errors import UserError
-from skyset.tap import SlicedQuery
-from skyset.tap import TapError
-from skyset.tap import fetch_slices
-from skyset.tap import read_slices
+from skyset.tables.slices import read_slices
 from tests.archive import dachs
 from tests.archive.sdss import draw_galaxies
 from tests.archive.server import Answer
@@ -361,7 +361,7 @@ def wait_for(condition, seconds: float = 10) -> None:
 
 KILLED = """
 import sys
-from skyset.tap import SlicedQuery, fetch_slices
+from skyset.archives.tap import SlicedQuery, fetch_slices
 url, adql, folder = sys.argv[1:]
 for path in fetch_slices(SlicedQuery(url, adql, slices=6), folder, poll=0.02, connections=2):
     print(path, flush=True)

@@ -372,8 +372,8 @@ def test_killed_before_each_step(tmp_path, before):
 
 SCRIPT = """
 import sys
-from skyset.images import ImagePool, ImageRequest, check_image
-from skyset.hips import hips2fits_url
+from skyset.archives.image_pool import ImagePool, ImageRequest, check_image
+from skyset.archives.hips import hips2fits_url
 from skyset.tars import TarSink
 folder, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 pool = ImagePool(4, backoff=0.01, check=lambda data: check_image(data, "jpg", 16, 16))

@@ -23,14 +23,14 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from skyset import votable as module
-from skyset.votable import BrokenVOTable
-from skyset.votable import VOTableError
-from skyset.votable import check_xml
-from skyset.votable import one_line
-from skyset.votable import read_votable
-from skyset.votable import readable
-from skyset.votable import votable_to_arrow
+from skyset.tables import votable as module
+from skyset.tables.votable import BrokenVOTable
+from skyset.tables.votable import VOTableError
+from skyset.tables.votable import check_xml
+from skyset.tables.votable import one_line
+from skyset.tables.votable import read_votable
+from skyset.tables.votable import readable
+from skyset.tables.votable import votable_to_arrow
 from tests.archive.tap import votable
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "sdss"

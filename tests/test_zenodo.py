@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from skyset.archives.fetch import Fetcher
+from skyset.archives.zenodo import RecordFile
+from skyset.archives.zenodo import record_files
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
-from skyset.zenodo import RecordFile
-from skyset.zenodo import record_files
 from tests.archive.server import RawServer
 
 MD5 = "md5:" + "12ab" * 8
@@ -49,6 +49,6 @@ def test_an_answer_of_another_kind_is_one_line(answer):
 
 
 def test_an_answer_without_end(monkeypatch):
-    monkeypatch.setattr("skyset.zenodo.LARGEST_ANSWER", 1000)
+    monkeypatch.setattr("skyset.archives.zenodo.LARGEST_ANSWER", 1000)
     with pytest.raises(UserError, match="more than the 1,000 allowed"):
         asked(json.dumps({"files": [FILE] * 100}))

@@ -23,18 +23,20 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from skyset.archives import build_archives
-from skyset.archives import build_few
-from skyset.archives import fetched_file
+from skyset.archives.fetch import Fetcher
+from skyset.archives.zenodo import need
+from skyset.archives.zenodo import record_files
 from skyset.build import BuildParser
 from skyset.build import Options
 from skyset.build import main as run
+from skyset.building.zip_by_zip import build_archives
+from skyset.building.zip_by_zip import build_few
+from skyset.building.zip_by_zip import fetched_file
 from skyset.catalog import Catalog
 from skyset.catalog import check_ids
 from skyset.catalog import open_catalog
 from skyset.downloads import RAW
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
 from skyset.files import file_sha256
 from skyset.imagefiles import Images
 from skyset.imagefiles import files_below
@@ -66,8 +68,6 @@ from skyset.secrets import without_login
 from skyset.survey import Column
 from skyset.vectors import features_in
 from skyset.vectors import read_vectors
-from skyset.zenodo import need
-from skyset.zenodo import record_files
 
 #: So few galaxies are read out of the remote archive, one by one.
 FEW = 100

@@ -20,6 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from skyset import headers
+from skyset.archives.checksums import read_checksums
+from skyset.archives.fetch import Fetcher
+from skyset.archives.fetch import FetchError
+from skyset.archives.listing import listing
 from skyset.build import BuildParser
 from skyset.build import Found
 from skyset.build import Item
@@ -29,10 +33,6 @@ from skyset.build import build
 from skyset.build import main as run
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
-from skyset.fetch import FetchError
-from skyset.fetch import listing
-from skyset.fetch import read_checksums
 from skyset.loaders.gz3d import CHECKSUMS
 from skyset.loaders.gz3d import CLASSES
 from skyset.loaders.gz3d import METADATA

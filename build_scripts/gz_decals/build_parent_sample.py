@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from dataclasses import replace
 from pathlib import Path
 
-from skyset.archives import build_archives
-from skyset.archives import build_few
-from skyset.archives import fetched_file
+from skyset.archives.fetch import Fetcher
+from skyset.archives.zenodo import need
+from skyset.archives.zenodo import record_files
 from skyset.build import BuildParser
 from skyset.build import Options
 from skyset.build import main as run
 from skyset.build_scripts.gz_decals import catalogs
+from skyset.building.zip_by_zip import build_archives
+from skyset.building.zip_by_zip import build_few
+from skyset.building.zip_by_zip import fetched_file
 from skyset.downloads import RAW
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
 from skyset.imagefiles import Images
 from skyset.imagefiles import fingerprint
 from skyset.imagefiles import images_below
@@ -46,8 +48,6 @@ from skyset.pictured import build_pictured
 from skyset.pictured import build_vectors
 from skyset.secrets import without_login
 from skyset.vectors import read_vectors
-from skyset.zenodo import need
-from skyset.zenodo import record_files
 
 #: So few galaxies are read out of the remote archives, one by one.
 FEW = 100

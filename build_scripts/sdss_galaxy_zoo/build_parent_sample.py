@@ -33,6 +33,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from skyset.archives.hips import FORMATS
+from skyset.archives.hips import MIRROR as HIPS_MIRROR
+from skyset.archives.hips import SERVICE as HIPS_URL
+from skyset.archives.hips import field_of_view
+from skyset.archives.hips import hips2fits_url
+from skyset.archives.image_pool import ImagePool
+from skyset.archives.image_pool import ImageRequest
+from skyset.archives.tap import SlicedQuery
 from skyset.build import BuildParser
 from skyset.build import Found
 from skyset.build import Item
@@ -59,13 +67,6 @@ from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import keep_inputs
 from skyset.files import write_atomically
-from skyset.hips import FORMATS
-from skyset.hips import MIRROR as HIPS_MIRROR
-from skyset.hips import SERVICE as HIPS_URL
-from skyset.hips import field_of_view
-from skyset.hips import hips2fits_url
-from skyset.images import ImagePool
-from skyset.images import ImageRequest
 from skyset.loaders.sdss_galaxy_zoo import CATALOG
 from skyset.loaders.sdss_galaxy_zoo import CLASSES
 from skyset.loaders.sdss_galaxy_zoo import HIPS
@@ -84,7 +85,6 @@ from skyset.sky import check_position
 from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.survey import Survey
-from skyset.tap import SlicedQuery
 from skyset.tars import TarError
 from skyset.tars import TarSink
 from skyset.tars import index

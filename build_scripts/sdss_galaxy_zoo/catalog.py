@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from skyset.archives.tap import SlicedQuery
+from skyset.archives.tap import fetch_slices
 from skyset.catalog import check_ids
 from skyset.catalog import open_catalog
 from skyset.crossmatch import match_positions
@@ -39,9 +41,7 @@ from skyset.loaders.sdss_galaxy_zoo import CLASSES
 from skyset.loaders.sdss_galaxy_zoo import PHOTOMETRY
 from skyset.numbers import safe_to_numeric
 from skyset.survey import Column
-from skyset.tap import SlicedQuery
-from skyset.tap import fetch_slices
-from skyset.tap import read_slices
+from skyset.tables.slices import read_slices
 
 #: Degrees by which a slice of photometry is wider than one of votes: two releases differ by fractions of an arcsec.
 OVERLAP = 0.005

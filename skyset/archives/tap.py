@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import tempfile
 import threading
 import time
 import weakref
@@ -48,90 +47,43 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import requests
-from urllib3.exceptions import HTTPError
 
+from skyset.archives.tap_session import GRACE
+from skyset.archives.tap_session import LARGEST
+from skyset.archives.tap_session import MAY_PASS
+from skyset.archives.tap_session import PATIENCE
+from skyset.archives.tap_session import SMALL
+from skyset.archives.tap_session import TIME_LIMIT
+from skyset.archives.tap_session import Passing
+from skyset.archives.tap_session import Refused
+from skyset.archives.tap_session import Session
+from skyset.archives.tap_session import TooLarge
+from skyset.archives.tap_session import TooLong
+from skyset.archives.tap_session import beginning
+from skyset.archives.tap_session import same_host
+from skyset.archives.tap_session import words_in
 from skyset.errors import UserError
-from skyset.fetch import CHUNK
-from skyset.fetch import LONGEST_WAIT
-from skyset.fetch import PASSING
-from skyset.fetch import innermost
 from skyset.files import replacing
 from skyset.files import write_atomically
-from skyset.http import Client
-from skyset.http import retry_after
-from skyset.http import watch
+from skyset.http import LONGEST_WAIT
 from skyset.secrets import without_login
-from skyset.votable import BrokenVOTable
-from skyset.votable import VOTable
-from skyset.votable import VOTableError
-from skyset.votable import check_xml
-from skyset.votable import inflated
-from skyset.votable import one_line
-from skyset.votable import pieces_of
-from skyset.votable import read_votable
-from skyset.votable import readable
-from skyset.votable import votable_to_arrow
+from skyset.tables.votable import BrokenVOTable
+from skyset.tables.votable import VOTable
+from skyset.tables.votable import VOTableError
+from skyset.tables.votable import check_xml
+from skyset.tables.votable import one_line
+from skyset.tables.votable import read_votable
+from skyset.tables.votable import readable
 
-__all__ = ["SlicedQuery", "TapError", "fetch_slices", "iter_slices", "read_slices", "slices_schema", "votable_to_arrow"]
+__all__ = ["SlicedQuery", "TapError", "fetch_slices"]
 
 NARROWEST = 1e-4  # degrees; a slice is not halved below this
-PORTS = {"http": 80, "https": 443}
-PATIENCE = (10.0, 60.0)  # seconds to wait for a connection, and for an answer or its next bytes
-GRACE = 0.5  # seconds that requests under way get before their connections are shut
-LARGEST = 4 << 30  # bytes of one answer, as they come and unpacked
-REDIRECTS = 30
-IN_MEMORY = 8 << 20  # bytes of an answer that are not on the disk
-SMALL = 1 << 20  # bytes of a job document, or of an error's words
 SHORTEST = 64  # a slice that meets the time limit is halved down to this share of its width
 WAITING = {"PENDING", "QUEUED", "EXECUTING", "RUN", "HELD", "SUSPENDED", "UNKNOWN"}
-# What services say in a job's error when the same query may well succeed an hour later.
-MAY_PASS = re.compile(
-    r"temporar|unavailable|overload|too (many|busy)|try again|later|connection|deadlock|out of memory|restart|shut ?down",
-    re.IGNORECASE,
-)
-# What they say where it needs more time than they give: half of the slice may succeed.
-TIME_LIMIT = re.compile(
-    r"^(?!.*connect\w* time).*(time[sd]?[- ]?out|(time|duration) ?limit|took too long|execution ?duration|"
-    r"exceed\w*\b.{0,60}\b(time|duration)\b|\b(time|duration)\b.{0,30}\bexceed|cancell?(ing|ed) statement)",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 class TapError(UserError):
     """The service does not give a slice: its URL, the slice, and its own words in one line."""
-
-
-class _Refused(Exception):
-    """A final no; `status` is the HTTP status, None if the words came with a 200."""
-
-    def __init__(self, reason: str, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class _Passing(Exception):
-    """A failure that a later try may not meet; `pause` is the number of seconds that the service asked for."""
-
-    def __init__(self, reason: str, pause: float | None = None, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.pause = pause
-        self.status = status
-
-
-class _Again(_Passing):
-    """One that asking again at once may not meet: nobody there, or busy."""
-
-
-class _TooLarge(Exception):
-    """The service does not give so many rows at once; half of the slice, perhaps."""
-
-
-class _TooLong(_TooLarge):
-    """The service does not give the slice so much time."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"even a small slice meets the service's time limit: {reason}")
 
 
 @dataclass(frozen=True)
@@ -144,22 +96,6 @@ class _Job:
     result: str
     ran: float | None
     limits: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A whole answer; `target` is where it redirects to, `body` a file of its bytes as they came."""
-
-    url: str
-    status: int
-    target: str | None
-    body: BinaryIO
-
-    def __enter__(self) -> _Answer:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.body.close()
 
 
 @dataclass(frozen=True)
@@ -266,104 +202,6 @@ def _bar(progress, slices: int) -> contextlib.AbstractContextManager:
     return progress_bar(total=slices, unit="slice", desc="catalogue")
 
 
-def read_slices(paths: Sequence[str | Path], columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of the slices, or some columns of them, as one table with `slices_schema`.
-
-    Raises:
-        UserError: the slices do not fit together.
-    """
-    schema = slices_schema(paths, columns)
-    return pa.concat_tables([schema.empty_table(), *iter_slices(paths, columns)])
-
-
-def iter_slices(paths: Sequence[str | Path], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Like `read_slices`, a slice at a time."""
-    schema = slices_schema(paths, columns)
-    for path in paths:
-        yield _cast(pq.read_table(path, columns=schema.names, partitioning=None), schema, path)
-
-
-def slices_schema(paths: Sequence[str | Path], columns: Sequence[str] | None = None) -> pa.Schema:
-    """The schema that all slices fit into: columns (default: all) of the first, each as wide as any slice needs.
-
-    A column that is null throughout a slice fits into any type: services guess there. Integers become wider
-    integers, and float64 next to floats unless they are int64, which are ids and stay what they are.
-
-    Raises:
-        UserError: a column is missing in one slice, or its types cannot be joined without loss.
-    """
-    if not paths:
-        raise UserError("no slices to read")
-    files = [(path, pq.read_metadata(path)) for path in paths]
-    schemas = [metadata.schema.to_arrow_schema() for _, metadata in files]
-    names = schemas[0].names if columns is None else list(columns)
-    for path, schema in zip(paths, schemas, strict=True):
-        lacking = [name for name in names if name not in schema.names]
-        if lacking:
-            raise UserError(f"{path}: there is no column {lacking[0]}")
-    nulls = [_null_columns(metadata) for _, metadata in files]
-    fields = []
-    for name in names:
-        every = [(schema.field(name), path) for schema, path in zip(schemas, paths, strict=True)]
-        told = [found for found, empty in zip(every, nulls, strict=True) if name not in empty]
-        fields.append(_joined(told) if told else _widest(every))
-    return pa.schema(fields)
-
-
-def _null_columns(metadata: pq.FileMetaData) -> set[str]:
-    """Columns without a single value in a Parquet file."""
-    nulls = set(metadata.schema.to_arrow_schema().names)
-    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
-        for column in (group.column(i) for i in range(group.num_columns)):
-            statistics = column.statistics
-            counted = statistics is not None and statistics.has_null_count
-            if group.num_rows and (not counted or statistics.null_count < column.num_values):
-                path = column.path_in_schema  # of a list it goes on: x.list.element
-                nulls.discard(path if path in nulls else path.partition(".")[0])
-    return nulls
-
-
-def _widest(found: Sequence[tuple[pa.Field, Path]]) -> pa.Field:
-    """The field for a column that is null everywhere: the widest integer if any slice has one, else the first."""
-    integers = [entry for entry in found if pa.types.is_integer(entry[0].type)]
-    return _joined(integers) if integers else found[0][0]
-
-
-def _joined(found: Sequence[tuple[pa.Field, Path]]) -> pa.Field:
-    """The field that holds the values of all of them."""
-    field, first = found[0]
-    kind = field.type
-    for other, path in found[1:]:
-        wider = _wider(kind, other.type)
-        if wider is None:
-            raise UserError(f"column {field.name} is {kind} in {first} and {other.type} in {path}: CAST it in the query")
-        kind = wider
-    return field.with_type(kind)
-
-
-def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type for values of both without loss, None if there is none."""
-    if one == other:
-        return one
-    numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (one, other)]
-    if not all(numbers):
-        return None
-    if pa.types.is_integer(one) == pa.types.is_integer(other):
-        return max(one, other, key=lambda kind: kind.bit_width)
-    return None if pa.int64() in (one, other) else pa.float64()
-
-
-def _cast(table: pa.Table, schema: pa.Schema, path: str | Path) -> pa.Table:
-    columns = []
-    for field in schema:
-        column = table[field.name]
-        if column.null_count == len(column):
-            columns.append(pa.chunked_array([pa.nulls(len(column), field.type)]))
-        else:
-            columns.append(column.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
 class _Service:
     """One TAP service while slices are fetched from it: threads, connections, and jobs under way."""
 
@@ -380,8 +218,8 @@ class _Service:
         # A synchronous request is a whole slice's work: its tries are counted by the slice, with the answer seen.
         patience, tries = ((PATIENCE[0], timeout), None) if sync else (PATIENCE, retries)
         place = (self.base, self.folder)
-        self._session = _Session(*place, self._closing, patience, timeout, tries, backoff)
-        self._farewell = _Session(*place, threading.Event(), (2, 5), 5, 0, 0)
+        self._session = Session(*place, self._closing, patience, timeout, tries, backoff)
+        self._farewell = Session(*place, threading.Event(), (2, 5), 5, 0, 0)
 
     def __enter__(self) -> _Service:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -425,10 +263,10 @@ class _Service:
         if not halved.exists():
             try:
                 table = self._complete(low, high, path.with_suffix(".job"))
-            except _TooLarge as error:
+            except TooLarge as error:
                 self._discard(path.with_suffix(".job"), final=True)
                 width = (self.query.high - self.query.low) / self.query.slices
-                if high - low < max(2 * NARROWEST, 2 * width / SHORTEST if isinstance(error, _TooLong) else 0):
+                if high - low < max(2 * NARROWEST, 2 * width / SHORTEST if isinstance(error, TooLong) else 0):
                     raise self._error(low, high, str(error)) from error
                 write_atomically(halved, "")
             else:
@@ -439,25 +277,25 @@ class _Service:
         return self.files(low, middle) + self.files(middle, high)
 
     def _complete(self, low: float, high: float, job_file: Path) -> pa.Table:
-        """All rows of a slice; _TooLarge if the service does not give them at once."""
+        """All rows of a slice; TooLarge if the service does not give them at once."""
         adql = self.query.between(low, high)
         for tries in count(1):
             try:
                 answer = self._ask(adql) if self.sync else self._run(adql, job_file, first=tries == 1)
                 break
-            except (_Refused, VOTableError) as error:
+            except (Refused, VOTableError) as error:
                 self._discard(job_file)
                 raise self._error(low, high, str(error)) from error
-            except _Passing as error:
+            except Passing as error:
                 if self.sync and tries > 1 and error.status in (408, 504):
-                    raise _TooLong(str(error)) from error
+                    raise TooLong(str(error)) from error
                 if tries > self.retries:
                     self._discard(job_file)
                     raise self._error(low, high, f"{error}, {tries} tries") from error
                 self._pause(self.backoff * 2 ** (tries - 1) if error.pause is None else error.pause)
         if answer.status == "OVERFLOW" or answer.table.num_rows >= (self.query.maxrec or float("inf")):
             words = "more rows than one answer may have: raise --maxrec, or cut by another column"
-            raise _TooLarge(words)
+            raise TooLarge(words)
         return answer.table
 
     def _form(self, adql: str) -> dict[str, str]:
@@ -477,15 +315,15 @@ class _Service:
             try:
                 with self._session.open("GET", job.result) as answer:
                     return _parsed(answer.body)
-            except _Refused as error:
+            except Refused as error:
                 if error.status not in (408, 504):
                     raise
-                raise _TooLong(str(error)) from error
-        except _Refused as error:
+                raise TooLong(str(error)) from error
+        except Refused as error:
             if error.status not in (404, 410) or job_file not in self._jobs:
                 raise
             self._forget(job_file)
-            raise _Passing("the service has lost the job") from error
+            raise Passing("the service has lost the job") from error
 
     def _attached(self, job_file: Path) -> str | None:
         """The address of the job that an earlier try or run has left, if it may still give the answer; it is running."""
@@ -498,7 +336,7 @@ class _Service:
             return None
         try:
             phase = self._job(url).phase
-        except _Refused as error:
+        except Refused as error:
             if error.status not in (404, 410):
                 raise
             self._forget(job_file)
@@ -514,10 +352,10 @@ class _Service:
         """The address of a new job, running; it is kept before the job runs."""
         with self._session.open("POST", f"{self.base}/async", self._form(adql), only_post=True) as answer:
             if answer.target is None:
-                raise _Refused("the service did not say where the new job is: it may have no /async (try --sync)")
+                raise Refused("the service did not say where the new job is: it may have no /async (try --sync)")
             if not self._is_job(answer.target, answer.url):
                 place = f"{answer.target} as the address of a new job, which is not one of its own"
-                raise _Refused(f"the service gives {place}: if it has moved there, name that service")
+                raise Refused(f"the service gives {place}: if it has moved there, name that service")
             url = self._jobs[job_file] = answer.target.rstrip("/")
         write_atomically(job_file, f"{url}\n{self.query.maxrec}\n")
         self._start(url)
@@ -553,15 +391,15 @@ class _Service:
         while True:
             try:
                 job = self._job(url)
-            except _Refused as error:
+            except Refused as error:
                 if error.status in (404, 410) and _meets(limits, time.monotonic() - began):
-                    raise _TooLong("the job was destroyed before its end") from error
+                    raise TooLong("the job was destroyed before its end") from error
                 raise
             if job.phase not in WAITING:
                 break
             limits, left = job.limits, began + self.timeout - time.monotonic()
             if left <= 0:
-                raise _Refused(f"the job is {job.phase} after {self.timeout:g} s and was aborted: try more slices")
+                raise Refused(f"the job is {job.phase} after {self.timeout:g} s and was aborted: try more slices")
             self._pause(min(pause, self.poll, left))
             pause *= 1.5
         if job.phase == "COMPLETED":
@@ -570,19 +408,19 @@ class _Service:
         ran = time.monotonic() - began if job.ran is None else job.ran
         self._discard(job_file, final=True)
         if TIME_LIMIT.search(words) or _meets(job.limits, ran):
-            raise _TooLong(words)
+            raise TooLong(words)
         if first and (job.phase != "ERROR" or MAY_PASS.search(words)):
-            raise _Passing(words)
+            raise Passing(words)
         if job.phase == "ABORTED":  # again: what ends every try is as a rule a limit
-            raise _TooLong(words)
-        raise _Refused(words)
+            raise TooLong(words)
+        raise Refused(words)
 
     def _words(self, job: _Job) -> str:
         """Why a job failed, as its summary and its error document say."""
         try:
             with self._session.open("GET", f"{job.url}/error") as answer:
-                detail = _words_in(answer.body)
-        except (_Refused, _Passing):
+                detail = words_in(answer.body)
+        except (Refused, Passing):
             detail = ""
         return detail if job.words in detail else job.words or detail or "ERROR, without a word why"
 
@@ -625,230 +463,17 @@ class _Service:
             raise CancelledError
 
 
-class _Session:
-    """Gives whole answers or raises _Refused, _Passing, _TooLarge or CancelledError; from any thread.
-
-    Args:
-        home: the service: other hosts get GET alone, and neither login nor cookies.
-        folder: where large answers lie while they are read.
-        closing: set when no further request may begin.
-        patience: seconds to wait for (a connection, an answer or the next bytes).
-        timeout: seconds that the body of an answer may take.
-        retries: further tries of a request that finds nobody, or who is busy; None: every failure is told at once.
-        backoff: seconds before a further try, doubled each time.
-    """
-
-    def __init__(self, home: str, folder: Path, closing, patience, timeout: float, retries: int | None, backoff) -> None:
-        self._home, self._folder, self._closing = home, folder, closing
-        self._patience, self._timeout, self._retries, self._backoff = patience, timeout, retries, backoff
-        self._clients: list[Client] = []
-        self._own = threading.local()
-        self._hung_up, self._ended = threading.Event(), threading.Event()
-        arguments = (lambda: self._clients, self._hung_up, self._ended)
-        self._watch = threading.Thread(target=watch, args=arguments, name="tap watch", daemon=True)
-        self._watch.start()
-
-    def hang_up(self) -> None:
-        """Wake the threads that wait for an answer; requests under way end in CancelledError."""
-        self._hung_up.set()
-        for client in tuple(self._clients):
-            client.hang_up()
-
-    def close(self) -> None:
-        """No thread uses this any more."""
-        self._ended.set()
-        self._watch.join()
-        for client in self._clients:
-            client.close()
-
-    def _client(self) -> Client:
-        """This thread's."""
-        if not hasattr(self._own, "client"):
-            self._own.client = Client(self._hung_up)
-            self._own.client.session.headers["Accept-Encoding"] = "gzip"
-            self._clients.append(self._own.client)
-        return self._own.client
-
-    def open(self, method: str, url: str, form: dict[str, str] | None = None, *, only_post: bool = False) -> _Answer:
-        """The answer to a request, redirects followed; with `only_post`, no further than the query is to be sent again.
-
-        303 is followed by GET, 307 and 308 by the same method. 301 and 302 mean by custom GET, but where they name the same
-        end of a path (``/sync``, ``/async``) at another place, the service has moved, and a GET would lose the query.
-        """
-        for _ in range(REDIRECTS):
-            answer = self._answer(method, url, form)
-            if answer.target is None:
-                return answer
-            moved = answer.status in (301, 302) and method == "POST" and _last(answer.target) == _last(answer.url)
-            if answer.status not in (307, 308) and not moved:
-                if only_post:
-                    return answer
-                method, form = "GET", None
-            answer.body.close()
-            url = answer.target
-        raise _Refused(f"more than {REDIRECTS} redirects")
-
-    def status(self, method: str, url: str, form: dict[str, str] | None = None) -> int | None:
-        """The status of the answer to a request; None if there is none. Its body does not matter."""
-        try:
-            with self._answer(method, url, form, checked=False) as answer:
-                return answer.status
-        except (_Refused, _Passing, _TooLarge) as error:
-            return getattr(error, "status", None)
-
-    def _answer(self, method: str, url: str, form: dict[str, str] | None, checked: bool = True) -> _Answer:
-        """The answer to one request, asked again where that may help."""
-        for tries in count(1):
-            try:
-                return self._try(method, url, form, checked)
-            except _Again as error:
-                if self._retries is None:
-                    raise
-                if tries > self._retries:
-                    raise _Refused(f"{error}, {tries} tries" if tries > 1 else str(error), error.status) from error
-                pause = self._backoff * 2 ** (tries - 1) if error.pause is None else error.pause
-                if self._closing.wait(min(pause, LONGEST_WAIT)):
-                    raise CancelledError from error
-
-    def _try(self, method: str, url: str, form: dict[str, str] | None, checked: bool) -> _Answer:
-        """The answer to one request."""
-        if self._closing.is_set():
-            raise CancelledError
-        url = _secured(url, self._home)
-        auth = None if same_host(url, self._home) else _anonymous
-        if auth and method != "GET":
-            raise _Refused(f"the service has moved to {url}, another host: if that is right, name that service")
-        request = {"data": form, "auth": auth, "stream": True, "timeout": self._patience, "allow_redirects": False}
-        client = self._client()
-        with contextlib.ExitStack() as stack:
-            body = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder))
-            client.begin(sum(self._patience))
-            try:
-                response = client.session.request(method, url, **request)
-                target = client.session.get_redirect_target(response)
-                target = None if target is None else _secured(urljoin(response.url, target), self._home)
-                with response:
-                    if target is None:  # what else a redirect says is for people
-                        self._store(response, body, client)
-            except (CancelledError, MemoryError, _Refused, _Passing):
-                raise
-            except Exception as error:  # urllib3 and http.client let many kinds through where a server sends nonsense
-                self._stop_if_hung_up()
-                raise self._failure(error, client.expired) from error
-            finally:
-                client.end()
-            if checked and target is None:
-                self._check(response, body)
-            stack.pop_all()  # the answer closes it
-        return _Answer(response.url, response.status_code, target, body)
-
-    def _failure(self, error: Exception, is_expired: bool) -> Exception:
-        """What an error of a request without an answer means."""
-        if isinstance(error, requests.RequestException) and isinstance(error, ValueError):
-            return _Refused(innermost(error))  # not an address
-        is_slow = is_expired or isinstance(error, requests.Timeout)
-        reason = f"no answer in {sum(self._patience):g} s" if is_expired else innermost(error)
-        return _Refused(reason) if is_slow and self._retries is None else _Again(reason)
-
-    def _store(self, response: requests.Response, body: BinaryIO, client: Client) -> None:
-        """Write all bytes of the body, as they come over the wire, into a file."""
-        encoding = response.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip"):
-            raise _Refused(f"the answer's Content-Encoding is {encoding}, where gzip was asked for")
-        client.allow(self._timeout)
-        size, broken = 0, None
-        try:
-            while chunk := response.raw.read1(CHUNK, decode_content=False):
-                self._stop_if_hung_up()
-                body.write(chunk)
-                size += len(chunk)
-                if size > LARGEST:
-                    raise _Refused(f"an answer of more than {LARGEST:,} bytes: try more slices")
-        except (HTTPError, ValueError) as error:  # ValueError: the socket was closed by another thread
-            broken = error
-        self._stop_if_hung_up()  # a connection that was shut can look like the end of a body
-        if client.expired:
-            raise _Refused(f"an answer that takes more than {self._timeout:g} s: try more slices")
-        if broken is not None:
-            raise _Passing(f"connection cut in the middle of an answer: {innermost(broken)}") from broken
-
-    def _check(self, response: requests.Response, body: BinaryIO) -> None:
-        """Raise what an answer other than the one hoped for means."""
-        status = response.status_code
-        head = _beginning(body, 512)
-        is_page = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
-        if status < 400 and is_page:
-            raise _Passing(f"the answer is an HTML page: {readable(_beginning(body, SMALL), 200)}")
-        if status < 400:
-            return
-        words = f"{status} {one_line(response.reason or '')}: {_words_in(body)}".rstrip(": ")
-        told = not is_page and _is_error_document(body)
-        if told and self._retries is None and TIME_LIMIT.search(words):
-            raise _TooLong(words)
-        if status == 500 and told and not MAY_PASS.search(words):
-            raise _Refused(words, status)  # some services answer a wrong query like this
-        if status in PASSING:
-            raise (_Passing if status == 500 else _Again)(words, retry_after(response), status)
-        raise _Refused(words, status)
-
-    def _stop_if_hung_up(self) -> None:
-        if self._hung_up.is_set():
-            raise CancelledError
-
-
-def same_host(url: str, home: str) -> bool:
-    """Whether an address has the scheme, host and port of `home`; https is as good as http, both on their usual ports."""
-    try:
-        (scheme, host, port), place = (
-            (parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)) for parts in map(urlsplit, (url, home))
-        )
-    except ValueError:
-        return False
-    places = [(scheme, host, port), *([("http", host, 80)] if (scheme, port) == ("https", 443) else [])]
-    return host is not None and place in places
-
-
-def _secured(url: str, home: str) -> str:
-    """An address with https, where only http tells it from the service's host: proxies forget that they speak https."""
-    secure = f"https{url[4:]}" if url[:5].lower() == "http:" else url
-    return secure if home[:6].lower() == "https:" and same_host(secure, home) else url
-
-
-def _anonymous(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """The login for hosts other than the service's."""
-    for name in ("Authorization", "Cookie"):
-        request.headers.pop(name, None)
-    return request
-
-
-def _last(url: str) -> str:
-    """The end of an address's path."""
-    return urlsplit(url).path.rstrip("/").rpartition("/")[2]
-
-
-def _beginning(body: BinaryIO, size: int) -> bytes:
-    """The first bytes of an answer, unpacked."""
-    body.seek(0)
-    head = b""
-    with contextlib.suppress(VOTableError):
-        for piece in inflated(pieces_of(body)):
-            head += piece
-            if len(head) >= size:
-                break
-    return head[:size]
-
-
 def _read_job(url: str, body: BinaryIO) -> _Job:
-    """A job document; _Passing if it is none."""
-    text = _beginning(body, SMALL)
+    """A job document; Passing if it is none."""
+    text = beginning(body, SMALL)
     try:
         check_xml(text)
         root = ElementTree.fromstring(text)
     except (VOTableError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise _Passing(f"not a job document: {one_line(str(error), 200)}") from error
+        raise Passing(f"not a job document: {one_line(str(error), 200)}") from error
     parts = {part.tag.rpartition("}")[2]: part for part in root}
     if root.tag.rpartition("}")[2] != "job" or "phase" not in parts:
-        raise _Passing(f"not a job document: {readable(text, 200)}")
+        raise Passing(f"not a job document: {readable(text, 200)}")
 
     def text_of(name: str) -> str:
         return ("".join(parts[name].itertext()) if name in parts else "").strip()
@@ -891,32 +516,15 @@ def _parsed(body: BinaryIO) -> VOTable:
     try:
         document = read_votable(body, LARGEST)
     except BrokenVOTable as error:
-        raise _Passing(str(error)) from error
+        raise Passing(str(error)) from error
     if document.status == "ERROR":
         words = document.message or "QUERY_STATUS is ERROR, without a word why"
         if TIME_LIMIT.search(words):
-            raise _TooLong(words)
-        raise _Refused(words)
+            raise TooLong(words)
+        raise Refused(words)
     if document.table is None:
-        raise _Refused("the VOTable has no table")
+        raise Refused("the VOTable has no table")
     return document
-
-
-def _words_in(body: BinaryIO) -> str:
-    """What an error document says: the words of its QUERY_STATUS, or all its text in one line."""
-    head = _beginning(body, SMALL)
-    with contextlib.suppress(VOTableError):
-        document = read_votable(head)
-        if document.message:
-            return one_line(document.message)
-    return readable(head)
-
-
-def _is_error_document(body: BinaryIO) -> bool:
-    try:
-        return read_votable(_beginning(body, SMALL)).status == "ERROR"
-    except VOTableError:
-        return False
 
 
 def _is_complete(path: Path) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import os
 import queue
 import re
@@ -28,35 +27,30 @@ from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from dataclasses import field
-from html.parser import HTMLParser
-from http.client import BadStatusLine
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import unquote
-from urllib.parse import urljoin
-from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import ReadTimeoutError
 
+from skyset.archives.checksums import LABELS
+from skyset.archives.checksums import Checksum
 from skyset.errors import SkysetError
+from skyset.http import CHUNK
+from skyset.http import LONGEST_WAIT
+from skyset.http import PASSING
 from skyset.http import Client
+from skyset.http import innermost
 from skyset.http import retry_after
 from skyset.http import watch
 from skyset.messages import plain
-from skyset.raw import open_regular
 from skyset.secrets import without_login
 
-CHUNK = 1 << 18  # bytes, at most, of one read
-PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later try may not meet
-LONGEST_WAIT = 600.0  # seconds, whatever Retry-After says
 SLOWEST = 10_000  # bytes per second, over a whole body
 LARGEST_TEXT = 64 << 20  # bytes of a page, a listing, a list of checksums
 #: A name that an archive gives may be none on this disk: too long, a folder's, of letters that it does not take.
 _OF_ITS_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ELOOP)
-LABELS = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha512": "SHA-512"}
-CHECKSUM_LINE = re.compile(r"(?P<hex>[0-9a-fA-F]{32,128})[ \t]{1,2}\*?(?:\./)?(?P<name>\S.*)")
 
 
 class FetchError(SkysetError):
@@ -381,101 +375,6 @@ class Fetcher:
             raise CancelledError
 
 
-@dataclass(frozen=True)
-class Checksum:
-    """What a file must hash to: `algorithm` (a key of `LABELS`) and `digest` (lower-case hex)."""
-
-    algorithm: str
-    digest: str
-
-    @classmethod
-    def parse(cls, text: str) -> Checksum:
-        """``"sha1:12ab..."``; ValueError if it is anything else."""
-        algorithm, _, digest = text.lower().partition(":")
-        if algorithm not in LABELS or not re.fullmatch("[0-9a-f]+", digest):
-            raise ValueError(f"{text!r} is not a checksum like 'sha1:<hex>' ({', '.join(LABELS)})")
-        if len(digest) != 2 * hashlib.new(algorithm).digest_size:
-            raise ValueError(f"{text!r} has {len(digest)} hex digits, not as many as {LABELS[algorithm]}")
-        return cls(algorithm, digest)
-
-    def of(self, path: Path) -> str:
-        """The digest that the file at `path` has."""
-        with open_regular(path) as file:
-            return hashlib.file_digest(file, self.algorithm).hexdigest()
-
-    def fits(self, path: Path) -> bool:
-        """Whether the file at `path` is the one meant."""
-        return self.of(path) == self.digest
-
-
-def listing(fetcher: Fetcher, url: str, suffix: str = "") -> list[str]:
-    """Names of the files in the HTML index at `url` that end in `suffix`, each once, in the index's order.
-
-    Only plain names in this very folder: links to other folders or hosts, or with a query, are left out.
-    """
-    parser = _Links()
-    page = fetcher.text(url)
-    try:
-        parser.feed(page)
-    except Exception as error:  # html.parser, of what is not quite HTML
-        raise FetchError(url, f"not a listing: {innermost(error)}") from None
-    names = (_name_in_folder(url, link) for link in parser.links)
-    return list(dict.fromkeys(name for name in names if name and name.endswith(suffix)))
-
-
-def read_checksums(text: str) -> dict[str, str]:
-    """Hex digest by file name, from a list as ``sha1sum`` or ``md5sum`` writes it.
-
-    One or two blanks, a ``*`` for binary mode and ``./`` before the name may stand between them; empty lines
-    and those that begin with ``#`` are passed over.
-
-    Raises:
-        ValueError: a line is something else, names another folder, or contradicts an earlier line.
-    """
-    digests: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = CHECKSUM_LINE.fullmatch(line.rstrip())
-        if match is None:
-            raise ValueError(f"line {number}: not a checksum and a name: {line[:80]!r}")
-        name, digest = match["name"], match["hex"].lower()
-        if not is_plain_name(name):
-            raise ValueError(f"line {number}: not a plain file name: {name[:80]!r}")
-        if digests.setdefault(name, digest) != digest:
-            raise ValueError(f"line {number}: a second, different checksum for {name}")
-    return digests
-
-
-class _Links(HTMLParser):
-    """Collects the targets of all links of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.links += [value for name, value in attrs if name == "href" and value]
-
-
-def _name_in_folder(url: str, link: str) -> str | None:
-    """The plain file name that `link` on the page at `url` means, None if it leads elsewhere."""
-    try:
-        folder, target = urlsplit(urljoin(url, ".")), urlsplit(urljoin(url, link))
-    except ValueError:  # such as http://[broken
-        return None
-    if target[:2] != folder[:2] or target.query or not target.path.startswith(folder.path):
-        return None
-    name = unquote(target.path.removeprefix(folder.path))
-    return name if is_plain_name(name) else None
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether `name` is a file name and nothing else: no folder, no control character."""
-    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")
-
-
 def _extent(response: requests.Response, transfer: _Transfer, start: int) -> int:
     """Where the body begins in the file; `transfer` learns the size of the whole file, and what tells that it is the same.
 
@@ -546,18 +445,3 @@ def _how_it_broke(error: Exception, seconds: float) -> str:
     if isinstance(error, ProtocolError | ValueError):
         return "connection cut"
     return f"nothing for {seconds:g} s" if isinstance(error, ReadTimeoutError) else innermost(error)
-
-
-def innermost(error: BaseException) -> str:
-    """What the deepest cause says: libraries wrap ``Connection refused`` in four layers of their own."""
-    seen = set()
-    while True:
-        seen.add(id(error))
-        causes = (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
-        inner = next((cause for cause in causes if isinstance(cause, BaseException) and id(cause) not in seen), None)
-        if inner is None:
-            text = plain(getattr(error, "strerror", None) or error, 400).strip()
-            if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
-                return f"not an HTTP answer: {text!r}"
-            return text or type(error).__name__
-        error = inner

@@ -20,14 +20,15 @@ from pathlib import Path
 
 from skyset import remote
 from skyset import zips
+from skyset.archives.fetch import Fetcher
+from skyset.archives.fetch import FetchError
+from skyset.archives.zenodo import RecordFile
 from skyset.downloads import RAW
 from skyset.downloads import Downloads
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.fetch import Fetcher
-from skyset.fetch import FetchError
-from skyset.fetch import innermost
 from skyset.files import write_atomically
+from skyset.http import innermost
 from skyset.imagefiles import Images
 from skyset.imagefiles import Place
 from skyset.imagefiles import is_image
@@ -36,7 +37,6 @@ from skyset.manifest import REJECTED
 from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.pictured import NothingToBuild
-from skyset.zenodo import RecordFile
 
 LEDGER, FEW = "archives", "few"
 #: Bytes of a remote archive that are asked for at a time, where only a few of its images are wanted.

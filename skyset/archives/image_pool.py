@@ -11,7 +11,6 @@ status 200, and with formats other than asked for.
 from __future__ import annotations
 
 import heapq
-import math
 import queue
 import random
 import threading
@@ -31,11 +30,14 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from skyset.archives.pacing import LONGEST_BACKOFF
+from skyset.archives.pacing import Hosts
+from skyset.archives.pacing import Schedule
+from skyset.archives.pacing import host_of
 from skyset.errors import UserError
-from skyset.fetch import LONGEST_WAIT
-from skyset.fetch import PASSING
-from skyset.fetch import innermost
+from skyset.http import PASSING
 from skyset.http import Client
+from skyset.http import innermost
 from skyset.http import retry_after
 from skyset.http import watch
 from skyset.messages import plain
@@ -45,9 +47,6 @@ from skyset.secrets import without_login
 
 NOT_THERE = (404, 410)
 SAME_REFUSAL = 3  # times until an answer that is not the image counts as the service's last word
-DEAD_AFTER = 5  # failures in a row after which a host is left alone
-SHORTEST_REST, LONGEST_REST = 30.0, 600.0  # seconds for which it is left alone; doubled each time
-LONGEST_BACKOFF = 60.0  # seconds
 
 
 # --- what an image is ---------------------------------------------------------------------------------------
@@ -145,103 +144,6 @@ class ImagePool:
             run.close()
 
 
-class Schedule:
-    """When requests may start: at most `rate` a second, and none before a hold is over. Times are of `clock`."""
-
-    def __init__(self, rate: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._interval = 1 / rate if rate else 0.0
-        self._clock = clock
-        self._next = self._hold = -math.inf
-        self._lock = threading.Lock()
-
-    def reserve(self) -> float:
-        """The moment from which on the caller's request may start; nobody else gets it."""
-        with self._lock:
-            start = max(self._clock(), self._next, self._hold)
-            self._next = start + self._interval
-            return start
-
-    def hold(self, seconds: float) -> None:
-        """No starts for so long; moments already reserved within it are void."""
-        with self._lock:
-            self._hold = max(self._hold, self._clock() + min(seconds, LONGEST_WAIT))
-
-    def wait(self, closing: threading.Event) -> bool:
-        """Sleep until the caller may start; False if `closing` came first."""
-        start = self.reserve()
-        while (left := start - self._clock()) > 0:
-            if closing.wait(left):
-                return False
-            if start < self._hold:
-                start = self.reserve()
-        return not closing.is_set()
-
-
-@dataclass
-class _Host:
-    failures: int = 0  # in a row
-    rests: int = 0
-    resting_until: float = -math.inf
-
-
-class Hosts:
-    """Which hosts answer; times are of `clock`."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._hosts: dict[str, _Host] = {}
-        self._lock = threading.Lock()
-
-    def choose(self, urls: list[str]) -> str:
-        """The first of `urls` whose host is not at rest; the first of all if no host is awake."""
-        now = self._clock()
-        with self._lock:
-            for url in urls:
-                host = self._of(url)
-                if now >= host.resting_until:
-                    if host.failures >= DEAD_AFTER:
-                        self._rest(host)  # this request finds out; the others stay away until it knows
-                    return url
-        return urls[0]
-
-    def awake(self, url: str) -> bool:
-        """Whether the host of `url` may be asked."""
-        with self._lock:
-            return self._clock() >= self._of(url).resting_until
-
-    def failed(self, url: str) -> None:
-        """A request got no answer, or 5xx."""
-        with self._lock:
-            host = self._of(url)
-            host.failures += 1
-            if host.failures == DEAD_AFTER:
-                self._rest(host)
-
-    def answered(self, url: str) -> None:
-        """A request got a proper answer."""
-        with self._lock:
-            host = self._of(url)
-            if host.failures:
-                self._hosts[_host(url)] = _Host()
-
-    def rest(self, url: str, seconds: float) -> None:
-        """The host asked to be left alone."""
-        with self._lock:
-            host = self._of(url)
-            host.resting_until = max(host.resting_until, self._clock() + min(seconds, LONGEST_WAIT))
-
-    def _of(self, url: str) -> _Host:
-        return self._hosts.setdefault(_host(url), _Host())
-
-    def _rest(self, host: _Host) -> None:
-        host.resting_until = self._clock() + min(SHORTEST_REST * 2**host.rests, LONGEST_REST)
-        host.rests = min(host.rests + 1, 10)
-
-
-def _host(url: str) -> str:
-    return url.split("/", 3)[2] if "://" in url else ""
-
-
 @dataclass
 class _Job:
     """A request and what was tried for it."""
@@ -309,7 +211,7 @@ class _Run:
             yield answer
             if self.pool.give_up and failed >= self.pool.give_up:
                 raise UserError(
-                    f"{failed} images in a row could not be had from {_host(answer.url)} (the last one: {answer.reason}); "
+                    f"{failed} images in a row could not be had from {host_of(answer.url)} (the last one: {answer.reason}); "
                     "the same command goes on from here"
                 )
 
@@ -413,7 +315,7 @@ class _Run:
         if not job.passing:
             job.denied.add(job.url)
         others = job.candidates()
-        elsewhere = any(_host(url) != _host(job.url) and pool.hosts.awake(url) for url in others)
+        elsewhere = any(host_of(url) != host_of(job.url) and pool.hosts.awake(url) for url in others)
         if job.status == 429:
             pool.schedule.hold(self._pause(job, 1) if retry_after is None else retry_after)
         elif retry_after is not None and job.passing:

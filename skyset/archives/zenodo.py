@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from dataclasses import replace
 
+from skyset.archives.checksums import Checksum
+from skyset.archives.fetch import Fetcher
+from skyset.archives.fetch import FetchError
 from skyset.errors import UserError
-from skyset.fetch import Checksum
-from skyset.fetch import Fetcher
-from skyset.fetch import FetchError
-from skyset.fetch import is_plain_name
+from skyset.files import is_plain_name
 from skyset.messages import plain
 from skyset.secrets import without_login
 
