@@ -17,7 +17,7 @@ from pathlib import Path
 import skyset
 from skyset.build_scripts.gz3d.build_parent_sample import main as build
 from skyset.cli import save_figure
-from skyset.manifest import verify
+from skyset.partitions.verify import verify
 from skyset.places import find_root
 from skyset.report import object_figure
 from tests.archive.gz3d import write_archive

@@ -53,10 +53,10 @@ def declaration(kind: str):
 
 def make_data(folder: Path, kind: str, files: int, rows: int) -> None:
     """Partitions of noise with a manifest, written as a build writes them: ``files`` cells of ``rows`` rows each."""
-    from skyset.manifest import Manifest
-    from skyset.manifest import describe_file
-    from skyset.partitions import PartitionWriter
-    from skyset.partitions import partition_path
+    from skyset.partitions.layout import partition_path
+    from skyset.partitions.manifest import Manifest
+    from skyset.partitions.manifest import describe_file
+    from skyset.partitions.writer import PartitionWriter
 
     survey, rng = declaration(kind), np.random.default_rng(0)
     record = {column.name: _noise(column, rng) for column in survey.columns}

@@ -38,8 +38,8 @@ from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import human_bytes
 from skyset.files import write_atomically
-from skyset.manifest import FileEntry
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import FileEntry
+from skyset.partitions.manifest import Manifest
 from skyset.stream import SurveyStream
 from skyset.stream import map_source
 from skyset.stream import row_count

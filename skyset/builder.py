@@ -15,7 +15,7 @@ import datasets
 from skyset.arrow import features_of
 from skyset.arrow import needed_columns
 from skyset.errors import UserError
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import Manifest
 from skyset.places import find_root
 from skyset.places import looked_in
 from skyset.reader import cut

@@ -23,11 +23,11 @@ from skyset.build import main as exit_status
 from skyset.errors import UserError
 from skyset.files import keep_inputs
 from skyset.files import replacing
-from skyset.manifest import NAME as MANIFEST
-from skyset.manifest import Manifest
-from skyset.manifest import verify as find_differences
 from skyset.messages import plain
 from skyset.messages import say
+from skyset.partitions.manifest import NAME as MANIFEST
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.verify import verify as find_differences
 from skyset.places import looked_in
 from skyset.secrets import without_login
 from skyset.versions import __version__

@@ -27,11 +27,11 @@ from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import replaced_by
-from skyset.manifest import Manifest
-from skyset.manifest import describe_file
-from skyset.partitions import Partition
-from skyset.partitions import PartitionWriter
-from skyset.partitions import partition_path
+from skyset.partitions.layout import partition_path
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.manifest import describe_file
+from skyset.partitions.partition import Partition
+from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
 from skyset.survey import Survey
 

@@ -32,11 +32,11 @@ from skyset.imagefiles import Place
 from skyset.imagefiles import pixels_of
 from skyset.imagefiles import read_image
 from skyset.joined import Joined
-from skyset.manifest import NAME as MANIFEST
-from skyset.manifest import Manifest
 from skyset.messages import csv_cell
 from skyset.messages import say
-from skyset.partitions import Partition
+from skyset.partitions.manifest import NAME as MANIFEST
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import Partition
 from skyset.sky import check_position
 from skyset.sky import healpix_cell
 from skyset.splits import SPLITS

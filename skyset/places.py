@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from skyset.manifest import NAME
+from skyset.partitions.manifest import NAME
 from skyset.secrets import without_login
 
 #: Of a folder of many, so that a search takes no longer than somebody waits.

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import ModuleType
 
 from skyset.errors import UserError
-from skyset.manifest import NAME as MANIFEST
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import NAME as MANIFEST
+from skyset.partitions.manifest import Manifest
 from skyset.places import find_root  # noqa: F401  (part of this module's interface)
 from skyset.places import survey_in
 from skyset.survey import Survey

@@ -15,9 +15,9 @@ from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.figures import drawable
 from skyset.files import human_bytes
-from skyset.manifest import Manifest
 from skyset.messages import plain
-from skyset.partitions import Partition
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import Partition
 from skyset.reader import Piece
 from skyset.reader import PieceReader
 from skyset.reader import python_numbers

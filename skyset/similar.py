@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from skyset import polar
 from skyset.errors import PartitionError
 from skyset.errors import UserError
-from skyset.manifest import NAME as MANIFEST
-from skyset.manifest import Manifest
-from skyset.partitions import Partition
+from skyset.partitions.manifest import NAME as MANIFEST
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import Partition
 from skyset.vectors import features_in
 
 if TYPE_CHECKING:

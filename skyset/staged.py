@@ -17,7 +17,7 @@ import numpy as np
 from skyset.imagefiles import Place
 from skyset.imagefiles import pixels_of
 from skyset.imagefiles import read_image
-from skyset.partitions import Partition
+from skyset.partitions.partition import Partition
 from skyset.survey import Column
 from skyset.survey import fitting
 

@@ -10,7 +10,7 @@ import h5py
 
 from skyset.build_scripts.gz3d.build_parent_sample import main
 from skyset.loaders.gz3d import SURVEY
-from skyset.manifest import verify
+from skyset.partitions.verify import verify
 from tests.processes import interruptible
 
 SCRIPT = Path(__file__).parents[1] / "build_scripts" / "gz3d" / "build_parent_sample.py"

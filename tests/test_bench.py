@@ -11,7 +11,7 @@ import pytest
 
 from skyset import bench
 from skyset.bench import Speed
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import Manifest
 from tests.test_cli import skyset
 
 MB = 10**6

@@ -19,12 +19,12 @@ import psutil
 import pytest
 
 from skyset import build as build_module
-from skyset import partitions
 from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.gz3d import build_parent_sample
 from skyset.build_scripts.gz3d.build_parent_sample import file_key
 from skyset.errors import UserError
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import partition
 from skyset.runner import InlineExecutor
 from skyset.runner import executor
 from tests.archive.gz3d import METADATA_NAME
@@ -327,7 +327,7 @@ def test_files_are_deleted_only_after_their_partition_is_there_and_read_back(tmp
             seen.append(keys <= raw)
         intact(source, target)
 
-    monkeypatch.setattr(partitions.os, "replace", watched)
+    monkeypatch.setattr(partition.os, "replace", watched)
     with ArchiveServer(small) as server:
         assert build(tmp_path, "--base_url", server.url) == 0
     assert seen == [True, True]
@@ -336,7 +336,7 @@ def test_files_are_deleted_only_after_their_partition_is_there_and_read_back(tmp
 
 def test_a_partition_that_reads_back_wrong_keeps_its_files(tmp_path, small, monkeypatch, capsys):
     with monkeypatch.context() as patch, ArchiveServer(small) as server:
-        patch.setattr(partitions.zlib, "crc32", lambda data, start=0: start + 1 + bool(time.time_ns() % 2) * 10**6)
+        patch.setattr(partition.zlib, "crc32", lambda data, start=0: start + 1 + bool(time.time_ns() % 2) * 10**6)
         assert build(tmp_path, "--base_url", server.url, "--tiny") == 2
     assert "reads back otherwise than it was written" in error_line(capsys)
     assert {path.name for path in (tmp_path / "raw").iterdir()} == set(names(small)[:5])

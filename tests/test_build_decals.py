@@ -37,8 +37,8 @@ from skyset.loaders.gz_decals import QUESTIONS
 from skyset.loaders.gz_decals import RECORD
 from skyset.loaders.gz_decals import SURVEY
 from skyset.loaders.gz_decals import TABLES
-from skyset.manifest import Manifest
-from skyset.manifest import verify
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.verify import verify
 from skyset.pixels import decode
 from skyset.questions import check
 from skyset.questions import table

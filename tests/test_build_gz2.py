@@ -25,8 +25,8 @@ from skyset.loaders.gz2 import MAPPING
 from skyset.loaders.gz2 import QUESTIONS
 from skyset.loaders.gz2 import RECORD
 from skyset.loaders.gz2 import VOTES
-from skyset.manifest import Manifest
-from skyset.manifest import verify
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.verify import verify
 from skyset.questions import check
 from skyset.questions import table
 from skyset.splits import SPLITS

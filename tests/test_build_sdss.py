@@ -35,8 +35,8 @@ from skyset.build_scripts.sdss_galaxy_zoo.catalog import CASJOBS
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import tell_votes
 from skyset.loaders.sdss_galaxy_zoo import CATALOG
 from skyset.loaders.sdss_galaxy_zoo import SURVEY
-from skyset.manifest import Manifest
-from skyset.manifest import verify
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.verify import verify
 from tests.archive.hips import draw
 from tests.archive.sdss import SPOILT
 from tests.archive.sdss import SDSSServer

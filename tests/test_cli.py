@@ -24,7 +24,7 @@ from skyset.cli import app
 from skyset.errors import UserError
 from skyset.figures import COLOURS
 from skyset.figures import overlay_figure
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import Manifest
 from skyset.report import object_figure
 from skyset.report import ra_range
 from skyset.report import row_figure

@@ -28,8 +28,8 @@ from skyset.crossmatch import separation_arcsec
 from skyset.crossmatch import write_pairs
 from skyset.errors import UserError
 from skyset.loaders.crossmatch import SURVEY
-from skyset.manifest import Manifest
-from skyset.manifest import verify
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.verify import verify
 
 NONE = np.zeros(0)
 #: Where methods of matching lose pairs: poles, RA = 0, the equator, corners of HEALPix base cells (with seven neighbours).

@@ -29,19 +29,19 @@ from skyset import bench
 from skyset import card
 from skyset import encoded
 from skyset import figures
-from skyset import partitions
 from skyset import report
 from skyset.builder import SurveyBuilder
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.manifest import Manifest
-from skyset.manifest import describe_file
-from skyset.manifest import verify
-from skyset.partitions import COMPRESSIONS
-from skyset.partitions import Partition
-from skyset.partitions import PartitionWriter
-from skyset.partitions import partition_path
+from skyset.partitions.layout import COMPRESSIONS
+from skyset.partitions.layout import partition_path
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.manifest import describe_file
+from skyset.partitions.partition import Partition
+from skyset.partitions.partition import partition as partitions
+from skyset.partitions.verify import verify
+from skyset.partitions.writer import PartitionWriter
 from skyset.pixels import decoded_image
 from skyset.pixels import rgb
 from skyset.reader import cut

@@ -32,8 +32,8 @@ from skyset.files import open_locked
 from skyset.files import replacing
 from skyset.files import write_atomically
 from skyset.loaders.gz3d import SURVEY
-from skyset.manifest import Manifest
-from skyset.manifest import verify
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.verify import verify
 from tests.building import build
 from tests.building import rows
 
@@ -166,7 +166,7 @@ def locked(built):
 
 READ = """
 import sys, skyset
-from skyset.manifest import verify
+from skyset.partitions.manifest import verify
 rows = list(skyset.load("gz3d", data_dir=sys.argv[1], split="train", streaming=True).with_format("numpy"))
 assert len(rows) == 24 and rows[0]["image"].any(), len(rows)
 assert list(verify(sys.argv[1])) == []

@@ -50,19 +50,19 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from skyset import partitions
 from skyset.errors import PartitionError
 from skyset.errors import UserError
-from skyset.manifest import NAME
-from skyset.manifest import FileEntry
-from skyset.manifest import Manifest
-from skyset.partitions import COMPRESSIONS
-from skyset.partitions import PIXELS_FROM
-from skyset.partitions import Partition
-from skyset.partitions import PartitionWriter
-from skyset.partitions import cell_of_path
-from skyset.partitions import load_filters
-from skyset.partitions import slabs
+from skyset.partitions.layout import COMPRESSIONS
+from skyset.partitions.layout import PIXELS_FROM
+from skyset.partitions.layout import cell_of_path
+from skyset.partitions.layout import load_filters
+from skyset.partitions.layout import slabs
+from skyset.partitions.manifest import NAME
+from skyset.partitions.manifest import FileEntry
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import Partition
+from skyset.partitions.partition import partition as partitions
+from skyset.partitions.writer import PartitionWriter
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 

@@ -29,7 +29,7 @@ from skyset.errors import PartitionError
 from skyset.errors import SkysetError
 from skyset.errors import UserError
 from skyset.formatting import merge
-from skyset.partitions import Partition
+from skyset.partitions.partition import Partition
 from tests.archive.gz3d import PIXEL_SCALE
 from tests.archive.gz3d import write_archive
 from tests.archive.server import ArchiveServer
@@ -380,7 +380,7 @@ def read_bytes(monkeypatch):
         sizes.append(preadv(*arguments))
         return sizes[-1]
 
-    monkeypatch.setattr("skyset.partitions.os.preadv", counting)
+    monkeypatch.setattr("skyset.partitions.partition.os.preadv", counting)
     return sizes
 
 
@@ -902,7 +902,7 @@ def test_a_manifest_that_is_no_file_or_too_long(built, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "manifest.json")
     with pytest.raises(UserError, match="cannot be read: not a regular file"):
         stream(tmp_path)
-    monkeypatch.setattr("skyset.manifest.LARGEST", 1000)
+    monkeypatch.setattr("skyset.partitions.manifest.LARGEST", 1000)
     with pytest.raises(UserError, match="more than 1,000"):
         stream(built)
 

@@ -14,14 +14,14 @@ import pytest
 
 from skyset.errors import UserError
 from skyset.files import write_atomically
-from skyset.manifest import NAME
-from skyset.manifest import Manifest
-from skyset.manifest import describe_file
-from skyset.manifest import keys_digest
-from skyset.manifest import verify
-from skyset.partitions import PartitionWriter
-from skyset.partitions import cell_of_path
-from skyset.partitions import partition_path
+from skyset.partitions.layout import cell_of_path
+from skyset.partitions.layout import partition_path
+from skyset.partitions.manifest import NAME
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.manifest import describe_file
+from skyset.partitions.manifest import keys_digest
+from skyset.partitions.verify import verify
+from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX
 from skyset.survey import Column

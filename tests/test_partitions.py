@@ -13,16 +13,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from skyset import partitions
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.partitions import COMPRESSIONS
-from skyset.partitions import Partition
-from skyset.partitions import PartitionWriter
-from skyset.partitions import cell_of_path
-from skyset.partitions import object_path
-from skyset.partitions import partition_path
+from skyset.partitions.layout import COMPRESSIONS
+from skyset.partitions.layout import cell_of_path
+from skyset.partitions.layout import object_path
+from skyset.partitions.layout import partition_path
+from skyset.partitions.partition import Partition
+from skyset.partitions.partition import partition as partitions
+from skyset.partitions.writer import PartitionWriter
 from skyset.sky import check_position
 from skyset.sky import healpix_cell
 from skyset.survey import Column

@@ -24,7 +24,7 @@ from datasets import load_dataset_builder
 import skyset
 from skyset import registry
 from skyset.errors import UserError
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import Manifest
 from skyset.stream import SurveyStream
 from skyset.stream import SurveyTable
 

@@ -12,8 +12,8 @@ from skyset import secrets
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.loaders.gz3d import SURVEY
-from skyset.manifest import Manifest
-from skyset.partitions import Partition
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import Partition
 from skyset.reader import Piece
 from tests.archive.server import ArchiveServer
 from tests.test_secrets import BASIC
@@ -112,6 +112,6 @@ def test_each_server_is_asked_once(server, built):
 
 
 def test_a_manifest_without_end_is_not_read(server, monkeypatch):
-    monkeypatch.setattr("skyset.manifest.LARGEST", 1000)
+    monkeypatch.setattr("skyset.partitions.manifest.LARGEST", 1000)
     with pytest.raises(UserError, match="bytes, more than 1,000"):
         Manifest.load(server.url + "gz3d")

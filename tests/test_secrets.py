@@ -11,7 +11,7 @@ from skyset.archives.fetch import Fetcher
 from skyset.archives.fetch import FetchError
 from skyset.archives.image_pool import ImagePool
 from skyset.archives.image_pool import ImageRequest
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import Manifest
 from skyset.secrets import login_of
 from skyset.secrets import redacted
 from skyset.secrets import remember

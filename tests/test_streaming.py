@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import skyset
-from skyset import partitions
 from skyset.errors import PartitionError
 from skyset.errors import UserError
-from skyset.manifest import Manifest
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import partition
 from tests.archive.server import ArchiveServer
 
 ROWS = 24
@@ -138,7 +138,7 @@ def test_stream_opens_a_file_with_hdf5_once(copy, monkeypatch):
     """The second epoch needs no HDF5: offsets are known."""
     stream = skyset.load("gz3d", str(copy))
     first = ids(stream)
-    monkeypatch.setattr(partitions._LocalFile, "hdf5", lambda self: pytest.fail("opened again"))
+    monkeypatch.setattr(partition._LocalFile, "hdf5", lambda self: pytest.fail("opened again"))
     assert ids(stream) == first
     assert sorted(ids(stream.shuffle(seed=0))) == sorted(first)
 

@@ -119,7 +119,7 @@ def open_rows(dataset: str, config: str | None, split: str) -> IterableDataset:
     """
     from datasets import load_dataset
 
-    from skyset.manifest import Manifest
+    from skyset.partitions.manifest import Manifest
 
     options = {"name": config} if config else {}
     if dataset in skyset.surveys():

@@ -33,9 +33,9 @@ from skyset.imagefiles import Images
 from skyset.imagefiles import Place
 from skyset.imagefiles import is_image
 from skyset.imagefiles import stem_of
-from skyset.manifest import REJECTED
 from skyset.messages import csv_cell
 from skyset.messages import say
+from skyset.partitions.manifest import REJECTED
 from skyset.pictured import NothingToBuild
 
 LEDGER, FEW = "archives", "few"

@@ -16,8 +16,8 @@ from skyset.errors import UserError
 from skyset.loaders.gz_decals import CLASSES
 from skyset.loaders.gz_decals import NO_RING_BELOW
 from skyset.loaders.gz_decals import RING_ABOVE
-from skyset.manifest import Manifest
-from skyset.partitions import Partition
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.partition import Partition
 from skyset.splits import SPLITS
 from skyset.training.common.baselines import fractions
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import json
 import os
 import re
-import stat
-from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,24 +15,15 @@ from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from skyset.errors import PartitionError
-from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import file_sha256
-from skyset.files import is_temporary
 from skyset.files import write_atomically
-from skyset.partitions import FILTERS
-from skyset.partitions import PIXELS_FROM
-from skyset.partitions import SUFFIX
-from skyset.partitions import Partition
-from skyset.partitions import cell_of_path
-from skyset.partitions import partition_path
-from skyset.partitions import split_of_path
+from skyset.partitions.layout import PIXELS_FROM
+from skyset.partitions.layout import SUFFIX
+from skyset.partitions.layout import cell_of_path
+from skyset.partitions.partition import Partition
 from skyset.secrets import redacted_values
-from skyset.sky import check_position
-from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import check_columns
@@ -294,178 +282,3 @@ def partition_files(root: Path) -> list[str]:
     """Relative paths of the partition files that lie under ``root``, listed or not."""
     found = [path for folder in split_folders(root) for path in folder.glob(f"healpix=*/*{SUFFIX}")]
     return sorted(path.relative_to(root).as_posix() for path in found if not path.name.startswith("."))
-
-
-def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Iterator[str]:
-    """Recompute all that the manifest says and yield every difference, a line each.
-
-    Args:
-        root: a survey's local folder.
-        survey: its declaration, if known, to compare the table of columns with.
-        progress: wraps the list of files, for a progress bar.
-
-    Raises:
-        UserError: there is no manifest, or it does not say what the columns are.
-    """
-    root = Path(root)
-    with _told(root):
-        values = _read_values(root)
-        manifest = Manifest._head(values)
-        files = list(values["files"])
-    broken = []
-    for number, each in enumerate(files):
-        try:
-            entry = FileEntry.from_json(each)
-            manifest.check_entry(entry)
-            manifest.files.append(entry)
-        except (ValueError, LookupError, TypeError, PartitionError) as error:
-            broken.append(f"{NAME}: entry {number}: {str(error)[:300]}")
-    yield from broken
-    yield from _verify_head(root, values, manifest, survey, whole=not broken)
-    yield from (f"{path}: is there but not in {NAME}" for path in _unlisted(root, manifest, survey))
-    yield from _verify_numbers(manifest)
-    yield from (f"{path}: listed twice" for path, n in Counter(e.path for e in manifest.files).items() if n > 1)
-    seen: dict[str, str] = {}
-    for entry in progress(manifest.files):
-        yield from _verify_file(root, entry, manifest, seen, survey)
-
-
-def _verify_head(root: Path, values: dict, manifest: Manifest, survey: Survey | None, whole: bool) -> Iterator[str]:
-    """What stands before the files; counts of these only where all entries could be read."""
-    if survey is not None:
-        if _layout(survey.as_built(manifest.columns).columns) != _layout(manifest.columns):
-            yield f"{NAME}: the columns differ from those of this version's {survey.name}"
-        if manifest.key != survey.key:
-            yield f"{NAME}: key is {manifest.key}, that of {survey.name} is {survey.key}"
-    known = json.loads(dataclasses.replace(manifest, files=[]).to_json())
-    yield from (f"{NAME}: {name!r} is nothing that a manifest says" for name in values.keys() - known.keys())
-    for name in ("rows", "bytes") if whole else ():
-        if values.get(name) != (found := getattr(manifest, name)) or type(values[name]) is not int:
-            yield f"{NAME}: {name} is {values.get(name)!r}, its files have {found}"
-    if values["healpix"] != {"nside": manifest.nside, "ordering": "nested"}:
-        yield f"{NAME}: healpix is {values['healpix']!r}, not nside {manifest.nside} and ordering nested"
-    if (rejected := _rejected(root)) != manifest.rejected:
-        yield f"{NAME}: rejected is {manifest.rejected}, {REJECTED} has {rejected}"
-
-
-def _rejected(root: Path) -> int:
-    try:
-        with open(root / REJECTED, newline="", encoding="utf-8", errors="replace") as file:
-            return max(0, sum(1 for _ in csv.reader(file)) - 1)
-    except (OSError, csv.Error):
-        return 0
-
-
-def _unlisted(root: Path, manifest: Manifest, survey: Survey | None) -> Iterator[str]:
-    """Files below the root that are neither partitions of the manifest nor what a build leaves beside them."""
-    listed = {entry.path for entry in manifest.files}
-    beside = {*BESIDE, *(survey.beside if survey is not None else ())}
-    for parent, folders, names in os.walk(root):
-        if Path(parent) == root:
-            folders[:] = [name for name in folders if name not in beside and not name.startswith(".")
-                          and not any((root / name / each).exists() for each in (NAME, JOURNAL))]  # fmt: skip
-            names = [name for name in names if name not in beside and (not name.startswith(".") or is_temporary(name))]
-        folders.sort()
-        paths = ((Path(parent) / name).relative_to(root).as_posix() for name in sorted(names))
-        yield from (path for path in paths if path not in listed)
-
-
-def _verify_numbers(manifest: Manifest) -> Iterator[str]:
-    """Files that are numbered and whose fellows are not listed; a cell may lack one whose objects were all rejected."""
-    groups: dict[tuple[str, int], set[int]] = {}
-    for entry in manifest.files:
-        if match := re.fullmatch(r"(.*)/(\d{3,})-of-(\d{3,})" + re.escape(SUFFIX), entry.path):
-            groups.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
-    for (folder, parts), found in groups.items() if not manifest.rejected else ():
-        if len(found) < parts:
-            missing = next(part for part in range(1, parts + 1) if part not in found)
-            yield f"{partition_path(0, missing, parts).replace('healpix=0', folder)}: neither there nor in {NAME}"
-
-
-def _layout(columns: Sequence[Column]) -> list[tuple]:
-    """What decides how bytes are read; a better description is no difference."""
-    return [(column.name, column.dtype, column.shape, column.unit) for column in columns]
-
-
-def _verify_file(
-    root: Path, entry: FileEntry, manifest: Manifest, seen: dict[str, str], survey: Survey | None
-) -> Iterator[str]:
-    if entry.split != (split := split_of_path(entry.path)):
-        yield f"{entry.path}: is of split {split} by its folder, {NAME} says {entry.split}"
-    path = root / entry.path
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            yield f"{entry.path}: is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no regular file'}"
-            return
-        if status.st_size != entry.bytes:
-            yield f"{entry.path}: {status.st_size} bytes, {NAME} says {entry.bytes}"
-        elif (checksum := file_sha256(path)) != entry.sha256:
-            yield f"{entry.path}: SHA-256 is {checksum[:12]}..., {NAME} says {entry.sha256[:12]}..."
-    except (FileNotFoundError, NotADirectoryError):
-        yield f"{entry.path}: missing"
-        return
-    except OSError as error:
-        yield f"{entry.path}: cannot be read: {error.strerror or error}"
-        return
-    try:
-        with Partition(path, manifest.columns, trusted_rows=entry.rows) as partition:
-            yield from _verify_description(entry, partition, manifest, survey)
-            yield from _verify_rows(entry, partition, manifest, seen)
-    except PartitionError as error:
-        yield str(error).replace(f"{root}{os.sep}", "", 1)
-
-
-def _verify_description(
-    entry: FileEntry, partition: Partition, manifest: Manifest, survey: Survey | None
-) -> Iterator[str]:
-    """What a file says of itself."""
-    said = partition.attributes()
-    for name, expected in (("survey", manifest.survey), ("healpix", entry.healpix)):
-        if str(said.get(name, expected)) != str(expected):
-            yield f"{entry.path}: its {name} is {said[name]}, {NAME} says {expected}"
-    found = partition.described()
-    names = {name for column in manifest.columns for name in ((column.name, column.end.name) if column.is_bytes
-                                                              else (column.name,))}  # fmt: skip
-    yield from (f"{entry.path}: column {name!r} is there but not in {NAME}" for name in sorted(found.keys() - names))
-    declared = survey.by_name if survey is not None else {}
-    compression = manifest.build.get("compression")
-    for column in manifest.columns:
-        its = found[column.name]
-        if str(its.get("unit", column.unit)) != column.unit:
-            yield f"{entry.path}: the unit of {column.name} is {str(its['unit'])!r}, {NAME} says {column.unit!r}"
-        texts = {str(its.get("description", column.description))}
-        texts |= {declared[column.name].description} if column.name in declared else set()
-        if column.description not in texts:
-            yield f"{entry.path}: the description of {column.name} is not that of {NAME}"
-        if column.row_bytes >= PIXELS_FROM and not column.is_bytes and compression is not None:
-            filters = its["filters"] or [0]
-            if filters[-1] != FILTERS.get(compression, -1):
-                yield f"{entry.path}: {column.name} is stored through the filters {filters}, {NAME} says {compression}"
-
-
-def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:
-    ra, dec = partition.read("ra").astype(float), partition.read("dec").astype(float)
-    try:
-        for position in zip(ra.tolist(), dec.tolist(), strict=True):
-            check_position(*position)
-    except RecordError as error:
-        yield f"{entry.path}: {error}"
-        return
-    cells = set(healpix_cell(ra, dec, manifest.nside).tolist()) | set(partition.read("healpix").tolist())
-    if cells != {cell_of_path(entry.path)} or entry.healpix not in cells:
-        yield f"{entry.path}: its rows lie in cells {sorted(cells)}"
-    for name, values in (("ra", ra), ("dec", dec)):
-        bounds = (float(values.min()), float(values.max()))
-        if not np.allclose(bounds, getattr(entry, name), rtol=0, atol=1e-9):
-            yield f"{entry.path}: {name} runs from {bounds[0]} to {bounds[1]}, {NAME} says {getattr(entry, name)}"
-    for column in manifest.columns:
-        if column.is_bytes:
-            partition.ends(column.name)
-    keys = partition.text(manifest.key)
-    if keys_digest(keys) != entry.keys:
-        yield f"{entry.path}: holds other objects than {NAME} says"
-    for key in keys:
-        if key in seen:
-            yield f"{entry.path}: {manifest.key} {key} is in {seen[key]} too"
-        seen[key] = entry.path
