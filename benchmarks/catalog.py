@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from skyset.tables import delimited_writer
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -29,7 +31,7 @@ def make_catalogue(path: Path, rows: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from skyset.catalog import write_csv
+    from skyset.tables.delimited_writer import write_csv
 
     rng = np.random.default_rng(1)
 
@@ -59,8 +61,8 @@ def make_catalogue(path: Path, rows: int) -> None:
 
 
 def skyset_way(source: Path, target: Path) -> int:
-    from skyset import catalog
-    from skyset import cuts
+    from skyset.tables import cuts
+    from skyset.tables import open as catalog
 
     table = catalog.open_catalog(source)
     chosen = [
@@ -72,7 +74,7 @@ def skyset_way(source: Path, target: Path) -> int:
         cuts.at_least(["p_el_debiased", "p_cs_debiased"], 0.5),
         cuts.unique("dr8objid"),
     ]
-    return catalog.write_csv(target, cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
+    return delimited_writer.write_csv(target, cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
 
 
 def floor_way(source: Path, target: Path) -> int:

@@ -59,14 +59,14 @@ def way_loaded(left: np.ndarray, right: np.ndarray):
 
 
 def way_skyset(left: np.ndarray, right: np.ndarray):
-    from skyset.crossmatch import match_positions
+    from skyset.tables.match import match_positions
 
     return lambda: len(match_positions(*left, *right, RADIUS_ARCSEC))
 
 
 def way_skyset_nearest(left: np.ndarray, right: np.ndarray):
-    from skyset.crossmatch import match_positions
-    from skyset.crossmatch import nearest
+    from skyset.tables.match import match_positions
+    from skyset.tables.match import nearest
 
     return lambda: len(nearest(match_positions(*left, *right, RADIUS_ARCSEC)))
 

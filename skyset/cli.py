@@ -258,15 +258,15 @@ def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, p
     from skyset.crossmatch import catalogue_of
     from skyset.crossmatch import check_output
     from skyset.crossmatch import columns_in
-    from skyset.crossmatch import match_keys
-    from skyset.crossmatch import match_positions
     from skyset.crossmatch import name_in
-    from skyset.crossmatch import nearest
     from skyset.crossmatch import pairs_table
     from skyset.crossmatch import positions_in
     from skyset.crossmatch import with_positions
     from skyset.crossmatch import write_pairs
     from skyset.crossmatch import write_partitions
+    from skyset.tables.match import match_keys
+    from skyset.tables.match import match_positions
+    from skyset.tables.match import nearest
 
     left, right = without_login(left), without_login(right)
     if output is not None:

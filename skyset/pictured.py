@@ -31,7 +31,6 @@ from skyset.imagefiles import Images
 from skyset.imagefiles import Place
 from skyset.imagefiles import pixels_of
 from skyset.imagefiles import read_image
-from skyset.joined import Joined
 from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.partitions.manifest import NAME as MANIFEST
@@ -47,6 +46,7 @@ from skyset.staged import read_pictured
 from skyset.staged import stage
 from skyset.survey import Column
 from skyset.survey import Survey
+from skyset.tables.join import Joined
 
 #: Images that no catalogue knows: a release has more of them than of votes, so that they are no fault of a build.
 UNUSED = "unused.csv"

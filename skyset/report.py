@@ -119,7 +119,7 @@ def facts(manifest: Manifest) -> dict:
 
 def _cuts(steps: list[dict]) -> Table:
     """How much each cut on the catalogue removed."""
-    from skyset.cuts import Counts
+    from skyset.tables.cuts import Counts
 
     try:
         return Counts.from_json(steps).table()

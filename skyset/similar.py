@@ -23,7 +23,7 @@ from skyset.errors import UserError
 from skyset.partitions.manifest import NAME as MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
-from skyset.vectors import features_in
+from skyset.tables.vectors import features_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,17 +26,17 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from rich.console import Console
 
-from skyset import catalog
-from skyset import cuts
-from skyset import numbers
-from skyset.catalog import column_names
-from skyset.catalog import open_catalog
-from skyset.catalog import write_csv
-from skyset.catalog import write_parquet
-from skyset.cuts import Counts
-from skyset.cuts import Cut
 from skyset.errors import UserError
-from skyset.numbers import safe_to_numeric
+from skyset.tables import catalog as catalog_module
+from skyset.tables import cuts
+from skyset.tables import numeric_text
+from skyset.tables.cuts import Counts
+from skyset.tables.cuts import Cut
+from skyset.tables.delimited import column_names
+from skyset.tables.delimited_writer import write_csv
+from skyset.tables.numeric_text import safe_to_numeric
+from skyset.tables.open import open_catalog
+from skyset.tables.parquet import write_parquet
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 GZ2 = SHARED / "gz2" / "gz2_stripe82_table5.fits.gz"
@@ -90,8 +90,8 @@ def text_file(folder: Path, content: str | bytes, name: str = "c.csv") -> Path:
     ],
 )
 def test_wholly_numeric_text_becomes_numbers(texts, numbers):
-    assert same(safe_to_numeric(texts), numbers)
-    assert same(safe_to_numeric(pa.array(texts)).to_pylist(), numbers)
+    assert same(safe_to_numeric(texts), numeric_text)
+    assert same(safe_to_numeric(pa.array(texts)).to_pylist(), numeric_text)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_the_answer_does_not_depend_on_the_blocks(texts, data):
     cut = data.draw(st.integers(0, len(texts)))
     blocks = safe_to_numeric(pa.chunked_array([texts[:cut], texts[cut:]], pa.string()))
     assert blocks.type == whole.type and same(blocks.to_pylist(), whole.to_pylist())
-    seen = numbers._look_closely(pa.array(texts, pa.string()))
+    seen = numeric_text._look_closely(pa.array(texts, pa.string()))
     assert (seen.type or pa.string()) == whole.type
 
 
@@ -228,16 +228,16 @@ def test_any_int64_survives_every_format(values):
     text = "objid,word\n" + "".join(f"{value},x\n" for value in values)
     frame = pd.read_csv(io.StringIO(text), dtype=str)
     arrow = safe_to_numeric(pa.array(frame["objid"]))
-    numbers = safe_to_numeric(arrow.cast(pa.string()).to_pandas()).to_numpy()
+    numeric_text = safe_to_numeric(arrow.cast(pa.string()).to_pandas()).to_numpy()
     with h5py.File("x", "w", driver="core", backing_store=False) as file:
-        file["objid"] = numbers
-        numbers = file["objid"][:]
+        file["objid"] = numeric_text
+        numeric_text = file["objid"][:]
     for form in ("binary2", "tabledata"):
         buffer = io.BytesIO()
-        Table({"objid": numbers}).write(buffer, format="votable", tabledata_format=form)
-        numbers = np.asarray(votable.parse_single_table(buffer).to_table()["objid"])
-    back = safe_to_numeric(pa.array(numbers).cast(pa.string()))
-    assert arrow.type == back.type == pa.int64() and numbers.dtype == np.int64
+        Table({"objid": numeric_text}).write(buffer, format="votable", tabledata_format=form)
+        numeric_text = np.asarray(votable.parse_single_table(buffer).to_table()["objid"])
+    back = safe_to_numeric(pa.array(numeric_text).cast(pa.string()))
+    assert arrow.type == back.type == pa.int64() and numeric_text.dtype == np.int64
     assert back.to_pylist() == values
 
 
@@ -258,15 +258,15 @@ def test_a_million_numbers_take_a_moment():
 )
 def test_spoilt_identifiers_are_refused(values, reason):
     with pytest.raises(UserError, match=f"column objid {reason}.*cannot be repaired"):
-        catalog.check_ids(pa.table({"objid": values}), "objid")
+        catalog_module.check_ids(pa.table({"objid": values}), "objid")
 
 
 def test_sound_identifiers_pass():
     table = pa.table({"a": [OBJID], "b": ["1-24"], "c": ["J000411.19+020924.0"], "d": ["007"], "e": ["587E12"]})
     for name in table.column_names:
-        catalog.check_ids(table, name)
+        catalog_module.check_ids(table, name)
     with pytest.raises(UserError, match="no column objid"):
-        catalog.check_ids(table, "objid")
+        catalog_module.check_ids(table, "objid")
 
 
 # --- Reading CSV -----------------------------------------------------------------------------------------------------
@@ -848,7 +848,7 @@ def test_a_named_pipe_is_no_catalogue(tmp_path, name):
 
 
 def test_a_fits_header_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("skyset.catalog.LONGEST_FITS_HEADER", 288_000)
+    monkeypatch.setattr("skyset.tables.fits.LONGEST_FITS_HEADER", 288_000)
     header = b"SIMPLE  =                    T".ljust(80) + b"COMMENT x".ljust(80) * 36_000
     (tmp_path / "x.fits").write_bytes(header)
     with pytest.raises(UserError, match="a header without an END in its first 288000 bytes"):

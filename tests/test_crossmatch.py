@@ -15,21 +15,21 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 import skyset
-from skyset import crossmatch
-from skyset.catalog import open_catalog
 from skyset.cli import app
-from skyset.crossmatch import Pairs
 from skyset.crossmatch import catalogue_of
-from skyset.crossmatch import match_keys
-from skyset.crossmatch import match_positions
-from skyset.crossmatch import nearest
 from skyset.crossmatch import pairs_table
-from skyset.crossmatch import separation_arcsec
 from skyset.crossmatch import write_pairs
 from skyset.errors import UserError
 from skyset.loaders.crossmatch import SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
+from skyset.tables import match
+from skyset.tables.match import Pairs
+from skyset.tables.match import match_keys
+from skyset.tables.match import match_positions
+from skyset.tables.match import nearest
+from skyset.tables.match import separation_arcsec
+from skyset.tables.open import open_catalog
 
 NONE = np.zeros(0)
 #: Where methods of matching lose pairs: poles, RA = 0, the equator, corners of HEALPix base cells (with seven neighbours).
@@ -226,7 +226,7 @@ def test_pieces_do_not_show(monkeypatch):
     left, right = ((rng.normal(0, 1e-3, 300) % 360, rng.normal(0, 1e-3, 300)) for _ in range(2))
     whole = match_positions(*left, *right, 3)
     for size in (1, 7, 1000):
-        monkeypatch.setattr(crossmatch, "_CHUNK", size)
+        monkeypatch.setattr(match, "_CHUNK", size)
         pieces = match_positions(*left, *right, 3)
         for name in ("left", "right", "separation"):
             assert np.array_equal(getattr(whole, name), getattr(pieces, name))

@@ -15,7 +15,6 @@ import pytest
 from astropy.io import fits
 from typer.testing import CliRunner
 
-from skyset.catalog import open_catalog
 from skyset.cli import app
 from skyset.errors import UserError
 from skyset.extraction.images import Image
@@ -23,6 +22,7 @@ from skyset.extraction.images import choose
 from skyset.extraction.images import partners
 from skyset.extraction.ldac import read_ldac
 from skyset.extraction.output import extract
+from skyset.tables.open import open_catalog
 
 SHAPE = (40, 50)
 

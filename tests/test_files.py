@@ -21,7 +21,6 @@ from skyset.build import Options
 from skyset.build import build as build_survey
 from skyset.build import main as exit_status
 from skyset.build_scripts.gz3d import build_parent_sample
-from skyset.catalog import write_csv
 from skyset.cli import save_figure
 from skyset.errors import UserError
 from skyset.extraction.ldac import write_ldac
@@ -34,6 +33,7 @@ from skyset.files import write_atomically
 from skyset.loaders.gz3d import SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
+from skyset.tables.delimited_writer import write_csv
 from tests.building import build
 from tests.building import rows
 

@@ -32,9 +32,6 @@ from skyset.build import main as run
 from skyset.building.zip_by_zip import build_archives
 from skyset.building.zip_by_zip import build_few
 from skyset.building.zip_by_zip import fetched_file
-from skyset.catalog import Catalog
-from skyset.catalog import check_ids
-from skyset.catalog import open_catalog
 from skyset.downloads import RAW
 from skyset.errors import UserError
 from skyset.files import file_sha256
@@ -42,10 +39,6 @@ from skyset.imagefiles import Images
 from skyset.imagefiles import files_below
 from skyset.imagefiles import fingerprint
 from skyset.imagefiles import images_below
-from skyset.joined import Joined
-from skyset.joined import Source
-from skyset.joined import digest
-from skyset.joined import join
 from skyset.loaders.gz2 import API_URL
 from skyset.loaders.gz2 import ARCHIVE
 from skyset.loaders.gz2 import CATALOG_URL
@@ -66,8 +59,15 @@ from skyset.pictured import build_pictured
 from skyset.pictured import build_vectors
 from skyset.secrets import without_login
 from skyset.survey import Column
-from skyset.vectors import features_in
-from skyset.vectors import read_vectors
+from skyset.tables.catalog import Catalog
+from skyset.tables.catalog import check_ids
+from skyset.tables.join import Joined
+from skyset.tables.join import Source
+from skyset.tables.join import digest
+from skyset.tables.join import join
+from skyset.tables.open import open_catalog
+from skyset.tables.vectors import features_in
+from skyset.tables.vectors import read_vectors
 
 #: So few galaxies are read out of the remote archive, one by one.
 FEW = 100

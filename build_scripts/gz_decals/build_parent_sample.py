@@ -32,8 +32,6 @@ from skyset.errors import UserError
 from skyset.imagefiles import Images
 from skyset.imagefiles import fingerprint
 from skyset.imagefiles import images_below
-from skyset.joined import Joined
-from skyset.joined import digest
 from skyset.loaders.gz_decals import API_URL
 from skyset.loaders.gz_decals import ARCHIVES
 from skyset.loaders.gz_decals import CONFIGS
@@ -47,7 +45,9 @@ from skyset.pictured import build_cut
 from skyset.pictured import build_pictured
 from skyset.pictured import build_vectors
 from skyset.secrets import without_login
-from skyset.vectors import read_vectors
+from skyset.tables.join import Joined
+from skyset.tables.join import digest
+from skyset.tables.vectors import read_vectors
 
 #: So few galaxies are read out of the remote archives, one by one.
 FEW = 100

@@ -9,15 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skyset.catalog import Catalog
-from skyset.catalog import check_ids
-from skyset.catalog import open_catalog
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.imagefiles import files_below
-from skyset.joined import Joined
-from skyset.joined import Source
-from skyset.joined import join
 from skyset.loaders.gz_decals import DR5
 from skyset.loaders.gz_decals import DR12
 from skyset.loaders.gz_decals import LARGEST_EDGE_ON
@@ -33,7 +27,13 @@ from skyset.questions import tagged
 from skyset.sky import is_name
 from skyset.sky import position_of
 from skyset.survey import Column
-from skyset.vectors import features_in
+from skyset.tables.catalog import Catalog
+from skyset.tables.catalog import check_ids
+from skyset.tables.join import Joined
+from skyset.tables.join import Source
+from skyset.tables.join import join
+from skyset.tables.open import open_catalog
+from skyset.tables.vectors import features_in
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".fits", ".fit", ".vot", ".csv.gz", ".fits.gz", ".vot.gz")
 KEYS = ("iauname", "id_str")

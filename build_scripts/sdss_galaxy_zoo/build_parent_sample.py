@@ -59,10 +59,6 @@ from skyset.build_scripts.sdss_galaxy_zoo.catalog import columns_in
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import cuts
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import labels
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import rows_of
-from skyset.catalog import open_catalog
-from skyset.catalog import write_csv
-from skyset.cuts import Counts
-from skyset.cuts import apply
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import keep_inputs
@@ -85,6 +81,10 @@ from skyset.sky import check_position
 from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.survey import Survey
+from skyset.tables.cuts import Counts
+from skyset.tables.cuts import apply
+from skyset.tables.delimited_writer import write_csv
+from skyset.tables.open import open_catalog
 from skyset.tars import TarError
 from skyset.tars import TarSink
 from skyset.tars import index

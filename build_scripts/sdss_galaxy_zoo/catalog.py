@@ -24,23 +24,23 @@ import pyarrow.parquet as pq
 
 from skyset.archives.tap import SlicedQuery
 from skyset.archives.tap import fetch_slices
-from skyset.catalog import check_ids
-from skyset.catalog import open_catalog
-from skyset.crossmatch import match_positions
-from skyset.crossmatch import nearest
-from skyset.cuts import Cut
-from skyset.cuts import equals
-from skyset.cuts import max_error
-from skyset.cuts import on_sky
-from skyset.cuts import unique
-from skyset.cuts import valid_magnitudes
 from skyset.errors import UserError
 from skyset.loaders.sdss_galaxy_zoo import BANDS
 from skyset.loaders.sdss_galaxy_zoo import CATALOG
 from skyset.loaders.sdss_galaxy_zoo import CLASSES
 from skyset.loaders.sdss_galaxy_zoo import PHOTOMETRY
-from skyset.numbers import safe_to_numeric
 from skyset.survey import Column
+from skyset.tables.catalog import check_ids
+from skyset.tables.cuts import Cut
+from skyset.tables.cuts import equals
+from skyset.tables.cuts import max_error
+from skyset.tables.cuts import on_sky
+from skyset.tables.cuts import unique
+from skyset.tables.cuts import valid_magnitudes
+from skyset.tables.match import match_positions
+from skyset.tables.match import nearest
+from skyset.tables.numeric_text import safe_to_numeric
+from skyset.tables.open import open_catalog
 from skyset.tables.slices import read_slices
 
 #: Degrees by which a slice of photometry is wider than one of votes: two releases differ by fractions of an arcsec.

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.catalog import open_catalog
 from skyset.errors import UserError
+from skyset.tables.open import open_catalog
 
 _LIST = re.compile(r"(?:cnn_)?(?:feat|repr|embed|vector)\w*")
 _NUMBER = re.compile(r"(?:feat|feature|pred|pc|embedding)[a-z]*_?(\d+)(?:_pred)?")

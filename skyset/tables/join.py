@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.catalog import open_catalog
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import file_sha256
 from skyset.survey import Column
 from skyset.survey import fitting
+from skyset.tables.open import open_catalog
 
 #: How text says yes and no where a column of flags was written as words.
 _FLAGS = {"true": 1, "false": 0, "1": 1, "0": 0}

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.catalog import require
 from skyset.errors import UserError
 from skyset.messages import plain
-from skyset.numbers import is_text
-from skyset.numbers import values_and_mask
+from skyset.tables.catalog import require
+from skyset.tables.numeric_text import is_text
+from skyset.tables.numeric_text import values_and_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

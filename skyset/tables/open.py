@@ -1,0 +1,83 @@
+"""Catalogues of any length: read from what archives hand out, with numbers as `skyset.tables.numeric_text` has them, and write.
+
+Rows come and go in Arrow record batches, so that memory does not grow with the file, and 64-bit identifiers never pass
+through floating point. A CSV file is read twice: a column is numeric only if all its values in the whole file are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from skyset.errors import UserError
+from skyset.raw import check_regular
+from skyset.tables.catalog import Catalog
+from skyset.tables.catalog import _chosen
+from skyset.tables.catalog import _explained
+from skyset.tables.delimited import _DELIMITERS
+from skyset.tables.delimited import _open_csv
+from skyset.tables.fits import _open_fits
+from skyset.tables.parquet import _open_parquet
+
+# --- Reading --------------------------------------------------------------------------------------
+
+
+def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str] | None = None) -> Catalog:
+    """Open a catalogue: ``.csv``, ``.tsv``, ``.fits``, ``.fit``, ``.vot``, ``.xml`` (each also ``.gz``) or ``.parquet``.
+
+    CSV, FITS and Parquet are read in bounded memory; a VOTable is taken into memory whole. CSV columns get their types from
+    all rows; missing in CSV text is nothing, ``null``, ``NULL`` or ``\\N``, unless in quotes. In FITS the first binary table
+    is read (a compressed image and the LDAC_IMHEAD of SExtractor's catalogues are none), vectors as fixed-size lists;
+    columns that Arrow has no plain type for are left out with a note.
+
+    Args:
+        path: a file, or several Parquet files with the same columns (the slices of a query).
+        columns: names of the columns wanted, in this order; all by default.
+
+    Raises:
+        UserError: no such file or column, or the file is not what its name says.
+    """
+    if not isinstance(path, (str, Path)):
+        return _open_parquet([str(each) for each in path], columns)
+    kind = _kind(path)
+    with _explained(str(path)):
+        if kind not in (*_OPENERS, "parquet"):
+            known = ", ".join(f".{each}" for each in [*_OPENERS, "parquet"])
+            raise UserError(f"{path}: unknown kind of catalogue (known: {known}, all but the last also .gz)")
+        check_regular(path)
+        if kind == "parquet":
+            return _open_parquet([str(path)], columns)
+        return _OPENERS[kind](str(path), columns)
+
+
+def _kind(path: str | Path) -> str:
+    """What a catalogue is by its name: ``csv`` of ``a.csv.gz``."""
+    return Path(path).name.lower().removesuffix(".gz").rpartition(".")[2]
+
+
+def _open_votable(path: str, columns: Sequence[str] | None) -> Catalog:
+    from skyset.tables.votable import votable_to_arrow
+
+    if not Path(path).stat().st_size:
+        raise UserError(f"{path}: the file is empty")
+    try:
+        table = votable_to_arrow(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if (table.schema.metadata or {}).get(b"query_status") == b"OVERFLOW":
+        raise UserError(f"{path}: rows are missing: the service stopped at its limit (QUERY_STATUS is OVERFLOW)")
+    table = table.select(_chosen(table.column_names, columns, path))
+    return Catalog(path, table.schema, table.num_rows, lambda rows: iter(table.to_batches(max_chunksize=rows)))
+
+
+_OPENERS: dict[str, Callable[[str, Sequence[str] | None], Catalog]] = {
+    **{kind: partial(_open_csv, delimiter=delimiter) for kind, delimiter in _DELIMITERS.items()},
+    "fits": _open_fits,
+    "fit": _open_fits,
+    "vot": _open_votable,
+    "xml": _open_votable,
+}
+
+# --- Writing --------------------------------------------------------------------------------------
