@@ -61,6 +61,7 @@ from skyset.partitions.layout import SUFFIX
 from skyset.partitions.layout import compression_options
 from skyset.partitions.layout import object_path
 from skyset.partitions.layout import partition_path
+from skyset.partitions.layout import row_sources
 from skyset.partitions.manifest import JOURNAL
 from skyset.partitions.manifest import NAME as MANIFEST
 from skyset.partitions.manifest import REJECTED
@@ -72,7 +73,6 @@ from skyset.partitions.manifest import partition_files
 from skyset.partitions.manifest import split_folders
 from skyset.partitions.partition import Partition
 from skyset.partitions.writer import PartitionWriter
-from skyset.partitions.writer import row_sources
 from skyset.runner import executor
 from skyset.secrets import without_login
 from skyset.sky import healpix_cell

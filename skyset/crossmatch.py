@@ -33,7 +33,7 @@ from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
 from skyset.survey import Survey
 from skyset.tables.match import Pairs
-from skyset.tables.match import _is_text
+from skyset.tables.match import is_text
 from skyset.tables.match import separation_arcsec
 
 #: Usual names, in any case, of the column of objects' names: the first that a catalogue has.
@@ -332,7 +332,7 @@ def _astropy_column(field: pa.Field, values: pa.ChunkedArray):
     from astropy.table import MaskedColumn
 
     about = {"name": field.name, "unit": _unit(field) or None}
-    if _is_text(field.type):
+    if is_text(field.type):
         return Column(np.array(pc.cast(values, pa.large_string()).fill_null("").to_pylist(), str), **about)
     if pa.types.is_floating(field.type) or not values.null_count:
         return Column(values.to_numpy(), **about)

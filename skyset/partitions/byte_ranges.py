@@ -19,7 +19,7 @@ from skyset.files import opened_hdf5
 _MAX_BUFFERS = 1024
 
 
-class _LocalFile:
+class LocalFile:
     """A file on this machine, read at known offsets; notices when somebody writes to it meanwhile."""
 
     def __init__(self, path: str):
@@ -66,7 +66,7 @@ class _LocalFile:
         os.close(self._descriptor)
 
 
-class _RemoteFile:
+class RemoteFile:
     """A file that fsspec reads by ranges (``https://``, ``hf://``): the columns of a piece in concurrent requests."""
 
     def __init__(self, url: str):

@@ -133,8 +133,8 @@ class Manifest:
         Raises:
             UserError: there is none, or it is not a manifest of this format.
         """
-        with _told(root):
-            return cls._from_json(_read_values(root))
+        with reasons_told(root):
+            return cls._from_json(read_values(root))
 
     @classmethod
     def _from_json(cls, values: dict) -> Manifest:
@@ -192,7 +192,7 @@ def _check_size(entry: FileEntry, least: tuple[int, int]) -> None:
 
 
 @contextlib.contextmanager
-def _told(root: str | Path) -> Iterator[None]:
+def reasons_told(root: str | Path) -> Iterator[None]:
     """What is wrong with a manifest, as a UserError in one line."""
     where = _where(root)
     try:
@@ -212,7 +212,7 @@ def _where(root: str | Path) -> str:
     return f"{str(root).rstrip('/')}/{NAME}"
 
 
-def _read_values(root: str | Path) -> dict:
+def read_values(root: str | Path) -> dict:
     where = _where(root)
     values = json.loads(_read_text(where))
     if values["format"] != FORMAT:

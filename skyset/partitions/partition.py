@@ -24,14 +24,14 @@ import h5py
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.partitions.byte_ranges import _LocalFile
-from skyset.partitions.byte_ranges import _RemoteFile
+from skyset.partitions.byte_ranges import LocalFile
+from skyset.partitions.byte_ranges import RemoteFile
 from skyset.partitions.chunks import Unsound
 from skyset.partitions.chunks import check_filters
 from skyset.partitions.chunks import check_superblock
 from skyset.partitions.chunks import unpacked_chunk
 from skyset.partitions.layout import SLAB_BYTES
-from skyset.partitions.writer import row_sources
+from skyset.partitions.layout import row_sources
 from skyset.survey import MAX_VALUE_BYTES
 from skyset.survey import Column
 
@@ -94,7 +94,7 @@ class Partition:
         self._hdf5: h5py.File | None = None
         self._checked: dict[str, h5py.h5d.DatasetID] = {}
         try:
-            self._file = (_RemoteFile if "://" in str(path) else _LocalFile)(str(path))
+            self._file = (RemoteFile if "://" in str(path) else LocalFile)(str(path))
         except OSError as error:
             raise PartitionError(f"{path}: {_reason(error)}") from error
         try:

@@ -31,9 +31,9 @@ from skyset.partitions.manifest import NAME
 from skyset.partitions.manifest import REJECTED
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.manifest import Manifest
-from skyset.partitions.manifest import _read_values
-from skyset.partitions.manifest import _told
 from skyset.partitions.manifest import keys_digest
+from skyset.partitions.manifest import read_values
+from skyset.partitions.manifest import reasons_told
 from skyset.partitions.partition import Partition
 from skyset.sky import check_position
 from skyset.sky import healpix_cell
@@ -53,8 +53,8 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
         UserError: there is no manifest, or it does not say what the columns are.
     """
     root = Path(root)
-    with _told(root):
-        values = _read_values(root)
+    with reasons_told(root):
+        values = read_values(root)
         manifest = Manifest._head(values)
         files = list(values["files"])
     broken = []

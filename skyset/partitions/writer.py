@@ -218,15 +218,3 @@ class PartitionWriter:
             for name, values in self._scalars.items():
                 if written.read(name).tobytes() != values[: self.rows].tobytes():
                     raise PartitionError(f"{self.path}: {name} reads back otherwise than it was written")
-
-
-def row_sources(attributes: Mapping) -> list[int]:
-    """The digest of what each row of a partition was made of, 0 where that is unknown; empty where none is known.
-
-    Args:
-        attributes: the file's.
-    """
-    sources: list[int] = []
-    while (some := attributes.get(f"sources_{len(sources)}")) is not None and np.size(some):
-        sources += [int(source) for source in np.ravel(some)]
-    return sources

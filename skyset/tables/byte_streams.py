@@ -12,12 +12,12 @@ from isal import igzip_threaded
 from skyset.errors import UserError
 from skyset.raw import open_regular
 
-_BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 2 << 20
 _GZIP = b"\x1f\x8b"
 
 
 @contextlib.contextmanager
-def _open_bytes(path: str) -> Iterator[BinaryIO]:
+def open_bytes(path: str) -> Iterator[BinaryIO]:
     """The file's bytes in their order, unpacked if its name ends in ``.gz``."""
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open_regular(path))
@@ -36,7 +36,7 @@ def _open_bytes(path: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def _read_fully(file: BinaryIO, size: int) -> bytes:
+def read_fully(file: BinaryIO, size: int) -> bytes:
     """``size`` bytes, or as many as there are."""
     data = file.read(size)
     while len(data) < size and (more := file.read(size - len(data))):

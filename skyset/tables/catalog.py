@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -79,7 +80,7 @@ class Catalog:
         """
         if rows < 1:
             raise ValueError(f"batches of {rows} rows")
-        with _explained(self.path):
+        with explained(self.path):
             for batch in self._read(rows):
                 for start in range(0, batch.num_rows, rows):
                     yield batch.slice(start, rows)
@@ -90,7 +91,7 @@ class Catalog:
 
 
 @contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
+def explained(path: str) -> Iterator[None]:
     """Whatever damage shows inside the block is a UserError that begins with the file."""
     try:
         yield
@@ -105,7 +106,7 @@ def _explained(path: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {' '.join(text.split())[:200]}") from error
 
 
-def _chosen(names: Sequence[str], columns: Sequence[str] | None, where: str) -> list[str]:
+def chosen_columns(names: Sequence[str], columns: Sequence[str] | None, where: str) -> list[str]:
     """The columns wanted, in their order; UserError unless each exists, once."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -113,3 +114,8 @@ def _chosen(names: Sequence[str], columns: Sequence[str] | None, where: str) -> 
     if columns is not None and not len(columns):
         raise UserError(f"{where}: no column is asked for")
     return list(names) if columns is None else [require(names, name, where) for name in dict.fromkeys(columns)]
+
+
+def kind_of(path: str | Path) -> str:
+    """What a catalogue is by its name: ``csv`` of ``a.csv.gz``."""
+    return Path(path).name.lower().removesuffix(".gz").rpartition(".")[2]

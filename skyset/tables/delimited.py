@@ -15,20 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skyset.errors import UserError
-from skyset.tables.byte_streams import _BLOCK_BYTES
-from skyset.tables.byte_streams import _open_bytes
+from skyset.tables.byte_streams import BLOCK_BYTES
+from skyset.tables.byte_streams import open_bytes
 from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import _chosen
-from skyset.tables.catalog import _explained
+from skyset.tables.catalog import chosen_columns
+from skyset.tables.catalog import explained
+from skyset.tables.catalog import kind_of
 from skyset.tables.numeric_text import NULLS
 from skyset.tables.numeric_text import Seen
 from skyset.tables.numeric_text import look
 from skyset.tables.numeric_text import to_number
-from skyset.tables.open import _kind
 from skyset.tables.open import open_catalog
 
 _PEEK_BYTES = 1 << 20
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 class _QuoteCounter:
@@ -71,13 +71,13 @@ class _Csv:
             ragged.append(row)
             return "error"
 
-        with _open_bytes(self.path) as raw:
+        with open_bytes(self.path) as raw:
             file = _QuoteCounter(raw)
             try:
                 reader = arrow_csv.open_csv(
                     pa.PythonFile(file, "r"),
                     arrow_csv.ReadOptions(
-                        use_threads=threads, block_size=_BLOCK_BYTES, skip_rows=self.skip, column_names=self.names
+                        use_threads=threads, block_size=BLOCK_BYTES, skip_rows=self.skip, column_names=self.names
                     ),
                     arrow_csv.ParseOptions(
                         delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse
@@ -113,7 +113,7 @@ class _Csv:
             row = ragged[0]
             return f"row {row.number - self.skip} has {row.actual_columns} fields, the header has {row.expected_columns}"
         if "straddling" in error:
-            return f"a row is longer than {_BLOCK_BYTES >> 20} MB (a quote that is never closed?)"
+            return f"a row is longer than {BLOCK_BYTES >> 20} MB (a quote that is never closed?)"
         if found := re.search(r"column #(\d+): .*invalid UTF8", error):
             return f"column {wanted[int(found[1])]} is not UTF-8 text"
         return " ".join(error.split())[:200]
@@ -125,16 +125,16 @@ def column_names(path: str | Path) -> list[str]:
     Raises:
         UserError: as `open_catalog`.
     """
-    delimiter = _DELIMITERS.get(_kind(path))
+    delimiter = DELIMITERS.get(kind_of(path))
     if delimiter is None:
         return open_catalog(path).schema.names
-    with _explained(str(path)):
+    with explained(str(path)):
         return _csv_layout(str(path), delimiter).names
 
 
-def _open_csv(path: str, columns: Sequence[str] | None, delimiter: str) -> Catalog:
+def open_csv(path: str, columns: Sequence[str] | None, delimiter: str) -> Catalog:
     layout = _csv_layout(path, delimiter)
-    wanted = _chosen(layout.names, columns, path)
+    wanted = chosen_columns(layout.names, columns, path)
     rows, seen = _settle(layout, wanted)
     schema = pa.schema([(name, seen[name].type or pa.string()) for name in wanted])
     return Catalog(path, schema, rows, partial(_read_csv, layout, schema, seen, rows))
@@ -142,7 +142,7 @@ def _open_csv(path: str, columns: Sequence[str] | None, delimiter: str) -> Catal
 
 def _csv_layout(path: str, delimiter: str) -> _Csv:
     """Find the header: after a byte order mark, blank lines and comments (``#Table1``), or itself behind a ``#``."""
-    with _open_bytes(path) as file:
+    with open_bytes(path) as file:
         head = file.read(_PEEK_BYTES)
     if b"\0" in head:
         raise UserError(f"{path}: is binary, not text")

@@ -19,11 +19,11 @@ from skyset.errors import UserError
 from skyset.raw import MAX_BYTES
 from skyset.raw import ends
 from skyset.raw import read_header
-from skyset.tables.byte_streams import _BLOCK_BYTES
-from skyset.tables.byte_streams import _open_bytes
-from skyset.tables.byte_streams import _read_fully
+from skyset.tables.byte_streams import BLOCK_BYTES
+from skyset.tables.byte_streams import open_bytes
+from skyset.tables.byte_streams import read_fully
 from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import _chosen
+from skyset.tables.catalog import chosen_columns
 
 LONGEST_FITS_HEADER = 16 << 20  # bytes: 999 columns with all that can be said of them are fewer
 _FITS_CODES = {"L": "S1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
@@ -121,8 +121,8 @@ def _fits_table_header(file: BinaryIO, path: str):
         none = header.get("ZIMAGE") is True or str(header.get("EXTNAME")).strip() == "LDAC_IMHEAD"
         if header.get("XTENSION") == "BINTABLE" and not none:
             return header
-        for start in range(0, -(-size // 2880) * 2880, _BLOCK_BYTES):  # a gzip stream cannot jump
-            if not file.read(min(_BLOCK_BYTES, size - start + -size % 2880)):
+        for start in range(0, -(-size // 2880) * 2880, BLOCK_BYTES):  # a gzip stream cannot jump
+            if not file.read(min(BLOCK_BYTES, size - start + -size % 2880)):
                 raise UserError(f"{path}: the FITS file is cut short")
 
 
@@ -130,7 +130,7 @@ def _fits_table_header(file: BinaryIO, path: str):
 def _open_fits_table(path: str) -> Iterator[tuple[BinaryIO, _FitsTable]]:
     from astropy.io import fits
 
-    with _open_bytes(path) as file:
+    with open_bytes(path) as file:
         try:
             header = _fits_table_header(file, path)
             table = _FitsTable(header["NAXIS1"], header["NAXIS2"], *_fits_columns(header, path))
@@ -143,10 +143,10 @@ def _open_fits_table(path: str) -> Iterator[tuple[BinaryIO, _FitsTable]]:
         yield file, table
 
 
-def _open_fits(path: str, columns: Sequence[str] | None) -> Catalog:
+def open_fits(path: str, columns: Sequence[str] | None) -> Catalog:
     with _open_fits_table(path) as (_, table):
         by_name = {column.name: column for column in table.columns}
-    wanted = [by_name[name] for name in _chosen([column.name for column in table.columns], columns, path)]
+    wanted = [by_name[name] for name in chosen_columns([column.name for column in table.columns], columns, path)]
     fields = []
     for column in wanted:
         shape = (0,) if column.repeat == 1 else (0, column.repeat)
@@ -165,9 +165,9 @@ def _read_fits(path: str, columns: list[_FitsColumn], schema: pa.Schema, rows: i
             "offsets": [column.offset for column in columns],
             "itemsize": width,
         })  # fmt: skip
-        rows = max(1, min(rows, (16 * _BLOCK_BYTES) // max(1, width)))
+        rows = max(1, min(rows, (16 * BLOCK_BYTES) // max(1, width)))
         for start in range(0, total, rows):
-            data = _read_fully(file, width * min(rows, total - start))
+            data = read_fully(file, width * min(rows, total - start))
             if len(data) < width * min(rows, total - start):
                 raise UserError(f"{path}: cut short in row {start + len(data) // width + 1} of {total}")
             table = np.frombuffer(data, record)

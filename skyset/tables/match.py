@@ -278,7 +278,7 @@ def _keys(values, side: str) -> pa.Array:
             values = values.dictionary_decode()
         if pa.types.is_integer(values.type):
             return values.cast(pa.int64())
-        if not _is_text(values.type):
+        if not is_text(values.type):
             advice = "; floating point does not hold 64-bit identifiers" * pa.types.is_floating(values.type)
             raise UserError(f"keys of the {side} catalogue are {values.type}, neither text nor integers{advice}")
         values = values.cast(pa.large_string())
@@ -295,6 +295,6 @@ def _native(values):
     return values
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     tests = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "fixed_size_binary", "null")
     return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)

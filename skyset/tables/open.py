@@ -14,12 +14,13 @@ from pathlib import Path
 from skyset.errors import UserError
 from skyset.raw import check_regular
 from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import _chosen
-from skyset.tables.catalog import _explained
-from skyset.tables.delimited import _DELIMITERS
-from skyset.tables.delimited import _open_csv
-from skyset.tables.fits import _open_fits
-from skyset.tables.parquet import _open_parquet
+from skyset.tables.catalog import chosen_columns
+from skyset.tables.catalog import explained
+from skyset.tables.catalog import kind_of
+from skyset.tables.delimited import DELIMITERS
+from skyset.tables.delimited import open_csv
+from skyset.tables.fits import open_fits
+from skyset.tables.parquet import open_parquet
 
 # --- Reading --------------------------------------------------------------------------------------
 
@@ -40,21 +41,16 @@ def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str]
         UserError: no such file or column, or the file is not what its name says.
     """
     if not isinstance(path, (str, Path)):
-        return _open_parquet([str(each) for each in path], columns)
-    kind = _kind(path)
-    with _explained(str(path)):
+        return open_parquet([str(each) for each in path], columns)
+    kind = kind_of(path)
+    with explained(str(path)):
         if kind not in (*_OPENERS, "parquet"):
             known = ", ".join(f".{each}" for each in [*_OPENERS, "parquet"])
             raise UserError(f"{path}: unknown kind of catalogue (known: {known}, all but the last also .gz)")
         check_regular(path)
         if kind == "parquet":
-            return _open_parquet([str(path)], columns)
+            return open_parquet([str(path)], columns)
         return _OPENERS[kind](str(path), columns)
-
-
-def _kind(path: str | Path) -> str:
-    """What a catalogue is by its name: ``csv`` of ``a.csv.gz``."""
-    return Path(path).name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
 def _open_votable(path: str, columns: Sequence[str] | None) -> Catalog:
@@ -68,14 +64,14 @@ def _open_votable(path: str, columns: Sequence[str] | None) -> Catalog:
         raise UserError(f"{path}: {error}") from error
     if (table.schema.metadata or {}).get(b"query_status") == b"OVERFLOW":
         raise UserError(f"{path}: rows are missing: the service stopped at its limit (QUERY_STATUS is OVERFLOW)")
-    table = table.select(_chosen(table.column_names, columns, path))
+    table = table.select(chosen_columns(table.column_names, columns, path))
     return Catalog(path, table.schema, table.num_rows, lambda rows: iter(table.to_batches(max_chunksize=rows)))
 
 
 _OPENERS: dict[str, Callable[[str, Sequence[str] | None], Catalog]] = {
-    **{kind: partial(_open_csv, delimiter=delimiter) for kind, delimiter in _DELIMITERS.items()},
-    "fits": _open_fits,
-    "fit": _open_fits,
+    **{kind: partial(open_csv, delimiter=delimiter) for kind, delimiter in DELIMITERS.items()},
+    "fits": open_fits,
+    "fit": open_fits,
     "vot": _open_votable,
     "xml": _open_votable,
 }

@@ -13,24 +13,24 @@ import pyarrow as pa
 from skyset.errors import UserError
 from skyset.files import replacing
 from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import _chosen
-from skyset.tables.catalog import _explained
+from skyset.tables.catalog import chosen_columns
+from skyset.tables.catalog import explained
 
 
-def _open_parquet(paths: list[str], columns: Sequence[str] | None) -> Catalog:
+def open_parquet(paths: list[str], columns: Sequence[str] | None) -> Catalog:
     from pyarrow import parquet
 
     if not paths:
         raise UserError("no Parquet file is given")
     schema, total = None, 0
     for path in paths:
-        with _explained(path), parquet.ParquetFile(path) as file:
+        with explained(path), parquet.ParquetFile(path) as file:
             each = file.schema_arrow
             total += file.metadata.num_rows
         if schema is not None and (each.names, each.types) != (schema.names, schema.types):
             raise UserError(f"{path}: its columns differ from those of {paths[0]}: {_difference(schema, each)}")
         schema = schema or each
-    wanted = _chosen(schema.names, columns, paths[0])
+    wanted = chosen_columns(schema.names, columns, paths[0])
     schema = pa.schema([schema.field(name) for name in wanted])
     return Catalog(paths[0], schema, total, partial(_read_parquet, paths, schema))
 
@@ -47,7 +47,7 @@ def _read_parquet(paths: list[str], schema: pa.Schema, rows: int) -> Iterator[pa
     from pyarrow import parquet
 
     for path in paths:
-        with _explained(path), parquet.ParquetFile(path, pre_buffer=False) as file:
+        with explained(path), parquet.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(rows, columns=schema.names):
                 yield batch.select(schema.names).cast(schema)
 
