@@ -198,7 +198,7 @@ def _is_folder(source: str | Path) -> bool:
 
 
 def _names_in(source: str) -> list[str]:
-    from skyset.tables.delimited import column_names
+    from skyset.tables.open import column_names
 
     if _is_folder(source):
         return [column.name for column in Manifest.load(source.rstrip("/")).columns]

@@ -23,8 +23,8 @@ from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.gz3d import build_parent_sample
 from skyset.build_scripts.gz3d.build_parent_sample import file_key
 from skyset.errors import UserError
+from skyset.partitions import partition
 from skyset.partitions.manifest import Manifest
-from skyset.partitions.partition import partition
 from skyset.runner import InlineExecutor
 from skyset.runner import executor
 from tests.archive.gz3d import METADATA_NAME

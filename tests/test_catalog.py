@@ -32,9 +32,9 @@ from skyset.tables import cuts
 from skyset.tables import numeric_text
 from skyset.tables.cuts import Counts
 from skyset.tables.cuts import Cut
-from skyset.tables.delimited import column_names
 from skyset.tables.delimited_writer import write_csv
 from skyset.tables.numeric_text import safe_to_numeric
+from skyset.tables.open import column_names
 from skyset.tables.open import open_catalog
 from skyset.tables.parquet import write_parquet
 
@@ -745,10 +745,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
 MEASURE = """
 import sys
 import pyarrow
-from skyset import catalog, cuts
-table = catalog.open_catalog(sys.argv[1])
+from skyset.tables import cuts
+from skyset.tables.delimited_writer import write_csv
+from skyset.tables.open import open_catalog
+table = open_catalog(sys.argv[1])
 chosen = [cuts.positive("x0"), cuts.unique("id")]
-catalog.write_csv(sys.argv[2], cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
+write_csv(sys.argv[2], cuts.apply(chosen, table.batches(), cuts.Counts()), table.schema)
 print(pyarrow.default_memory_pool().max_memory())
 """
 

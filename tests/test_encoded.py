@@ -34,12 +34,12 @@ from skyset.builder import SurveyBuilder
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.partitions import partition as partitions
 from skyset.partitions.layout import COMPRESSIONS
 from skyset.partitions.layout import partition_path
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.manifest import describe_file
 from skyset.partitions.partition import Partition
-from skyset.partitions.partition import partition as partitions
 from skyset.partitions.verify import verify
 from skyset.partitions.writer import PartitionWriter
 from skyset.pixels import decoded_image

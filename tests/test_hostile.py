@@ -52,6 +52,7 @@ from hypothesis import strategies as st
 
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.partitions import partition as partitions
 from skyset.partitions.layout import COMPRESSIONS
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.layout import cell_of_path
@@ -61,7 +62,6 @@ from skyset.partitions.manifest import NAME
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
-from skyset.partitions.partition import partition as partitions
 from skyset.partitions.writer import PartitionWriter
 from skyset.survey import HEALPIX
 from skyset.survey import Column

@@ -16,12 +16,12 @@ from hypothesis.extra import numpy as arrays
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.partitions import partition as partitions
 from skyset.partitions.layout import COMPRESSIONS
 from skyset.partitions.layout import cell_of_path
 from skyset.partitions.layout import object_path
 from skyset.partitions.layout import partition_path
 from skyset.partitions.partition import Partition
-from skyset.partitions.partition import partition as partitions
 from skyset.partitions.writer import PartitionWriter
 from skyset.sky import check_position
 from skyset.sky import healpix_cell

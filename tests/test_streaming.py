@@ -13,8 +13,8 @@ import pytest
 import skyset
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.partitions import partition
 from skyset.partitions.manifest import Manifest
-from skyset.partitions.partition import partition
 from tests.archive.server import ArchiveServer
 
 ROWS = 24

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -19,13 +18,10 @@ from skyset.tables.byte_streams import BLOCK_BYTES
 from skyset.tables.byte_streams import open_bytes
 from skyset.tables.catalog import Catalog
 from skyset.tables.catalog import chosen_columns
-from skyset.tables.catalog import explained
-from skyset.tables.catalog import kind_of
 from skyset.tables.numeric_text import NULLS
 from skyset.tables.numeric_text import Seen
 from skyset.tables.numeric_text import look
 from skyset.tables.numeric_text import to_number
-from skyset.tables.open import open_catalog
 
 _PEEK_BYTES = 1 << 20
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -117,19 +113,6 @@ class _Csv:
         if found := re.search(r"column #(\d+): .*invalid UTF8", error):
             return f"column {wanted[int(found[1])]} is not UTF-8 text"
         return " ".join(error.split())[:200]
-
-
-def column_names(path: str | Path) -> list[str]:
-    """The columns that `open_catalog` would give; a delimited file is not read beyond its header for them.
-
-    Raises:
-        UserError: as `open_catalog`.
-    """
-    delimiter = DELIMITERS.get(kind_of(path))
-    if delimiter is None:
-        return open_catalog(path).schema.names
-    with explained(str(path)):
-        return _csv_layout(str(path), delimiter).names
 
 
 def open_csv(path: str, columns: Sequence[str] | None, delimiter: str) -> Catalog:

@@ -1,4 +1,4 @@
-"""Catalogues of any length: read from what archives hand out, with numbers as `skyset.tables.numeric_text` has them, and write.
+"""Catalogues of any length, read from what archives hand out, with numbers as `skyset.tables.numeric_text` has them.
 
 Rows come and go in Arrow record batches, so that memory does not grow with the file, and 64-bit identifiers never pass
 through floating point. A CSV file is read twice: a column is numeric only if all its values in the whole file are.
@@ -18,11 +18,10 @@ from skyset.tables.catalog import chosen_columns
 from skyset.tables.catalog import explained
 from skyset.tables.catalog import kind_of
 from skyset.tables.delimited import DELIMITERS
+from skyset.tables.delimited import _csv_layout
 from skyset.tables.delimited import open_csv
 from skyset.tables.fits import open_fits
 from skyset.tables.parquet import open_parquet
-
-# --- Reading --------------------------------------------------------------------------------------
 
 
 def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str] | None = None) -> Catalog:
@@ -77,3 +76,16 @@ _OPENERS: dict[str, Callable[[str, Sequence[str] | None], Catalog]] = {
 }
 
 # --- Writing --------------------------------------------------------------------------------------
+
+
+def column_names(path: str | Path) -> list[str]:
+    """The columns that `open_catalog` would give; a delimited file is not read beyond its header for them.
+
+    Raises:
+        UserError: as `open_catalog`.
+    """
+    delimiter = DELIMITERS.get(kind_of(path))
+    if delimiter is None:
+        return open_catalog(path).schema.names
+    with explained(str(path)):
+        return _csv_layout(str(path), delimiter).names
