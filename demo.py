@@ -17,8 +17,8 @@ from pathlib import Path
 import skyset
 from skyset.build_scripts.gz3d.build_parent_sample import main as build
 from skyset.cli import save_figure
+from skyset.loading.places import find_root
 from skyset.partitions.verify import verify
-from skyset.places import find_root
 from skyset.report import object_figure
 from tests.archive.gz3d import write_archive
 from tests.archive.server import ArchiveServer
@@ -49,7 +49,7 @@ def main() -> int:
               f"spiral {votes['spiral']:5.2f}  bar {votes['bar']:5.2f}")  # fmt: skip
 
     print("4. Drawing one with its masks")
-    figure = object_figure(skyset.registry.survey("gz3d"), str(OUTPUT), OBJECT)
+    figure = object_figure(skyset.loading.registry.survey("gz3d"), str(OUTPUT), OBJECT)
     figure.suptitle(f"{figure.get_suptitle()} (simulated)")
     save_figure(figure, PICTURE)
 

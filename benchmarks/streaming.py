@@ -48,7 +48,7 @@ def declaration(kind: str):
     import skyset
 
     skyset.register("galaxiesml_like", "benchmarks.galaxiesml_like")
-    return skyset.registry.survey(KINDS[kind][1])
+    return skyset.loading.registry.survey(KINDS[kind][1])
 
 
 def make_data(folder: Path, kind: str, files: int, rows: int) -> None:

@@ -5,11 +5,11 @@ from datasets import load_dataset
 rows = load_dataset("gz3d", data_dir="data/gz3d", split="train", streaming=True).with_format("numpy")
 """
 
-from skyset import registry
 from skyset.errors import SkysetError
-from skyset.registry import install
-from skyset.registry import register
-from skyset.registry import surveys
+from skyset.loading import registry
+from skyset.loading.registry import install
+from skyset.loading.registry import register
+from skyset.loading.registry import surveys
 from skyset.versions import __version__
 
 __all__ = ["SkysetError", "__version__", "load", "register", "surveys"]
@@ -23,9 +23,9 @@ def load(path: str, name: str | None = None, data_dir: str | None = None, *, con
 
     Args:
         path: a survey, see ``skyset.surveys()``, or a folder of partitions.
-        name: one of the survey's datasets, where it has several (``skyset.registry.configs``). The folder may stand here
+        name: one of the survey's datasets, where it has several (``skyset.loading.registry.configs``). The folder may stand here
             too: ``skyset.load("gz3d", "data/gz3d")``.
-        data_dir: the survey's folder or URL; by default the usual places are searched (``skyset/places.py``).
+        data_dir: the survey's folder or URL; by default the usual places are searched (``skyset/loading/places.py``).
         config: another word for ``name``.
         split: ``"train"`` unless the survey has others.
         streaming: False builds an Arrow cache first, for random access by row number.

@@ -32,17 +32,17 @@ import datasets
 import numpy as np
 
 import skyset
-from skyset import registry
-from skyset.arrow import needed_columns
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import human_bytes
 from skyset.files import write_atomically
+from skyset.loading import registry
+from skyset.loading.arrow import needed_columns
+from skyset.loading.partition_rows import row_count
+from skyset.loading.stream import SurveyStream
+from skyset.loading.stream import map_source
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.manifest import Manifest
-from skyset.stream import SurveyStream
-from skyset.stream import map_source
-from skyset.stream import row_count
 from skyset.survey import Feature
 from skyset.survey import Survey
 from skyset.versions import versions

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 import datasets
 
-from skyset.arrow import features_of
-from skyset.arrow import needed_columns
 from skyset.errors import UserError
+from skyset.loading.arrow import features_of
+from skyset.loading.arrow import needed_columns
+from skyset.loading.partition_rows import PartitionRows
+from skyset.loading.places import find_root
+from skyset.loading.places import looked_in
+from skyset.loading.reader import cut
+from skyset.loading.registry import code_digest
+from skyset.loading.registry import how_to_make
+from skyset.loading.stream import SurveyStream
+from skyset.loading.stream import adopt
 from skyset.partitions.manifest import Manifest
-from skyset.places import find_root
-from skyset.places import looked_in
-from skyset.reader import cut
-from skyset.registry import code_digest
-from skyset.registry import how_to_make
 from skyset.secrets import without_login
-from skyset.stream import PartitionRows
-from skyset.stream import SurveyStream
-from skyset.stream import adopt
 from skyset.survey import Feature
 from skyset.survey import Survey
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from skyset import registry
 from skyset.errors import UserError
 from skyset.files import write_atomically
+from skyset.loading import registry
 from skyset.questions import markdown
 from skyset.survey import Layers
 from skyset.survey import Survey

@@ -18,17 +18,17 @@ from rich.console import Console
 from typer.core import TyperCommand
 from typer.core import TyperGroup
 
-from skyset import registry
 from skyset.build import main as exit_status
 from skyset.errors import UserError
 from skyset.files import keep_inputs
 from skyset.files import replacing
+from skyset.loading import registry
+from skyset.loading.places import looked_in
 from skyset.messages import plain
 from skyset.messages import say
 from skyset.partitions.manifest import NAME as MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify as find_differences
-from skyset.places import looked_in
 from skyset.secrets import without_login
 from skyset.versions import __version__
 

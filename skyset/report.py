@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyset import registry
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.figures import drawable
 from skyset.files import human_bytes
+from skyset.loading import registry
+from skyset.loading.reader import Piece
+from skyset.loading.reader import PieceReader
+from skyset.loading.reader import python_numbers
+from skyset.loading.reader import rows_of
 from skyset.messages import plain
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
-from skyset.reader import Piece
-from skyset.reader import PieceReader
-from skyset.reader import python_numbers
-from skyset.reader import rows_of
 from skyset.survey import Column
 from skyset.survey import Feature
 from skyset.survey import Survey

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 from torch.utils.data import default_collate
 
 import skyset
-from skyset.batches import Row
+from skyset.loading.batches import Row
 
 ROWS = 24
 

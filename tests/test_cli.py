@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from skyset import __version__
 from skyset import load
-from skyset import registry
 from skyset.card import card_path
 from skyset.card import refresh
 from skyset.cli import app
 from skyset.errors import UserError
 from skyset.figures import COLOURS
 from skyset.figures import overlay_figure
+from skyset.loading import registry
 from skyset.partitions.manifest import Manifest
 from skyset.report import object_figure
 from skyset.report import ra_range

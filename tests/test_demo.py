@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import demo
-from skyset.places import find_root
+from skyset.loading.places import find_root
 
 
 def test_what_to_try_next_works(tmp_path, monkeypatch, capsys):

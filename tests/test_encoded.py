@@ -27,13 +27,14 @@ from torch.utils.data import DataLoader
 import skyset
 from skyset import bench
 from skyset import card
-from skyset import encoded
 from skyset import figures
 from skyset import report
 from skyset.builder import SurveyBuilder
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.loading import encoded
+from skyset.loading.reader import cut
 from skyset.partitions import partition as partitions
 from skyset.partitions.layout import COMPRESSIONS
 from skyset.partitions.layout import partition_path
@@ -44,7 +45,6 @@ from skyset.partitions.verify import verify
 from skyset.partitions.writer import PartitionWriter
 from skyset.pixels import decoded_image
 from skyset.pixels import rgb
-from skyset.reader import cut
 from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX
 from skyset.survey import Column
@@ -407,7 +407,7 @@ def test_arrow_has_the_bytes_undecoded(root, monkeypatch):
 
 def test_arrow_shares_the_memory_of_the_slab(root):
     data = np.arange(6, dtype=np.uint8)
-    array = skyset.arrow._binary(encoded.Bytes(data, np.array([0, 2, 6])), datasets.Image().pa_type)
+    array = skyset.loading.arrow._binary(encoded.Bytes(data, np.array([0, 2, 6])), datasets.Image().pa_type)
     assert array.field("bytes").buffers()[2].address == data.ctypes.data
     assert array.to_pylist() == [{"bytes": b"\0\1", "path": None}, {"bytes": b"\2\3\4\5", "path": None}]
 

@@ -16,9 +16,9 @@ from datasets import interleave_datasets
 from datasets import load_dataset
 from datasets import load_from_disk
 
-from skyset.formatting import ArrayFeatures
-from skyset.formatting import as_arrays
-from skyset.stream import SurveyTable
+from skyset.loading.formatting import ArrayFeatures
+from skyset.loading.formatting import as_arrays
+from skyset.loading.stream import SurveyTable
 
 pytestmark = pytest.mark.datasets3
 
@@ -145,7 +145,7 @@ def test_rows_may_be_written_to(table):
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_mapped_function_gets_arrays_and_only_what_it_looks_at(table, batched, monkeypatch):
     looked_at = []
-    monkeypatch.setattr("skyset.formatting.KeepDtypeNumpyFormatter.format_column", lambda *_: looked_at.append(1))
+    monkeypatch.setattr("skyset.loading.formatting.KeepDtypeNumpyFormatter.format_column", lambda *_: looked_at.append(1))
     assert len(table.map(lambda row: {"more": row["ra"]}, batched=batched, new_fingerprint=f"ra{batched}")) == 24
     assert looked_at == []  # no pixel was unpacked
     monkeypatch.undo()

@@ -28,7 +28,7 @@ from skyset.build_scripts.gz3d.build_parent_sample import main as build
 from skyset.errors import PartitionError
 from skyset.errors import SkysetError
 from skyset.errors import UserError
-from skyset.formatting import merge
+from skyset.loading.formatting import merge
 from skyset.partitions.partition import Partition
 from tests.archive.gz3d import PIXEL_SCALE
 from tests.archive.gz3d import write_archive
@@ -849,7 +849,7 @@ def test_a_manifest_that_cannot_be_is_refused_in_one_line_at_once(built, tmp_pat
 
 
 def test_more_rows_than_can_be_read_in_pieces(built, tmp_path, monkeypatch):
-    monkeypatch.setattr("skyset.reader.MAX_PIECES", 3)
+    monkeypatch.setattr("skyset.loading.reader.MAX_PIECES", 3)
     with pytest.raises(UserError, match=r"24 rows would be read in \d pieces: too many"):
         stream(built)
 
@@ -962,7 +962,7 @@ def test_each_file_is_checked_once_in_a_process(built, tmp_path, monkeypatch):
     root, checked = shutil.copytree(built, tmp_path / "gz3d"), []
     digest = Partition._digest
     monkeypatch.setattr(Partition, "_digest", lambda self: checked.append(str(self.path)) or digest(self))
-    monkeypatch.setattr("skyset.reader.MAX_OPEN", 1)
+    monkeypatch.setattr("skyset.loading.reader.MAX_OPEN", 1)
     for _ in range(2):
         assert len(ids(stream(root, verify=True).shuffle(seed=2))) == 24
     assert sorted(checked) == sorted(map(str, root.glob("healpix=*/*.hdf5")))

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from skyset import places
 from skyset.cli import app
-from skyset.places import find_root
-from skyset.places import looked_in
-from skyset.places import survey_in
+from skyset.loading import places
+from skyset.loading.places import find_root
+from skyset.loading.places import looked_in
+from skyset.loading.places import survey_in
 
 pytestmark = pytest.mark.datasets3
 

@@ -22,11 +22,11 @@ from datasets import load_dataset
 from datasets import load_dataset_builder
 
 import skyset
-from skyset import registry
 from skyset.errors import UserError
+from skyset.loading import registry
+from skyset.loading.stream import SurveyStream
+from skyset.loading.stream import SurveyTable
 from skyset.partitions.manifest import Manifest
-from skyset.stream import SurveyStream
-from skyset.stream import SurveyTable
 
 pytestmark = pytest.mark.datasets3
 

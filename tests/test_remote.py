@@ -12,9 +12,9 @@ from skyset import secrets
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.loaders.gz3d import SURVEY
+from skyset.loading.reader import Piece
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
-from skyset.reader import Piece
 from tests.archive.server import ArchiveServer
 from tests.test_secrets import BASIC
 from tests.test_secrets import PASSWORD

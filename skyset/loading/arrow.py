@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from skyset.encoded import Bytes
+from skyset.loading.encoded import Bytes
 from skyset.survey import Column
 from skyset.survey import Layers
 from skyset.survey import Survey

@@ -23,10 +23,10 @@ from pathlib import Path
 from types import ModuleType
 
 from skyset.errors import UserError
+from skyset.loading.places import find_root  # noqa: F401  (part of this module's interface)
+from skyset.loading.places import survey_in
 from skyset.partitions.manifest import NAME as MANIFEST
 from skyset.partitions.manifest import Manifest
-from skyset.places import find_root  # noqa: F401  (part of this module's interface)
-from skyset.places import survey_in
 from skyset.survey import Survey
 
 #: Packages declare their surveys under this name: ``skyset.surveys = mine = my_package.mine``.
@@ -313,8 +313,8 @@ def _giving_arrays(find: Callable) -> Callable:
     """``get_formatter`` that gives tables of ours, which it knows by their features, numpy arrays without a format."""
 
     def find_formatter(format_type, features=None, **kwargs):
-        from skyset.formatting import ArrayFeatures
-        from skyset.formatting import ArrayFormatter
+        from skyset.loading.formatting import ArrayFeatures
+        from skyset.loading.formatting import ArrayFormatter
 
         if format_type is None and isinstance(features, ArrayFeatures):
             return ArrayFormatter(features=features, **kwargs)
@@ -327,7 +327,7 @@ def _knowing_ours(load: Callable) -> Callable:
     """``Dataset.load_from_disk`` that knows the tables of our surveys by what built them."""
 
     def load_table(*args, **kwargs):
-        from skyset.stream import adopt
+        from skyset.loading.stream import adopt
 
         table = load(*args, **kwargs)
         module = _modules.get(table.info.dataset_name)
@@ -340,9 +340,9 @@ def _keeping_ours(function: Callable) -> Callable:
     """A function of one dataset, or a list of them, that gives back one of ours for ours."""
 
     def keep(given, *args, **kwargs):
-        from skyset.stream import SurveyStream
-        from skyset.stream import SurveyTable
-        from skyset.stream import adopt
+        from skyset.loading.stream import SurveyStream
+        from skyset.loading.stream import SurveyTable
+        from skyset.loading.stream import adopt
 
         result = function(given, *args, **kwargs)
         every = given if isinstance(given, list) else [given]

@@ -34,7 +34,7 @@ from datasets.iterable_dataset import VerticallyConcatenatedMultiSourcesExamples
 from datasets.iterable_dataset import _BaseExamplesIterable
 from datasets.table import cast_table_to_features
 
-from skyset.casts import cast_values
+from skyset.loading.casts import cast_values
 
 #: What hands its rows on as they are, one for one.
 _SAME_ROWS = tuple(

@@ -21,11 +21,11 @@ from torch.utils.data import default_collate
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from skyset.encoded import Bytes
-from skyset.encoded import Images
-from skyset.encoded import same_shapes
+from skyset.loading.encoded import Bytes
+from skyset.loading.encoded import Images
+from skyset.loading.encoded import same_shapes
+from skyset.loading.reader import carve
 from skyset.pixels import ARRAY
-from skyset.reader import carve
 
 _last_batch_size: int | None = None
 

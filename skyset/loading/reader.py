@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyset.arrow import needed_columns
-from skyset.encoded import Bytes
-from skyset.encoded import Images
-from skyset.encoded import bounds_of
 from skyset.errors import UserError
+from skyset.loading.arrow import needed_columns
+from skyset.loading.encoded import Bytes
+from skyset.loading.encoded import Images
+from skyset.loading.encoded import bounds_of
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.layout import load_filters
 from skyset.partitions.layout import slab_starts

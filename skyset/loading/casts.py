@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from datasets.features.features import _ArrayXD
 
-from skyset.encoded import Images
 from skyset.errors import UserError
+from skyset.loading.encoded import Images
 
 
 def check_cast(old, new, name: str) -> None:

@@ -7,24 +7,17 @@ ever (it keeps its slab alive, ``PIECE_BYTES`` of pixels or a batch).
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import hashlib
 import inspect
 import sys
-import warnings
 from collections.abc import Callable
-from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from datasets.iterable_dataset import CyclingMultiSourcesExamplesIterable
 from datasets.iterable_dataset import ExamplesIterable
 from datasets.iterable_dataset import FormattedExamplesIterable
@@ -36,427 +29,32 @@ from datasets.iterable_dataset import RebatchedArrowExamplesIterable
 from datasets.iterable_dataset import SelectColumnsIterable
 from datasets.iterable_dataset import _BaseExamplesIterable
 
-from skyset.arrow import arrow_table
-from skyset.arrow import features_of
-from skyset.arrow import needed_columns
-from skyset.casts import cast_values
-from skyset.casts import check_cast
-from skyset.encoded import Bytes
-from skyset.encoded import Images
-from skyset.errors import PartitionError
 from skyset.errors import UserError
-from skyset.formatting import ArrayFeatures
-from skyset.formatting import DecodedFeatures
-from skyset.formatting import Group
-from skyset.formatting import is_tensor_format
-from skyset.formatting import merge
-from skyset.formatting import own_format
-from skyset.formatting import stock_format
-from skyset.pixels import ARRAY
-from skyset.pixels import PIL_IMAGE
-from skyset.pixels import UNDECODED
-from skyset.reader import PIECE_BYTES
-from skyset.reader import Piece
-from skyset.reader import PieceReader
-from skyset.reader import ReadAhead
-from skyset.reader import is_remote
-from skyset.reader import join
-from skyset.reader import python_numbers
-from skyset.reader import row_bytes
-from skyset.reader import rows_of
-from skyset.steps import Cast
-from skyset.steps import Fixed
-from skyset.steps import Renamed
-from skyset.steps import Repeated
-from skyset.steps import Replayed
-from skyset.steps import Shuffled
-from skyset.steps import Whole
-from skyset.steps import children
-from skyset.steps import goes_through
-from skyset.steps import is_exact
-from skyset.steps import links
-from skyset.steps import made_exact
-from skyset.steps import makes_batches
-from skyset.steps import rebuilt
-from skyset.steps import rows_in
-from skyset.survey import Survey
-
-#: Of rows that a shuffled stream mixes at a time. Those of local files do not take that memory.
-BUFFER_BYTES = 256 << 20
-
-
-class PartitionRows(_BaseExamplesIterable):
-    """Rows of partitions, as `datasets` iterates them. A shard is one piece.
-
-    Args:
-        survey, image_size: see ``PieceReader``.
-        pieces: what to read, in this order.
-        names: features wanted, in the order they are handed out; a mapping gives them other names.
-        mode: ``"python"`` (numbers are Python's), ``"numpy"`` (numbers keep their dtype), ``"torch"`` (tensors) or
-            ``"arrow"`` (tables).
-        images: ``datasets.Image`` features that differ from the survey's, by its names: undecoded, or of another mode.
-        casts: other features that differ from the survey's, by its names.
-        plain: there is no tensor format.
-        pil: encoded images are handed out as ``PIL.Image`` where ``plain``, else as arrays.
-        seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
-        window_bytes: what one window holds.
-        skip_bad: go on without the rows of partitions that cannot be read, and without those whose images cannot be decoded
-            in the other modes, counting them in ``bad`` (rows by message).
-    """
-
-    _sleep_on_threads_shutdown = False
-
-    def __init__(self, survey: Survey, pieces: list[Piece], names: Iterable[str], image_size: int | None = None):
-        super().__init__()
-        self.survey, self.pieces, self.image_size = survey, pieces, image_size
-        self.mode, self.plain, self.pil = "python", True, False
-        self.images: dict[str, datasets.Image] = {}
-        self.casts: dict = {}
-        self.seed: tuple[int, ...] | None = None
-        self.seed_was_drawn = False
-        self.skip_bad = False
-        self.bad: dict[str, int] = {}
-        self.window_bytes = BUFFER_BYTES
-        self._set_names(names if isinstance(names, Mapping) else {name: name for name in names})
-
-    def _set_names(self, names: Mapping[str, str]) -> None:
-        """``names``: the survey's features by the names they are handed out under."""
-        every = features_of(self.survey, self.image_size) | self.images | self.casts
-        self._names = names
-        self._features = datasets.Features({name: every[source] for name, source in names.items()})
-        self.has_images = any(isinstance(feature, datasets.Image) for feature in self._features.values())
-        self._row_bytes = row_bytes(needed_columns(self.survey, list(names.values())), self.pieces) or 1
-
-    def with_changes(self, **changes) -> PartitionRows:
-        twin = copy.copy(self)
-        for name, value in changes.items():
-            setattr(twin, name, value)
-        return twin
-
-    def select(self, names: Sequence[str]) -> PartitionRows:
-        """Read and hand out these features only."""
-        return self._named({name: self._names[name] for name in names})
-
-    def rename(self, names: Mapping[str, str]) -> PartitionRows:
-        """Hand out features under other names."""
-        return self._named({names.get(name, name): source for name, source in self._names.items()})
-
-    def _named(self, names: Mapping[str, str]) -> PartitionRows:
-        twin = copy.copy(self)
-        twin._set_names(names)
-        return twin
-
-    def cast(self, features: Mapping) -> PartitionRows:
-        """Hand out values as these features say; encoded images by ``datasets.Image(decode=False)``, or as ``PIL.Image``."""
-        images = {source: features[name] for name, source in self._names.items()
-                  if isinstance(self._features[name], datasets.Image) and isinstance(features.get(name), datasets.Image)
-                  and self._features[name] != features[name]}  # fmt: skip
-        casts = {source: features[name] for name, source in self._names.items()
-                 if (source not in images or source in self.casts) and self._features[name] != features[name]}  # fmt: skip
-        pil = self.pil or any(map(is_picture, (images | casts).values()))
-        names = {name: self._names[name] for name in features}
-        return self.with_changes(images=self.images | images, casts=self.casts | casts, pil=pil)._named(names)
-
-    def between(self, start: int, stop: int | None) -> PartitionRows:
-        """Rows ``start:stop`` of these, in the order they are in."""
-        pieces, first = [], 0
-        for piece in self.pieces:
-            rows = len(piece)
-            low, high = max(start - first, 0), rows if stop is None else min(stop - first, rows)
-            if low < high:
-                pieces.append(replace(piece, start=piece.start + low, stop=piece.start + high))
-            first += rows
-        return self.with_changes(pieces=pieces)
-
-    @property
-    def is_typed(self) -> bool:
-        return True
-
-    @property
-    def features(self) -> datasets.Features:
-        return self._features
-
-    @property
-    def num_shards(self) -> int:
-        return len(self.pieces)
-
-    @property
-    def iter_arrow(self) -> Callable | None:
-        return self._iter_arrow if self.mode == "arrow" else None
-
-    def ordered(self, epoch: int) -> PartitionRows:
-        """In the order of one epoch: the same for the same seed and epoch on every worker and node."""
-        if self.seed is None:
-            return self.with_changes()  # an iteration keeps its own state
-        seed = (*self.seed, epoch)
-        order = np.random.default_rng(seed).permutation(len(self.pieces))
-        return self.with_changes(pieces=[self.pieces[i] for i in order], seed=seed)
-
-    def shuffle_data_sources(self, generator: np.random.Generator) -> PartitionRows:
-        """Nothing: ``SurveyStream.shuffle`` seeds, and ``ordered`` shuffles, so that no wrapper shuffles twice."""
-        return self
-
-    def shard_data_sources(self, num_shards: int, index: int, contiguous: bool = True) -> PartitionRows:
-        chosen = self.split_shard_indices_by_worker(num_shards, index, contiguous=contiguous)
-        return self.with_changes(pieces=[self.pieces[i] for i in chosen])
-
-    def reshard_data_sources(self) -> PartitionRows:
-        return self
-
-    def _digest(self) -> str:
-        """Of what is read in which order; not of the root, so that a state outlives a move to another disk."""
-        pieces = (f"{'/'.join(p.path.rsplit('/', 2)[1:])} {p.start} {p.stop} {p.rows}" for p in self.pieces)
-        order = (self.seed, self.window_bytes // self._row_bytes) if self.seed else None
-        return hashlib.sha256("\n".join([str(order), *pieces]).encode()).hexdigest()[:16]
-
-    def _files(self) -> str:
-        """A line a file: ``healpix=7/001-of-001.hdf5, 12 rows``. As one string it costs nothing to copy with a state."""
-        names = {piece.path: f"{'/'.join(piece.path.rsplit('/', 2)[1:])}, {piece.rows} rows" for piece in self.pieces}
-        return "\n".join(names.values())
-
-    def _init_state_dict(self) -> dict:
-        state = {"shard_idx": 0, "shard_example_idx": 0, "pieces": self._digest(), "files": self._files()}
-        self._state_dict = {**state, "type": type(self).__name__}
-        return self._state_dict
-
-    def _advance(self, rows: int) -> None:
-        """Note that so many more rows were handed out. In a shuffled stream they are counted within a window."""
-        state = self._state_dict
-        state["shard_example_idx"] += rows
-        while self.seed is None and state["shard_example_idx"] > len(self.pieces[state["shard_idx"]]):
-            state["shard_example_idx"] -= len(self.pieces[state["shard_idx"]])
-            state["shard_idx"] += 1
-
-    def _next_pieces(self, rows: int | None, after: int = 0) -> list[Piece]:
-        """The next ``rows`` rows in order, leaving out ``after`` rows before them; None for the rest of one piece."""
-        pieces, count, skipped = [], 0, self._state_dict["shard_example_idx"] + after
-        for number in range(self._state_dict["shard_idx"], len(self.pieces)):
-            piece = self.pieces[number]
-            stop = piece.stop if rows is None else min(piece.stop, piece.start + skipped + rows - count)
-            if piece.start + skipped < stop:
-                pieces.append(replace(piece, start=piece.start + skipped, stop=stop))
-                count += len(pieces[-1])
-            if count and (rows is None or count == rows):
-                break
-            skipped = max(0, skipped - len(piece))
-        return pieces
-
-    def _next_window(self) -> list[Piece]:
-        """As many pieces as a window holds."""
-        window, size = [], 0
-        for number in range(self._state_dict["shard_idx"], len(self.pieces)):
-            size += len(self.pieces[number]) * self._row_bytes
-            if window and size > self.window_bytes:
-                break
-            window.append(self.pieces[number])
-        return window
-
-    def _check_state(self) -> None:
-        if self._state_dict is None:
-            self._init_state_dict()
-        state = self._state_dict
-        if not state["shard_idx"] and not state["shard_example_idx"]:
-            # Before the first row: a loader's workers save what they were given, before they have taken their share.
-            state.update(pieces=self._digest(), files=self._files())
-        if state["pieces"] == self._digest():
-            return
-        then, now = set(state["files"].splitlines()), set(self._files().splitlines())
-        differences = {"new": sorted(now - then)[:5], "gone": sorted(then - now)[:5]}
-        changes = [f"{word}: {'; '.join(files)}" for word, files in differences.items() if files]
-        reason = ", ".join(changes) or "seed, epoch, number of workers or nodes, or buffer_bytes differ"
-        raise ValueError(f"this state was saved by another stream ({reason})")
-
-    def _slabs(self, rows: Callable[[], int | None], blocks: Callable | None = None) -> Iterator[dict]:
-        """Columns of the rows to hand out next, from the state on; keeps no hold of what it yields.
-
-        The consumer must have called ``_advance`` for all rows before the next slab.
-
-        Args:
-            rows: asked before each slab: how many rows it may hold, None for as many as are read at a time.
-            blocks: makes the memory, see ``PieceReader``.
-        """
-        self._check_state()
-        options = {} if blocks is None else {"new_block": blocks}
-        with PieceReader(self.survey, self._names.values(), self.image_size, **options) as reader:
-            if self.seed is None:
-                yield from self._in_order(reader, rows)
-            while self.seed is not None and self._state_dict["shard_idx"] < len(self.pieces):
-                yield from self._mixed(reader, rows)
-
-    def _in_order(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
-        """Slab after slab; from afar the next one is fetched while this one is used."""
-        ahead = ReadAhead(reader.read) if self.pieces and is_remote(self.pieces[0]) else None
-        with ahead or contextlib.nullcontext():
-            while pieces := self._next_pieces(rows()):
-                if ahead:
-                    ahead.expect(self._next_pieces(rows(), after=sum(map(len, pieces))))
-                yield from self._readable(ahead or reader.read, pieces)
-
-    def _mixed(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
-        """The slabs of one window, from the state on."""
-        state = self._state_dict
-        pieces = self._next_window()
-        good = [piece for piece in pieces if self._opens(reader, piece)] if self.skip_bad else pieces
-        order = np.random.default_rng((*self.seed, state["shard_idx"])).permutation(sum(map(len, good)))
-        if state["shard_example_idx"] < len(order):  # a state may lie behind the last row
-            read = functools.partial(reader.read_rows, reader.window(good))
-            while (done := state["shard_example_idx"]) < len(order):
-                count = rows() or max(1, PIECE_BYTES // self._row_bytes)
-                yield from self._readable(read, order[done : done + count])
-        state["shard_idx"] += len(pieces)
-        state["shard_example_idx"] = 0
-
-    def _readable(self, read: Callable, wanted: Sequence) -> Iterator[dict]:
-        """``read(wanted)``: pieces, or numbers of rows; where bad partitions are skipped, in halves, without theirs."""
-        try:
-            columns = read(wanted)
-        except PartitionError as error:
-            if not self.skip_bad:
-                raise
-            if len(wanted) > 1:
-                yield from self._readable(read, wanted[: len(wanted) // 2])
-                yield from self._readable(read, wanted[len(wanted) // 2 :])
-            else:
-                rows = len(wanted[0]) if isinstance(wanted[0], Piece) else 1
-                self._note_bad(error, rows)
-                self._advance(rows)
-            return
-        columns = self._renamed(columns)
-        if self.skip_bad and self.mode != "arrow" and self.has_images:
-            yield from self._decodable(columns)
-        else:
-            yield columns
-
-    def _decodable(self, columns: dict) -> Iterator[dict]:
-        """The rows in runs between those with an image that cannot be decoded."""
-        bad: dict[int, PartitionError] = {}
-        for values in columns.values():
-            if isinstance(values, Images) and values.form != UNDECODED:
-                bad |= values.keep()
-        start = 0
-        for row in [*sorted(bad), row_count(columns)]:
-            if start < row:
-                yield part(columns, start, row)
-            if row in bad:
-                self._note_bad(bad[row], 1)
-                self._advance(1)
-            start = row + 1
-
-    def _opens(self, reader: PieceReader, piece: Piece) -> bool:
-        try:
-            reader.window([piece])
-        except PartitionError as error:
-            self._note_bad(error, len(piece))
-            return False
-        return True
-
-    def _note_bad(self, error: PartitionError, rows: int) -> None:
-        if str(error) not in self.bad:
-            warnings.warn(f"skipped: {error}", stacklevel=2)
-        self.bad[str(error)] = self.bad.get(str(error), 0) + rows
-
-    def _renamed(self, columns: dict) -> dict:
-        for source in self.casts.keys() & columns.keys():
-            columns[source] = cast_values(columns[source], self.casts[source], source)
-        renamed = {name: columns.pop(source) for name, source in self._names.items()}
-        return {name: self._formed(values, name) for name, values in renamed.items()} if self.has_images else renamed
-
-    def _formed(self, values, name: str):
-        if not isinstance(values, Images):
-            return values
-        feature = self._features[name]
-        form = UNDECODED if not feature.decode else PIL_IMAGE if self.pil and self.plain else ARRAY
-        values = values.encoded() if form == UNDECODED or self.mode == "arrow" else values
-        return values.handed_out(form=form, mode=feature.mode, column=self._names[name])
-
-    def __iter__(self) -> Iterator[tuple[int, dict]]:
-        rows = self._loader_rows() if self._for_loader() else self._plain_rows()
-        for row in rows:
-            self._advance(1)
-            yield 0, row
-
-    def _for_loader(self) -> bool:
-        """Whether rows may go to a torch ``DataLoader``: then they remember their slab, see ``batches.py``."""
-        if "torch" not in sys.modules or self.mode not in ("numpy", "torch"):
-            return False
-        from skyset import batches
-
-        return self.mode == "torch" or batches.in_worker()
-
-    def _plain_rows(self) -> Iterator[dict]:
-        for columns in self._slabs(lambda: None):
-            yield from rows_of(python_numbers(columns) if self.mode == "python" else columns)
-            del columns  # before the next are read
-
-    def _loader_rows(self) -> Iterator[dict]:
-        """Rows out of slabs that end where batches end, once a batch was made in this process."""
-        from skyset import batches
-
-        handed_out, blocks = 0, batches.Blocks()
-        # A batch of images is not a part of their encoded bytes: these need not be shared.
-        shared = not any(column.is_bytes for column in needed_columns(self.survey, list(self._names.values())))
-
-        def rows() -> int | None:
-            size = batches.batch_size() if batches.in_worker() else None
-            return size and size - handed_out % size
-
-        for columns in self._slabs(rows, blocks if shared else None):
-            count = row_count(columns)
-            handed_out += count
-            if self.mode == "torch":
-                columns = batches.as_tensors(columns)
-            yield from batches.rows_of_slab(columns, blocks.last, count)
-            del columns
-
-    def batches(self, size: int) -> Iterator[dict]:
-        """Columns of ``size`` rows at a time, the last ones fewer; tensors in mode ``"torch"``."""
-        parts, missing = [], size
-
-        def wanted() -> int:
-            return missing
-
-        for columns in self._slabs(wanted):
-            parts.append(columns)
-            missing -= row_count(columns)
-            self._advance(row_count(columns))
-            del columns
-            if not missing:
-                yield self._batch(parts)
-                parts, missing = [], size
-        if parts:
-            yield self._batch(parts)
-
-    def _batch(self, parts: list[dict]) -> dict:
-        columns = join(parts)
-        if self.mode == "torch":
-            from skyset.batches import as_tensors
-
-            columns = as_tensors(columns)
-        return {
-            name: Group(values) if isinstance(values, dict) else values.batch() if isinstance(values, Bytes) else values
-            for name, values in columns.items()
-        }
-
-    def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
-        for columns in self._slabs(lambda: None):
-            table = arrow_table(columns, self._features)
-            del columns
-            self._advance(len(table))
-            yield "0", table
-            del table
-
-
-def row_count(columns: Mapping) -> int:
-    values = next(iter(columns.values()))
-    return row_count(values) if isinstance(values, Mapping) else len(values)
-
-
-def part(columns: Mapping, start: int, stop: int) -> dict:
-    """Rows ``start:stop`` of columns."""
-    return {
-        name: part(values, start, stop) if isinstance(values, Mapping) else values[start:stop]
-        for name, values in columns.items()
-    }
+from skyset.loading.casts import check_cast
+from skyset.loading.formatting import ArrayFeatures
+from skyset.loading.formatting import DecodedFeatures
+from skyset.loading.formatting import is_tensor_format
+from skyset.loading.formatting import merge
+from skyset.loading.formatting import own_format
+from skyset.loading.formatting import stock_format
+from skyset.loading.partition_rows import BUFFER_BYTES
+from skyset.loading.partition_rows import PartitionRows
+from skyset.loading.partition_rows import row_count
+from skyset.loading.steps import Cast
+from skyset.loading.steps import Fixed
+from skyset.loading.steps import Renamed
+from skyset.loading.steps import Repeated
+from skyset.loading.steps import Replayed
+from skyset.loading.steps import Shuffled
+from skyset.loading.steps import Whole
+from skyset.loading.steps import children
+from skyset.loading.steps import goes_through
+from skyset.loading.steps import is_exact
+from skyset.loading.steps import links
+from skyset.loading.steps import made_exact
+from skyset.loading.steps import makes_batches
+from skyset.loading.steps import rebuilt
+from skyset.loading.steps import rows_in
 
 
 def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], PartitionRows]) -> _BaseExamplesIterable:
@@ -793,7 +391,7 @@ def _in_worker() -> bool:
     """Whether this is a worker process of a ``DataLoader``."""
     if "torch" not in sys.modules:
         return False
-    from skyset import batches
+    from skyset.loading import batches
 
     return batches.in_worker()
 
