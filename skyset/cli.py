@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 from typer.core import TyperGroup
 
-from skyset.build import main as exit_status
+from skyset.command_line import main as exit_status
 from skyset.errors import UserError
 from skyset.files import keep_inputs
 from skyset.files import replacing
@@ -468,9 +468,9 @@ def card(
     file: Annotated[Path | None, typer.Argument(metavar="CARD", help="default: README.md beside the build script")] = None,
 ) -> None:
     def run() -> None:
-        from skyset.card import card_path
-        from skyset.card import more_blocks
-        from skyset.card import write_card
+        from skyset.building.card import card_path
+        from skyset.building.card import more_blocks
+        from skyset.building.card import write_card
 
         path = file or card_path(survey)
         existed = path.exists()

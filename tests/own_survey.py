@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 
-from skyset.build import BuildParser
-from skyset.build import Found
-from skyset.build import Item
-from skyset.build import Options
-from skyset.build import build
-from skyset.build import main as run
 from skyset.builder import SurveyBuilder
+from skyset.building.build import build
+from skyset.building.options import BuildParser
+from skyset.building.options import Options
+from skyset.building.task import Found
+from skyset.building.task import Item
+from skyset.command_line import main as run
 from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX
 from skyset.survey import Column

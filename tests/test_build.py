@@ -18,15 +18,17 @@ import h5py
 import psutil
 import pytest
 
-from skyset import build as build_module
 from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.gz3d import build_parent_sample
 from skyset.build_scripts.gz3d.build_parent_sample import file_key
+from skyset.building import build as build_module
+from skyset.building import folder as folder_module
+from skyset.building import options as options_module
+from skyset.building.runner import InlineExecutor
+from skyset.building.runner import executor
 from skyset.errors import UserError
 from skyset.partitions import partition
 from skyset.partitions.manifest import Manifest
-from skyset.runner import InlineExecutor
-from skyset.runner import executor
 from tests.archive.gz3d import METADATA_NAME
 from tests.archive.gz3d import write_archive
 from tests.archive.gz3d import write_checksums
@@ -439,7 +441,7 @@ def test_a_killed_build_checks_what_its_journal_says(tmp_path, small, undisturbe
 def test_a_file_that_changes_while_the_build_runs_is_not_signed(tmp_path, small, capsys, monkeypatch):
     build(tmp_path, "--local_data_path", small, "--limit", 3)
     (first,) = tmp_path.rglob("*.hdf5")
-    intact = build_module.BuildFolder.plan
+    intact = folder_module.BuildFolder.plan
 
     def plan(self, *arguments):
         tasks = intact(self, *arguments)
@@ -447,7 +449,7 @@ def test_a_file_that_changes_while_the_build_runs_is_not_signed(tmp_path, small,
             spoil(first)
         return tasks
 
-    monkeypatch.setattr(build_module.BuildFolder, "plan", plan)
+    monkeypatch.setattr(folder_module.BuildFolder, "plan", plan)
     capsys.readouterr()
     assert build(tmp_path, "--local_data_path", small, "--limit", 3) == 2
     assert "damaged since it was written (its SHA-256 is another one) while the build ran" in error_line(capsys)
@@ -634,8 +636,8 @@ def test_a_journal_that_was_cut_and_temporary_files(tmp_path, small, undisturbed
 
 def test_two_builds_in_one_folder(tmp_path, small, capsys):
     """The second is refused, and does not take the first one's lock or journal away."""
-    options = build_module.Options(tmp_path, small)
-    with build_module.BuildFolder(tmp_path, build_parent_sample.SURVEY, options):
+    options = options_module.Options(tmp_path, small)
+    with folder_module.BuildFolder(tmp_path, build_parent_sample.SURVEY, options):
         for _ in range(2):
             assert build(tmp_path, "--local_data_path", small) == 2
             assert error_line(capsys) == f"another build is running in {tmp_path}"
@@ -903,7 +905,7 @@ def test_no_dask_scheduler(tmp_path, small, capsys, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setattr("skyset.runner.DASK_TIMEOUT", 1)
+        monkeypatch.setattr("skyset.building.runner.DASK_TIMEOUT", 1)
         assert build(tmp_path, "--local_data_path", small, "--scheduler", address) == 2
     assert error_line(capsys).startswith(f"no Dask scheduler answers at {address}: ")
     assert build(tmp_path, "--local_data_path", small, "--scheduler", "nonsense://x") == 2

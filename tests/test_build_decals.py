@@ -705,7 +705,7 @@ def test_the_disk_holds_one_archive_at_a_time(tmp_path, server, monkeypatch):
 
 def test_cells_of_several_files_lose_no_row_of_an_earlier_archive(tmp_path, record, galaxies, monkeypatch, whole):
     """Each archive brings galaxies of every cell, so that rows move from file to file."""
-    monkeypatch.setattr("skyset.build.MAX_FILE_BYTES", 2 * SURVEY.row_bytes)
+    monkeypatch.setattr("skyset.building.build.MAX_FILE_BYTES", 2 * SURVEY.row_bytes)
     folder, names = tmp_path / "record", sorted(galaxies.images)
     shutil.copytree(record, folder)
     for part, archive in enumerate(ARCHIVES):

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from skyset import __version__
 from skyset import load
-from skyset.card import card_path
-from skyset.card import refresh
+from skyset.building.card import card_path
+from skyset.building.card import refresh
 from skyset.cli import app
 from skyset.errors import UserError
 from skyset.figures import COLOURS

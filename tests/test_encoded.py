@@ -26,10 +26,10 @@ from torch.utils.data import DataLoader
 
 import skyset
 from skyset import bench
-from skyset import card
 from skyset import figures
 from skyset import report
 from skyset.builder import SurveyBuilder
+from skyset.building import card
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 
 from skyset import bench
 from skyset import files
-from skyset.build import Options
-from skyset.build import build as build_survey
-from skyset.build import main as exit_status
 from skyset.build_scripts.gz3d import build_parent_sample
+from skyset.building.build import build as build_survey
+from skyset.building.options import Options
 from skyset.cli import save_figure
+from skyset.command_line import main as exit_status
 from skyset.errors import UserError
 from skyset.extraction.ldac import write_ldac
 from skyset.files import Temporary

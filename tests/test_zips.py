@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
-from skyset import zips
+from skyset.building import zips
+from skyset.building.imagefiles import images_below
 from skyset.errors import RecordError
-from skyset.imagefiles import images_below
 
 
 def archive(path, packing):

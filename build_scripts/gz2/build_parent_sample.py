@@ -26,19 +26,24 @@ import numpy as np
 from skyset.archives.fetch import Fetcher
 from skyset.archives.zenodo import need
 from skyset.archives.zenodo import record_files
-from skyset.build import BuildParser
-from skyset.build import Options
-from skyset.build import main as run
+from skyset.building.downloads import RAW
+from skyset.building.imagefiles import Images
+from skyset.building.imagefiles import files_below
+from skyset.building.imagefiles import fingerprint
+from skyset.building.imagefiles import images_below
+from skyset.building.images_and_votes import SPLIT
+from skyset.building.images_and_votes import Making
+from skyset.building.images_and_votes import build_cut
+from skyset.building.images_and_votes import build_pictured
+from skyset.building.images_and_votes import build_vectors
+from skyset.building.options import BuildParser
+from skyset.building.options import Options
 from skyset.building.zip_by_zip import build_archives
 from skyset.building.zip_by_zip import build_few
 from skyset.building.zip_by_zip import fetched_file
-from skyset.downloads import RAW
+from skyset.command_line import main as run
 from skyset.errors import UserError
 from skyset.files import file_sha256
-from skyset.imagefiles import Images
-from skyset.imagefiles import files_below
-from skyset.imagefiles import fingerprint
-from skyset.imagefiles import images_below
 from skyset.loaders.gz2 import API_URL
 from skyset.loaders.gz2 import ARCHIVE
 from skyset.loaders.gz2 import CATALOG_URL
@@ -52,11 +57,6 @@ from skyset.loaders.gz2 import RING_ABOVE
 from skyset.loaders.gz2 import SURVEY
 from skyset.loaders.gz2 import VOTES
 from skyset.messages import say
-from skyset.pictured import SPLIT
-from skyset.pictured import Making
-from skyset.pictured import build_cut
-from skyset.pictured import build_pictured
-from skyset.pictured import build_vectors
 from skyset.secrets import without_login
 from skyset.survey import Column
 from skyset.tables.catalog import Catalog

@@ -24,13 +24,14 @@ from skyset.archives.checksums import read_checksums
 from skyset.archives.fetch import Fetcher
 from skyset.archives.fetch import FetchError
 from skyset.archives.listing import listing
-from skyset.build import BuildParser
-from skyset.build import Found
-from skyset.build import Item
-from skyset.build import Options
-from skyset.build import Rejected
-from skyset.build import build
-from skyset.build import main as run
+from skyset.building.build import build
+from skyset.building.options import BuildParser
+from skyset.building.options import Options
+from skyset.building.runner import executor
+from skyset.building.task import Found
+from skyset.building.task import Item
+from skyset.building.task import Rejected
+from skyset.command_line import main as run
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.loaders.gz3d import CHECKSUMS
@@ -41,7 +42,6 @@ from skyset.loaders.gz3d import SURVEY
 from skyset.progress import progress_bar
 from skyset.raw import open_fits
 from skyset.raw import open_regular
-from skyset.runner import executor
 from skyset.sky import check_position
 from skyset.sky import healpix_cell
 

@@ -20,18 +20,22 @@ from pathlib import Path
 from skyset.archives.fetch import Fetcher
 from skyset.archives.zenodo import need
 from skyset.archives.zenodo import record_files
-from skyset.build import BuildParser
-from skyset.build import Options
-from skyset.build import main as run
 from skyset.build_scripts.gz_decals import catalogs
+from skyset.building.downloads import RAW
+from skyset.building.imagefiles import Images
+from skyset.building.imagefiles import fingerprint
+from skyset.building.imagefiles import images_below
+from skyset.building.images_and_votes import Making
+from skyset.building.images_and_votes import build_cut
+from skyset.building.images_and_votes import build_pictured
+from skyset.building.images_and_votes import build_vectors
+from skyset.building.options import BuildParser
+from skyset.building.options import Options
 from skyset.building.zip_by_zip import build_archives
 from skyset.building.zip_by_zip import build_few
 from skyset.building.zip_by_zip import fetched_file
-from skyset.downloads import RAW
+from skyset.command_line import main as run
 from skyset.errors import UserError
-from skyset.imagefiles import Images
-from skyset.imagefiles import fingerprint
-from skyset.imagefiles import images_below
 from skyset.loaders.gz_decals import API_URL
 from skyset.loaders.gz_decals import ARCHIVES
 from skyset.loaders.gz_decals import CONFIGS
@@ -40,10 +44,6 @@ from skyset.loaders.gz_decals import RECORD
 from skyset.loaders.gz_decals import SURVEY
 from skyset.loaders.gz_decals import TABLES
 from skyset.messages import say
-from skyset.pictured import Making
-from skyset.pictured import build_cut
-from skyset.pictured import build_pictured
-from skyset.pictured import build_vectors
 from skyset.secrets import without_login
 from skyset.tables.join import Joined
 from skyset.tables.join import digest

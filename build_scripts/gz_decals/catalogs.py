@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from skyset.building.imagefiles import files_below
+from skyset.building.images_and_votes import SPLIT
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.imagefiles import files_below
 from skyset.loaders.gz_decals import DR5
 from skyset.loaders.gz_decals import DR12
 from skyset.loaders.gz_decals import LARGEST_EDGE_ON
@@ -22,7 +23,6 @@ from skyset.loaders.gz_decals import RING_ABOVE
 from skyset.loaders.gz_decals import RING_VOTES
 from skyset.loaders.gz_decals import TAGS
 from skyset.loaders.gz_decals import VOTES
-from skyset.pictured import SPLIT
 from skyset.questions import tagged
 from skyset.sky import is_name
 from skyset.sky import position_of

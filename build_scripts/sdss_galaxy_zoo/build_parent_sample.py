@@ -41,14 +41,6 @@ from skyset.archives.hips import hips2fits_url
 from skyset.archives.image_pool import ImagePool
 from skyset.archives.image_pool import ImageRequest
 from skyset.archives.tap import SlicedQuery
-from skyset.build import BuildParser
-from skyset.build import Found
-from skyset.build import Item
-from skyset.build import Options
-from skyset.build import Rejected
-from skyset.build import build
-from skyset.build import main as run
-from skyset.build import positive_integer
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import CASJOBS
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import SCHEMA
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import TARGETS
@@ -59,6 +51,14 @@ from skyset.build_scripts.sdss_galaxy_zoo.catalog import columns_in
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import cuts
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import labels
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import rows_of
+from skyset.building.build import build
+from skyset.building.options import BuildParser
+from skyset.building.options import Options
+from skyset.building.options import positive_integer
+from skyset.building.task import Found
+from skyset.building.task import Item
+from skyset.building.task import Rejected
+from skyset.command_line import main as run
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import keep_inputs

@@ -19,24 +19,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skyset import remote
-from skyset import zips
 from skyset.archives.fetch import Fetcher
 from skyset.archives.fetch import FetchError
 from skyset.archives.zenodo import RecordFile
-from skyset.downloads import RAW
-from skyset.downloads import Downloads
+from skyset.building import zips
+from skyset.building.downloads import RAW
+from skyset.building.downloads import Downloads
+from skyset.building.imagefiles import Images
+from skyset.building.imagefiles import Place
+from skyset.building.imagefiles import is_image
+from skyset.building.imagefiles import stem_of
+from skyset.building.images_and_votes import NothingToBuild
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import write_atomically
 from skyset.http import innermost
-from skyset.imagefiles import Images
-from skyset.imagefiles import Place
-from skyset.imagefiles import is_image
-from skyset.imagefiles import stem_of
 from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.partitions.manifest import REJECTED
-from skyset.pictured import NothingToBuild
 
 LEDGER, FEW = "archives", "few"
 #: Bytes of a remote archive that are asked for at a time, where only a few of its images are wanted.

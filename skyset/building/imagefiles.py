@@ -12,7 +12,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
-from skyset import zips
+from skyset.building import zips
 from skyset.errors import RecordError
 from skyset.pixels import MAGIC
 from skyset.pixels import ImageError

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skyset.imagefiles import Place
-from skyset.imagefiles import pixels_of
-from skyset.imagefiles import read_image
+from skyset.building.imagefiles import Place
+from skyset.building.imagefiles import pixels_of
+from skyset.building.imagefiles import read_image
 from skyset.partitions.partition import Partition
 from skyset.survey import Column
 from skyset.survey import fitting

@@ -19,18 +19,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skyset.build import Found
-from skyset.build import Item
-from skyset.build import Options
-from skyset.build import Rejected
-from skyset.build import build
+from skyset.building.build import build
+from skyset.building.imagefiles import Images
+from skyset.building.imagefiles import Place
+from skyset.building.imagefiles import pixels_of
+from skyset.building.imagefiles import read_image
+from skyset.building.options import Options
+from skyset.building.staged_rows import IMAGE
+from skyset.building.staged_rows import read_cut
+from skyset.building.staged_rows import read_pictured
+from skyset.building.staged_rows import stage
+from skyset.building.task import Found
+from skyset.building.task import Item
+from skyset.building.task import Rejected
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import write_atomically
-from skyset.imagefiles import Images
-from skyset.imagefiles import Place
-from skyset.imagefiles import pixels_of
-from skyset.imagefiles import read_image
 from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.partitions.manifest import NAME as MANIFEST
@@ -40,10 +44,6 @@ from skyset.sky import check_position
 from skyset.sky import healpix_cell
 from skyset.splits import SPLITS
 from skyset.splits import split_of
-from skyset.staged import IMAGE
-from skyset.staged import read_cut
-from skyset.staged import read_pictured
-from skyset.staged import stage
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.tables.join import Joined

@@ -1,0 +1,196 @@
+"""The unit of work: a partition from its list of objects, by a pure function free of any engine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+from skyset.errors import PartitionError
+from skyset.errors import RecordError
+from skyset.files import opened_hdf5
+from skyset.partitions.layout import row_sources
+from skyset.partitions.manifest import FileEntry
+from skyset.partitions.manifest import describe_file
+from skyset.partitions.partition import Partition
+from skyset.partitions.writer import PartitionWriter
+from skyset.sky import healpix_cell
+from skyset.survey import Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One object to build.
+
+    Args:
+        key: the row's unique name (``Survey.key``).
+        file: name of its raw file in the archive, or the path of a local one.
+        healpix: the cell its catalogue position falls in.
+        checksum: ``"sha1:<hex>"``, where the archive publishes one.
+        made_of: what tells of the contents that the row is made of; ``checksum`` by default. A row that an earlier build
+            made of other contents is made again.
+        span: two numbers by which ``read`` finds the object in a file of many, such as its first byte and its length.
+        split: the split it belongs to.
+    """
+
+    key: str
+    file: str
+    healpix: int
+    checksum: str | None = None
+    span: tuple[int, int] | None = None
+    split: str = "train"
+    made_of: str | None = None
+
+    @property
+    def source(self) -> int:
+        """Digest of what the row is made of; 0 where nothing is known of it."""
+        text = self.made_of or self.checksum
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) if text else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An object that did not get in, and why: a row of ``rejected.csv``."""
+
+    key: str
+    file: str
+    reason: str
+
+
+@dataclass
+class Found:
+    """What there is to build.
+
+    Args:
+        items: the objects.
+        rejected: those that cannot be built.
+        survey: the declaration as this build shapes it, where it does (``Survey.shaped_by_build``).
+        sources: where the data come from; by default the folder or address of the options.
+        notes: added to the manifest's ``build``.
+        made_of: digest of what the rows are made of beside the raw files, such as a catalogue; rows that an earlier build
+            made of something else are made again. It is an attribute of the partition files.
+        complete: called when all partitions are there, before the manifest is written.
+        fetch: called with raw files that rows have to be made of and that are not there.
+    """
+
+    items: Sequence[Item]
+    rejected: Sequence[Rejected] = ()
+    survey: Survey | None = None
+    sources: Sequence[str] = ()
+    notes: Mapping = field(default_factory=dict)
+    made_of: str = ""
+    complete: Callable[[], object] = lambda: None
+    fetch: Callable[[set[Path]], object] = lambda files: None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One partition file to write: the pure function's argument."""
+
+    root: Path
+    path: str
+    split: str
+    healpix: int
+    items: tuple[Item, ...]
+    files: tuple[Path, ...]
+    reuse: tuple[str, ...]
+    survey: Survey
+    read: Callable[..., Mapping]
+    compression: str
+    made_of: str = ""
+
+    @property
+    def keys(self) -> list[str]:
+        return [item.key for item in self.items]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a task: the manifest's entry (None if no row was fit) and what was rejected."""
+
+    entry: FileEntry | None
+    rejected: tuple[Rejected, ...]
+
+
+def build_partition(task: Task) -> Written:
+    """Write one partition. Rows that an earlier build wrote are copied; the others are read from their raw files."""
+    rejected: list[Rejected] = []
+    options = {"survey": task.survey.name, "healpix": task.healpix}
+    if task.made_of:
+        options["made_of"] = task.made_of
+    with contextlib.ExitStack() as stack:
+        old = _existing_rows(task, stack)
+        writer = stack.enter_context(
+            PartitionWriter(task.root / task.path, task.survey.columns, len(task.items), options, task.compression)
+        )
+        for item, file in zip(task.items, task.files, strict=True):
+            try:
+                if item.key in old:
+                    writer.append(*old[item.key]())
+                else:
+                    writer.append(_read_record(task, item, file), item.source)
+            except (RecordError, PartitionError) as error:  # the latter: an earlier build's row, damaged since
+                rejected.append(Rejected(item.key, item.file, str(error)))
+        rows = writer.rows
+    entry = describe_file(task.root, task.path, task.survey, task.split) if rows else None
+    return Written(entry, tuple(rejected))
+
+
+def _existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callable]:
+    """Functions that give the rows already written in this cell, each with the digest of its source, by key."""
+    rows: dict[str, Callable] = {}
+    wanted = {item.key: item.source for item in task.items}
+    for path in task.reuse:
+        if not is_made_of(task.root / path, task.made_of):
+            continue
+        try:
+            old = stack.enter_context(Partition(task.root / path, task.survey.columns))
+            for number, (key, source) in enumerate(zip(old.text(task.survey.key), old.sources(), strict=True)):
+                if _may_be_same(source, wanted.get(key, 0)):
+                    rows[key] = functools.partial(_row_and_source, old, number, source)
+        except PartitionError:
+            continue  # damaged, or of another version: its objects are read again from the archive
+    return rows
+
+
+def _row_and_source(partition: Partition, row: int, source: int) -> tuple[Mapping, int]:
+    return partition.record(row), source
+
+
+def _may_be_same(source: int, wanted: int) -> bool:
+    return 0 in (source, wanted) or source == wanted
+
+
+def is_made_of(path: Path, made_of: str, items: Sequence[Item] = ()) -> bool:
+    """Whether a partition's rows may be taken over into a build of these sources; True where nothing is said of them.
+
+    Args:
+        made_of: see ``Found``.
+        items: the objects of all of its rows, in their order, to look at each one's source too.
+    """
+    wanted = [item.source for item in items]
+    if not made_of and not any(wanted):
+        return True
+    try:
+        with opened_hdf5(path) as file:
+            known = row_sources(file.attrs) or [0] * len(wanted)
+            return str(file.attrs.get("made_of", "")) == made_of and all(map(_may_be_same, known, wanted))
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError):
+        return False  # damaged: built again
+
+
+def _read_record(task: Task, item: Item, file: Path) -> Mapping:
+    if not file.exists():
+        raise RecordError("the raw file is gone")
+    values = task.read(file, *item.span) if item.span else task.read(file)
+    row = task.survey.record({**values, task.survey.key: item.key, "healpix": task.healpix})
+    cell = int(healpix_cell(row["ra"], row["dec"]))
+    if cell != task.healpix:
+        raise RecordError(f"its own position falls in HEALPix cell {cell}, the catalogue's in {task.healpix}")
+    return row
