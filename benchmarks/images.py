@@ -42,8 +42,8 @@ def urls(base: str, images: int) -> list[str]:
 def skyset_pool(base: str, images: int, connections: int) -> int:
     from skyset.archives.image_pool import ImagePool
     from skyset.archives.image_pool import ImageRequest
+    from skyset.building.tars.sink import TarSink
     from skyset.pixels import check_image
-    from skyset.tars import TarSink
 
     pool = ImagePool(connections, check=lambda data: check_image(data, "jpg", 64, 64))
     requests = (ImageRequest(str(number), (url,)) for number, url in enumerate(urls(base, images)))

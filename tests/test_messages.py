@@ -3,6 +3,7 @@
 import pytest
 
 from skyset.archives.fetch import FetchError
+from skyset.building.tars.read import TarError
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
@@ -10,7 +11,6 @@ from skyset.messages import csv_cell
 from skyset.messages import plain
 from skyset.messages import say
 from skyset.pixels import ImageError
-from skyset.tars import TarError
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\nb\tc\0d\x9be\u202ef\u2028g\x7f\udc80"
 SPELT = r"a\x1b[31mred\x1b]0;title\x07 b c\x00d\x9be\u202ef g\x7f\udc80"

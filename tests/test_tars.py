@@ -24,14 +24,15 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from skyset import tars
+from skyset.building.tars import keys as keys_module
+from skyset.building.tars import sink as tars
+from skyset.building.tars.keys import Keys
+from skyset.building.tars.read import BLOCK
+from skyset.building.tars.read import TarError
+from skyset.building.tars.read import index
+from skyset.building.tars.read import read_sample
+from skyset.building.tars.sink import TarSink
 from skyset.errors import UserError
-from skyset.tars import BLOCK
-from skyset.tars import Keys
-from skyset.tars import TarError
-from skyset.tars import TarSink
-from skyset.tars import index
-from skyset.tars import read_sample
 from tests.archive.hips import HipsServer
 from tests.processes import interruptible
 from tests.test_faults import steps_of
@@ -374,7 +375,7 @@ SCRIPT = """
 import sys
 from skyset.archives.image_pool import ImagePool, ImageRequest, check_image
 from skyset.archives.hips import hips2fits_url
-from skyset.tars import TarSink
+from skyset.building.tars.sink import TarSink
 folder, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 pool = ImagePool(4, backoff=0.01, check=lambda data: check_image(data, "jpg", 16, 16))
 with TarSink(folder, per_archive=20) as sink:
@@ -474,13 +475,13 @@ def test_nothing_is_added_after_the_end(tmp_path):
 @given(st.sets(st.text("0123456789ab", min_size=1, max_size=6)), st.sets(st.text("0123456789ab", min_size=1, max_size=6)))
 @settings(max_examples=50, deadline=None)
 def test_keys_are_a_set(first, second):
-    tars._FEW, few = 3, tars._FEW
+    keys_module._FEW, few = 3, keys_module._FEW
     try:
         keys = Keys(first)
         for key in second - first:
             keys.add(key)
     finally:
-        tars._FEW = few
+        keys_module._FEW = few
     assert keys == first | second
     assert len(keys) == len(first | second)
     assert all(key in keys for key in first | second)

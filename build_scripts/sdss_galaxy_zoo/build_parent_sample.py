@@ -55,6 +55,10 @@ from skyset.building.build import build
 from skyset.building.options import BuildParser
 from skyset.building.options import Options
 from skyset.building.options import positive_integer
+from skyset.building.tars.read import TarError
+from skyset.building.tars.read import index
+from skyset.building.tars.read import read_sample
+from skyset.building.tars.sink import TarSink
 from skyset.building.task import Found
 from skyset.building.task import Item
 from skyset.building.task import Rejected
@@ -85,10 +89,6 @@ from skyset.tables.cuts import Counts
 from skyset.tables.cuts import apply
 from skyset.tables.delimited_writer import write_csv
 from skyset.tables.open import open_catalog
-from skyset.tars import TarError
-from skyset.tars import TarSink
-from skyset.tars import index
-from skyset.tars import read_sample
 
 FILTERED = "ZooSpecPhotoDR19_filtered.csv.gz"
 IMAGES = "Images"
