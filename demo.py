@@ -17,9 +17,9 @@ from pathlib import Path
 import skyset
 from skyset.build_scripts.gz3d.build_parent_sample import main as build
 from skyset.cli import save_figure
+from skyset.explore.objects import object_figure
 from skyset.loading.places import find_root
 from skyset.partitions.verify import verify
-from skyset.report import object_figure
 from tests.archive.gz3d import write_archive
 from tests.archive.server import ArchiveServer
 

@@ -12,8 +12,8 @@ import sys
 import numpy as np
 
 import skyset
-from skyset import polar
-from skyset import similar
+from skyset.explore import description
+from skyset.explore import similar
 
 NEIGHBOURS = 5
 PREDICTED = {"featured": "smooth-or-featured_featured-or-disk_fraction", "spiral arms": "has-spiral-arms_no_fraction"}
@@ -29,7 +29,7 @@ def main() -> int:
     labels = np.array([row["label"] for row in rows])
     known = {name: np.array([row[column] for row in rows]) for name, column in PREDICTED.items()}
     known["colour"] = np.array([aperture_colour(np.asarray(row["image"])) for row in rows])
-    ellipses = [polar.outline(polar.as_bands(row["image"])) for row in rows]
+    ellipses = [description.outline(description.as_bands(row["image"])) for row in rows]
     known["size"] = np.log([ellipse.major for ellipse in ellipses])
     known["axis ratio"] = np.array([ellipse.ratio for ellipse in ellipses])
     chance = np.mean([np.mean(labels == label) for label in labels])
@@ -47,7 +47,7 @@ def main() -> int:
 
 def first_description(rows) -> np.ndarray:
     """As version 0.1 compared: all parts of ``polar.parts`` with equal weights, by their direction alone."""
-    described = [polar.parts(row["image"]) for row in rows]
+    described = [description.parts(row["image"]) for row in rows]
     return np.concatenate([similar._scaled(np.array([each[k].ravel() for each in described])) for k in described[0]], axis=1)
 
 

@@ -171,10 +171,10 @@ def info(
     def run() -> None:
         import json
 
-        from skyset.report import column_lines
-        from skyset.report import facts
-        from skyset.report import print_info
-        from skyset.report import sky_figure
+        from skyset.explore.info import column_lines
+        from skyset.explore.info import facts
+        from skyset.explore.info import print_info
+        from skyset.explore.info import sky_figure
 
         manifest = Manifest.load(partitions_of(where))
         if plot is not None:
@@ -255,15 +255,15 @@ def _sides(text: str | None) -> tuple[str, str]:
 
 
 def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, partitions) -> None:
-    from skyset.crossmatch import catalogue_of
-    from skyset.crossmatch import check_output
-    from skyset.crossmatch import columns_in
-    from skyset.crossmatch import name_in
-    from skyset.crossmatch import pairs_table
-    from skyset.crossmatch import positions_in
-    from skyset.crossmatch import with_positions
-    from skyset.crossmatch import write_pairs
-    from skyset.crossmatch import write_partitions
+    from skyset.explore.pairs import catalogue_of
+    from skyset.explore.pairs import check_output
+    from skyset.explore.pairs import columns_in
+    from skyset.explore.pairs import name_in
+    from skyset.explore.pairs import pairs_table
+    from skyset.explore.pairs import positions_in
+    from skyset.explore.pairs import with_positions
+    from skyset.explore.pairs import write_pairs
+    from skyset.explore.pairs import write_partitions
     from skyset.tables.match import match_keys
     from skyset.tables.match import match_positions
     from skyset.tables.match import nearest
@@ -404,7 +404,7 @@ def show(
     image_size: Annotated[int | None, typer.Option("--image_size", metavar="N", help="centre crop, pixels")] = None,
 ) -> None:
     def run() -> None:
-        from skyset.report import object_figure
+        from skyset.explore.objects import object_figure
 
         if data_dir is not None:
             registry.loader(survey)  # an unknown name is worth more than a folder that is not there
@@ -429,8 +429,8 @@ def similar(
         "beside it; without any, a description made from the images, 10 ms each)")] = None,
 ) -> None:  # fmt: skip
     def run() -> None:
+        from skyset.explore.objects import lookalikes_figure
         from skyset.progress import progress_bar
-        from skyset.report import lookalikes_figure
 
         progress = functools.partial(progress_bar, unit="image", desc="describing", leave=False)
         keep_inputs(picture_path(output), {"the representations": representations})

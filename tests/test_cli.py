@@ -21,14 +21,14 @@ from skyset.building.card import card_path
 from skyset.building.card import refresh
 from skyset.cli import app
 from skyset.errors import UserError
-from skyset.figures import COLOURS
-from skyset.figures import overlay_figure
+from skyset.explore.figures import COLOURS
+from skyset.explore.figures import overlay_figure
+from skyset.explore.info import ra_range
+from skyset.explore.info import sky_figure
+from skyset.explore.objects import object_figure
+from skyset.explore.objects import row_figure
 from skyset.loading import registry
 from skyset.partitions.manifest import Manifest
-from skyset.report import object_figure
-from skyset.report import ra_range
-from skyset.report import row_figure
-from skyset.report import sky_figure
 
 
 def skyset(*arguments) -> tuple[int, str]:

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 import skyset
 from skyset.cli import app
-from skyset.crossmatch import catalogue_of
-from skyset.crossmatch import pairs_table
-from skyset.crossmatch import write_pairs
 from skyset.errors import UserError
+from skyset.explore.pairs import catalogue_of
+from skyset.explore.pairs import pairs_table
+from skyset.explore.pairs import write_pairs
 from skyset.loaders.crossmatch import SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify

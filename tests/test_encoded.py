@@ -26,13 +26,14 @@ from torch.utils.data import DataLoader
 
 import skyset
 from skyset import bench
-from skyset import figures
-from skyset import report
 from skyset.builder import SurveyBuilder
 from skyset.building import card
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.explore import figures
+from skyset.explore import info as info_module
+from skyset.explore import objects
 from skyset.loading import encoded
 from skyset.loading.reader import cut
 from skyset.partitions import partition as partitions
@@ -703,8 +704,8 @@ def test_damaged_images_are_skipped_where_that_is_asked_for(tmp_path, format, se
 def test_show_info_bench_and_card(root, capsys):
     from rich.console import Console
 
-    assert report.object_figure(SURVEY, str(root), "g5").axes[0].get_title() == "g5"
-    report.print_info(Manifest.load(root), Console())
+    assert objects.object_figure(SURVEY, str(root), "g5").axes[0].get_title() == "g5"
+    info_module.print_info(Manifest.load(root), Console())
     assert "bytes" in capsys.readouterr().out
     assert "| `image` | image |" in card.features_table(SURVEY) and "| `image` | bytes |" in card.columns_table(SURVEY)
     target = bench.open_target(root)

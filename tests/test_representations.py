@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from skyset import polar
-from skyset import similar
 from skyset.build_scripts.gz_decals.build_parent_sample import main as build_decals
 from skyset.errors import UserError
+from skyset.explore import description
+from skyset.explore import similar
 from tests.galaxies import CONVNEXT
 from tests.galaxies import VIT
 from tests.galaxies import build_rings
@@ -306,8 +306,8 @@ def test_the_search_in_files_holds_a_chunk_at_a_time(tmp_path):
 
 def test_the_description_does_not_change_when_a_galaxy_is_turned_or_mirrored():
     image = galaxy(3, ring=True, size=128)
-    same = [polar.describe(turned) for turned in (image, np.rot90(image), np.rot90(image, 2), image[:, ::-1])]
-    others = [polar.describe(galaxy(number, ring=number % 2 == 0, size=128)) for number in range(10, 30)]
+    same = [description.describe(turned) for turned in (image, np.rot90(image), np.rot90(image, 2), image[:, ::-1])]
+    others = [description.describe(galaxy(number, ring=number % 2 == 0, size=128)) for number in range(10, 30)]
     spread = np.std(others, axis=0) + 1e-3
 
     def distance(a, b):
@@ -321,9 +321,9 @@ def test_an_ellipse_is_measured():
     y, x = np.mgrid[:200, :200] - 99.5
     along, across = x * np.cos(0.5) + y * np.sin(0.5), y * np.cos(0.5) - x * np.sin(0.5)
     light = 200 * np.exp(-0.5 * ((along / 20) ** 2 + (across / 10) ** 2))
-    found = polar.outline(polar.as_bands(light))
+    found = description.outline(description.as_bands(light))
     assert found.ratio == pytest.approx(0.5, abs=0.03) and found.angle == pytest.approx(0.5, abs=0.02)
-    profile = polar.unwrap(polar.as_bands(light), found)[0]
+    profile = description.unwrap(description.as_bands(light), found)[0]
     assert profile.std(axis=1).max() < 8  # rings of that shape follow the light
     assert np.all(np.diff(profile.mean(axis=1)) <= 1e-6)
 
@@ -333,21 +333,21 @@ def test_gaussian_smoothing_and_its_derivatives():
     step = x[1]
     wave = np.sin(x)[None]
     damping = np.exp(-0.5 * (5 * step) ** 2)
-    np.testing.assert_allclose(polar.smooth(wave, 5, 1, circular=True), damping * wave, atol=1e-3)
-    np.testing.assert_allclose(polar.smooth(wave, 5, 1, True, order=1) / step, damping * np.cos(x)[None], atol=5e-3)
-    np.testing.assert_allclose(polar.smooth(wave, 5, 1, True, order=2) / step**2, -damping * wave, atol=3e-2)
+    np.testing.assert_allclose(description.smooth(wave, 5, 1, circular=True), damping * wave, atol=1e-3)
+    np.testing.assert_allclose(description.smooth(wave, 5, 1, True, order=1) / step, damping * np.cos(x)[None], atol=5e-3)
+    np.testing.assert_allclose(description.smooth(wave, 5, 1, True, order=2) / step**2, -damping * wave, atol=3e-2)
 
 
 @pytest.mark.parametrize("image", [np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 255, np.uint8),
                                    Image.new("L", (50, 30)), np.zeros((3, 40, 40), np.uint8)])  # fmt: skip
 def test_empty_and_grey_images_have_a_description(image):
-    assert np.isfinite(polar.describe(image)).all()
-    assert len(polar.describe(image)) == len(polar.describe(galaxy(1, True)))
+    assert np.isfinite(description.describe(image)).all()
+    assert len(description.describe(image)) == len(description.describe(galaxy(1, True)))
 
 
 def test_no_image_is_refused():
     with pytest.raises(ValueError, match="not an image"):
-        polar.describe(np.zeros((5, 40, 40)))
+        description.describe(np.zeros((5, 40, 40)))
 
 
 def test_described_rows_find_rings_beside_rings():
@@ -384,15 +384,15 @@ def test_neighbours_are_alike_in_what_people_look_at(turns):
 
 
 def test_what_a_description_says_of_a_galaxy():
-    red, blue = (polar.look(coloured(1, red, 8, False)) for red in (True, False))
+    red, blue = (description.look(coloured(1, red, 8, False)) for red in (True, False))
     assert red["colour"][0] == pytest.approx(np.log(1.0 / 0.5), abs=0.05)
     assert blue["colour"][0] == pytest.approx(np.log(0.6 / 1.0), abs=0.05)
-    small, large = (polar.look(coloured(1, True, size, False)) for size in (4, 8))
+    small, large = (description.look(coloured(1, True, size, False)) for size in (4, 8))
     assert large["size"][0] - small["size"][0] == pytest.approx(np.log(2), abs=0.2)
-    assert polar.look(coloured(1, True, 8, True))["clumps"][0] > red["clumps"][0] + 0.3
+    assert description.look(coloured(1, True, 8, True))["clumps"][0] > red["clumps"][0] + 0.3
     assert red["flatness"][0] == pytest.approx(0.8, abs=0.05)
     for image in (np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 255, np.uint8)):
-        assert all(np.isfinite(part).all() for part in polar.look(image).values())
+        assert all(np.isfinite(part).all() for part in description.look(image).values())
 
 
 def test_the_figure_shows_every_image_and_what_was_compared():

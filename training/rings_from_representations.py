@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from skyset import polar
 from skyset.errors import UserError
-from skyset.similar import Representations
-from skyset.similar import load_representations
+from skyset.explore import description
+from skyset.explore.similar import Representations
+from skyset.explore.similar import load_representations
 from skyset.training.common.arguments import parse
 from skyset.training.common.card import metrics_table
 from skyset.training.common.card import precision_recall_figure
@@ -77,7 +77,7 @@ def vectors_of(rows: Dataset, found: Representations | None) -> tuple[np.ndarray
         UserError: no row has a vector.
     """
     if found is None:
-        return np.array([polar.describe(image) for image in rows["image"]]), np.asarray(rows["label"])
+        return np.array([description.describe(image) for image in rows["image"]]), np.asarray(rows["label"])
     place = {key: number for number, key in enumerate(found.keys)}
     matched = [(place[key], label) for key, label in zip(rows["object_id"], rows["label"], strict=True) if key in place]
     if not matched:

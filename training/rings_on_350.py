@@ -26,8 +26,8 @@ from datasets import concatenate_datasets
 from torch import Tensor
 from transformers import set_seed
 
-from skyset import polar
 from skyset.errors import UserError
+from skyset.explore import description as polar
 from skyset.loaders.gz_decals import CITATION
 from skyset.loaders.gz_decals import CLASSES
 from skyset.training.common.arguments import parse

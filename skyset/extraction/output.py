@@ -24,6 +24,7 @@ from astropy.table import QTable
 from astropy.table import vstack
 
 from skyset.errors import UserError
+from skyset.explore.figures import draw_marks
 from skyset.extraction.columns import CHECKS
 from skyset.extraction.columns import COLUMNS
 from skyset.extraction.columns import DEFAULT
@@ -45,7 +46,6 @@ from skyset.extraction.ldac import write_table
 from skyset.extraction.world import celestial_wcs
 from skyset.extraction.world import compass
 from skyset.extraction.world import sky_faults
-from skyset.figures import draw_marks
 from skyset.files import keep_inputs
 from skyset.versions import install_command
 

@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from skyset import polar
+from skyset.explore import description
 from skyset.training.common.images import as_picture
 from skyset.training.common.linear import KernelLogistic
 from skyset.training.common.linear import Logistic
@@ -37,8 +37,8 @@ def score_baselines(train: Dataset, test: Dataset) -> dict[str, np.ndarray]:
         train, test: rows with ``image`` and ``label``.
     """
     labels = np.asarray(train["label"])
-    described = [np.array([polar.describe(image) for image in rows["image"]]) for rows in (train, test)]
-    profiles = [rows[:, : 3 * polar.RADII] for rows in described]
+    described = [np.array([description.describe(image) for image in rows["image"]]) for rows in (train, test)]
+    profiles = [rows[:, : 3 * description.RADII] for rows in described]
     pixels = [np.array([thumbnail(image) for image in rows["image"]]) for rows in (train, test)]
     scores = {
         "polar features, kernel logistic regression": KernelLogistic.fit(described[0], labels).probability(described[1]),

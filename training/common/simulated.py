@@ -1,7 +1,7 @@
 """Simulated galaxies on polar grids, with and without rings: as many labelled images as one likes, for pretraining.
 
 A galaxy is a disc, a bulge, and by chance a ring (with a gap inside it), a bar, spiral arms, bright clumps, lopsidedness
-and stars in the way, seen at an inclination, with noise. Lengths are in units of the ellipse that ``skyset.polar`` fits,
+and stars in the way, seen at an inclination, with noise. Lengths are in units of the ellipse that ``skyset.explore.description`` fits,
 which is never quite the galaxy's own. The ranges of the parameters were written down once, by eye, not fitted to labels.
 """
 
@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from skyset import polar
+from skyset.explore import description
 
 #: What a simulated galaxy is labelled with: present or not, and how much.
 PRESENT = ("ring", "bar", "arms", "clumps")
@@ -49,11 +49,11 @@ def simulate(galaxies: int, radii: int, angles: int, generator: torch.Generator)
         generator: of the random numbers.
 
     Returns:
-        ``light`` (galaxies, radii, angles): arcsinh(counts / 8), as ``skyset.polar`` scales it; ``present`` (galaxies, 4):
+        ``light`` (galaxies, radii, angles): arcsinh(counts / 8), as ``skyset.explore.description`` scales it; ``present`` (galaxies, 4):
         0 or 1 for each of ``PRESENT``; ``amounts`` (galaxies, 4) for each of ``AMOUNTS``.
     """
     draw = _Draw(galaxies, generator)
-    radius = ((torch.arange(radii) + 0.5) / radii * polar.EXTENT)[None, :, None]
+    radius = ((torch.arange(radii) + 0.5) / radii * description.EXTENT)[None, :, None]
     turn = (torch.arange(angles) / angles * 2 * math.pi)[None, None, :]
     flat = draw.uniform(0.3, 1)
     sky_x, sky_y = radius * torch.cos(turn), radius * torch.sin(turn) * flat  # on the sky
@@ -83,7 +83,7 @@ def simulate(galaxies: int, radii: int, angles: int, generator: torch.Generator)
     counts = counts + noise * torch.randn(galaxies, radii, angles, generator=generator)
     present = torch.cat([has_ring, has_bar, has_arms, has_clumps], dim=1)[..., 0]
     amounts = [torch.log(has_ring * contrast + 0.05), has_ring * ring_radius, torch.log(bulge_light + 0.1), scale]
-    return torch.asinh(counts.clamp(max=255) / polar.SOFTENING), present, torch.cat(amounts, dim=1)[..., 0]
+    return torch.asinh(counts.clamp(max=255) / description.SOFTENING), present, torch.cat(amounts, dim=1)[..., 0]
 
 
 def _own_plane(sky_x: Tensor, sky_y: Tensor, flat: Tensor, draw: _Draw) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Galaxies that look alike: exact search by cosine among vectors of a network, or of a description without training.
 
 Vectors come from ``training/extract_representations.py`` or from published files such as ``cnn_features_decals.parquet``.
-Where there are none, ``describe_rows`` makes some from the images (`skyset.polar.look`). faiss is used if asked for.
+Where there are none, ``describe_rows`` makes some from the images (`skyset.explore.description.look`). faiss is used if asked for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyset import polar
 from skyset.errors import PartitionError
 from skyset.errors import UserError
+from skyset.explore import description
 from skyset.partitions.manifest import NAME as MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
@@ -34,7 +34,7 @@ KEYS = ("object_id", "iauname", "id_str", "objid", "dr7objid")
 VECTOR = "representation"
 #: Rows read, or compared, at a time: 42 MB of 1280 numbers each.
 CHUNK = 8192
-#: What a description without training weighs, by the parts of `skyset.polar.look`: about as the eye does.
+#: What a description without training weighs, by the parts of `skyset.explore.description.look`: about as the eye does.
 WEIGHTS = {"colour": 2.0, "size": 1.0, "concentration": 1.0, "flatness": 1.0, "clumps": 1.2, "brightness": 0.6,
            "profiles": 1.0, "bend": 1.0, "modes": 1.0}  # fmt: skip
 DESCRIPTION = "colour, size, shape, concentration, clumps and profile (no training)"
@@ -200,7 +200,7 @@ def _files(path: str | Path) -> list[Path]:
 
 
 def describe_rows(rows: Iterable[dict], image: str = "image", key: str = "object_id") -> Representations:
-    """Vectors made from the images themselves, about 10 ms each: what a person would compare, see `skyset.polar.look`.
+    """Vectors made from the images themselves, about 10 ms each: what a person would compare, see `skyset.explore.description.look`.
 
     Numbers of the description are scaled to the same spread over the rows, and its parts to ``WEIGHTS``, however many
     numbers they have. A last number, the same in all, makes cosines fall with the distance of two descriptions: without it
@@ -212,7 +212,7 @@ def describe_rows(rows: Iterable[dict], image: str = "image", key: str = "object
     keys, descriptions = [], []
     for row in rows:
         keys.append(_key(row[key]))
-        descriptions.append({name: part.ravel().astype(np.float32) for name, part in polar.look(row[image]).items()})
+        descriptions.append({name: part.ravel().astype(np.float32) for name, part in description.look(row[image]).items()})
     if not keys:
         raise UserError("there are no rows to describe")
     parts = [weight * _scaled(np.array([each[name] for each in descriptions])) for name, weight in WEIGHTS.items()]

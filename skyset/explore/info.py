@@ -1,0 +1,137 @@
+"""What a folder holds: its counts, columns, cuts, sources and its footprint on the sky."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skyset.errors import UserError
+from skyset.explore.objects import SKY_DEG2
+from skyset.files import human_bytes
+from skyset.messages import plain
+from skyset.partitions.manifest import Manifest
+from skyset.survey import Column
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.table import Table
+
+
+def sky_figure(manifest: Manifest) -> Figure:
+    """Rows per HEALPix cell on the whole sky (ICRS): Mollweide projection, east to the left, RA 0 h in the middle."""
+    from astropy import units
+    from astropy_healpix import healpix_to_lonlat
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    rows: dict[int, int] = {}
+    for entry in manifest.files:
+        rows[entry.healpix] = rows.get(entry.healpix, 0) + entry.rows
+    lon, lat = healpix_to_lonlat(np.array(list(rows), int), manifest.nside, order="nested")
+    east_left = -lon.wrap_at(180 * units.deg).rad
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    axes = figure.add_subplot(projection="mollweide")
+    dots = axes.scatter(east_left, lat.rad, c=list(rows.values()), s=24, marker="D", cmap="viridis")
+    hours = {-120: "8 h", -60: "4 h", 0: "0 h", 60: "20 h", 120: "16 h"}
+    axes.set_xticks(np.radians(list(hours)), [""] * len(hours))  # labels would stand on the data
+    for place, text in hours.items():
+        axes.text(0.5 + place / 360, -0.03, text, transform=axes.transAxes, ha="center", va="top", fontsize="small")
+    axes.text(0.5, -0.1, "right ascension at the equator (ICRS)", transform=axes.transAxes, ha="center", va="top")
+    axes.set_ylabel("declination (ICRS)")
+    axes.grid(alpha=0.3)
+    axes.set_title(f"{manifest.survey}: {manifest.rows:,} rows in {len(rows):,} cells")
+    figure.colorbar(dots, label="rows per cell", shrink=0.7, ticks=MaxNLocator(integer=True))
+    return figure
+
+
+def print_info(manifest: Manifest, console: Console) -> None:
+    """Rows, cells, bytes, sky coverage and the table of columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    def text(value: object) -> Text:  # as it is: [red] in a description is no colour
+        return Text(plain(value))
+
+    cells = {entry.healpix for entry in manifest.files}
+    share = len(cells) / (12 * manifest.nside**2)
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("survey", manifest.survey),
+        ("rows", f"{manifest.rows:,}" + (f" ({manifest.rejected} objects rejected)" if manifest.rejected else "")),
+        ("files", f"{len(manifest.files):,} in {len(cells):,} cells (nside {manifest.nside}, nested)"),
+        ("bytes", human_bytes(manifest.bytes)),
+        ("sky", f"cells cover {share * SKY_DEG2:,.0f} deg2, {share:.1%} of the sky; {_bounds(manifest)}"),
+        ("splits", ", ".join(f"{k} {sum(e.rows for e in v):,}" for k, v in manifest.splits.items())),
+        ("from", ", ".join(manifest.sources)),
+        ("built by", " ".join(manifest.build.get("command", []))),
+    ):
+        facts.add_row(name, text(value))
+    table = Table("column", "dtype", "shape", "unit", "meaning", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for column in manifest.columns:
+        shape = " x ".join(map(str, column.shape))
+        table.add_row(*map(text, (column.name, column.dtype, shape, column.unit, column.description)))
+    console.print(facts)
+    console.print()
+    if "cuts" in manifest.build:
+        console.print(_cuts(manifest.build["cuts"]))
+        console.print()
+    console.print(table)
+
+
+def column_lines(columns: Sequence[Column]) -> list[str]:
+    """A line per column: name, dtype, shape, unit and meaning under each other."""
+    rows = [(c.name, c.dtype, " x ".join(map(str, c.shape)), c.unit, c.description) for c in columns]
+    rows.insert(0, ("column", "dtype", "shape", "unit", "meaning"))
+    widths = [max(len(row[k]) for row in rows) for k in range(4)]
+    return ["  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]) for row in rows]
+
+
+def facts(manifest: Manifest) -> dict:
+    """What `skyset info` tells, for programs: counts, bytes, splits, sky bounds in degrees, sources, cuts and columns."""
+    bounds = {axis: [min(getattr(e, axis)[0] for e in manifest.files), max(getattr(e, axis)[1] for e in manifest.files)]
+              for axis in ("ra", "dec")} if manifest.files else {}  # fmt: skip
+    return {
+        "survey": manifest.survey, "config": manifest.config, "rows": manifest.rows, "rejected": manifest.rejected,
+        "files": len(manifest.files), "cells": len({entry.healpix for entry in manifest.files}), "nside": manifest.nside,
+        "bytes": manifest.bytes, "splits": {name: sum(e.rows for e in files) for name, files in manifest.splits.items()},
+        **bounds, "key": manifest.key, "sources": manifest.sources, "build": manifest.build,
+        "columns": [{"name": c.name, "dtype": c.dtype, "shape": list(c.shape), "unit": c.unit, "description": c.description}
+                    for c in manifest.columns],
+    }  # fmt: skip
+
+
+def _cuts(steps: list[dict]) -> Table:
+    """How much each cut on the catalogue removed."""
+    from skyset.tables.cuts import Counts
+
+    try:
+        return Counts.from_json(steps).table()
+    except ValueError as error:
+        raise UserError(f"the manifest's cuts cannot be read: {error}") from error
+
+
+def _bounds(manifest: Manifest) -> str:
+    if not manifest.files:
+        return "no rows"
+    low, high = min(entry.dec[0] for entry in manifest.files), max(entry.dec[1] for entry in manifest.files)
+    west, east = ra_range([entry.ra for entry in manifest.files])
+    through = " through 0" if west > east else ""
+    return f"RA {west:.3f} to {east:.3f}{through}, Dec {low:+.3f} to {high:+.3f} deg"
+
+
+def ra_range(bounds: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The shortest range of right ascension, degrees eastwards, that holds all these; from above to below where it holds 0.
+
+    A file on both sides of 0 has bounds that are more than 180 deg apart: it lies outside of them.
+    """
+    spans = sorted((high - 360, low) if high - low > 180 else (low, high) for low, high in bounds)
+    end, gaps = spans[0][1], []
+    for start, high in spans[1:]:
+        gaps.append((start - end, end, start))
+        end = max(end, high)
+    gaps.append((spans[0][0] + 360 - end, end, spans[0][0]))
+    _, east, west = max(gaps)
+    return west % 360, east % 360 if east != 360 else east
