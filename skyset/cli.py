@@ -386,7 +386,7 @@ def bench(
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also save all numbers")] = None,
 ) -> None:
     def run() -> int:
-        from skyset.bench import run as measure_and_show
+        from skyset.explore.bench.run import run as measure_and_show
 
         folder = Path(partitions_of(where))
         keep_inputs(output, {"the folder's manifest": folder / MANIFEST})

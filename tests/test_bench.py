@@ -9,8 +9,11 @@ import datasets
 import numpy as np
 import pytest
 
-from skyset import bench
-from skyset.bench import Speed
+from skyset.explore.bench import advice
+from skyset.explore.bench import machine
+from skyset.explore.bench import measure
+from skyset.explore.bench import run
+from skyset.explore.bench.measure import Speed
 from skyset.partitions.manifest import Manifest
 from tests.test_cli import skyset
 
@@ -24,7 +27,7 @@ def copy(built, tmp_path):
 
 @pytest.fixture
 def target(built):
-    return bench.open_target(built)
+    return measure.open_target(built)
 
 
 # --- advice ------------------------------------------------------------------------------------------------------------
@@ -41,16 +44,16 @@ def target(built):
     ],
 )
 def test_fewest_workers_within_ten_percent_of_the_best(rates, number):
-    assert bench.fewest_workers(rates) == number
+    assert advice.fewest_workers(rates) == number
 
 
 def test_workers_advice():
     few, many = {0: 100, 1: 90}, {0: 100, 1: 150, 2: 1250}
-    assert bench.workers_advice({"warm": few}).startswith("DataLoader: num_workers=0 (100 rows/s warm); workers do not")
-    assert bench.workers_advice({"cold": many, "warm": many}) == (
+    assert advice.workers_advice({"warm": few}).startswith("DataLoader: num_workers=0 (100 rows/s warm); workers do not")
+    assert advice.workers_advice({"cold": many, "warm": many}) == (
         "DataLoader: num_workers=2 (1,250 rows/s cold, 1,250 rows/s warm); more do not help much."
     )
-    assert bench.workers_advice({"cold": few, "warm": many}) == (
+    assert advice.workers_advice({"cold": few, "warm": many}) == (
         "DataLoader: num_workers=0 cold (100 rows/s), num_workers=2 warm (1,250 rows/s)."
     )
 
@@ -65,56 +68,56 @@ def test_workers_advice():
     ],
 )
 def test_what_limits(cold, warm, floor, what, words):
-    assert bench.limit(cold, warm, floor) == what
-    assert words in bench.limit_advice(cold, warm, floor)
+    assert advice.limit(cold, warm, floor) == what
+    assert words in advice.limit_advice(cold, warm, floor)
 
 
 def test_cold_rows_that_beat_the_floor_are_not_to_be_trusted():
-    assert bench.trust_advice(120, 100) is None
-    assert "measured first" in bench.trust_advice(140, 100)
+    assert advice.trust_advice(120, 100) is None
+    assert "measured first" in advice.trust_advice(140, 100)
 
 
 def test_compression_advice():
-    assert "--compression blosc-lz4" in bench.compression_advice("none", 120 * MB, 0.9)
-    assert "120 MB/s" in bench.compression_advice("none", 120 * MB, 0.9)
-    assert "uncompressed files are right" in bench.compression_advice("none", 600 * MB, 0.9)
-    assert bench.compression_advice("gzip", None, 0.1).startswith("Decoding gzip is the limit: rows come at 10%")
-    assert bench.compression_advice("gzip", 50 * MB, 0.9) is None
-    assert bench.compression_advice("blosc-lz4", 50 * MB, 0.1) is None
-    assert bench.compression_advice("none", None, 0.1) is None
-    assert bench.compression_advice(None, 50 * MB, 0.1) is None
+    assert "--compression blosc-lz4" in advice.compression_advice("none", 120 * MB, 0.9)
+    assert "120 MB/s" in advice.compression_advice("none", 120 * MB, 0.9)
+    assert "uncompressed files are right" in advice.compression_advice("none", 600 * MB, 0.9)
+    assert advice.compression_advice("gzip", None, 0.1).startswith("Decoding gzip is the limit: rows come at 10%")
+    assert advice.compression_advice("gzip", 50 * MB, 0.9) is None
+    assert advice.compression_advice("blosc-lz4", 50 * MB, 0.1) is None
+    assert advice.compression_advice("none", None, 0.1) is None
+    assert advice.compression_advice(None, 50 * MB, 0.1) is None
 
 
 def test_batches_advice():
-    assert bench.batches_advice(100, 250) == "iter(batch_size=32) gives 2.5 times as many rows/s as row by row."
-    assert bench.batches_advice(300, 100) == "Row by row is 3.0 times as fast as iter(batch_size=32)."
-    assert "about as fast" in bench.batches_advice(100, 110)
+    assert advice.batches_advice(100, 250) == "iter(batch_size=32) gives 2.5 times as many rows/s as row by row."
+    assert advice.batches_advice(300, 100) == "Row by row is 3.0 times as fast as iter(batch_size=32)."
+    assert "about as fast" in advice.batches_advice(100, 110)
 
 
 def test_memory_advice():
-    assert "fits into memory (16 GB): from the second epoch on the warm" in bench.memory_advice(2 * 10**9, 16 * 10**9)
-    assert "does not fit into memory (16 GB): the cold" in bench.memory_advice(58 * 10**9, 16 * 10**9)
-    assert bench.batch_memory_advice(60 * MB, None, 10**9) == "A batch of 32 takes 60 MB."
-    assert bench.batch_memory_advice(60 * MB, 4, 10**9) == (
+    assert "fits into memory (16 GB): from the second epoch on the warm" in advice.memory_advice(2 * 10**9, 16 * 10**9)
+    assert "does not fit into memory (16 GB): the cold" in advice.memory_advice(58 * 10**9, 16 * 10**9)
+    assert advice.batch_memory_advice(60 * MB, None, 10**9) == "A batch of 32 takes 60 MB."
+    assert advice.batch_memory_advice(60 * MB, 4, 10**9) == (
         "A batch of 32 takes 60 MB. num_workers=4, with 2 batches ahead each, take 480 MB of shared memory (1 GB are free)."
     )
 
 
 def test_numbers_of_workers_go_up_to_the_cores_and_fit_into_shared_memory():
-    assert bench.worker_counts(1, MB, None) == [0, 1]
-    assert bench.worker_counts(12, MB, None) == [0, 1, 2, 4, 8]
-    assert bench.worker_counts(16, MB, 100 * MB) == [0, 1, 2, 4, 8, 16]
-    assert bench.worker_counts(16, 30 * MB, 130 * MB) == [0, 1, 2]
-    assert bench.worker_counts(16, 64 * MB, 64 * MB) == [0]
+    assert machine.worker_counts(1, MB, None) == [0, 1]
+    assert machine.worker_counts(12, MB, None) == [0, 1, 2, 4, 8]
+    assert machine.worker_counts(16, MB, 100 * MB) == [0, 1, 2, 4, 8, 16]
+    assert machine.worker_counts(16, 30 * MB, 130 * MB) == [0, 1, 2]
+    assert machine.worker_counts(16, 64 * MB, 64 * MB) == [0]
 
 
 def test_advice_from_cold_and_warm_numbers(target):
-    all_ways = bench.ways(target, [0, 1, 2])
+    all_ways = measure.ways(target, [0, 1, 2])
     loaders = {way.workers: way.name for way in all_ways if way.workers is not None}
-    cold = {bench.FLOOR: Speed(100, 193 * MB), bench.ROWS: Speed(90, 174 * MB), loaders[0]: Speed(50, 96 * MB),
+    cold = {measure.FLOOR: Speed(100, 193 * MB), measure.ROWS: Speed(90, 174 * MB), loaders[0]: Speed(50, 96 * MB),
             loaders[1]: Speed(95, 183 * MB), loaders[2]: Speed(96, 185 * MB)}  # fmt: skip
-    warm = {bench.FLOOR: Speed(4000, 7 * MB), bench.ROWS: Speed(1000, MB), bench.BATCHES: Speed(1500, MB)}
-    text = " ".join(bench.advice(target, all_ways, bench.Results({"cold": cold, "warm": warm})))
+    warm = {measure.FLOOR: Speed(4000, 7 * MB), measure.ROWS: Speed(1000, MB), measure.BATCHES: Speed(1500, MB)}
+    text = " ".join(advice.advice(target, all_ways, measure.Results({"cold": cold, "warm": warm})))
     assert "num_workers=1 (95 rows/s cold)" in text
     assert "The disk is the limit: 90 rows/s cold, 1,000 warm; reading files from end to end gives 100." in text
     assert "The disk reads 193 MB/s: built with --compression blosc-lz4" in text
@@ -124,12 +127,12 @@ def test_advice_from_cold_and_warm_numbers(target):
 
 def test_advice_on_a_part_of_the_numbers(target):
     """After Ctrl-C any number of them may be missing."""
-    all_ways = bench.ways(target, [0, 1])
+    all_ways = measure.ways(target, [0, 1])
     every = {way.name: Speed(10, MB) for way in all_ways}
     for measured in range(len(all_ways) + 1):
         speeds = {way.name: Speed(10, MB) for way in all_ways[:measured]}
         for phases in ({"cold": speeds}, {"warm": speeds}, {"cold": every, "warm": speeds}):
-            assert bench.advice(target, all_ways, bench.Results(phases))
+            assert advice.advice(target, all_ways, measure.Results(phases))
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ def test_measure_counts_what_comes_while_the_clock_runs():
 
     def speed(items: int, seconds: float, skipped: int = 0) -> Speed | None:
         clock = count()  # a second passes whenever somebody looks
-        return bench.measure(iter([(2, [buffer])] * items), seconds, buffer, skipped, lambda: next(clock))
+        return measure.measure(iter([(2, [buffer])] * items), seconds, buffer, skipped, lambda: next(clock))
 
     assert speed(50, 4.5) == Speed(rows=5 * 2 / 6, bytes=5 * 1000 / 6)
     assert speed(3, 100) == Speed(rows=3 * 2 / 4, bytes=3 * 1000 / 4)  # there are no more
@@ -151,36 +154,36 @@ def test_measure_counts_what_comes_while_the_clock_runs():
 
 def test_copy_out_copies_everything_in_parts():
     buffer, array = np.zeros(64, np.uint8), np.arange(48, dtype=np.float64).reshape(6, 8)
-    bench.copy_out(array, buffer)
+    measure.copy_out(array, buffer)
     assert buffer.view(np.float64).tolist() == array[-1].tolist()
 
 
 def test_every_way_hands_out_every_row_once_a_pass(target):
     rows, pixel_bytes = 24, 525 * 525 * 7
-    for way in bench.ways(target, [0, 1]):
+    for way in measure.ways(target, [0, 1]):
         items = [(number, sum(a.nbytes for a in arrays)) for number, arrays in way.items(target.files, 2)]
         assert sum(number for number, _ in items) == pytest.approx(2 * rows)
-        size = bench.total_bytes(target.files) if way.name == bench.FLOOR else rows * pixel_bytes
+        size = measure.total_bytes(target.files) if way.name == measure.FLOOR else rows * pixel_bytes
         assert sum(size for _, size in items) == 2 * size
     first = target.files[:1]
-    assert sum(number for number, _ in bench.ways(target, [])[1].items(first, 1)) == first[0].rows
+    assert sum(number for number, _ in measure.ways(target, [])[1].items(first, 1)) == first[0].rows
 
 
 def test_sample_takes_the_first_files(target):
     files = target.files
-    assert bench.sample(files) == files
-    assert bench.sample(files, most_files=2) == files[:2]
-    assert bench.sample(files, most_bytes=1) == files[:1]
-    assert bench.sample(files, most_bytes=files[0].bytes + files[1].bytes) == files[:2]
+    assert measure.sample(files) == files
+    assert measure.sample(files, most_files=2) == files[:2]
+    assert measure.sample(files, most_bytes=1) == files[:1]
+    assert measure.sample(files, most_bytes=files[0].bytes + files[1].bytes) == files[:2]
 
 
 def test_compression_is_told_by_the_build_or_the_sizes(target):
     manifest = target.manifest
-    assert bench.stored_compression(manifest) == "none"
-    assert bench.stored_compression(dataclasses.replace(manifest, build={"compression": "gzip"})) == "gzip"
-    assert bench.stored_compression(dataclasses.replace(manifest, build={})) == "none"
+    assert measure.stored_compression(manifest) == "none"
+    assert measure.stored_compression(dataclasses.replace(manifest, build={"compression": "gzip"})) == "gzip"
+    assert measure.stored_compression(dataclasses.replace(manifest, build={})) == "none"
     small = [dataclasses.replace(entry, bytes=10) for entry in manifest.files]
-    assert bench.stored_compression(dataclasses.replace(manifest, build={}, files=small)) is None
+    assert measure.stored_compression(dataclasses.replace(manifest, build={}, files=small)) is None
 
 
 # --- the command ---------------------------------------------------------------------------------------------------------
@@ -188,7 +191,7 @@ def test_compression_is_told_by_the_build_or_the_sizes(target):
 
 @pytest.fixture
 def one_worker(monkeypatch):
-    monkeypatch.setattr(bench, "core_count", lambda: 1)
+    monkeypatch.setattr(run, "core_count", lambda: 1)
 
 
 @pytest.fixture
@@ -199,7 +202,7 @@ def no_torch(monkeypatch):
 def test_prints_a_table_and_saves_numbers(built, tmp_path, one_worker):
     status, text = skyset("bench", built, "--seconds", 0.05, "--json", tmp_path / "b.json")
     assert status == 0
-    for words in (bench.FLOOR, bench.BATCHES, "rows/s", "MB/s", "DataLoader, 1 worker", "A batch of 32 takes 61.7 MB"):
+    for words in (measure.FLOOR, measure.BATCHES, "rows/s", "MB/s", "DataLoader, 1 worker", "A batch of 32 takes 61.7 MB"):
         assert words in text
     values = json.loads((tmp_path / "b.json").read_text())
     assert (values["survey"], values["rows"], values["compression"]) == ("gz3d", 24, "none")
@@ -208,7 +211,7 @@ def test_prints_a_table_and_saves_numbers(built, tmp_path, one_worker):
     warm = {speed["way"]: speed for speed in values["speeds"] if speed["phase"] == "warm"}
     assert len(warm) == 6
     assert all(speed["rows_per_second"] > 0 and speed["bytes_per_second"] > 0 for speed in warm.values())
-    assert warm[bench.FLOOR]["share_of_floor"] == 1
+    assert warm[measure.FLOOR]["share_of_floor"] == 1
     assert values["advice"]
 
 
@@ -218,25 +221,25 @@ def test_without_torch_and_without_a_way_to_drop_pages(built, tmp_path, no_torch
     assert status == 0
     assert "No DataLoader: torch is not installed." in text
     assert "No cold numbers: this system cannot drop files" in " ".join(text.split())
-    assert "cold\n" not in text and bench.ROWS in text
+    assert "cold\n" not in text and measure.ROWS in text
 
 
 def test_ctrl_c_shows_what_was_measured(built, tmp_path, no_torch, monkeypatch):
-    calls, real = count(), bench.measure
+    calls, real = count(), measure.measure
 
     def interrupted(*args, **kwargs):
         if next(calls) == 2:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(bench, "measure", interrupted)
-    monkeypatch.setattr(bench, "drop_pages", lambda paths: "")
+    monkeypatch.setattr(measure, "measure", interrupted)
+    monkeypatch.setattr(measure, "drop_pages", lambda paths: "")
     status, text = skyset("bench", built, "--seconds", 0.05, "--json", tmp_path / "b.json")
     assert status == 130
     assert "interrupted; what was measured so far:" in text
     values = json.loads((tmp_path / "b.json").read_text())
     assert values["interrupted"] is True
-    assert [speed["way"] for speed in values["speeds"]] == [bench.FLOOR, bench.ROWS]
+    assert [speed["way"] for speed in values["speeds"]] == [measure.FLOOR, measure.ROWS]
 
 
 def test_what_cannot_be_measured_is_one_line_and_status_2(copy, tmp_path):
@@ -269,6 +272,6 @@ def test_one_worker_that_fails_is_a_note(target):
         raise RuntimeError("Traceback\n  above\nDataLoader worker is killed by signal: Bus error.")
         yield
 
-    way, results = bench.Way("DataLoader, 1 worker", broken, 1), bench.Results()
-    bench._measure_way(way, "warm", way.items([], 1), 1, np.zeros(1, np.uint8), results)
+    way, results = measure.Way("DataLoader, 1 worker", broken, 1), measure.Results()
+    measure._measure_way(way, "warm", way.items([], 1), 1, np.zeros(1, np.uint8), results)
     assert results.notes == ["DataLoader, 1 worker, warm: DataLoader worker is killed by signal: Bus error."]

@@ -25,7 +25,6 @@ from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import DataLoader
 
 import skyset
-from skyset import bench
 from skyset.builder import SurveyBuilder
 from skyset.building import card
 from skyset.errors import PartitionError
@@ -34,6 +33,9 @@ from skyset.errors import UserError
 from skyset.explore import figures
 from skyset.explore import info as info_module
 from skyset.explore import objects
+from skyset.explore.bench import advice
+from skyset.explore.bench import measure
+from skyset.explore.bench import run
 from skyset.loading import encoded
 from skyset.loading.reader import cut
 from skyset.partitions import partition as partitions
@@ -708,30 +710,30 @@ def test_show_info_bench_and_card(root, capsys):
     info_module.print_info(Manifest.load(root), Console())
     assert "bytes" in capsys.readouterr().out
     assert "| `image` | image |" in card.features_table(SURVEY) and "| `image` | bytes |" in card.columns_table(SURVEY)
-    target = bench.open_target(root)
+    target = measure.open_target(root)
     assert target.row_bytes > SIDE * SIDE * 3
-    batches = bench.whole_batches(stream(root, "numpy").iter(batch_size=5))
+    batches = measure.whole_batches(stream(root, "numpy").iter(batch_size=5))
     assert [(count, [array.shape for array in arrays]) for count, arrays in batches] == [
         (count, [(count, SIDE, SIDE, 3)]) for count in (5, 5, 2)
     ]
-    assert bench.stored_compression(Manifest.load(root)) is None
+    assert measure.stored_compression(Manifest.load(root)) is None
 
 
 def test_bench_tells_bytes_on_disk_from_decoded_bytes(root, capsys, monkeypatch):
     from rich.console import Console
 
-    target = bench.open_target(root)
+    target = measure.open_target(root)
     assert target.is_encoded and target.stored_row_bytes == Manifest.load(root).bytes / 12
-    monkeypatch.setattr(bench, "core_count", lambda: 1)
+    monkeypatch.setattr(run, "core_count", lambda: 1)
     console = Console(width=120)
-    results = bench.Results()
-    results.speeds["warm"] = {bench.FLOOR: bench.Speed(1000.0, 1000 * target.stored_row_bytes),
-                              bench.ROWS: bench.Speed(100.0, 100.0 * target.row_bytes)}  # fmt: skip
-    bench.show(target, bench.ways(target, []), results, console)
+    results = measure.Results()
+    results.speeds["warm"] = {measure.FLOOR: measure.Speed(1000.0, 1000 * target.stored_row_bytes),
+                              measure.ROWS: measure.Speed(100.0, 100.0 * target.row_bytes)}  # fmt: skip
+    run.show(target, measure.ways(target, []), results, console)
     text = " ".join(capsys.readouterr().out.split())
     disk, decoded = (f"{100 * size / 1e6:,.0f}" for size in (target.stored_row_bytes, target.row_bytes))
-    assert f"{bench.FLOOR} 1,000 {1000 * target.stored_row_bytes / 1e6:,.0f} " in text
-    assert f"{bench.ROWS} 100 {disk} {decoded} " in text and "of floor" not in text
+    assert f"{measure.FLOOR} 1,000 {1000 * target.stored_row_bytes / 1e6:,.0f} " in text
+    assert f"{measure.ROWS} 100 {disk} {decoded} " in text and "of floor" not in text
     assert "--compression would not make them smaller" in text and "blosc" not in text
     assert "rows come at 10% of the rate" in text
-    assert "end to end gives" not in bench.limit_advice(394, 578, 10_000, is_encoded=True)
+    assert "end to end gives" not in advice.limit_advice(394, 578, 10_000, is_encoded=True)

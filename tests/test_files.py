@@ -15,7 +15,6 @@ from astropy.io import fits
 from astropy.table import QTable
 from matplotlib.figure import Figure
 
-from skyset import bench
 from skyset import files
 from skyset.build_scripts.gz3d import build_parent_sample
 from skyset.building.build import build as build_survey
@@ -23,6 +22,7 @@ from skyset.building.options import Options
 from skyset.cli import save_figure
 from skyset.command_line import main as exit_status
 from skyset.errors import UserError
+from skyset.explore.bench import run
 from skyset.extraction.ldac import write_ldac
 from skyset.files import Temporary
 from skyset.files import clear_leftovers
@@ -119,7 +119,7 @@ WRITERS = {
     "text": lambda path: write_atomically(path, "new"),
     "catalogue": lambda path: write_csv(path, TABLE.to_batches(), TABLE.schema),
     "ldac": lambda path: write_ldac(path, [(fits.Header(), QTable({"X_IMAGE": [1.0]}))]),
-    "json": lambda path: bench.save({"a": 1}, path),
+    "json": lambda path: run.save({"a": 1}, path),
     "picture": lambda path: save_figure(Figure(figsize=(1, 1)), path),
 }
 
