@@ -20,8 +20,8 @@ from skyset.cli import save_figure
 from skyset.explore.objects import object_figure
 from skyset.loading.places import find_root
 from skyset.partitions.verify import verify
-from tests.archive.gz3d import write_archive
-from tests.archive.server import ArchiveServer
+from skyset.testing.gz3d import write_archive
+from skyset.testing.server import ArchiveServer
 
 GALAXIES = 24
 OUTPUT = Path("data/gz3d-demo")

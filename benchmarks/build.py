@@ -70,9 +70,9 @@ def stack_everything(folder: Path, output: Path, processes: int) -> None:
 
 def make_archive(folder: Path, objects: int) -> Path:
     """``objects`` files with their metadata table: UNIQUE galaxies, and copies of them under other names."""
-    from tests.archive.gz3d import draw_sample
-    from tests.archive.gz3d import metadata_table
-    from tests.archive.gz3d import write_archive
+    from skyset.testing.gz3d import draw_sample
+    from skyset.testing.gz3d import metadata_table
+    from skyset.testing.gz3d import write_archive
 
     folder.mkdir()
     galaxies = draw_sample(UNIQUE, clustered=True)

@@ -143,7 +143,7 @@ def measured(name: str, base: str, images: int, connections: int) -> tuple[float
 
 @contextmanager
 def server(latency: float):
-    command = [sys.executable, "-m", "tests.archive.hips", "--light", "--latency", str(latency)]
+    command = [sys.executable, "-m", "skyset.testing.hips", "--light", "--latency", str(latency)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         yield process.stdout.readline().strip()

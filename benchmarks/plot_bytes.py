@@ -1,7 +1,7 @@
 """Draw where the bytes of one GZ3D row go in each way of reading: ``benchmarks/bytes.png``.
 
-The stages follow from the code: ours in ``skyset/loading/reader.py`` and ``skyset/loading/batches.py``, those of `datasets` 5.2 in its
-``hdf5`` module, its Arrow tables, its numpy and torch formatters and torch's ``default_collate``.
+The stages follow from the code: ours in ``reader.py`` and ``batches.py`` of ``skyset/loading``, those of `datasets` 5.2 in
+its ``hdf5`` module, its Arrow tables, its numpy and torch formatters and torch's ``default_collate``.
 """
 
 from pathlib import Path

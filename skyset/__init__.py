@@ -23,8 +23,8 @@ def load(path: str, name: str | None = None, data_dir: str | None = None, *, con
 
     Args:
         path: a survey, see ``skyset.surveys()``, or a folder of partitions.
-        name: one of the survey's datasets, where it has several (``skyset.loading.registry.configs``). The folder may stand here
-            too: ``skyset.load("gz3d", "data/gz3d")``.
+        name: one of the survey's datasets, where it has several (``skyset.configs``). The folder may stand here too:
+            ``skyset.load("gz3d", "data/gz3d")``.
         data_dir: the survey's folder or URL; by default the usual places are searched (``skyset/loading/places.py``).
         config: another word for ``name``.
         split: ``"train"`` unless the survey has others.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.archive.gz3d import write_archive
+from skyset.testing.gz3d import write_archive
 
 GALAXIES = 24
 #: The environment for datasets 3 does without the optional packages that sources are measured with.
@@ -68,7 +68,7 @@ def built(archive, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def galaxies():
     """160 galaxies for SDSS Galaxy Zoo's services."""
-    from tests.archive.sdss import draw_galaxies
+    from skyset.testing.sdss import draw_galaxies
 
     return draw_galaxies(160)
 
@@ -79,7 +79,7 @@ def built_sdss(tmp_path_factory, galaxies) -> Path:
 
     def make(folder: Path) -> None:
         from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main as build
-        from tests.archive.sdss import SDSSServer
+        from skyset.testing.sdss import SDSSServer
 
         with SDSSServer(galaxies) as server:
             where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]

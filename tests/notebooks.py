@@ -73,7 +73,7 @@ def paths_in(text: str) -> list[str]:
 
 def build_gz3d(folder: Path) -> None:
     from skyset.build_scripts.gz3d.build_parent_sample import main
-    from tests.archive.gz3d import write_archive
+    from skyset.testing.gz3d import write_archive
 
     (folder / "raw").mkdir()
     write_archive(folder / "raw", 24, clustered=True)
@@ -82,8 +82,8 @@ def build_gz3d(folder: Path) -> None:
 
 def build_sdss(folder: Path) -> None:
     from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main
-    from tests.archive.sdss import SDSSServer
-    from tests.archive.sdss import draw_galaxies
+    from skyset.testing.sdss import SDSSServer
+    from skyset.testing.sdss import draw_galaxies
 
     with SDSSServer(draw_galaxies(600)) as server:
         where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]
@@ -92,7 +92,7 @@ def build_sdss(folder: Path) -> None:
 
 def build_decals(folder: Path) -> None:
     from skyset.build_scripts.gz_decals.build_parent_sample import main
-    from tests.archive.rings import write_rings
+    from skyset.testing.rings import write_rings
 
     write_rings(folder / "raw", 200)
     assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz_decals")]) == 0

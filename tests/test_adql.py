@@ -3,8 +3,8 @@
 import pytest
 
 from skyset.build_scripts.sdss_galaxy_zoo import catalog
-from tests.archive.adql import ADQLError
-from tests.archive.adql import check
+from skyset.testing.adql import ADQLError
+from skyset.testing.adql import check
 
 SHIPPED = (catalog.ZOOSPEC, catalog.VOTES, catalog.VOTES_SAMPLE, catalog.TARGETS)
 

@@ -19,17 +19,17 @@ from astropy import units
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from tests.archive.__main__ import arguments
-from tests.archive.gz3d import CHECKSUMS_NAME
-from tests.archive.gz3d import METADATA_NAME
-from tests.archive.gz3d import draw_galaxy
-from tests.archive.gz3d import draw_sample
-from tests.archive.gz3d import fits_gz_bytes
-from tests.archive.gz3d import galaxy_hdus
-from tests.archive.gz3d import masks
-from tests.archive.gz3d import picture
-from tests.archive.gz3d import write_archive
-from tests.archive.server import ArchiveServer
+from skyset.testing.__main__ import arguments
+from skyset.testing.gz3d import CHECKSUMS_NAME
+from skyset.testing.gz3d import METADATA_NAME
+from skyset.testing.gz3d import draw_galaxy
+from skyset.testing.gz3d import draw_sample
+from skyset.testing.gz3d import fits_gz_bytes
+from skyset.testing.gz3d import galaxy_hdus
+from skyset.testing.gz3d import masks
+from skyset.testing.gz3d import picture
+from skyset.testing.gz3d import write_archive
+from skyset.testing.server import ArchiveServer
 
 TABLE_COLUMNS = [
     "ra", "dec", "MANGAID", "IAUNAME", "IFUDESIGNSIZE", "MANGA_TILEID", "NSA_ID", "explorer_link",

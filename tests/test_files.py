@@ -34,8 +34,8 @@ from skyset.loaders.gz3d import SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
 from skyset.tables.delimited_writer import write_csv
-from tests.building import build
-from tests.building import rows
+from tests.builds import build
+from tests.builds import rows
 
 HOLD = """
 import sys

@@ -13,7 +13,7 @@ import requests
 from skyset.http import Client
 from skyset.http import retry_after
 from skyset.http import watch
-from tests.archive.server import RawServer
+from skyset.testing.server import RawServer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

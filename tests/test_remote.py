@@ -15,7 +15,7 @@ from skyset.loaders.gz3d import SURVEY
 from skyset.loading.reader import Piece
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
-from tests.archive.server import ArchiveServer
+from skyset.testing.server import ArchiveServer
 from tests.test_secrets import BASIC
 from tests.test_secrets import PASSWORD
 from tests.test_secrets import QUOTED

@@ -16,8 +16,8 @@ from skyset.secrets import login_of
 from skyset.secrets import redacted
 from skyset.secrets import remember
 from skyset.secrets import without_login
-from tests.archive.server import ArchiveServer
-from tests.building import build
+from skyset.testing.server import ArchiveServer
+from tests.builds import build
 
 PASSWORD = "S3cr3t p@ss/w:rd"
 QUOTED = "S3cr3t%20p%40ss%2Fw%3Ard"

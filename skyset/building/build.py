@@ -37,8 +37,8 @@ from skyset.building.task import Item
 from skyset.building.task import Rejected
 from skyset.building.task import Task
 from skyset.building.task import Written
-from skyset.building.task import _existing_rows
 from skyset.building.task import build_partition
+from skyset.building.task import existing_rows
 from skyset.command_line import os_reason
 from skyset.errors import PartitionError
 from skyset.errors import UserError
@@ -98,7 +98,7 @@ class Pipeline:
     def _kept_keys(self, task: Task) -> set[str]:
         """Objects of this cell that an earlier build wrote: not downloaded again."""
         with contextlib.ExitStack() as stack:
-            return set(_existing_rows(task, stack))
+            return set(existing_rows(task, stack))
 
     def _arrive(self, future: Future, task: Task, item: Item) -> None:
         try:

@@ -25,7 +25,7 @@ from skyset.building.task import Found
 from skyset.building.task import Item
 from skyset.building.task import Rejected
 from skyset.building.task import Task
-from skyset.building.task import _existing_rows
+from skyset.building.task import existing_rows
 from skyset.building.task import is_made_of
 from skyset.errors import PartitionError
 from skyset.errors import UserError
@@ -265,7 +265,7 @@ class BuildFolder:
         found = set()
         for task in tasks:
             with contextlib.ExitStack() as stack:
-                have = _existing_rows(task, stack)
+                have = existing_rows(task, stack)
             found |= {file for item, file in zip(task.items, task.files, strict=True) if item.key not in have}
         return {file for file in found if not file.exists()}
 

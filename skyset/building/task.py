@@ -125,7 +125,7 @@ def build_partition(task: Task) -> Written:
     if task.made_of:
         options["made_of"] = task.made_of
     with contextlib.ExitStack() as stack:
-        old = _existing_rows(task, stack)
+        old = existing_rows(task, stack)
         writer = stack.enter_context(
             PartitionWriter(task.root / task.path, task.survey.columns, len(task.items), options, task.compression)
         )
@@ -142,7 +142,7 @@ def build_partition(task: Task) -> Written:
     return Written(entry, tuple(rejected))
 
 
-def _existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callable]:
+def existing_rows(task: Task, stack: contextlib.ExitStack) -> dict[str, Callable]:
     """Functions that give the rows already written in this cell, each with the digest of its source, by key."""
     rows: dict[str, Callable] = {}
     wanted = {item.key: item.source for item in task.items}

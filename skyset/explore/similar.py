@@ -1,7 +1,7 @@
 """Galaxies that look alike: exact search by cosine among vectors of a network, or of a description without training.
 
 Vectors come from ``training/extract_representations.py`` or from published files such as ``cnn_features_decals.parquet``.
-Where there are none, ``describe_rows`` makes some from the images (`skyset.explore.description.look`). faiss is used if asked for.
+Where there are none, ``describe_rows`` makes some from the images (`description.look`). faiss is used if asked for.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def _files(path: str | Path) -> list[Path]:
 
 
 def describe_rows(rows: Iterable[dict], image: str = "image", key: str = "object_id") -> Representations:
-    """Vectors made from the images themselves, about 10 ms each: what a person would compare, see `skyset.explore.description.look`.
+    """Vectors made from the images themselves, about 10 ms each: what a person would compare, see `description.look`.
 
     Numbers of the description are scaled to the same spread over the rows, and its parts to ``WEIGHTS``, however many
     numbers they have. A last number, the same in all, makes cosines fall with the distance of two descriptions: without it

@@ -119,3 +119,8 @@ def _out_of(array: pa.Array):
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return np.array(array.to_numpy(zero_copy_only=False))
     return array.to_pylist()
+
+
+def is_picture(feature) -> bool:
+    """Whether a feature asks for ``PIL.Image``."""
+    return isinstance(feature, datasets.Image) and feature.decode

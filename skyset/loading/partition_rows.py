@@ -25,6 +25,7 @@ from skyset.loading.arrow import arrow_table
 from skyset.loading.arrow import features_of
 from skyset.loading.arrow import needed_columns
 from skyset.loading.casts import cast_values
+from skyset.loading.casts import is_picture
 from skyset.loading.encoded import Bytes
 from skyset.loading.encoded import Images
 from skyset.loading.formatting import Group
@@ -37,7 +38,6 @@ from skyset.loading.reader import join
 from skyset.loading.reader import python_numbers
 from skyset.loading.reader import row_bytes
 from skyset.loading.reader import rows_of
-from skyset.loading.stream import is_picture
 from skyset.pixels import ARRAY
 from skyset.pixels import PIL_IMAGE
 from skyset.pixels import UNDECODED

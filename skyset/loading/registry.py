@@ -1,7 +1,7 @@
 """The surveys by name, and the one place that reaches into `datasets` so that ``load_dataset("<survey>")`` finds them.
 
 `datasets` has no public way to register a builder. The functions of ``install`` are wrapped; the wrappers hand everything
-that is not ours on unchanged. ``tests/test_registry.py`` fails loudly should a new version move one.
+that is not ours on unchanged. ``tests/loading/test_registry.py`` fails loudly should a new version move one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -162,10 +163,17 @@ def code_digest() -> str:
     from datasets import __version__ as version  # what one version caches, an older one cannot always read
 
     digest = hashlib.sha256(version.encode())
-    folders = [Path(__file__).parent, *map(Path, importlib.import_module("skyset.loaders").__path__)]
-    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
+    home = Path(__file__).parents[1]
+    files = [home / "survey.py", home / "builder.py", home / "pixels.py", *_loader_files()]
+    files += [path for folder in ("partitions", "loading") for path in (home / folder).rglob("*.py")]
+    for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _loader_files() -> Iterator[Path]:
+    for folder in importlib.import_module("skyset.loaders").__path__:
+        yield from Path(folder).glob("*.py")
 
 
 def _survey_of(path: str) -> str | None:

@@ -31,6 +31,7 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 
 from skyset.errors import UserError
 from skyset.loading.casts import check_cast
+from skyset.loading.casts import is_picture
 from skyset.loading.formatting import ArrayFeatures
 from skyset.loading.formatting import DecodedFeatures
 from skyset.loading.formatting import is_tensor_format
@@ -442,11 +443,6 @@ def adopt(result, pil: bool = False):
         for key, value in result.items():
             result[key] = adopt(value, pil)
     return result
-
-
-def is_picture(feature) -> bool:
-    """Whether a feature asks for ``PIL.Image``."""
-    return isinstance(feature, datasets.Image) and feature.decode
 
 
 class SurveyTable(datasets.Dataset):

@@ -116,14 +116,14 @@ class _Csv:
 
 
 def open_csv(path: str, columns: Sequence[str] | None, delimiter: str) -> Catalog:
-    layout = _csv_layout(path, delimiter)
+    layout = csv_layout(path, delimiter)
     wanted = chosen_columns(layout.names, columns, path)
     rows, seen = _settle(layout, wanted)
     schema = pa.schema([(name, seen[name].type or pa.string()) for name in wanted])
     return Catalog(path, schema, rows, partial(_read_csv, layout, schema, seen, rows))
 
 
-def _csv_layout(path: str, delimiter: str) -> _Csv:
+def csv_layout(path: str, delimiter: str) -> _Csv:
     """Find the header: after a byte order mark, blank lines and comments (``#Table1``), or itself behind a ``#``."""
     with open_bytes(path) as file:
         head = file.read(_PEEK_BYTES)

@@ -18,7 +18,7 @@ from skyset.tables.catalog import chosen_columns
 from skyset.tables.catalog import explained
 from skyset.tables.catalog import kind_of
 from skyset.tables.delimited import DELIMITERS
-from skyset.tables.delimited import _csv_layout
+from skyset.tables.delimited import csv_layout
 from skyset.tables.delimited import open_csv
 from skyset.tables.fits import open_fits
 from skyset.tables.parquet import open_parquet
@@ -88,4 +88,4 @@ def column_names(path: str | Path) -> list[str]:
     if delimiter is None:
         return open_catalog(path).schema.names
     with explained(str(path)):
-        return _csv_layout(str(path), delimiter).names
+        return csv_layout(str(path), delimiter).names

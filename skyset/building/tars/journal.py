@@ -26,7 +26,7 @@ class Row(NamedTuple):
     tries: int
 
 
-def _write(descriptor: int, data: bytes, offset: int) -> None:
+def write_whole(descriptor: int, data: bytes, offset: int) -> None:
     """All of ``data``, or as before: what a full disk left of it is cut off again."""
     view = memoryview(data)
     try:
@@ -38,16 +38,16 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
         raise
 
 
-def _no_writing(folder: Path, error: OSError) -> UserError:
+def no_writing(folder: Path, error: OSError) -> UserError:
     return UserError(f"{error.filename or folder} cannot be written: {error.strerror or error}; the same command goes on")
 
 
-class _Vouched(NamedTuple):
+class Vouched(NamedTuple):
     row: Row  # its archive is empty
     crc32: int  # of the sample's bytes in the archive
 
 
-class _Journal:
+class Journal:
     """One line a sample of the open archive, written before the sample; the file is the folder's lock."""
 
     def __init__(self, path: Path) -> None:
@@ -58,25 +58,25 @@ class _Journal:
         except BlockingIOError:
             raise UserError(f"another process is writing to {path.parent}") from None
         except OSError as error:
-            raise _no_writing(path.parent, error) from error
+            raise no_writing(path.parent, error) from error
         self._size = os.fstat(self._descriptor).st_size
         if self._size and os.pread(self._descriptor, 1, self._size - 1) != b"\n":
-            _write(self._descriptor, b"\n", self._size)  # after a torn line
+            write_whole(self._descriptor, b"\n", self._size)  # after a torn line
             self._size += 1
 
-    def read(self) -> dict[str, _Vouched]:
+    def read(self) -> dict[str, Vouched]:
         """What is vouched for, by key; of several lines the last one counts."""
         vouched = {}
         for line in os.pread(self._descriptor, self._size, 0).decode("ascii", errors="replace").split("\n"):
             if match := JOURNAL_LINE.fullmatch(line):
                 key, member, size, digest, status, tries, crc32 = match.groups()
                 row = Row(key, "", member, int(size), digest, int(status), int(tries))
-                vouched[key] = _Vouched(row, int(crc32))
+                vouched[key] = Vouched(row, int(crc32))
         return vouched
 
     def write(self, row: Row, data: bytes) -> None:
         line = f"{row.key} {' '.join(map(str, row[2:]))} {zlib.crc32(data)}\n".encode()
-        _write(self._descriptor, line, self._size)
+        write_whole(self._descriptor, line, self._size)
         self._size += len(line)
 
     def empty(self) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from skyset.building.tars.journal import Row
-from skyset.building.tars.journal import _write
-from skyset.building.tars.read import _at
+from skyset.building.tars.journal import write_whole
+from skyset.building.tars.read import bytes_at
 from skyset.errors import UserError
 from skyset.files import sync_folder
 
@@ -101,7 +101,7 @@ class Ledger:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             offset = os.fstat(descriptor).st_size
-            _write(descriptor, data, offset)
+            write_whole(descriptor, data, offset)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -109,7 +109,7 @@ class Ledger:
 
     def _text(self, piece: _Piece) -> str:
         with open(self.path, "rb") as file:
-            return zlib.decompress(_at(file, piece.offset, piece.length), 31).decode()
+            return zlib.decompress(bytes_at(file, piece.offset, piece.length), 31).decode()
 
     def _rewrite(self, pieces: list[_Piece]) -> None:
         """The file with these pieces only; a reader sees the old one or the new one."""
@@ -120,7 +120,7 @@ class Ledger:
                 with open(self.path, "rb") as source:
                     for piece in pieces:
                         self._pieces[piece.archive] = piece._replace(offset=target.tell())
-                        target.write(_at(source, piece.offset, piece.length))
+                        target.write(bytes_at(source, piece.offset, piece.length))
             target.flush()
             os.fsync(target.fileno())
         os.replace(self._temporary, self.path)

@@ -68,7 +68,7 @@ def index(path: str | Path) -> Iterator[Sample]:
     seen: set[str] = set()
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        for sample in _samples(_Headers(path, lambda offset, count: _at(file, offset, count), 0, size, whole=True)):
+        for sample in samples_of(Headers(path, lambda offset, count: bytes_at(file, offset, count), 0, size, whole=True)):
             if sample.key in seen:
                 raise TarError(path, sample.start, f"{sample.key} is here a second time")
             seen.add(sample.key)
@@ -101,13 +101,13 @@ def read_sample(path: str | Path, start: int, length: int) -> dict[str, bytes]:
     def read(offset: int, count: int) -> bytes:
         return data[offset - start : offset - start + count]
 
-    samples = list(_samples(_Headers(path, read, start, start + length, whole=False)))
+    samples = list(samples_of(Headers(path, read, start, start + length, whole=False)))
     if len(samples) != 1 or samples[0].length != length:
         raise TarError(path, start, f"not one sample of {length:,} bytes")
     return {member.extension: read(member.offset, member.size) for member in samples[0].members}
 
 
-def _at(file: io.BufferedReader, offset: int, count: int) -> bytes:
+def bytes_at(file: io.BufferedReader, offset: int, count: int) -> bytes:
     file.seek(offset)
     return file.read(count)
 
@@ -123,7 +123,7 @@ class _Entry(NamedTuple):
 
 
 @dataclass
-class _Headers:
+class Headers:
     """The files of an archive in ``start..stop``; ``whole`` archives must have their end mark.
 
     ``read`` gives ``count`` bytes at an offset, fewer at the end.
@@ -193,7 +193,7 @@ class _Headers:
         return name.removeprefix("./")
 
 
-def _samples(headers: _Headers) -> Iterator[Sample]:
+def samples_of(headers: Headers) -> Iterator[Sample]:
     """Entries joined where neighbours share their key."""
     archive, error = Path(headers.path).name, None
     key, start, stop, members = None, 0, 0, []

@@ -36,22 +36,22 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from skyset.building.tars.journal import Journal
 from skyset.building.tars.journal import Row
-from skyset.building.tars.journal import _Journal
-from skyset.building.tars.journal import _no_writing
-from skyset.building.tars.journal import _Vouched
-from skyset.building.tars.journal import _write
+from skyset.building.tars.journal import Vouched
+from skyset.building.tars.journal import no_writing
+from skyset.building.tars.journal import write_whole
 from skyset.building.tars.keys import Keys
 from skyset.building.tars.ledger import Ledger
 from skyset.building.tars.read import BLOCK
 from skyset.building.tars.read import EXTENSION
 from skyset.building.tars.read import KEY
 from skyset.building.tars.read import RECORD
+from skyset.building.tars.read import Headers
 from skyset.building.tars.read import TarError
-from skyset.building.tars.read import _at
-from skyset.building.tars.read import _Headers
-from skyset.building.tars.read import _samples
+from skyset.building.tars.read import bytes_at
 from skyset.building.tars.read import index
+from skyset.building.tars.read import samples_of
 from skyset.errors import UserError
 from skyset.files import sync_folder
 from skyset.files import write_atomically
@@ -122,14 +122,14 @@ class TarSink:
         self._number = 0
         self._samples: list[tuple[Row, int]] = []  # of the open archive, each with the offset of its end
         self._usable = True
-        self._journal = _Journal(self.folder / f".{prefix}.journal")
+        self._journal = Journal(self.folder / f".{prefix}.journal")
         try:
             self._ledger = Ledger(self.folder / ledger, key)
             self._recover()
             self._read_failures()
         except OSError as error:
             self._journal.close()
-            raise _no_writing(self.folder, error) from error
+            raise no_writing(self.folder, error) from error
         except BaseException:
             self._journal.close()
             raise
@@ -163,9 +163,9 @@ class TarSink:
                 self._open()
             row = Row(key, self._name, f"{key}.{extension}", len(content), digest, int(status), int(tries))
             self._journal.write(row, data)
-            _write(self._part, data, self._stop)
+            write_whole(self._part, data, self._stop)
         except OSError as error:
-            raise _no_writing(self.folder, error) from error
+            raise no_writing(self.folder, error) from error
         self._samples.append((row, self._stop + len(data)))  # one step: Ctrl-C comes before it or after it
         self.done.add(key)
         self.failures.pop(key, None)
@@ -188,7 +188,7 @@ class TarSink:
                 self._finish()
             self._write_failures()
         except OSError as error:
-            raise _no_writing(self.folder, error) from error
+            raise no_writing(self.folder, error) from error
 
     def close(self) -> None:
         """`flush`, and let other processes in. Nothing can be added afterwards."""
@@ -242,7 +242,7 @@ class TarSink:
                 target.truncate(old[-1][1].start + old[-1][1].length)
             with open(copy, "rb") as source:
                 for row, sample in old:
-                    self._journal.write(row, _at(source, sample.start, sample.length))
+                    self._journal.write(row, bytes_at(source, sample.start, sample.length))
             os.rename(copy, part)
         self._part = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._samples = [(row, sample.start + sample.length) for row, sample in old]
@@ -250,7 +250,7 @@ class TarSink:
     def _finish(self) -> None:
         self._usable = False  # until the end of this: what is interrupted on the way, the next run completes
         stop = -(-(self._stop + 2 * BLOCK) // RECORD) * RECORD
-        _write(self._part, bytes(stop - self._stop), self._stop)
+        write_whole(self._part, bytes(stop - self._stop), self._stop)
         os.ftruncate(self._part, stop)
         os.fsync(self._part)
         self._ledger.forget(self._name)  # first, for a shorter archive may have the same size
@@ -282,7 +282,7 @@ class TarSink:
             self._journal.empty()
             self._number = max((self._number_of(path) for path in self.archives), default=0)
 
-    def _take_archive(self, path: Path, vouched: dict[str, _Vouched]) -> None:
+    def _take_archive(self, path: Path, vouched: dict[str, Vouched]) -> None:
         """Put a complete archive that the ledger does not know into it."""
         try:
             rows = self._rows_in(path, vouched)
@@ -296,12 +296,12 @@ class TarSink:
         for row in rows:
             self.done.add(row.key)
 
-    def _rows_in(self, path: Path, vouched: dict[str, _Vouched]) -> list[Row]:
+    def _rows_in(self, path: Path, vouched: dict[str, Vouched]) -> list[Row]:
         rows = []
         with open(path, "rb") as file:
             for sample in index(path):
                 first = sample.members[0]
-                digest = hashlib.sha256(_at(file, first.offset, first.size)).hexdigest()
+                digest = hashlib.sha256(bytes_at(file, first.offset, first.size)).hexdigest()
                 if not KEY.fullmatch(sample.key):
                     raise TarError(path, sample.start, f"not a key: {sample.key[:80]!r}")
                 known = vouched.get(sample.key)
@@ -316,7 +316,7 @@ class TarSink:
         os.replace(path, path.with_name(path.name + ".damaged"))
         self.aside[path.name] = reason
 
-    def _take_part(self, path: Path, vouched: dict[str, _Vouched]) -> None:
+    def _take_part(self, path: Path, vouched: dict[str, Vouched]) -> None:
         """Go on with the archive that was open: its samples up to the first one that the journal does not vouch for."""
         samples = self._salvaged(path, vouched)
         rows = [row for row, _ in samples]
@@ -335,15 +335,15 @@ class TarSink:
         if len(rows) >= self.per_archive:
             self._finish()
 
-    def _salvaged(self, path: Path, vouched: dict[str, _Vouched]) -> list[tuple[Row, int]]:
+    def _salvaged(self, path: Path, vouched: dict[str, Vouched]) -> list[tuple[Row, int]]:
         samples = []
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            headers = _Headers(path, lambda offset, count: _at(file, offset, count), 0, size, whole=False)
+            headers = Headers(path, lambda offset, count: bytes_at(file, offset, count), 0, size, whole=False)
             try:
-                for sample in _samples(headers):
+                for sample in samples_of(headers):
                     known = vouched.pop(sample.key, None)
-                    if known is None or known.crc32 != zlib.crc32(_at(file, sample.start, sample.length)):
+                    if known is None or known.crc32 != zlib.crc32(bytes_at(file, sample.start, sample.length)):
                         break
                     row = known.row._replace(archive=path.with_suffix("").name)
                     samples.append((row, sample.start + sample.length))

@@ -1,0 +1,633 @@
+"""Archives that survive a kill at any moment, with a ledger that agrees with them."""
+
+import contextlib
+import csv
+import errno
+import gzip
+import hashlib
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from skyset.building.tars import keys as keys_module
+from skyset.building.tars import sink as tars
+from skyset.building.tars.keys import Keys
+from skyset.building.tars.read import BLOCK
+from skyset.building.tars.read import TarError
+from skyset.building.tars.read import index
+from skyset.building.tars.read import read_sample
+from skyset.building.tars.sink import TarSink
+from skyset.errors import UserError
+from skyset.testing.hips import HipsServer
+from tests.building.test_faults import steps_of
+from tests.processes import interruptible
+
+KILLS = int(os.environ.get("SKYSET_KILLS", "12"))
+COLUMNS = ["objid", "archive", "member", "bytes", "sha256", "http_status", "tries"]
+
+
+def content(key):
+    return hashlib.sha256(str(key).encode()).digest() * (1 + int(key) % 40)
+
+
+def members(key):
+    return {"jpg": content(key), "json": b'{"key": %d}' % int(key)}
+
+
+def fill(folder, keys, **options):
+    with TarSink(folder, **{"per_archive": 4, **options}) as sink:
+        for key in map(str, keys):
+            if key not in sink.done:
+                sink.add(key, members(key), 200, 1 + int(key) % 3)
+    return sink
+
+
+def ledger(folder):
+    return pd.read_csv(folder / "Images_downloaded.csv.gz", dtype={"objid": str})
+
+
+def check(folder, keys, per_archive=4):
+    """Everything agrees with everything, by other people's readers."""
+    rows = ledger(folder)
+    assert list(rows.columns) == COLUMNS
+    assert sorted(rows.objid) == sorted(map(str, keys))
+    archives = sorted(path.name for path in folder.glob("*.tar"))
+    assert sorted(set(rows.archive)) == archives
+    assert set(os.listdir(folder)) == {*archives, "Images_downloaded.csv.gz"}
+    for name, group in rows.groupby("archive"):
+        assert len(group) <= per_archive
+        with tarfile.open(folder / name) as tar:
+            found = {member.name: tar.extractfile(member).read() for member in tar}
+        assert list(found) == [f"{key}.{kind}" for key in group.objid for kind in ("jpg", "json")]
+        for row in group.itertuples():
+            assert row.member == f"{row.objid}.jpg"
+            assert found[row.member] == content(row.objid)
+            assert (row.bytes, row.sha256) == (len(content(row.objid)), hashlib.sha256(content(row.objid)).hexdigest())
+            assert (row.http_status, row.tries) == (200, 1 + int(row.objid) % 3)
+    assert len(archives) == -(-len(keys) // per_archive)
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def test_archives_and_ledger(tmp_path):
+    fill(tmp_path / "a", range(10))
+    check(tmp_path / "a", range(10))
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.tar")) == [f"images-0000{n}.tar" for n in range(3)]
+    with tarfile.open(tmp_path / "a" / "images-00000.tar") as tar:
+        assert {(m.mtime, m.uid, m.gid, m.mode, m.uname, m.type) for m in tar} == {(0, 0, 0, 0o644, "", tarfile.REGTYPE)}
+    with gzip.open(tmp_path / "a" / "Images_downloaded.csv.gz", "rt") as file:
+        assert file.readline() == ",".join(COLUMNS) + "\n"
+
+
+def test_archives_depend_on_their_contents_only(tmp_path):
+    for name in "ab":
+        fill(tmp_path / name, range(10))
+        time.sleep(0.01)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_headers_are_those_of_tarfile():
+    info = tarfile.TarInfo("123.jpg")
+    info.size = 4321
+    assert tars.header("123.jpg", 4321) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_short_archives_are_filled_up(tmp_path):
+    for stop in range(1, 12):
+        sink = fill(tmp_path, range(stop))
+        check(tmp_path, range(stop))
+    assert len(sink.done) == 11
+
+
+def test_open_archive_is_not_under_the_final_name(tmp_path):
+    with TarSink(tmp_path, per_archive=4) as sink:
+        sink.add("1", members(1))
+        assert [path.name for path in tmp_path.glob("*.tar*")] == ["images-00000.tar.part"]
+    assert [path.name for path in tmp_path.glob("*.tar*")] == ["images-00000.tar"]
+
+
+def test_the_complete_archive_stays_while_it_grows(tmp_path):
+    fill(tmp_path, range(2))
+    with TarSink(tmp_path, per_archive=4) as sink:
+        sink.add("2", members(2), 200, 3)
+        assert [sample.key for sample in index(tmp_path / "images-00000.tar")] == ["0", "1"]
+        assert sorted(ledger(tmp_path).objid) == ["0", "1"]
+    check(tmp_path, range(3))
+
+
+def test_names_and_options(tmp_path):
+    with TarSink(tmp_path, per_archive=2, prefix="cut", ledger="l.csv.gz", failed="f.csv", key="object_id") as sink:
+        sink.add("a-b+c_D", {"seg.png": b"1"}, 200, 1)
+        sink.fail("x", "no\nway", None, 3, "http://a/?b=1,2")
+    assert sorted(os.listdir(tmp_path)) == ["cut-00000.tar", "f.csv", "l.csv.gz"]
+    assert pd.read_csv(tmp_path / "l.csv.gz").columns[0] == "object_id"
+    with open(tmp_path / "f.csv", newline="") as file:
+        assert list(csv.reader(file)) == [["object_id", "reason", "http_status", "tries", "url"],
+                                          ["x", "no way", "", "3", "http://a/?b=1,2"]]  # fmt: skip
+    with pytest.raises(UserError, match="columns"):
+        TarSink(tmp_path, prefix="cut", ledger="l.csv.gz")
+    with pytest.raises(ValueError):
+        TarSink(tmp_path, prefix="a/b")
+
+
+@pytest.mark.parametrize("key", ["", "a/b", "../a", "a.b", "a b", "ä", "a" * 81, "a\n", "."])
+def test_keys_that_cannot_name_a_file(tmp_path, key):
+    with TarSink(tmp_path) as sink, pytest.raises(UserError, match="cannot name a sample"):
+        sink.add(key, {"jpg": b"1"})
+
+
+def test_what_cannot_be_added(tmp_path):
+    with TarSink(tmp_path) as sink:
+        sink.add("1", {"jpg": b"1"})
+        for key, files in (("1", {"jpg": b"2"}), ("2", {}), ("2", {"../x": b"1"})):
+            with pytest.raises(ValueError):
+                sink.add(key, files)
+    assert ledger(tmp_path).objid.tolist() == ["1"]
+
+
+def test_failures_are_kept_until_success(tmp_path):
+    with TarSink(tmp_path) as sink:
+        sink.fail("1", "404 Not Found", 404, 1, "http://a/1")
+        sink.fail("2", "blank", 200, 1, "http://a/2")
+    with TarSink(tmp_path) as sink:
+        assert sorted(sink.failures) == ["1", "2"]
+        assert "1" not in sink.done
+        sink.add("1", members(1))
+    assert pd.read_csv(tmp_path / "Images_failed.csv").objid.tolist() == [2]
+    with TarSink(tmp_path) as sink:
+        sink.add("2", members(2))
+    assert not (tmp_path / "Images_failed.csv").exists()
+
+
+def test_one_process_at_a_time(tmp_path):
+    with TarSink(tmp_path), pytest.raises(UserError, match="another process is writing"):
+        TarSink(tmp_path)
+    with TarSink(tmp_path):
+        pass
+
+
+def test_folders_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        TarSink(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot be written"):
+        TarSink(tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize("when", range(6))
+def test_full_disk(tmp_path, monkeypatch, when):
+    """Each write in turn fails after half of its bytes."""
+    real, calls = os.pwrite, []
+
+    def full(descriptor, data, offset):
+        calls.append(offset)
+        if when * 5 <= len(calls) - 1:
+            if len(calls) - 1 == when * 5:
+                return real(descriptor, data[: len(data) // 2], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data, offset)
+
+    added = []
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match="No space left on device"), TarSink(tmp_path, per_archive=4) as sink:
+        for key in map(str, range(12)):
+            sink.add(key, members(key), 200, 1 + int(key) % 3)
+            added.append(key)
+    monkeypatch.undo()
+    assert set(added) <= set(done(tmp_path))
+    fill(tmp_path, range(12))
+    check(tmp_path, range(12))
+
+
+def test_interrupted_completion_is_completed_by_the_next_run(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), TarSink(tmp_path, per_archive=4) as sink:
+        monkeypatch.setattr(os, "fsync", interrupt)
+        for key in map(str, range(4)):
+            sink.add(key, members(key), 200, 1 + int(key) % 3)
+    with pytest.raises(UserError):
+        sink.add("9", members(9))
+    monkeypatch.undo()
+    assert len(done(tmp_path)) == 4
+    check(tmp_path, range(4))
+
+
+def done(folder):
+    with TarSink(folder, per_archive=4) as sink:
+        return set(sink.done)
+
+
+# --- what an earlier run left -------------------------------------------------------------------------------
+
+
+def test_ledger_lost_or_torn(tmp_path):
+    fill(tmp_path, range(10))
+    path = tmp_path / "Images_downloaded.csv.gz"
+    whole = path.read_bytes()
+    for size in (0, 5, 30, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert done(tmp_path) == set(map(str, range(10)))
+        assert sorted(ledger(tmp_path).objid) == sorted(map(str, range(10)))
+    path.write_bytes(whole + b"\x1f\x8b\x08garbage")
+    assert len(done(tmp_path)) == 10
+    assert path.read_bytes() == whole
+
+
+def test_a_ledger_written_by_others(tmp_path):
+    fill(tmp_path, range(6))
+    ledger(tmp_path).to_csv(tmp_path / "Images_downloaded.csv.gz", index=False)
+    assert len(done(tmp_path)) == 6
+    assert len(ledger(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("damage", ["gone", "truncated", "longer", "garbage"])
+def test_archives_gone_or_damaged(tmp_path, damage):
+    fill(tmp_path, range(12))
+    path = tmp_path / "images-00001.tar"
+    match damage:
+        case "gone":
+            path.unlink()
+        case "truncated":
+            os.truncate(path, 3000)
+        case "longer":
+            path.write_bytes(b"x" * BLOCK + path.read_bytes())
+        case "garbage":
+            path.write_bytes(bytes(range(256)) * 50)
+    with TarSink(tmp_path, per_archive=4) as sink:
+        assert set(sink.done) == {"0", "1", "2", "3", "8", "9", "10", "11"}
+        assert list(sink.aside) == ([] if damage == "gone" else ["images-00001.tar"])
+    (tmp_path / "images-00001.tar.damaged").unlink(missing_ok=True)
+    fill(tmp_path, range(12))
+    check(tmp_path, range(12))
+
+
+def test_an_archive_exchanged_for_another(tmp_path):
+    """Of the same size, so that only reading it tells."""
+    for name, keys in (("a", "12"), ("b", "34")):
+        with TarSink(tmp_path / name) as sink:
+            for key in keys:
+                sink.add(key, {"jpg": b"x"})
+    shutil.copy(tmp_path / "b" / "images-00000.tar", tmp_path / "a" / "images-00000.tar")
+    with TarSink(tmp_path / "a") as sink, pytest.raises(UserError, match="holds other samples than"):
+        sink.add("5", {"jpg": b"x"})
+
+
+def test_archives_of_another_length(tmp_path):
+    """Gaps in the numbers, and a smaller ``per_archive`` than before."""
+    fill(tmp_path, range(10))
+    os.rename(tmp_path / "images-00001.tar", tmp_path / "images-00004.tar")
+    fill(tmp_path, range(14), per_archive=3)
+    rows = ledger(tmp_path)
+    assert sorted(map(int, rows.objid)) == list(range(14))
+    assert rows.groupby("archive").size().to_dict() == {"images-00000.tar": 4, "images-00002.tar": 2, "images-00004.tar": 4,
+                                                        "images-00005.tar": 3, "images-00006.tar": 1}  # fmt: skip
+
+
+def test_leftovers_of_a_kill(tmp_path):
+    fill(tmp_path, range(4))
+    for name in (".Images_downloaded.csv.gz.tmp", ".Images_failed.csv.77.tmp", ".images-00003.tar.tmp"):
+        (tmp_path / name).write_text("half")
+    fill(tmp_path, range(4))
+    check(tmp_path, range(4))
+
+
+def test_an_archive_that_came_back(tmp_path):
+    fill(tmp_path, range(8))
+    shutil.copy(tmp_path / "images-00000.tar", tmp_path / "images-00007.tar")
+    with TarSink(tmp_path, per_archive=4) as sink:
+        assert "is in another archive too" in sink.aside["images-00007.tar"]
+    (tmp_path / "images-00007.tar.damaged").unlink()
+    check(tmp_path, range(8))
+
+
+def test_torn_samples_are_cut_off(tmp_path):
+    """Every length that a power cut may leave of the open archive, and of the journal."""
+    base = tmp_path / "base"
+    sink = TarSink(base, per_archive=10)
+    for key in "123":
+        sink.add(key, members(key), 200, 1 + int(key) % 3)
+    part, journal = base / "images-00000.tar.part", base / ".images.journal"
+    ends = [sample[1] for sample in sink._samples]
+    dice = random.Random(0)
+    for number in range(60):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        size = dice.choice([dice.randrange(ends[-1] + 1), *ends])
+        data = part.read_bytes()[:size]
+        lines = journal.read_bytes()
+        if number % 3 == 1:
+            lines = lines[: dice.randrange(len(lines))]
+        if number % 3 == 2:
+            data = data.ljust(ends[-1], b"\0")  # as some file systems do
+        (folder / part.name).write_bytes(data)
+        (folder / journal.name).write_bytes(lines)
+        with TarSink(folder, per_archive=10) as other:
+            complete = sum(data[:end] == part.read_bytes()[:end] for end in ends)
+            vouched = lines.count(b"\n") + (lines[-1:] not in (b"", b"\n") and lines + b"\n" in journal.read_bytes())
+            assert set(other.done) == set("123"[: min(complete, vouched)])
+        fill(folder, range(1, 4), per_archive=10)
+        check(folder, range(1, 4), per_archive=10)
+    sink.close()
+
+
+@pytest.mark.parametrize("before", [0, 2, 4, 6])
+def test_killed_before_each_step(tmp_path, before):
+    """Renames, deletions and files opened for writing, each time from the same start."""
+    base, root = tmp_path / "base", tmp_path / "out"
+    fill(base, range(before))
+    deaths = 0
+
+    def action():
+        fill(root, range(11))
+        return 0
+
+    while True:
+        shutil.copytree(base, root)
+        if not steps_of(root, action, deaths + 1):
+            break
+        deaths += 1
+        assert action() == 0
+        check(root, range(11))
+        shutil.rmtree(root)
+    assert deaths >= 6
+
+
+SCRIPT = """
+import sys
+from skyset.archives.image_pool import ImagePool, ImageRequest, check_image
+from skyset.archives.hips import hips2fits_url
+from skyset.building.tars.sink import TarSink
+folder, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+pool = ImagePool(4, backoff=0.01, check=lambda data: check_image(data, "jpg", 16, 16))
+with TarSink(folder, per_archive=20) as sink:
+    print("ready", flush=True)
+    wanted = (key for key in map(str, range(count)) if key not in sink.done)
+    urls = ((key, hips2fits_url(url, "CDS/P/SDSS9/color", int(key) / 4, 2, 0.01, 16, 16)) for key in wanted)
+    requests = (ImageRequest(key, (url,)) for key, url in urls)
+    for answer in pool.run(requests):
+        sink.add(answer.key, {"jpg": answer.data, "json": b"{}"}, answer.status, answer.tries)
+"""
+
+
+def settled(requests: list) -> int:
+    """How many there are once the server has noted those that a killed client had sent."""
+    count = -1
+    while count < len(requests):
+        count = len(requests)
+        time.sleep(0.1)
+    return count
+
+
+def run_script(folder, server, count, seconds):
+    """Start the download; kill it `seconds` after it has opened its sink (None: never). True if it came to its end."""
+    command = [sys.executable, "-c", SCRIPT, str(folder), server.url, str(count)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n", process.stderr.read()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.kill()
+        process.wait()
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr.read()
+    return process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 5 * KILLS)
+def test_a_download_killed_at_random_moments(tmp_path):
+    count, dice, in_flight = 600, random.Random(KILLS), 16
+    whole = count / 4 * 0.013  # seconds without a kill
+    kills = 0
+    with HipsServer(latency=0.01) as server:
+        for kill in range(KILLS):
+            kills += not run_script(tmp_path, server, count, dice.uniform(0, 1.5 * whole / KILLS))
+            with TarSink(tmp_path, per_archive=20) as sink:
+                safe, before = set(sink.done), settled(server.requests)
+            if kill % 3 == 0:
+                with contextlib.suppress(FileNotFoundError):
+                    os.truncate(tmp_path / "Images_downloaded.csv.gz", dice.randrange(200))
+        assert run_script(tmp_path, server, count, None)
+        later = server.requests[before:]
+        wanted = Counter(f"ra={int(key) / 4}&" for key in map(str, range(count)) if key not in safe)
+        assert Counter(re.search(r"\bra=.*?&", query)[0] for query in later) == wanted
+        assert len(server.requests) <= count + KILLS * in_flight
+    rows = ledger(tmp_path)
+    assert sorted(map(int, rows.objid)) == list(range(count))
+    for name, group in rows.groupby("archive"):
+        with tarfile.open(tmp_path / name) as tar:
+            assert tar.getnames() == [f"{key}.{kind}" for key in group.objid for kind in ("jpg", "json")]
+            for row in group.itertuples():
+                assert hashlib.sha256(tar.extractfile(row.member).read()).hexdigest() == row.sha256
+    assert len(list(tmp_path.glob("*.tar"))) == count // 20
+    assert kills >= KILLS // 2
+
+
+@pytest.mark.parametrize("kind", ["mute", "500"])
+def test_ctrl_c_ends_a_download_at_once(tmp_path, kind):
+    """In a hung read or a pause; what was there is in a complete archive."""
+    with HipsServer() as server:
+        server.hips.fault(kind, "ra=2.5&")
+        script = SCRIPT.replace("backoff=0.01", "backoff=100")
+        command = [sys.executable, "-c", script, str(tmp_path), server.url, "40"]
+        with interruptible(command) as process:
+            process.stdout.readline()
+            while len(server.requests) < 40:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            error = process.communicate(timeout=5)[1]
+            assert time.monotonic() - start < 2
+        assert "KeyboardInterrupt" in error
+    assert len(ledger(tmp_path)) == 39
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_nothing_is_added_after_the_end(tmp_path):
+    with TarSink(tmp_path) as sink:
+        sink.add("1", members(1))
+    sink.close()
+    with pytest.raises(UserError, match="nothing can be added"):
+        sink.add("2", members(2))
+
+
+# --- many keys ----------------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.text("0123456789ab", min_size=1, max_size=6)), st.sets(st.text("0123456789ab", min_size=1, max_size=6)))
+@settings(max_examples=50, deadline=None)
+def test_keys_are_a_set(first, second):
+    keys_module._FEW, few = 3, keys_module._FEW
+    try:
+        keys = Keys(first)
+        for key in second - first:
+            keys.add(key)
+    finally:
+        keys_module._FEW = few
+    assert keys == first | second
+    assert len(keys) == len(first | second)
+    assert all(key in keys for key in first | second)
+    assert "zz" not in keys and 5 not in keys and "ä" not in keys
+
+
+def test_many_keys_take_little_memory():
+    keys = Keys(str(587722984435000000 + number) for number in range(200_000))
+    assert keys._sorted.nbytes == 18 * 200_000
+    assert "587722984435100000" in keys and "587722984436100000" not in keys
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+NAMES = st.text("abcdefgh_-", min_size=1, max_size=8)
+FOLDERS = st.sampled_from(["", "deep/", "a.b/", "long" * 40 + "/", "ünï/"])
+SAMPLES = st.dictionaries(
+    st.builds(lambda folder, name: folder + name, FOLDERS, NAMES),
+    st.dictionaries(st.sampled_from(["jpg", "json", "seg.png", "cls"]), st.binary(max_size=1500), min_size=1),
+    max_size=6,
+)
+
+
+@given(samples=SAMPLES, form=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
+@settings(max_examples=100, deadline=None)
+def test_archives_of_others(tmp_path_factory, samples, form):
+    path = tmp_path_factory.mktemp("tar") / "x.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        tar.addfile(folder_info("./"))
+        for key, files in samples.items():
+            for extension, data in files.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size, info.mtime = len(data), 1234.5678
+                tar.addfile(info, io.BytesIO(data))
+        tar.addfile(tarfile.TarInfo("README"), io.BytesIO())
+    found = {sample.key: read_sample(path, sample.start, sample.length) for sample in index(path)}
+    assert found == samples
+    assert list(found) == list(samples)
+
+
+def folder_info(name):
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE
+    return info
+
+
+def test_offsets_are_those_of_tarfile(tmp_path):
+    fill(tmp_path, range(4))
+    path = tmp_path / "images-00000.tar"
+    with tarfile.open(path) as tar:
+        expected = [(member.name, member.offset_data, member.size) for member in tar]
+    samples = list(index(path))
+    assert [(f"{s.key}.{m.extension}", m.offset, m.size) for s in samples for m in s.members] == expected
+    assert {sample.archive for sample in samples} == {path.name}
+    assert read_sample(path, samples[2].start, samples[2].length) == members(2)
+    for start, length in ((0, 100), (512, 512), (samples[0].start, samples[0].length + samples[1].length), (0, 10**6)):
+        with pytest.raises(TarError):
+            read_sample(path, start, length)
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="no tar")
+@pytest.mark.parametrize("form", ["gnu", "ustar", "pax", "v7"])
+def test_archives_of_tar(tmp_path, form):
+    for key in range(3):
+        for extension, data in members(key).items():
+            (tmp_path / f"{key}.{extension}").write_bytes(data)
+    path = tmp_path / "x.tar"
+    subprocess.run(
+        ["tar", f"--format={form}", "-cf", path, "--sort=name", "--exclude=x.tar", "-C", tmp_path, "."], check=True
+    )
+    assert {s.key: read_sample(path, s.start, s.length) for s in index(path)} == {str(key): members(key) for key in range(3)}
+    fill(tmp_path / "ours", range(3))
+    listing = subprocess.run(
+        ["tar", "-tf", tmp_path / "ours" / "images-00000.tar"], check=True, capture_output=True, text=True
+    )
+    assert listing.stdout.split() == [f"{key}.{kind}" for key in range(3) for kind in ("jpg", "json")]
+    assert listing.stderr == ""
+
+
+def odd(kind):
+    """An archive with one thing that is not a plain sample."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        names = {"absolute": "/etc/a.jpg", "parent": "a/../../b.jpg", "again": "1.jpg", "same member": "2.jpg"}
+        for name in ("1.jpg", "2.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+        if kind in names:
+            info = tarfile.TarInfo(names[kind])
+        else:
+            info = tarfile.TarInfo("3.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+        tar.addfile(info)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
+                                  tarfile.GNUTYPE_SPARSE, "absolute", "parent", "again", "same member"])  # fmt: skip
+def test_odd_members(tmp_path, kind):
+    path = tmp_path / "x.tar"
+    path.write_bytes(odd(kind))
+    with pytest.raises(TarError, match=r"x\.tar: at byte [12],\d{3}: "):
+        list(index(path))
+
+
+def test_sizes_beyond_the_file(tmp_path):
+    path = tmp_path / "x.tar"
+    path.write_bytes(tars.header("1.jpg", 10**9) + bytes(2 * BLOCK))
+    with pytest.raises(TarError, match="at byte 0: truncated"):
+        list(index(path))
+
+
+@given(place=st.floats(0, 1), change=st.integers(1, 255), cut=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_damage_is_named(tmp_path_factory, place, change, cut):
+    """A changed header or a missing end never passes, and nothing but TarError is raised."""
+    path = tmp_path_factory.mktemp("tar") / "x.tar"
+    data = bytearray(tars._packed("1", members(1)) + tars._packed("2", members(2)) + bytes(2 * BLOCK))
+    whole = [("1", members(1)), ("2", members(2))]
+    position = min(int(place * len(data)), len(data) - 2 * BLOCK - 1)
+    data[position] ^= change
+    path.write_bytes(data[:position] if cut else data)
+    try:
+        found = [(sample.key, read_sample(path, sample.start, sample.length)) for sample in index(path)]
+    except TarError:
+        return
+    assert not cut
+    changed = 0
+    for (key, files), (wanted, contents) in zip(found, whole, strict=True):
+        assert (key, list(files)) == (wanted, list(contents))
+        changed += sum(a != b for name in files for a, b in zip(files[name], contents[name], strict=True))
+    assert changed <= 1
+
+
+def test_reading_is_fast(tmp_path):
+    path = tmp_path / "x.tar"
+    with open(path, "wb") as file:
+        for number in range(20_000):
+            file.write(tars._packed(str(number), {"jpg": bytes(700), "json": b"{}"}))
+        file.write(bytes(2 * BLOCK))
+    start = time.process_time()
+    assert sum(1 for _ in index(path)) == 20_000
+    assert time.process_time() - start < 3
+
+
+def test_tar_error_is_an_error_of_a_file():
+    error = TarError(Path("a.tar"), 512, "why")
+    assert str(error) == "a.tar: at byte 512: why"
