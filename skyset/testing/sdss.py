@@ -26,9 +26,9 @@ from skyset.testing.hips import BODY_FAULTS
 from skyset.testing.hips import Hips
 from skyset.testing.hips import send_answer
 from skyset.testing.hips import shape_at
+from skyset.testing.tap import ServiceHandler
 from skyset.testing.tap import ServiceServer
 from skyset.testing.tap import TapService
-from skyset.testing.tap import _ServiceHandler
 
 BANDS = "ugriz"
 #: What is wrong with a galaxy that a cut removes; in turn.
@@ -202,7 +202,7 @@ class SDSSServer(ServiceServer):
         self.tap_url, self.hips_url = f"{self.url}tap", f"{self.url}hips2fits"
 
 
-class _Both(_ServiceHandler):
+class _Both(ServiceHandler):
     archive: SDSSServer
 
     def do_GET(self) -> None:

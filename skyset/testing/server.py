@@ -125,7 +125,7 @@ class ArchiveServer:
         self._chaos: tuple[int, float, tuple[str, ...]] | None = None
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._http = _HttpServer(("127.0.0.1", port), type("Handler", (_Handler,), {"archive": self}))
+        self._http = _HttpServer(("127.0.0.1", port), type("Handler", (Handler,), {"archive": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}/"
 
     def __enter__(self) -> "ArchiveServer":
@@ -269,7 +269,7 @@ class _HttpServer(ThreadingHTTPServer):
         """Clients that hang up in the middle are part of the game: no traceback."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """Answers one connection after another request on it; `archive` is the server it works for."""
 
     archive: ArchiveServer
@@ -283,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
             name = unquote(urlsplit(self.path).path).removeprefix("/")
             self.archive.authorizations.append(self.headers["Authorization"])
             if not self._is_welcome():
-                self._send(_status(401), ticket)
+                self._send(status_of(401), ticket)
                 return
             self._send(self._answer(name, self.archive.next_fault(name)), ticket)
 
@@ -300,18 +300,18 @@ class _Handler(BaseHTTPRequestHandler):
         if name in self.archive.redirects:
             return Answer(302, b"moved", {"Location": self.archive.redirects[name]})
         if fault and fault.kind.isdigit():
-            return _status(int(fault.kind), fault.retry_after)
+            return status_of(int(fault.kind), fault.retry_after)
         if fault and fault.kind == "html":
             return Answer(200, ERROR_PAGE, {"Content-Type": "text/html"})
         path = (self.archive.folder / name).resolve()
         if not path.is_relative_to(self.archive.folder):
-            return _status(404)
+            return status_of(404)
         if path.is_dir() and name[-1:] in ("", "/"):
             return _listing(path, name)
         if not path.is_file():
-            return _status(404)
+            return status_of(404)
         wanted = None if fault and fault.kind == "no-range" else self.headers["Range"]
-        return _spoil(_file(path, wanted, self.headers["If-Range"]), fault)
+        return spoil(_file(path, wanted, self.headers["If-Range"]), fault)
 
     def _send(self, answer: Answer, ticket: _Ticket) -> None:
         body = b"" if self.command == "HEAD" else answer.body
@@ -350,7 +350,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.archive.closing.is_set()
 
 
-def _status(status: int, retry_after: int | datetime | None = None) -> Answer:
+def status_of(status: int, retry_after: int | datetime | None = None) -> Answer:
     """An error page, with Retry-After as seconds or as a date where given."""
     page = f"<html><body><h1>{status} {HTTPStatus(status).phrase}</h1></body></html>\n".encode()
     answer = Answer(status, page, {"Content-Type": "text/html"})
@@ -392,7 +392,7 @@ def _content_type(name: str) -> str:
     return TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _spoil(answer: Answer, fault: Fault | None) -> Answer:
+def spoil(answer: Answer, fault: Fault | None) -> Answer:
     """The answer as the faults of a body leave it."""
     half = len(answer.body) // 2
     match fault and fault.kind:

@@ -71,10 +71,10 @@ from skyset.testing.adql import check
 from skyset.testing.server import ERROR_PAGE
 from skyset.testing.server import Answer
 from skyset.testing.server import ArchiveServer
+from skyset.testing.server import Handler
 from skyset.testing.server import Request
-from skyset.testing.server import _Handler
-from skyset.testing.server import _spoil
-from skyset.testing.server import _status
+from skyset.testing.server import spoil
+from skyset.testing.server import status_of
 
 REQUEST_KINDS = ("404", "500", "429", "cut", "truncated", "html", "hang", "silence")
 QUERY_KINDS = ("error", "aborted", "lost", "slow", "overflow")
@@ -115,7 +115,7 @@ class ServiceServer(ArchiveServer):
     def __init__(self, services: Mapping[str, Service], latency: float = 0.0, port: int = 0) -> None:
         super().__init__(".", latency, port)
         self.services = dict(services)
-        self._http.RequestHandlerClass = type("Handler", (_ServiceHandler,), {"archive": self})
+        self._http.RequestHandlerClass = type("Handler", (ServiceHandler,), {"archive": self})
 
     def service_at(self, path: str) -> Service | None:
         """The service that answers for `path`."""
@@ -140,7 +140,7 @@ class TapServer(ServiceServer):
         return [r.path.removeprefix(prefix) for r in list(self.requests) if method in ("", r.method)]
 
 
-class _ServiceHandler(_Handler):
+class ServiceHandler(Handler):
     """Finds the service, hands it the request, sends what it says."""
 
     archive: ServiceServer
@@ -152,7 +152,7 @@ class _ServiceHandler(_Handler):
             split = urlsplit(self.path)
             form = dict(parse_qsl(split.query, keep_blank_values=True) + parse_qsl(body, keep_blank_values=True))
             service = self.archive.service_at(unquote(split.path))
-            answer = service.answer(self.command, unquote(split.path), form, self.headers) if service else _status(404)
+            answer = service.answer(self.command, unquote(split.path), form, self.headers) if service else status_of(404)
             if answer.status:
                 self._send(answer, ticket)
                 return
@@ -276,7 +276,7 @@ class TapService:
             return Answer(200, ERROR_PAGE, {"Content-Type": "text/html"})
         if fault.kind == "silence":
             return Answer(0)
-        return _spoil(self._answer(method, below, form, headers), fault)
+        return spoil(self._answer(method, below, form, headers), fault)
 
     def _answer(self, method: str, path: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
         form = {key.upper(): value for key, value in form.items()}
@@ -298,7 +298,7 @@ class TapService:
                 text = '<availability xmlns="http://www.ivoa.net/xml/VOSIAvailability/v1.0"><available>true</available>'
                 return Answer(200, f"{PROLOGUE}{text}</availability>".encode(), {"Content-Type": XML})
             case _:
-                return _status(404)
+                return status_of(404)
 
     def _next_fault(self, text: str, of_query: bool) -> Fault | None:
         """The fault for this request or query, counted as used."""
@@ -367,7 +367,7 @@ class TapService:
             self._wait(job, min(seconds, 60) if seconds >= 0 else 60)
         phase = self._phase(job)
         if job.number not in self._jobs:
-            return _status(404)
+            return status_of(404)
         if what == "results/result" and phase == "COMPLETED":
             return job.answer
         if what == "error" and phase == "ERROR":
@@ -382,7 +382,7 @@ class TapService:
         if what in text:
             return Answer(200, text[what].encode(), {"Content-Type": "text/plain"})
         document = {"": _job_document, "parameters": _parameters_document, "results": _results_document}.get(what)
-        return Answer(200, document(job, phase, here).encode(), {"Content-Type": XML}) if document else _status(404)
+        return Answer(200, document(job, phase, here).encode(), {"Content-Type": XML}) if document else status_of(404)
 
     def _change(self, job: Job, what: str, form: Mapping[str, str], here: str) -> Answer:
         """POST to a part of a job."""
@@ -398,7 +398,7 @@ class TapService:
             elif what in ("", "parameters"):
                 job.form.update(form)
             else:
-                return _status(400)
+                return status_of(400)
         return _redirect(here)
 
     def _job_list(self, base: str) -> Answer:
@@ -583,7 +583,7 @@ def _redirect(url: str) -> Answer:
 
 
 def _refusal(fault: Fault) -> Answer:
-    answer = _status(int(fault.kind), fault.retry_after)
+    answer = status_of(int(fault.kind), fault.retry_after)
     if fault.words:
         answer.body, answer.headers["Content-Type"] = error_document(fault.words), VOTABLE
     return answer

@@ -29,7 +29,7 @@ from skyset.loaders.gz_decals import DR12
 from skyset.loaders.gz_decals import TABLES
 from skyset.testing.server import Answer
 from skyset.testing.server import ArchiveServer
-from skyset.testing.server import _Handler
+from skyset.testing.server import Handler
 
 SIDE = 24
 
@@ -63,7 +63,7 @@ class ZenodoServer(ArchiveServer):
         return sum(request.path.endswith(f"/{name}/content") for request in self.requests)
 
 
-class _ZenodoHandler(_Handler):
+class _ZenodoHandler(Handler):
     def _answer(self, name, fault):
         parts = name.removeprefix("api/records/").split("/")
         if parts == [str(self.archive.number - 1)]:

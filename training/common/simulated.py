@@ -1,8 +1,8 @@
 """Simulated galaxies on polar grids, with and without rings: as many labelled images as one likes, for pretraining.
 
 A galaxy is a disc, a bulge, and by chance a ring (with a gap inside it), a bar, spiral arms, bright clumps, lopsidedness
-and stars in the way, seen at an inclination, with noise. Lengths are in units of the ellipse that ``description``
-fits, which is never quite the galaxy's own. The ranges of the parameters were written down once, by eye, not fitted to labels.
+and stars in the way, seen at an inclination, with noise. Lengths are in units of the ellipse that ``description`` fits,
+which is never quite the galaxy's own. The ranges of the parameters were written down once, by eye, not fitted to labels.
 """
 
 from __future__ import annotations
