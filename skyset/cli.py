@@ -357,7 +357,7 @@ def extract(
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="the image, each source in an ellipse")] = None,
 ) -> None:  # fmt: skip
     def run() -> None:
-        from skyset.extraction import output as files
+        from skyset.extraction import command
 
         inputs = {"the image": re.sub(r"\[[^]]*\]$", "", image), "the weights": weight, "the flag image": flag}
         inputs |= {"the configuration": config, "the list of columns": parameters, "the classifier": classifier}
@@ -365,7 +365,7 @@ def extract(
         for each in (picture, output):
             keep_inputs(each, inputs)
         keep_inputs(picture, {"the catalogue": output})
-        made = files.extract(
+        made = command.extract(
             image, config, parameters=parameters, columns=columns, skip_unknown=skip_unknown,
             overrides=[*(set_ or []), *([] if seeing is None else [f"SEEING_FWHM={seeing}"])],
             output=output, format=format, check=check, weight=weight, flag_image=flag, classifier=classifier,

@@ -373,7 +373,7 @@ def test_the_training_script_writes_weights_that_work_and_a_card_of_what_it_meas
         star, galaxy = (classifier.features(kind(rendered(0.7 / 0.187 * size)), **SEEING) for size in (1, 2))
         assert trained.predict(star)[0] > trained.predict(galaxy)[0]
     card = (folder / "README.md").read_text()
-    assert f"{learnt:,} detections" in card and "license: other" in card and "95 % interval" in card
+    assert f"{learnt:,} detections" in card and "license: bsd-3-clause" in card and "95 % interval" in card
     assert (folder / "reliability.png").stat().st_size > 5000
     exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
     with pytest.raises(UserError, match=r"star_galaxy\.npz: give another folder"):

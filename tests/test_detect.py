@@ -20,10 +20,10 @@ from skyset.extraction import columns as names
 from skyset.extraction import isophotes
 from skyset.extraction.background import measure_background
 from skyset.extraction.columns import CHECKS
-from skyset.extraction.detect import NotGivenWarning
 from skyset.extraction.detect import extract
-from skyset.extraction.detect import extract_file
 from skyset.extraction.detect import measure
+from skyset.extraction.mosaic import extract_file
+from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import DEFAULT_KERNEL
 from skyset.extraction.settings import Settings
 from skyset.extraction.simulate import simulate_ccd

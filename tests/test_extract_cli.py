@@ -20,8 +20,8 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from skyset.cli import app
+from skyset.extraction.command import extract
 from skyset.extraction.ldac import read_ldac
-from skyset.extraction.output import extract
 
 #: Where the sources of the tests' image are, x and y of FITS, and their total counts.
 X, Y = np.array([[40.3, 200.8, 120.5, 60.2, 170.7, 220.4, 30.6], [30.2, 41.7, 90.5, 140.9, 150.3, 20.1, 80.8]])
@@ -247,7 +247,7 @@ def test_an_interruption_is_said_to_start_anew(image, monkeypatch):
 
     assert skyset(image, "-o", "x.ldac")[0] == 0
     before = Path("x.ldac").read_bytes()
-    monkeypatch.setattr("skyset.extraction.detect.measure", stop)
+    monkeypatch.setattr("skyset.extraction.mosaic.measure", stop)
     status, text = skyset(image, "-o", "x.ldac", "--processes", 1)
     assert (status, text.count("\n"), "the same command starts anew" in text, "goes on" in text) == (130, 1, True, False)
     assert Path("x.ldac").read_bytes() == before and sorted(path.name for path in Path().iterdir()) == [image, "x.ldac"]

@@ -15,8 +15,8 @@ from skyset.errors import UserError
 from skyset.extraction.config import pixel_scale
 from skyset.extraction.config import read_config
 from skyset.extraction.detect import extract
-from skyset.extraction.detect import extract_file
 from skyset.extraction.detect import measure
+from skyset.extraction.mosaic import extract_file
 from skyset.extraction.settings import Settings
 
 #: Where the sources are, x and y of FITS.
@@ -242,7 +242,7 @@ def test_a_script_without_a_guard_is_told_so(mosaic, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from skyset.errors import UserError\n"
-        "from skyset.extraction.detect import extract_file\n"
+        "from skyset.extraction.mosaic import extract_file\n"
         "from skyset.extraction.settings import Settings\n"
         "try:\n"
         f"    print(len(list(extract_file({str(mosaic)!r}, Settings(threshold=5), ['X_IMAGE'], processes=2))))\n"

@@ -1,11 +1,8 @@
-"""The distribution's name and version, and what stands in it."""
+"""The distribution's name, version and hints."""
 
 import configparser
 import importlib.metadata
 import re
-import subprocess
-import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -49,23 +46,3 @@ def test_pythons_that_are_declared(settings):
     kinds = re.findall(r"Python :: (3\.\d+)", settings["metadata"]["classifiers"])
     assert kinds == ["3.11", "3.12", "3.13"]
     assert settings["options"]["python_requires"] == ">=3.11"
-
-
-def test_the_sdist_holds_all_that_its_tests_need(tmp_path):
-    """Every file of the checkout under a folder that tests read, or import from."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("no git checkout to compare with")
-    make = (
-        "from setuptools.build_meta import build_sdist; import sys, os; os.chdir(sys.argv[1]); "
-        "print(build_sdist(sys.argv[2]))"
-    )
-    copy = tmp_path / "copy"
-    names = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
-    for name in names:
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([sys.executable, "-c", make, copy, tmp_path], check=True, capture_output=True)
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
-        packed = {name.partition("/")[2] for name in archive.getnames()}
-    assert set(names) - packed <= {".gitignore"}

@@ -526,8 +526,8 @@ def write_card(
     theirs = "" if nnw is None else " `default.nnw` is computed here by skyset from skyset's quantities."
     measured = "" if args.do_train else "\nNothing was trained when this card was written: the weights were measured only."
     data = ModelCardData(
-        model_name="star-galaxy", library_name="skyset", tags=["astronomy", "star-galaxy-separation"], license="other",
-        license_name="none-stated",
+        model_name="star-galaxy", library_name="skyset", tags=["astronomy", "star-galaxy-separation"],
+        license="bsd-3-clause",
     )  # fmt: skip
     text = f"""---
 {data.to_yaml()}
@@ -612,8 +612,7 @@ nothing was learnt. A PSF that varies over the field acts as seeing that is wron
 
 ## Licence
 
-The weights were made by this repository's code from simulations alone, and the repository states no licence: ask its owners
-before you pass them on.
+BSD-3-Clause, as skyset: the weights were made by its code from simulations alone.
 """
     groups = {f"{name} CCDs": (r.star, r.probability) for name, r in results.items()}
     figure = reliability_figure(groups, what="stars", rows="detections")

@@ -89,7 +89,7 @@ def write_ldac(path: str | Path, extensions: Iterable[LdacExtension | tuple[fits
     """Write a FITS_LDAC catalogue, one extension at a time, under a temporary name that is renamed when all is written.
 
     PSFEx asks for NAXIS1, NAXIS2, SEXBKDEV, SEXGAIN in the headers and for VIGNET, FLUX_RADIUS, SNR_WIN, FLAGS, ELONGATION
-    in the tables, SCAMP for a WCS; the headers are written as they are (:func:`skyset.extraction.output.image_header`
+    in the tables, SCAMP for a WCS; the headers are written as they are (:func:`skyset.extraction.image_headers.image_header`
     makes complete ones). Numbers without a FITS type go into the next wider one: int8 into int16, uint16 into int32,
     uint32 into int64, float16 into float32. Units are spelled as SExtractor spells them.
 

@@ -1,7 +1,7 @@
 """The surveys by name, and the one place that reaches into `datasets` so that ``load_dataset("<survey>")`` finds them.
 
 `datasets` has no public way to register a builder. The functions of ``install`` are wrapped; the wrappers hand everything
-that is not ours on unchanged. ``tests/loading/test_registry.py`` fails loudly should a new version move one.
+that is not ours on unchanged. ``tests/test_datasets_names.py`` says what breaks should a new version move one.
 """
 
 from __future__ import annotations
