@@ -21,9 +21,10 @@ import datasets.load
 import numpy as np
 import pytest
 from datasets import iterable_dataset as stock
+from datasets.formatting.np_formatter import NumpyFormatter
 
-import skyset.formatting
-import skyset.steps
+from skyset.loading.steps import links
+from skyset.loading.steps import makes_batches
 from skyset.loading.stream import SurveyStream
 from skyset.loading.stream import SurveyTable
 
@@ -248,16 +249,16 @@ def test_methods_that_keep_the_class_keep_their_names_and_docs():
 
 def test_a_batch_of_stock_is_recognised_by_its_function():
     rows = datasets.Dataset.from_dict({"a": [1, 2]}).to_iterable_dataset()
-    mapped = next(link for link in skyset.steps.links(rows.batch(2)._ex_iterable) if hasattr(link, "function"))
-    assert skyset.steps.makes_batches(mapped), "stream.batch(n).shuffle() mixes rows of batches; lengths are wrong"
-    plain = next(link for link in skyset.steps.links(rows.map(partial(dict, b=1))._ex_iterable) if hasattr(link, "function"))
-    assert not skyset.steps.makes_batches(plain)
+    mapped = next(link for link in links(rows.batch(2)._ex_iterable) if hasattr(link, "function"))
+    assert makes_batches(mapped), "stream.batch(n).shuffle() mixes rows of batches; lengths are wrong"
+    plain = next(link for link in links(rows.map(partial(dict, b=1))._ex_iterable) if hasattr(link, "function"))
+    assert not makes_batches(plain)
 
 
 def test_tables_have_what_we_set():
     table = datasets.Dataset.from_dict({"a": [1]})
     assert isinstance(table._info, datasets.DatasetInfo) and table._format_type is None, SHOW
-    formatter = skyset.formatting.NumpyFormatter(dtype=np.float32)
+    formatter = NumpyFormatter(dtype=np.float32)
     assert formatter.np_array_kwargs == {"dtype": np.float32} and formatter.features is None, DTYPES
 
 
