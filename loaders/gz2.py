@@ -106,7 +106,7 @@ def plot(row):
     Returns:
         matplotlib.figure.Figure
     """
-    from skyset.explore.figures import votes_figure
+    from skyset.figures import votes_figure
     from skyset.questions import along
 
     title = f"SDSS {row['object_id']}" + (f": {CLASSES[row['label']]}" if row.get("label", -1) >= 0 else "")

@@ -76,7 +76,7 @@ def plot(row):
     Returns:
         matplotlib.figure.Figure
     """
-    from skyset.explore.figures import overlay_figure
+    from skyset.figures import overlay_figure
 
     votes = dict(zip(CLASSES, row["segmentation"]["vote_fraction"], strict=True))
     labels = [name if votes[name] < 0 else f"{name} ({votes[name]:.0%} of votes)" for name in CLASSES]

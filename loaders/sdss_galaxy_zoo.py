@@ -93,7 +93,7 @@ def plot(row):
     Returns:
         matplotlib.figure.Figure
     """
-    from skyset.explore.figures import image_figure
+    from skyset.figures import image_figure
 
     redshift = "" if row["redshift"] != row["redshift"] else f", z = {row['redshift']:.3f}"
     title = f"SDSS {row['object_id']}: {CLASSES[row['label']]}{redshift}"

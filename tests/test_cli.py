@@ -21,12 +21,12 @@ from skyset.building.card import card_path
 from skyset.building.card import refresh
 from skyset.cli import app
 from skyset.errors import UserError
-from skyset.explore.figures import COLOURS
-from skyset.explore.figures import overlay_figure
 from skyset.explore.info import ra_range
 from skyset.explore.info import sky_figure
 from skyset.explore.objects import object_figure
 from skyset.explore.objects import row_figure
+from skyset.figures import COLOURS
+from skyset.figures import overlay_figure
 from skyset.loading import registry
 from skyset.partitions.manifest import Manifest
 

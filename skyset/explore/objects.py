@@ -12,7 +12,7 @@ import numpy as np
 
 from skyset.errors import PartitionError
 from skyset.errors import UserError
-from skyset.explore.figures import drawable
+from skyset.figures import drawable
 from skyset.loading import registry
 from skyset.loading.reader import Piece
 from skyset.loading.reader import PieceReader

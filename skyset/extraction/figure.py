@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyset.explore.figures import draw_marks
 from skyset.extraction.images import Image
 from skyset.extraction.plan import Plan
 from skyset.extraction.world import celestial_wcs
 from skyset.extraction.world import compass
+from skyset.figures import draw_marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

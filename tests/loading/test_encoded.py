@@ -25,12 +25,12 @@ from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import DataLoader
 
 import skyset
+from skyset import figures
 from skyset.builder import SurveyBuilder
 from skyset.building import card
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.explore import figures
 from skyset.explore import info as info_module
 from skyset.explore import objects
 from skyset.explore.bench import advice

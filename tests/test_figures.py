@@ -5,13 +5,13 @@ import pytest
 from astropy.wcs import WCS
 from matplotlib.figure import Figure
 
-from skyset.explore.figures import ARROW
-from skyset.explore.figures import VOLUNTEERS
-from skyset.explore.figures import draw_marks
-from skyset.explore.figures import image_figure
-from skyset.explore.figures import overlay_figure
-from skyset.explore.figures import votes_figure
 from skyset.extraction.world import compass
+from skyset.figures import ARROW
+from skyset.figures import VOLUNTEERS
+from skyset.figures import draw_marks
+from skyset.figures import image_figure
+from skyset.figures import overlay_figure
+from skyset.figures import votes_figure
 from skyset.loaders import gz2
 from skyset.loaders import gz3d
 from skyset.loaders import gz_decals
