@@ -1,7 +1,9 @@
 """Processes that tests interrupt."""
 
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 
 
@@ -23,3 +25,37 @@ def interruptible(command: Sequence[str], **options) -> subprocess.Popen:
 def _heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "open"}
+
+
+def steps_of(root, action, stop_at):
+    """Run ``action`` in a forked process that dies, as of SIGKILL, before its step number ``stop_at`` in ``root``.
+
+    Returns:
+        True if it died, False if it came to its end first.
+    """
+    child = os.fork()
+    if child == 0:
+        die_before(root, stop_at)
+        os._exit(0 if action() == 0 else 1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, -signal.SIGKILL), status
+    return status != 0
+
+
+def die_before(root, stop_at):
+    steps = 0
+
+    def count(event, arguments):
+        nonlocal steps
+        if event not in STEPS or str(root) not in str(arguments[0]):
+            return
+        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        steps += 1
+        if steps == stop_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)

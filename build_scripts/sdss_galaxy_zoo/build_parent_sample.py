@@ -59,6 +59,7 @@ from skyset.building.tars.read import TarError
 from skyset.building.tars.read import index
 from skyset.building.tars.read import read_sample
 from skyset.building.tars.sink import TarSink
+from skyset.building.tars.sink import numbered
 from skyset.building.task import Found
 from skyset.building.task import Item
 from skyset.building.task import Rejected
@@ -94,7 +95,7 @@ FILTERED = "ZooSpecPhotoDR19_filtered.csv.gz"
 IMAGES = "Images"
 SETTINGS = "Images_settings.json"
 #: What a `TarSink` leaves in its folder beside the archives.
-LEDGER, FAILED, JOURNAL = "Images_downloaded.csv.gz", "Images_failed.csv", ".images.journal"
+LISTED, FAILED = "Images_downloaded.csv.gz", "Images_failed.csv"
 SLICES = "catalog"
 #: Narrow slices where a few rows are wanted, so that nobody waits for five degrees of sky.
 FEW_ROWS, NARROW_SLICES = 1000, 3600
@@ -302,16 +303,12 @@ def prepare(folder: Path, cutout: Cutout, overwrite: bool) -> None:
         write_atomically(settings, text)
 
 
-def own_archives(folder: Path, more: str = "") -> list[Path]:
-    """The TARs that a build wrote, in order; ``more``: a pattern of what may follow their names."""
-    return sorted(path for path in folder.iterdir() if re.fullmatch(rf"images-\d{{5,}}\.tar{more}", path.name))
-
-
 def discard(folder: Path) -> None:
     """Delete the images, and nothing else of the folder. The settings go last: until then no others are mixed with them."""
-    for path in own_archives(folder, r"(\.part|\.damaged)?"):
-        path.unlink()
-    for name in (LEDGER, FAILED, JOURNAL, SETTINGS):
+    for ending in (".tar", ".tar.part", ".tar.damaged", ".csv"):
+        for path in numbered(folder, "images", ending):
+            path.unlink()
+    for name in (LISTED, FAILED, SETTINGS):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -368,7 +365,7 @@ def archived(catalog: Path, total: int, wanted: dict[str, int], options: Options
     folder = options.output_dir / IMAGES
     for attempt in range(2):
         failed = download_images(catalog, total, options, asked)
-        samples = read_archives(own_archives(folder), wanted)
+        samples = read_archives(numbered(folder, "images", ".tar"), wanted)
         if samples.stale and not options.overwrite:
             raise UserError(
                 f"{len(samples.stale)} galaxies, {samples.stale[0]} for one, have other values in the catalogue than when "

@@ -32,6 +32,7 @@ from tests.builds import rejected
 from tests.builds import rows
 from tests.builds import start
 from tests.conftest import GALAXIES
+from tests.processes import steps_of
 
 KILLS = int(os.environ.get("SKYSET_KILLS", "6"))
 MODES = ([], ["--files_per_object"], ["--compression", "gzip"])
@@ -124,40 +125,6 @@ def test_a_build_killed_at_random_moments(archive, tmp_path):
 
 
 # --- a process that ends before each of its steps on the disk -----------------------------------------------
-
-STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "open"}
-
-
-def steps_of(root, action, stop_at):
-    """Run ``action`` in a forked process that dies, as of SIGKILL, before its step number ``stop_at`` in ``root``.
-
-    Returns:
-        True if it died, False if it came to its end first.
-    """
-    child = os.fork()
-    if child == 0:
-        die_before(root, stop_at)
-        os._exit(0 if action() == 0 else 1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -signal.SIGKILL), status
-    return status != 0
-
-
-def die_before(root, stop_at):
-    steps = 0
-
-    def count(event, arguments):
-        nonlocal steps
-        if event not in STEPS or str(root) not in str(arguments[0]):
-            return
-        if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            return
-        steps += 1
-        if steps == stop_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)

@@ -1,9 +1,8 @@
-"""Keys by the million in little memory."""
+"""A large set of short names."""
 
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Set
@@ -14,17 +13,13 @@ _FEW = 1 << 16  # keys that are cheap to keep as text
 
 
 class Keys(Set):
-    """A set of ASCII keys that takes as many bytes a key as the longest one has letters; a Python set takes 130."""
+    """A set of ASCII keys that takes as many bytes per key as the longest one has letters; a Python set takes 130."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._sorted = np.array([], "S")
         self._new: set[str] = set()
-        pieces = [self._sorted]
-        keys = iter(keys)
-        while piece := list(itertools.islice(keys, _FEW)):
-            pieces.append(np.array(piece, "S"))
-        self._sorted = np.concatenate(pieces)
-        self._sorted.sort()
+        for key in keys:
+            self.add(key)
 
     def __contains__(self, key: object) -> bool:
         if key in self._new:

@@ -1,167 +1,180 @@
-"""The ledger of complete archives: a row per sample."""
+"""The list of an archive's samples: a CSV beside it that grows by appending, a row before its sample.
+
+``images-00000.csv`` says of each sample of ``images-00000.tar`` where it ends and what its bytes add up to: whatever moment
+a kill or a power cut chose, the rows whose bytes are there are what is complete, and the rest is cut off.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-import struct
 import zlib
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from skyset.building.tars.journal import Row
-from skyset.building.tars.journal import write_whole
-from skyset.building.tars.read import bytes_at
+from skyset.building.tars.read import BLOCK
 from skyset.errors import UserError
-from skyset.files import sync_folder
 
-GZIP_HEAD = b"\x1f\x8b\x08\x10\0\0\0\0\0\xff"  # with a comment, without a time
-
-
-class _Piece(NamedTuple):
-    """One gzip member of the ledger; its comment is ``<archive> <bytes of the archive>``."""
-
-    offset: int
-    length: int
-    archive: str
-    archive_size: int
-    rows: int
+RECORD = 20 * BLOCK  # an archive's size is a multiple
 
 
-class Ledger:
-    """A gzip file of CSV that grows by whole members, one an archive; a torn last one is cut off.
+class Row(NamedTuple):
+    """One line: member, bytes and sha256 are those of the sample's first file.
 
-    Attributes:
-        archives: rows by archive.
+    ``end`` is where the sample ends in the archive; it begins where the one before ends. ``crc32`` is of all these bytes.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self.path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
-        self._head = ",".join((key, *Row._fields[1:])) + "\n"
-        self._pieces: dict[str, _Piece] = {}
+    key: str
+    archive: str
+    member: str
+    bytes: int
+    sha256: str
+    http_status: int
+    tries: int
+    end: int
+    crc32: int
 
     @property
-    def archives(self) -> dict[str, int]:
-        return {name: piece.rows for name, piece in self._pieces.items()}
+    def line(self) -> bytes:
+        return f"{','.join(map(str, self))}\n".encode()
 
-    def keep(self, holds: Callable[[str, int], bool]) -> None:
-        """Read the file, and leave out of it what is torn, unknown, superseded or no longer ``holds`` (archive, its size).
 
-        Raises:
-            UserError: it is a ledger of something else.
-        """
-        self._pieces = {}
-        self._temporary.unlink(missing_ok=True)
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            self._rewrite([])
-            return
-        size, kept, stop = self.path.stat().st_size, {}, 0
-        with open(self.path, "rb") as file:
-            head = True
-            for piece, text in _pieces(file):
-                if head and text.split("\n", 1)[0] != self._head.rstrip("\n"):
-                    raise UserError(f"{self.path} has columns {text[:80]!r}, not {self._head.strip()!r}")
-                if not head and holds(piece.archive, piece.archive_size):
-                    kept[piece.archive] = piece
-                head, stop = False, piece.offset + piece.length
-            whole = stop == size and not head
-        together = sum(piece.length for piece in kept.values()) + len(_compressed("", 0, self._head))
-        if whole and together == size:
-            self._pieces = kept
-        else:
-            self._rewrite(list(kept.values()))
+_LINE = re.compile(r"([\w+-]+),([\w+.-]+),([\w+.-]+),(\d+),([0-9a-f]{64}),(\d+),(\d+),(\d+),(\d+)", re.ASCII)
 
-    def keys(self) -> Iterator[str]:
-        """Keys of all rows."""
-        for piece in self._pieces.values():
-            yield from (line.split(",", 1)[0] for line in self._text(piece).splitlines())
 
-    def rows_of(self, archive: str) -> list[Row]:
-        """The rows of one archive, in its order; none if it is unknown."""
-        if archive not in self._pieces:
-            return []
-        lines = csv.reader(self._text(self._pieces[archive]).splitlines())
-        return [Row(key, name, member, int(size), sha, int(status), int(tries))
-                for key, name, member, size, sha, status, tries in lines]  # fmt: skip
+def ledger_of(archive: Path) -> Path:
+    """``images-00000.csv`` of ``images-00000.tar`` or ``images-00000.tar.part``."""
+    return archive.with_name(f"{archive.name.partition('.')[0]}.csv")
 
-    def forget(self, archive: str) -> None:
-        """Take out the rows of an archive, if there are any."""
-        if self._pieces.pop(archive, None):
-            self._rewrite(list(self._pieces.values()))
 
-    def append(self, archive: str, archive_size: int, rows: list[Row]) -> None:
-        """Add the rows of an archive that has none."""
-        text = "".join(f"{','.join(map(str, row))}\n" for row in rows)
-        data = _compressed(archive, archive_size, text)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+def head(key: str) -> bytes:
+    """The first line."""
+    return f"{','.join((key, *Row._fields[1:]))}\n".encode()
+
+
+def read_rows(path: Path, key: str) -> list[Row]:
+    """The rows up to the first line that is none, such as a last one that was cut; none if there is no file.
+
+    Raises:
+        UserError: it is a list of something else.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    if lines[0] + b"\n" != head(key):
+        if len(lines) == 1:
+            return []  # cut in the first line
+        raise UserError(f"{path} has columns {lines[0][:80]!r}, not {head(key).strip().decode()!r}: move it elsewhere")
+    rows = []
+    for line in lines[1:-1]:
+        if (match := _LINE.fullmatch(line.decode("ascii", errors="replace"))) is None:
+            break
+        name, archive, member, size, digest, *numbers = match.groups()
+        rows.append(Row(name, archive, member, int(size), digest, *map(int, numbers)))
+    return rows
+
+
+def there(archive: Path, rows: Sequence[Row]) -> list[Row]:
+    """The rows whose bytes are in the archive, up to the first whose are not."""
+    found, start = [], 0
+    with open(archive, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for row in rows:
+            if not start < row.end <= size or zlib.crc32(file.read(row.end - start)) != row.crc32:
+                break
+            found.append(row)
+            start = row.end
+    return found
+
+
+def is_of(archive: Path, rows: Sequence[Row]) -> bool:
+    """Whether these are the rows of a complete archive, as far as its size and end tell."""
+    if not rows or any(row.archive != archive.name for row in rows):
+        return False
+    with open(archive, "rb") as file:
+        file.seek(end := rows[-1].end)
+        return os.fstat(file.fileno()).st_size == archive_bytes(end) and not file.read(BLOCK).strip(b"\0")
+
+
+def archive_bytes(end: int) -> int:
+    """The size of an archive whose last sample ends there."""
+    return -(-(end + 2 * BLOCK) // RECORD) * RECORD
+
+
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """All of ``data``, or as before: what a full disk left of it is cut off again."""
+    view = memoryview(data)
+    try:
+        while view:
+            written = os.pwrite(descriptor, view, offset + len(data) - len(view))
+            view = view[written:]
+    except OSError:
+        os.ftruncate(descriptor, offset)
+        raise
+
+
+class Part:
+    """An archive that is written: ``images-00001.tar.part``, and its list. A complete one is taken up again under that name.
+
+    Args:
+        archive: the complete archive's path.
+        key: name of the list's first column.
+        rows: its first samples, which are there; the rest of archive and list is cut off.
+    """
+
+    def __init__(self, archive: Path, key: str, rows: Sequence[Row] = ()) -> None:
+        self.archive, self._part = archive, archive.with_name(f"{archive.name}.part")
+        if archive.exists():
+            os.rename(archive, self._part)
+        text = head(key)
+        self._ends = [len(text)]  # of the list's lines
+        for row in rows:
+            text += row.line
+            self._ends.append(len(text))
+        self.rows = list(rows)
+        self._tar = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._list = -1
         try:
-            offset = os.fstat(descriptor).st_size
-            write_whole(descriptor, data, offset)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._pieces[archive] = _Piece(offset, len(data), archive, archive_size, len(rows))
+            self._list = os.open(ledger_of(archive), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            write_all(self._list, text, 0)
+            os.ftruncate(self._list, len(text))
+            os.ftruncate(self._tar, self.stop)
+        except BaseException:
+            self.close()
+            raise
 
-    def _text(self, piece: _Piece) -> str:
-        with open(self.path, "rb") as file:
-            return zlib.decompress(bytes_at(file, piece.offset, piece.length), 31).decode()
+    @property
+    def stop(self) -> int:
+        """Where the last sample ends."""
+        return self.rows[-1].end if self.rows else 0
 
-    def _rewrite(self, pieces: list[_Piece]) -> None:
-        """The file with these pieces only; a reader sees the old one or the new one."""
-        self._pieces = {}
-        with open(self._temporary, "wb") as target:
-            target.write(_compressed("", 0, self._head))
-            if pieces:
-                with open(self.path, "rb") as source:
-                    for piece in pieces:
-                        self._pieces[piece.archive] = piece._replace(offset=target.tell())
-                        target.write(bytes_at(source, piece.offset, piece.length))
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(self._temporary, self.path)
-        sync_folder(self.path.parent)
+    def add(self, row: Row, data: bytes) -> None:
+        """Write a sample's row, then its bytes; what Ctrl-C or a full disk leaves between the two is written over."""
+        count = len(self.rows)
+        write_all(self._list, row.line, self._ends[count])
+        write_all(self._tar, data, self.stop)
+        self._ends[count + 1 :] = [self._ends[count] + len(row.line)]
+        self.rows.append(row)  # only this counts
 
+    def complete(self) -> None:
+        """End mark, onto the disk, and the archive's own name."""
+        size = archive_bytes(self.stop)
+        write_all(self._tar, bytes(size - self.stop), self.stop)
+        os.ftruncate(self._tar, size)
+        os.ftruncate(self._list, self._ends[len(self.rows)])
+        os.fsync(self._list)
+        os.fsync(self._tar)
+        os.replace(self._part, self.archive)
 
-def _compressed(archive: str, archive_size: int, text: str) -> bytes:
-    """A gzip member with a comment."""
-    data = text.encode()
-    packer = zlib.compressobj(6, zlib.DEFLATED, -15)
-    comment = f"{archive} {archive_size}\0".encode()
-    tail = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
-    return GZIP_HEAD + comment + packer.compress(data) + packer.flush() + tail
+    def remove(self) -> None:
+        """Delete both files."""
+        self._part.unlink(missing_ok=True)
+        ledger_of(self.archive).unlink(missing_ok=True)
 
-
-def _pieces(file: io.BufferedReader) -> Iterator[tuple[_Piece, str]]:
-    """The whole gzip members of a file with their text, up to the first damaged one."""
-    offset, rest = 0, b""
-    while True:
-        unpacker, raw, text, spare = zlib.decompressobj(31), 0, [], rest
-        head = b""
-        try:
-            while not unpacker.eof:
-                chunk = spare or file.read(1 << 16)
-                spare = b""
-                if not chunk:
-                    return
-                head += chunk[: 200 - len(head)] if len(head) < 200 else b""
-                raw += len(chunk)
-                text.append(unpacker.decompress(chunk))
-            decoded = b"".join(text).decode()
-        except (zlib.error, UnicodeDecodeError):
-            return
-        rest = unpacker.unused_data
-        length = raw - len(rest)
-        archive, size = _comment(head)
-        yield _Piece(offset, length, archive, size, decoded.count("\n")), decoded
-        offset += length
-
-
-def _comment(head: bytes) -> tuple[str, int]:
-    """Archive and size of a member that `_compressed` made; ("", -1) of another one."""
-    match = re.match(re.escape(GZIP_HEAD) + rb"([A-Za-z0-9_+.-]*) ([0-9]{1,18})\0", head)
-    return (match[1].decode(), int(match[2])) if match else ("", -1)
+    def close(self) -> None:
+        for descriptor in (self._tar, self._list):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._tar = self._list = -1

@@ -1,13 +1,16 @@
-"""Samples in TAR archives, read by offset; headers are believed only after checks."""
+"""Where the samples of a TAR archive are, and what they hold.
+
+The standard library's tarfile reads the headers. It takes a damaged one for the end of the archive, an extended one of any
+length into memory, and names and links that lead anywhere for what they are: what it says is checked here.
+"""
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
-import re
-from collections.abc import Callable
+import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from typing import NamedTuple
@@ -16,10 +19,7 @@ from skyset.errors import SkysetError
 from skyset.messages import plain
 from skyset.raw import open_regular
 
-BLOCK = 512  # bytes; headers are one, contents are padded to the next
-RECORD = 20 * BLOCK  # an archive's size is a multiple
-KEY = re.compile(r"[A-Za-z0-9_+-]{1,80}")
-EXTENSION = re.compile(r"[a-z0-9]{1,8}(\.[a-z0-9]{1,8})?")
+BLOCK = tarfile.BLOCKSIZE  # bytes; headers are one, contents are padded to the next
 LONGEST_HEADER = 1 << 20  # bytes of an extended header
 LONGEST_SAMPLE = 256 << 20  # bytes that are read at a time
 
@@ -63,23 +63,21 @@ def index(path: str | Path) -> Iterator[Sample]:
 
     Raises:
         TarError: the archive is truncated or damaged, has a key or a member twice, or holds links, devices, sparse
-            files, or names that lead out of a folder.
+            files, or names that lead out of a folder. The samples before the damage are given first.
     """
     seen: set[str] = set()
-    with _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        for sample in samples_of(Headers(path, lambda offset, count: bytes_at(file, offset, count), 0, size, whole=True)):
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        raise TarError(path, 0, error.strerror or str(error)) from error
+    with file:
+        headers = _Headers(path, file, os.fstat(file.fileno()).st_size)
+        for sample in _samples(headers):
             if sample.key in seen:
                 raise TarError(path, sample.start, f"{sample.key} is here a second time")
             seen.add(sample.key)
             yield sample
-
-
-def _opened(path: str | Path) -> BinaryIO:
-    try:
-        return open_regular(path)
-    except OSError as error:
-        raise TarError(path, 0, error.strerror or str(error)) from error
+        headers.check_end()
 
 
 def read_sample(path: str | Path, start: int, length: int) -> dict[str, bytes]:
@@ -97,179 +95,114 @@ def read_sample(path: str | Path, start: int, length: int) -> dict[str, bytes]:
         os.close(descriptor)
     if len(data) != length:
         raise TarError(path, start, f"the file ends before {start + length:,}")
-
-    def read(offset: int, count: int) -> bytes:
-        return data[offset - start : offset - start + count]
-
-    samples = list(samples_of(Headers(path, read, start, start + length, whole=False)))
-    if len(samples) != 1 or samples[0].length != length:
+    headers = _Headers(path, io.BytesIO(data), length, start)
+    samples = list(_samples(headers))
+    if len(samples) != 1 or samples[0].length != length or headers.at != length:
         raise TarError(path, start, f"not one sample of {length:,} bytes")
-    return {member.extension: read(member.offset, member.size) for member in samples[0].members}
-
-
-def bytes_at(file: io.BufferedReader, offset: int, count: int) -> bytes:
-    file.seek(offset)
-    return file.read(count)
+    return {extension: data[offset : offset + size] for extension, offset, size in samples[0].members}
 
 
 class _Entry(NamedTuple):
-    """One regular file of an archive, or None as `name` for a thing that only ends a sample."""
+    """One file of a sample."""
 
-    name: str | None
+    key: str
+    extension: str
     start: int  # of its first header
     offset: int  # of its contents
     size: int
     stop: int  # after its padding
 
 
-@dataclass
-class Headers:
-    """The files of an archive in ``start..stop``; ``whole`` archives must have their end mark.
+class _Bounded:
+    """A file of which no more than a header is read at a time."""
 
-    ``read`` gives ``count`` bytes at an offset, fewer at the end.
-    """
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
 
-    path: str | Path
-    read: Callable[[int, int], bytes]
-    start: int
-    stop: int
-    whole: bool
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+
+class _Headers:
+    """The files of an archive of ``stop`` bytes, once; ``at`` is the end of those given, ``origin`` is added in messages."""
+
+    def __init__(self, path: str | Path, file: BinaryIO, stop: int, origin: int = 0) -> None:
+        self.path, self.file, self.stop, self.origin = path, file, stop, origin
+        self.at = 0
 
     def __iter__(self) -> Iterator[_Entry]:
-        start = at = self.start
-        extended: dict[str, str] = {}
-        while at < self.stop:
-            block = self.read(at, BLOCK)
-            if not block.strip(b"\0") and len(block) == BLOCK:
-                if extended:
-                    raise TarError(self.path, at, "an extended header without its file")
-                if self.whole and self.read(at + BLOCK, BLOCK).strip(b"\0"):
-                    raise TarError(self.path, at, "an empty header between others")
+        tar = None
+        while True:
+            try:
+                tar = tar or tarfile.TarFile(fileobj=_Bounded(self.file), encoding="utf-8", errors="strict")
+                member = tar.next()
+            except Exception as error:  # its parsers raise whatever the bytes lead them to
+                raise self.error(self.at, f"damaged: {error}") from error
+            if member is None:
                 return
-            self._check(block, at)
-            kind, size = block[156:157], _number(self.path, block[124:136], at)
-            if kind in b"xLg":
-                size = self._bounded(at, size, LONGEST_HEADER)
-                content = self.read(at + BLOCK, size)
-                if kind == b"g":
-                    if not {"path", "size"}.isdisjoint(_pax(self.path, content, at)):
-                        raise TarError(self.path, at, "a global header with names or sizes")
-                elif kind == b"L":
-                    extended["path"] = _text(self.path, content.split(b"\0", 1)[0], at)
-                else:
-                    extended.update(_pax(self.path, content, at))
-                at += BLOCK + _padded(size)
-                continue
-            if kind not in (b"0", b"\0", b"7", b"5"):
-                raise TarError(self.path, at, f"a member of type {kind!r}: only files and folders are read")
-            if any(name.startswith("GNU.sparse") for name in extended):
-                raise TarError(self.path, at, "a sparse file")
-            if "size" in extended:
-                size = _decimal(self.path, extended["size"], at)
-            name = self._name(extended.get("path") or _name(self.path, block, at), at)
-            size = 0 if kind == b"5" else self._bounded(at, size, self.stop)
-            offset, stop = at + BLOCK, at + BLOCK + _padded(size)
-            yield _Entry(None if kind == b"5" or name.endswith("/") else name, start, offset, size, stop)
-            start = at = stop
-            extended = {}
-        if self.whole or extended:
-            raise TarError(self.path, at, "truncated: no end mark")
+            tar.members = []  # it would keep them all
+            if reason := self._refusal(member, tar.pax_headers):
+                raise self.error(member.offset, reason)
+            self.at = stop = tar.offset
+            key, extension = _split(member.name)
+            if key is not None and not member.isdir():
+                yield _Entry(key, extension, member.offset, member.offset_data, member.size, stop)
 
-    def _check(self, block: bytes, at: int) -> None:
-        if len(block) < BLOCK:
-            raise TarError(self.path, at, "truncated in a header")
-        stated = _number(self.path, block[148:156], at)
-        if stated != sum(block[:148]) + sum(block[156:]) + 8 * ord(" "):
-            raise TarError(self.path, at, "no header: its checksum is wrong")
+    def check_end(self) -> None:
+        """TarError unless the end mark follows: tarfile stops at a damaged header too."""
+        self.file.seek(self.at)
+        mark = self.file.read(2 * BLOCK)
+        if len(mark) < BLOCK:
+            raise self.error(self.at, "truncated: no end mark")
+        if mark.strip(b"\0"):
+            raise self.error(self.at, "damaged: neither a header nor the end mark")
 
-    def _bounded(self, at: int, size: int, limit: int) -> int:
-        if size > limit or at + BLOCK + _padded(size) > self.stop:
-            raise TarError(self.path, at, f"truncated: a member of {size:,} bytes, {self.stop - at - BLOCK:,} are left")
-        return size
+    def error(self, at: int, reason: str) -> TarError:
+        return TarError(self.path, self.origin + at, reason)
 
-    def _name(self, name: str, at: int) -> str:
+    def _refusal(self, member: tarfile.TarInfo, common: dict) -> str | None:
+        """Why a member cannot be one of a sample, None if it can."""
+        if not (member.isreg() or member.isdir()) or member.issparse():
+            return f"a member of type {member.type!r}: only files and folders are read"
+        name = member.name
         if name.startswith("/") or ".." in name.split("/") or "\0" in name or not name:
-            raise TarError(self.path, at, f"a name that leads out of the folder: {name[:100]!r}")
-        return name.removeprefix("./")
+            return f"a name that leads out of the folder: {name[:100]!r}"
+        if not {"path", "size"}.isdisjoint(common):
+            return "a global header with names or sizes"
+        if member.pax_headers.get("size", str(member.size)) != str(member.size):
+            return f"no size: {member.pax_headers['size'][:20]!r}"
+        if not 0 <= member.size <= self.stop - member.offset_data:
+            return f"truncated: a member of {member.size:,} bytes, {self.stop - member.offset_data:,} are left"
+        return None
 
 
-def samples_of(headers: Headers) -> Iterator[Sample]:
-    """Entries joined where neighbours share their key."""
-    archive, error = Path(headers.path).name, None
-    key, start, stop, members = None, 0, 0, []
-    entries = iter(headers)
-    while True:
+def _samples(headers: _Headers) -> Iterator[Sample]:
+    """Entries joined where neighbours share their key; the sample before the damage is given before it is raised."""
+    damage: list[TarError] = []
+
+    def entries() -> Iterator[_Entry]:
         try:
-            entry = next(entries, None)
-        except TarError as found:
-            entry, error = None, found  # the sample before the damage is given first
-        this, extension = _split(entry.name) if entry else (None, "")
-        if entry is not None and this is None:
-            continue
-        if this != key:
-            if key is not None:
-                yield Sample(key, archive, start, stop - start, tuple(members))
-            key, start, members = this, 0 if entry is None else entry.start, []
-        if entry is None:
-            break
-        if any(member.extension == extension for member in members):
-            raise TarError(headers.path, entry.start, f"{entry.name} is here a second time")
-        members.append(Member(extension, entry.offset, entry.size))
-        stop = entry.stop
-    if error is not None:
-        raise error
+            yield from headers
+        except TarError as error:
+            damage.append(error)
+
+    archive = Path(headers.path).name
+    for key, group in itertools.groupby(entries(), key=lambda entry: entry.key):
+        files = list(group)
+        members = {file.extension: Member(file.extension, file.offset, file.size) for file in files}
+        if len(members) < len(files):
+            raise headers.error(files[0].start, f"a member of {key} is here a second time")
+        start = files[0].start
+        yield Sample(key, archive, start, files[-1].stop - start, tuple(members.values()))
+    if damage:
+        raise damage[0]
 
 
-def _split(name: str | None) -> tuple[str | None, str]:
+def _split(name: str) -> tuple[str | None, str]:
     """Key and extension; no key where WebDataset sees none."""
-    folder, slash, file = (name or "").rpartition("/")
+    folder, slash, file = name.removeprefix("./").rpartition("/")
     base, dot, extension = file.partition(".")
     return (f"{folder}{slash}{base}", extension.lower()) if base and dot else (None, "")
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
-
-
-def _number(path: str | Path, digits: bytes, at: int) -> int:
-    """A header's number: octal digits, or base 256 where the first bit is set."""
-    if digits[0] == 0x80:
-        return int.from_bytes(digits[1:], "big")
-    digits = digits.strip(b" \0")
-    if digits.strip(b"01234567"):
-        raise TarError(path, at, f"no header: {digits!r} is not a number")
-    return int(digits, 8) if digits else 0
-
-
-def _decimal(path: str | Path, digits: str, at: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", digits):
-        raise TarError(path, at, f"no size: {digits[:20]!r}")
-    return int(digits)
-
-
-def _name(path: str | Path, block: bytes, at: int) -> str:
-    name = block[:100].split(b"\0", 1)[0]
-    prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
-    return _text(path, prefix + b"/" + name if prefix else name, at)
-
-
-def _text(path: str | Path, name: bytes, at: int) -> str:
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        raise TarError(path, at, f"a name that is not UTF-8: {name[:100]!r}") from None
-
-
-def _pax(path: str | Path, content: bytes, at: int) -> dict[str, str]:
-    """The records ``<length> <name>=<value>\\n`` of an extended header."""
-    records, position = {}, 0
-    while position < len(content) and content[position]:
-        match = re.compile(rb"([0-9]{1,9}) ([^=]+)=").match(content, position)
-        end = position + int(match[1]) if match else 0
-        if match is None or not match.end() < end <= len(content) or content[end - 1 : end] != b"\n":
-            raise TarError(path, at, "a damaged extended header")
-        name = _text(path, match[2], at)
-        if name in ("path", "size") or name.startswith("GNU.sparse"):
-            records[name] = _text(path, content[match.end() : end - 1], at)
-        position = end
-    return records

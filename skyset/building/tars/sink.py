@@ -1,6 +1,4 @@
-"""Samples in TAR archives: written so that a kill at any moment loses nothing that was complete, and read by offset.
-
-An archive holds samples as WebDataset does: members that follow each other and share a name up to the first dot.
+"""Samples into archives, as they come.
 
     with TarSink(folder) as sink:
         for answer in pool.run(request for request in wanted if request.key not in sink.done):
@@ -12,72 +10,63 @@ An archive holds samples as WebDataset does: members that follow each other and 
 Files of a sink's folder:
 
 ============================  ==================================================================================
-``images-00000.tar``          a complete archive, never changed except that a short last one grows by replacement
-``images-00001.tar.part``     the open archive
-``Images_downloaded.csv.gz``  the ledger: a row a sample; one gzip member an archive, appended when it is complete
+``images-00000.tar``          a complete archive
+``images-00001.tar.part``     the open archive; a short complete one is opened again by the next run
+``images-00000.csv``          the list of an archive, complete or open: see `ledger`
+``Images_downloaded.csv.gz``  all these lists as one, for people: written at the end, never read
 ``Images_failed.csv``         what could not be had, and why
-``.images.journal``           of the open archive: status, tries and checksums; also the lock
+``.images.lock``              while a process writes here
 ============================  ==================================================================================
-
-The order is: journal, sample; and at the end of an archive: sync, rename, ledger, journal emptied. So whatever
-the moment, a sample is in a complete archive or vouched for by the journal, or it is cut off and downloaded again.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import os
 import re
-import shutil
-import struct
+import tarfile
 import zlib
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from skyset.building.tars.journal import Journal
-from skyset.building.tars.journal import Row
-from skyset.building.tars.journal import Vouched
-from skyset.building.tars.journal import no_writing
-from skyset.building.tars.journal import write_whole
 from skyset.building.tars.keys import Keys
-from skyset.building.tars.ledger import Ledger
+from skyset.building.tars.ledger import Part
+from skyset.building.tars.ledger import Row
+from skyset.building.tars.ledger import head
+from skyset.building.tars.ledger import is_of
+from skyset.building.tars.ledger import ledger_of
+from skyset.building.tars.ledger import read_rows
+from skyset.building.tars.ledger import there
 from skyset.building.tars.read import BLOCK
-from skyset.building.tars.read import EXTENSION
-from skyset.building.tars.read import KEY
-from skyset.building.tars.read import RECORD
-from skyset.building.tars.read import Headers
 from skyset.building.tars.read import TarError
-from skyset.building.tars.read import bytes_at
 from skyset.building.tars.read import index
-from skyset.building.tars.read import samples_of
 from skyset.errors import UserError
+from skyset.files import clear_leftovers
+from skyset.files import open_locked
+from skyset.files import replacing
 from skyset.files import sync_folder
 from skyset.files import write_atomically
 from skyset.messages import csv_cell
 
-# --- reading ------------------------------------------------------------------------------------------------
+KEY = re.compile(r"[A-Za-z0-9_+-]{1,80}")
+EXTENSION = re.compile(r"[a-z0-9]{1,8}(\.[a-z0-9]{1,8})?")
+#: Columns of the lists that people are shown.
+LISTED = len(Row._fields) - len(("end", "crc32"))
 
 
-# --- writing ------------------------------------------------------------------------------------------------
+def numbered(folder: Path, prefix: str, ending: str) -> list[Path]:
+    """The files ``<prefix>-00000<ending>`` of a folder, in order of their numbers."""
+    name = re.compile(rf"{re.escape(prefix)}-[0-9]{{5,}}{re.escape(ending)}")
+    return sorted((path for path in folder.iterdir() if name.fullmatch(path.name)), key=_number)
 
 
-def header(name: str, size: int) -> bytes:
-    """A ustar header that depends on nothing but name and size: owner 0, mode 644, time 0."""
-    block = bytearray(BLOCK)
-    fields = (name.encode(), b"0000644\0", b"0000000\0", b"0000000\0", b"%011o\0" % size, b"00000000000\0")
-    struct.pack_into("100s8s8s8s12s12s8sc", block, 0, *fields, b" " * 8, b"0")
-    struct.pack_into("6s2s", block, 257, b"ustar\0", b"00")
-    struct.pack_into("8s", block, 148, b"%06o\0 " % sum(block))
-    return bytes(block)
-
-
-def _packed(key: str, members: Mapping[str, bytes]) -> bytes:
-    parts = []
-    for extension, content in members.items():
-        parts += [header(f"{key}.{extension}", len(content)), content, bytes(-len(content) % BLOCK)]
-    return b"".join(parts)
+def _number(path: Path) -> int:
+    return int(path.name.partition(".")[0].rpartition("-")[2])
 
 
 class TarSink:
@@ -87,11 +76,11 @@ class TarSink:
         folder: made if it is missing; one process at a time.
         per_archive: samples of an archive; the last one of a run may be shorter, the next run fills it up.
         prefix: of the archives' names.
-        ledger, failed: names of the two lists.
+        listed, failed: names of the two lists.
         key: name of their first column.
 
     Attributes:
-        done: a `Keys` of everything that is safe; with 19 digits a key, about 20 MB for a million.
+        done: a `Keys` of everything that is safe; with 19 digits per key, about 20 MB for a million.
         failures: by key, the row of the list of failures.
         aside: archives that could not be used and were renamed ``*.damaged``, with the reason. Their samples are not
             in `done`.
@@ -105,7 +94,7 @@ class TarSink:
         folder: str | Path,
         per_archive: int = 1000,
         prefix: str = "images",
-        ledger: str = "Images_downloaded.csv.gz",
+        listed: str = "Images_downloaded.csv.gz",
         failed: str = "Images_failed.csv",
         key: str = "objid",
     ) -> None:
@@ -115,23 +104,24 @@ class TarSink:
         self.per_archive = per_archive
         self.prefix = prefix
         self.key = key
-        self.failed = self.folder / failed
+        self.listed, self.failed = self.folder / listed, self.folder / failed
+        self.done = Keys()
         self.failures: dict[str, tuple] = {}
         self.aside: dict[str, str] = {}
-        self._part: int | None = None  # descriptor of the open archive
+        self._rows: dict[str, int] = {}  # of the complete archives, by name
+        self._part: Part | None = None
         self._number = 0
-        self._samples: list[tuple[Row, int]] = []  # of the open archive, each with the offset of its end
         self._usable = True
-        self._journal = Journal(self.folder / f".{prefix}.journal")
+        self._changed = False  # since the list of all samples was written
+        self._lock = self._locked()
         try:
-            self._ledger = Ledger(self.folder / ledger, key)
             self._recover()
             self._read_failures()
         except OSError as error:
-            self._journal.close()
-            raise no_writing(self.folder, error) from error
+            self._unlock()
+            raise self._no_writing(error) from error
         except BaseException:
-            self._journal.close()
+            self._unlock()
             raise
 
     def __enter__(self) -> TarSink:
@@ -155,21 +145,21 @@ class TarSink:
             raise ValueError(f"{key}: members {list(members)}")
         if not self._usable:
             raise UserError(f"{self.folder}: nothing can be added after an archive that was not completed, or after the end")
-        data = _packed(key, members)
+        data = packed(key, members)
         extension, content = next(iter(members.items()))
         digest = hashlib.sha256(content).hexdigest()
         try:
             if self._part is None:
-                self._open()
-            row = Row(key, self._name, f"{key}.{extension}", len(content), digest, int(status), int(tries))
-            self._journal.write(row, data)
-            write_whole(self._part, data, self._stop)
+                self._part = self._opened()
+            end = self._part.stop + len(data)
+            row = Row(key, self._name, f"{key}.{extension}", len(content), digest, int(status), int(tries), end,
+                      zlib.crc32(data))  # fmt: skip
+            self._part.add(row, data)
         except OSError as error:
-            raise no_writing(self.folder, error) from error
-        self._samples.append((row, self._stop + len(data)))  # one step: Ctrl-C comes before it or after it
+            raise self._no_writing(error) from error
         self.done.add(key)
         self.failures.pop(key, None)
-        if len(self._samples) >= self.per_archive:
+        if len(self._part.rows) >= self.per_archive:
             self.flush()
 
     def fail(self, key: str, reason: str, status: int | None, tries: int, url: str) -> None:
@@ -178,180 +168,135 @@ class TarSink:
         self.failures[key] = (key, reason, "" if status is None else status, tries, url)
 
     def flush(self) -> None:
-        """Make the open archive a complete one, however short, and write the lists.
+        """Make the open archive a complete one, however short, and write the list of failures.
 
         Raises:
             UserError: the disk is full; nothing is lost, the next run goes on.
         """
         try:
-            if self._samples and self._usable:
-                self._finish()
+            if self._part is not None and self._usable:
+                self._usable = False  # until the end of this: what is interrupted on the way, the next run completes
+                self._completed(self._part)
+                self._part, self._usable = None, True
             self._write_failures()
         except OSError as error:
-            raise no_writing(self.folder, error) from error
+            raise self._no_writing(error) from error
 
     def close(self) -> None:
-        """`flush`, and let other processes in. Nothing can be added afterwards."""
+        """`flush`, write the list of all samples, and let other processes in. Nothing can be added afterwards."""
         try:
             self.flush()
+            if self._lock >= 0:
+                self._write_list()
+        except OSError as error:
+            raise self._no_writing(error) from error
         finally:
             self._usable = False  # the descriptors may be somebody else's soon
             if self._part is not None:
-                os.close(self._part)
-                self._part = None
-                if not self._samples:
-                    (self.folder / f"{self._name}.part").unlink(missing_ok=True)
-            self._journal.close()
+                self._part.close()
+            self._unlock()
 
     @property
     def archives(self) -> list[Path]:
         """The complete archives, in order."""
-        found = (path for path in self.folder.glob(f"{self.prefix}-*.tar") if self._number_of(path) is not None)
-        return sorted(found, key=self._number_of)
+        return numbered(self.folder, self.prefix, ".tar")
 
     @property
     def _name(self) -> str:
         return f"{self.prefix}-{self._number:05d}.tar"
 
-    @property
-    def _stop(self) -> int:
-        return self._samples[-1][1] if self._samples else 0
+    def _locked(self) -> int:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return open_locked(self.folder / f".{self.prefix}.lock")[0]
+        except BlockingIOError:
+            raise UserError(f"another process is writing to {self.folder}") from None
+        except OSError as error:
+            raise self._no_writing(error) from error
 
-    def _number_of(self, path: Path) -> int | None:
-        match = re.fullmatch(rf"{re.escape(self.prefix)}-([0-9]{{5,}})\.tar(\.part)?", path.name)
-        return int(match[1]) if match else None
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            (self.folder / f".{self.prefix}.lock").unlink(missing_ok=True)  # while it is locked: nobody else's can be hit
+            os.close(self._lock)
+            self._lock = -1
+
+    def _no_writing(self, error: OSError) -> UserError:
+        where = error.filename or self.folder
+        return UserError(f"{where} cannot be written: {error.strerror or error}; the same command goes on")
 
     # opening and completing an archive
 
-    def _open(self) -> None:
-        """Begin an archive: the next one, or a copy of the last one if that is short."""
-        full = {name for name, rows in self._ledger.archives.items() if rows >= self.per_archive}
-        while self._name in full:
+    def _opened(self) -> Part:
+        """The next archive, or the last one if that is short."""
+        while self._rows.get(self._name, 0) >= self.per_archive:
             self._number += 1
-        part = self.folder / f"{self._name}.part"
-        whole = self.folder / self._name
-        copy = self.folder / f".{self._name}.tmp"
-        rows = self._ledger.rows_of(self._name) if whole.exists() else []
-        samples = list(index(whole)) if rows else []
-        if [row.key for row in rows] != [sample.key for sample in samples]:
-            raise UserError(f"{whole} holds other samples than {self._ledger.path.name} says: move it elsewhere")
-        old = list(zip(rows, samples, strict=True))
-        if old:
-            with open(whole, "rb") as source, open(copy, "wb") as target:
-                shutil.copyfileobj(source, target)
-                target.truncate(old[-1][1].start + old[-1][1].length)
-            with open(copy, "rb") as source:
-                for row, sample in old:
-                    self._journal.write(row, bytes_at(source, sample.start, sample.length))
-            os.rename(copy, part)
-        self._part = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        self._samples = [(row, sample.start + sample.length) for row, sample in old]
+        path, rows = self.folder / self._name, []
+        if self._name in self._rows:
+            rows = read_rows(ledger_of(path), self.key)
+            if there(path, rows) != rows:
+                raise UserError(f"{path} holds other samples than {ledger_of(path).name} says: move it elsewhere")
+        return Part(path, self.key, rows)
 
-    def _finish(self) -> None:
-        self._usable = False  # until the end of this: what is interrupted on the way, the next run completes
-        stop = -(-(self._stop + 2 * BLOCK) // RECORD) * RECORD
-        write_whole(self._part, bytes(stop - self._stop), self._stop)
-        os.ftruncate(self._part, stop)
-        os.fsync(self._part)
-        self._ledger.forget(self._name)  # first, for a shorter archive may have the same size
-        os.replace(self.folder / f"{self._name}.part", self.folder / self._name)
-        sync_folder(self.folder)
-        self._ledger.append(self._name, stop, [row for row, _ in self._samples])
-        self._journal.empty()
-        os.close(self._part)
-        self._part, self._samples, self._usable = None, [], True
+    def _completed(self, part: Part) -> None:
+        if part.rows:
+            part.complete()
+            sync_folder(self.folder)
+            self._rows[part.archive.name] = len(part.rows)
+            self._changed = True
+        else:
+            part.remove()
+        part.close()
 
     # what an earlier run left
 
     def _recover(self) -> None:
-        for pattern in (f".{self.prefix}-*.tmp", f".{self.failed.name}.*.tmp"):
-            for path in self.folder.glob(pattern):
+        clear_leftovers(self.folder)
+        for path in numbered(self.folder, self.prefix, ".tar.part"):
+            whole = path.with_suffix("")
+            rows = [] if whole.exists() else there(path, read_rows(ledger_of(path), self.key))
+            if rows:
+                self._completed(Part(whole, self.key, rows))
+            else:
                 path.unlink()
-        vouched = self._journal.read()
-        sizes = {path.name: path.stat().st_size for path in self.archives}
-        self._ledger.keep(lambda archive, size: sizes.get(archive) == size)
-        self.done = Keys(self._ledger.keys())
-        known = self._ledger.archives
-        for name in sizes:
-            if name not in known:
-                self._take_archive(self.folder / name, vouched)
-        parts = sorted(path for path in self.folder.glob(f"{self.prefix}-*.tar.part") if self._number_of(path) is not None)
-        for path in parts:
-            self._take_part(path, vouched)
-        if self._part is None:
-            self._journal.empty()
-            self._number = max((self._number_of(path) for path in self.archives), default=0)
+        for path in self.archives:
+            self._take(path)
+        for path in numbered(self.folder, self.prefix, ".csv"):
+            if f"{path.stem}.tar" not in self._rows:
+                path.unlink()
+                self._changed = True
+        self._number = max(map(_number, self.archives), default=0)
 
-    def _take_archive(self, path: Path, vouched: dict[str, Vouched]) -> None:
-        """Put a complete archive that the ledger does not know into it."""
+    def _take(self, path: Path) -> None:
+        """Learn what a complete archive holds: from its list, or by reading it where the list is not of this archive."""
         try:
-            rows = self._rows_in(path, vouched)
+            rows = read_rows(ledger_of(path), self.key)
+            if not is_of(path, rows):
+                rows = rows_in(path)
+                write_atomically(ledger_of(path), (head(self.key) + b"".join(row.line for row in rows)).decode())
+            if twice := next((row.key for row in rows if row.key in self.done), None):
+                raise TarError(path, 0, f"{twice} is in another archive too")
         except TarError as error:
-            self._put_aside(path, str(error))
+            os.replace(path, path.with_name(path.name + ".damaged"))
+            self.aside[path.name] = str(error)
             return
-        if twice := next((row.key for row in rows if row.key in self.done), None):
-            self._put_aside(path, f"{path}: {twice} is in another archive too")
-            return
-        self._ledger.append(path.name, path.stat().st_size, rows)
+        self._rows[path.name] = len(rows)
         for row in rows:
             self.done.add(row.key)
 
-    def _rows_in(self, path: Path, vouched: dict[str, Vouched]) -> list[Row]:
-        rows = []
-        with open(path, "rb") as file:
-            for sample in index(path):
-                first = sample.members[0]
-                digest = hashlib.sha256(bytes_at(file, first.offset, first.size)).hexdigest()
-                if not KEY.fullmatch(sample.key):
-                    raise TarError(path, sample.start, f"not a key: {sample.key[:80]!r}")
-                known = vouched.get(sample.key)
-                status, tries = (known.row.http_status, known.row.tries) if known else (200, 1)
-                member = f"{sample.key}.{first.extension}"
-                rows.append(Row(sample.key, path.name, member, first.size, digest, status, tries))
-        if not rows:
-            raise TarError(path, 0, "no samples")
-        return rows
+    # the lists for people
 
-    def _put_aside(self, path: Path, reason: str) -> None:
-        os.replace(path, path.with_name(path.name + ".damaged"))
-        self.aside[path.name] = reason
-
-    def _take_part(self, path: Path, vouched: dict[str, Vouched]) -> None:
-        """Go on with the archive that was open: its samples up to the first one that the journal does not vouch for."""
-        samples = self._salvaged(path, vouched)
-        rows = [row for row, _ in samples]
-        whole = path.with_suffix("")
-        replaced = self._ledger.rows_of(whole.name) if whole.exists() else []
-        extra = [row for row in rows if row.key not in self.done]
-        same = [row.key for row in replaced] == [row.key for row in rows[: len(replaced)]]
-        if not extra or not same or len(extra) + len(replaced) != len(rows) or self._part is not None:
-            path.unlink()  # it holds nothing that is not elsewhere; or it is not a continuation, which no kill leaves
-            return
-        self._number, self._samples = self._number_of(path), samples
-        self._part = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        os.ftruncate(self._part, self._stop)
-        for row in extra:
-            self.done.add(row.key)
-        if len(rows) >= self.per_archive:
-            self._finish()
-
-    def _salvaged(self, path: Path, vouched: dict[str, Vouched]) -> list[tuple[Row, int]]:
-        samples = []
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            headers = Headers(path, lambda offset, count: bytes_at(file, offset, count), 0, size, whole=False)
-            try:
-                for sample in samples_of(headers):
-                    known = vouched.pop(sample.key, None)
-                    if known is None or known.crc32 != zlib.crc32(bytes_at(file, sample.start, sample.length)):
-                        break
-                    row = known.row._replace(archive=path.with_suffix("").name)
-                    samples.append((row, sample.start + sample.length))
-            except TarError:
-                pass  # the torn end of a killed run
-        return samples
-
-    # the list of failures
+    def _write_list(self) -> None:
+        """All rows as one file, unless it is there and nothing has changed since."""
+        lists = [ledger_of(path) for path in self.archives]
+        if not self._changed and self.listed.exists():
+            written = self.listed.stat().st_mtime_ns
+            if all(path.stat().st_mtime_ns <= written for path in lists):
+                return
+        with replacing(self.listed) as temporary, open(temporary, "wb") as file, _gzip(file) as packed:
+            packed.write(_line((self.key, *Row._fields[1:LISTED])))
+            for path in lists:
+                packed.write(b"".join(_line(row[:LISTED]) for row in read_rows(path, self.key)))
+        self._changed = False
 
     def _read_failures(self) -> None:
         if not self.failed.exists():
@@ -359,7 +304,7 @@ class TarSink:
         with open(self.failed, newline="", encoding="utf-8") as file:
             for row in csv.reader(file):
                 if len(row) == 5 and row[0] != self.key and row[0] not in self.done:
-                    self.failures[row[0]] = tuple(map(csv_cell, row))  # an older skyset wrote logins
+                    self.failures[row[0]] = tuple(map(csv_cell, row))
 
     def _write_failures(self) -> None:
         if not self.failures:
@@ -372,7 +317,44 @@ class TarSink:
         write_atomically(self.failed, text.getvalue())
 
 
-# --- the journal --------------------------------------------------------------------------------------------
+def _gzip(file: BinaryIO) -> gzip.GzipFile:
+    """Without name and time: the same rows are the same file."""
+    return gzip.GzipFile("", "wb", fileobj=file, mtime=0)
 
 
-# --- the ledger ---------------------------------------------------------------------------------------------
+def _line(cells: Sequence) -> bytes:
+    return f"{','.join(map(str, cells))}\n".encode()
+
+
+def packed(key: str, members: Mapping[str, bytes]) -> bytes:
+    """A sample as it lies in an archive: headers that depend on nothing but name and size, and padded contents."""
+    parts = []
+    for extension, content in members.items():
+        header = tarfile.TarInfo(f"{key}.{extension}")
+        header.size = len(content)
+        parts += [header.tobuf(tarfile.USTAR_FORMAT), content, bytes(-len(content) % BLOCK)]
+    return b"".join(parts)
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The list of an archive, from its contents: of who sent them, nothing is known.
+
+    Raises:
+        TarError: it is damaged, holds no samples, or one of another name than ours.
+    """
+    rows, start = [], 0
+    with open(path, "rb") as file:
+        for sample in index(path):
+            if not KEY.fullmatch(sample.key):
+                raise TarError(path, sample.start, f"not a key: {sample.key[:80]!r}")
+            end = sample.start + sample.length
+            file.seek(start)
+            data = file.read(end - start)
+            first = sample.members[0]
+            content = data[first.offset - start : first.offset - start + first.size]
+            member, digest = f"{sample.key}.{first.extension}", hashlib.sha256(content).hexdigest()
+            rows.append(Row(sample.key, path.name, member, first.size, digest, 200, 1, end, zlib.crc32(data)))
+            start = end
+    if not rows:
+        raise TarError(path, 0, "no samples")
+    return rows

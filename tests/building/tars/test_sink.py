@@ -5,7 +5,6 @@ import csv
 import errno
 import gzip
 import hashlib
-import io
 import os
 import random
 import re
@@ -15,46 +14,26 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import settings
-from hypothesis import strategies as st
 
-from skyset.building.tars import keys as keys_module
-from skyset.building.tars import sink as tars
-from skyset.building.tars.keys import Keys
+from skyset.building.tars.ledger import head
+from skyset.building.tars.ledger import read_rows
 from skyset.building.tars.read import BLOCK
-from skyset.building.tars.read import TarError
-from skyset.building.tars.read import index
-from skyset.building.tars.read import read_sample
 from skyset.building.tars.sink import TarSink
 from skyset.errors import UserError
 from skyset.testing.hips import HipsServer
-from tests.building.test_faults import steps_of
 from tests.processes import interruptible
+from tests.processes import steps_of
+from tests.samples import content
+from tests.samples import fill
+from tests.samples import members
 
 KILLS = int(os.environ.get("SKYSET_KILLS", "12"))
 COLUMNS = ["objid", "archive", "member", "bytes", "sha256", "http_status", "tries"]
-
-
-def content(key):
-    return hashlib.sha256(str(key).encode()).digest() * (1 + int(key) % 40)
-
-
-def members(key):
-    return {"jpg": content(key), "json": b'{"key": %d}' % int(key)}
-
-
-def fill(folder, keys, **options):
-    with TarSink(folder, **{"per_archive": 4, **options}) as sink:
-        for key in map(str, keys):
-            if key not in sink.done:
-                sink.add(key, members(key), 200, 1 + int(key) % 3)
-    return sink
 
 
 def ledger(folder):
@@ -68,7 +47,10 @@ def check(folder, keys, per_archive=4):
     assert sorted(rows.objid) == sorted(map(str, keys))
     archives = sorted(path.name for path in folder.glob("*.tar"))
     assert sorted(set(rows.archive)) == archives
-    assert set(os.listdir(folder)) == {*archives, "Images_downloaded.csv.gz"}
+    lists = [name.replace(".tar", ".csv") for name in archives]
+    assert set(os.listdir(folder)) == {*archives, *lists, "Images_downloaded.csv.gz"}
+    every = pd.concat(pd.read_csv(folder / name, dtype={"objid": str}) for name in lists)
+    assert rows.equals(every[COLUMNS].reset_index(drop=True))
     for name, group in rows.groupby("archive"):
         assert len(group) <= per_archive
         with tarfile.open(folder / name) as tar:
@@ -103,12 +85,6 @@ def test_archives_depend_on_their_contents_only(tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_headers_are_those_of_tarfile():
-    info = tarfile.TarInfo("123.jpg")
-    info.size = 4321
-    assert tars.header("123.jpg", 4321) == info.tobuf(tarfile.USTAR_FORMAT)
-
-
 def test_short_archives_are_filled_up(tmp_path):
     for stop in range(1, 12):
         sink = fill(tmp_path, range(stop))
@@ -123,26 +99,36 @@ def test_open_archive_is_not_under_the_final_name(tmp_path):
     assert [path.name for path in tmp_path.glob("*.tar*")] == ["images-00000.tar"]
 
 
-def test_the_complete_archive_stays_while_it_grows(tmp_path):
+def test_a_short_archive_is_opened_again_when_a_sample_comes(tmp_path):
     fill(tmp_path, range(2))
     with TarSink(tmp_path, per_archive=4) as sink:
+        assert [path.name for path in tmp_path.glob("*.tar*")] == ["images-00000.tar"]
         sink.add("2", members(2), 200, 3)
-        assert [sample.key for sample in index(tmp_path / "images-00000.tar")] == ["0", "1"]
-        assert sorted(ledger(tmp_path).objid) == ["0", "1"]
+        assert [path.name for path in tmp_path.glob("*.tar*")] == ["images-00000.tar.part"]
     check(tmp_path, range(3))
 
 
+def test_rows_say_where_a_sample_ends_and_what_its_bytes_add_up_to(tmp_path):
+    fill(tmp_path, range(3))
+    rows, data = read_rows(tmp_path / "images-00000.csv", "objid"), (tmp_path / "images-00000.tar").read_bytes()
+    starts = [0, *(row.end for row in rows)]
+    for row, start in zip(rows, starts, strict=False):
+        assert zlib.crc32(data[start : row.end]) == row.crc32
+        assert data[start : start + 6].rstrip(b"\0") == f"{row.key}.jpg".encode()
+    assert not data[starts[-1] :].strip(b"\0")
+
+
 def test_names_and_options(tmp_path):
-    with TarSink(tmp_path, per_archive=2, prefix="cut", ledger="l.csv.gz", failed="f.csv", key="object_id") as sink:
+    with TarSink(tmp_path, per_archive=2, prefix="cut", listed="l.csv.gz", failed="f.csv", key="object_id") as sink:
         sink.add("a-b+c_D", {"seg.png": b"1"}, 200, 1)
         sink.fail("x", "no\nway", None, 3, "http://a/?b=1,2")
-    assert sorted(os.listdir(tmp_path)) == ["cut-00000.tar", "f.csv", "l.csv.gz"]
+    assert sorted(os.listdir(tmp_path)) == ["cut-00000.csv", "cut-00000.tar", "f.csv", "l.csv.gz"]
     assert pd.read_csv(tmp_path / "l.csv.gz").columns[0] == "object_id"
     with open(tmp_path / "f.csv", newline="") as file:
         assert list(csv.reader(file)) == [["object_id", "reason", "http_status", "tries", "url"],
                                           ["x", "no way", "", "3", "http://a/?b=1,2"]]  # fmt: skip
     with pytest.raises(UserError, match="columns"):
-        TarSink(tmp_path, prefix="cut", ledger="l.csv.gz")
+        TarSink(tmp_path, prefix="cut", listed="l.csv.gz")
     with pytest.raises(ValueError):
         TarSink(tmp_path, prefix="a/b")
 
@@ -239,24 +225,40 @@ def done(folder):
 # --- what an earlier run left -------------------------------------------------------------------------------
 
 
-def test_ledger_lost_or_torn(tmp_path):
+def test_a_list_lost_or_torn(tmp_path):
+    """The archive is read again; of its samples' tries nothing is known any more."""
     fill(tmp_path, range(10))
-    path = tmp_path / "Images_downloaded.csv.gz"
-    whole = path.read_bytes()
+    path = tmp_path / "images-00001.csv"
+    whole = path.read_text()
+    plain = pd.read_csv(path).assign(tries=1).to_csv(index=False)
     for size in (0, 5, 30, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
+        path.write_text(whole[:size])
         assert done(tmp_path) == set(map(str, range(10)))
-        assert sorted(ledger(tmp_path).objid) == sorted(map(str, range(10)))
-    path.write_bytes(whole + b"\x1f\x8b\x08garbage")
+        assert path.read_text() == plain
+    path.write_text(whole + "garbage,1,")
     assert len(done(tmp_path)) == 10
-    assert path.read_bytes() == whole
+    path.write_text("object_id,made\n1,2\n")
+    with pytest.raises(UserError, match=r"images-00001\.csv has columns"):
+        TarSink(tmp_path)
 
 
-def test_a_ledger_written_by_others(tmp_path):
+def test_the_list_of_all_samples_is_written_again_where_it_is_not_theirs(tmp_path):
     fill(tmp_path, range(6))
-    ledger(tmp_path).to_csv(tmp_path / "Images_downloaded.csv.gz", index=False)
-    assert len(done(tmp_path)) == 6
-    assert len(ledger(tmp_path)) == 6
+    path = tmp_path / "Images_downloaded.csv.gz"
+    whole, written = path.read_bytes(), path.stat().st_mtime_ns
+    fill(tmp_path, range(6))
+    assert path.stat().st_mtime_ns == written
+    path.unlink()
+    fill(tmp_path, range(6))
+    assert path.read_bytes() == whole
+    os.utime(path, ns=(0, 0))  # a killed run completed an archive after it
+    path.write_bytes(b"old")
+    os.utime(path, ns=(0, 0))
+    fill(tmp_path, range(6))
+    assert path.read_bytes() == whole
+    (tmp_path / "images-00001.tar").unlink()
+    fill(tmp_path, range(4))
+    check(tmp_path, range(4))
 
 
 @pytest.mark.parametrize("damage", ["gone", "truncated", "longer", "garbage"])
@@ -304,7 +306,7 @@ def test_archives_of_another_length(tmp_path):
 
 def test_leftovers_of_a_kill(tmp_path):
     fill(tmp_path, range(4))
-    for name in (".Images_downloaded.csv.gz.tmp", ".Images_failed.csv.77.tmp", ".images-00003.tar.tmp"):
+    for name in (".Images_downloaded.csv.gz.77.tmp", ".Images_failed.csv.77.tmp", ".images-00003.csv.77.0123abcd.tmp"):
         (tmp_path / name).write_text("half")
     fill(tmp_path, range(4))
     check(tmp_path, range(4))
@@ -320,33 +322,32 @@ def test_an_archive_that_came_back(tmp_path):
 
 
 def test_torn_samples_are_cut_off(tmp_path):
-    """Every length that a power cut may leave of the open archive, and of the journal."""
+    """Every length that a power cut may leave of the open archive, and of its list."""
     base = tmp_path / "base"
     sink = TarSink(base, per_archive=10)
     for key in "123":
         sink.add(key, members(key), 200, 1 + int(key) % 3)
-    part, journal = base / "images-00000.tar.part", base / ".images.journal"
-    ends = [sample[1] for sample in sink._samples]
+    whole, lines = (base / "images-00000.tar.part").read_bytes(), (base / "images-00000.csv").read_bytes()
+    sink.close()
+    ends = [row.end for row in read_rows(base / "images-00000.csv", "objid")]
+    starts = [len(head("objid")) + len(b"".join(lines.splitlines(keepends=True)[1 : 1 + n])) for n in range(4)]
     dice = random.Random(0)
     for number in range(60):
         folder = tmp_path / f"{number}"
         folder.mkdir()
-        size = dice.choice([dice.randrange(ends[-1] + 1), *ends])
-        data = part.read_bytes()[:size]
-        lines = journal.read_bytes()
+        data, rows = whole[: dice.choice([dice.randrange(ends[-1] + 1), *ends])], lines
         if number % 3 == 1:
-            lines = lines[: dice.randrange(len(lines))]
+            rows = lines[: dice.randrange(len(lines))]
         if number % 3 == 2:
             data = data.ljust(ends[-1], b"\0")  # as some file systems do
-        (folder / part.name).write_bytes(data)
-        (folder / journal.name).write_bytes(lines)
+        (folder / "images-00000.tar.part").write_bytes(data)
+        (folder / "images-00000.csv").write_bytes(rows)
         with TarSink(folder, per_archive=10) as other:
-            complete = sum(data[:end] == part.read_bytes()[:end] for end in ends)
-            vouched = lines.count(b"\n") + (lines[-1:] not in (b"", b"\n") and lines + b"\n" in journal.read_bytes())
+            complete = sum(data[:end] == whole[:end] for end in ends)
+            vouched = sum(len(rows) >= end for end in starts[1:])
             assert set(other.done) == set("123"[: min(complete, vouched)])
         fill(folder, range(1, 4), per_archive=10)
         check(folder, range(1, 4), per_archive=10)
-    sink.close()
 
 
 @pytest.mark.parametrize("before", [0, 2, 4, 6])
@@ -373,7 +374,8 @@ def test_killed_before_each_step(tmp_path, before):
 
 SCRIPT = """
 import sys
-from skyset.archives.image_pool import ImagePool, ImageRequest, check_image
+from skyset.archives.image_pool import ImagePool, ImageRequest
+from skyset.pixels import check_image
 from skyset.archives.hips import hips2fits_url
 from skyset.building.tars.sink import TarSink
 folder, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -422,8 +424,8 @@ def test_a_download_killed_at_random_moments(tmp_path):
             with TarSink(tmp_path, per_archive=20) as sink:
                 safe, before = set(sink.done), settled(server.requests)
             if kill % 3 == 0:
-                with contextlib.suppress(FileNotFoundError):
-                    os.truncate(tmp_path / "Images_downloaded.csv.gz", dice.randrange(200))
+                with contextlib.suppress(IndexError):
+                    os.truncate(dice.choice(sorted(tmp_path.glob("*.csv"))), dice.randrange(200))
         assert run_script(tmp_path, server, count, None)
         later = server.requests[before:]
         wanted = Counter(f"ra={int(key) / 4}&" for key in map(str, range(count)) if key not in safe)
@@ -467,167 +469,3 @@ def test_nothing_is_added_after_the_end(tmp_path):
     sink.close()
     with pytest.raises(UserError, match="nothing can be added"):
         sink.add("2", members(2))
-
-
-# --- many keys ----------------------------------------------------------------------------------------------
-
-
-@given(st.sets(st.text("0123456789ab", min_size=1, max_size=6)), st.sets(st.text("0123456789ab", min_size=1, max_size=6)))
-@settings(max_examples=50, deadline=None)
-def test_keys_are_a_set(first, second):
-    keys_module._FEW, few = 3, keys_module._FEW
-    try:
-        keys = Keys(first)
-        for key in second - first:
-            keys.add(key)
-    finally:
-        keys_module._FEW = few
-    assert keys == first | second
-    assert len(keys) == len(first | second)
-    assert all(key in keys for key in first | second)
-    assert "zz" not in keys and 5 not in keys and "ä" not in keys
-
-
-def test_many_keys_take_little_memory():
-    keys = Keys(str(587722984435000000 + number) for number in range(200_000))
-    assert keys._sorted.nbytes == 18 * 200_000
-    assert "587722984435100000" in keys and "587722984436100000" not in keys
-
-
-# --- reading ------------------------------------------------------------------------------------------------
-
-NAMES = st.text("abcdefgh_-", min_size=1, max_size=8)
-FOLDERS = st.sampled_from(["", "deep/", "a.b/", "long" * 40 + "/", "ünï/"])
-SAMPLES = st.dictionaries(
-    st.builds(lambda folder, name: folder + name, FOLDERS, NAMES),
-    st.dictionaries(st.sampled_from(["jpg", "json", "seg.png", "cls"]), st.binary(max_size=1500), min_size=1),
-    max_size=6,
-)
-
-
-@given(samples=SAMPLES, form=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
-@settings(max_examples=100, deadline=None)
-def test_archives_of_others(tmp_path_factory, samples, form):
-    path = tmp_path_factory.mktemp("tar") / "x.tar"
-    with tarfile.open(path, "w", format=form) as tar:
-        tar.addfile(folder_info("./"))
-        for key, files in samples.items():
-            for extension, data in files.items():
-                info = tarfile.TarInfo(f"{key}.{extension}")
-                info.size, info.mtime = len(data), 1234.5678
-                tar.addfile(info, io.BytesIO(data))
-        tar.addfile(tarfile.TarInfo("README"), io.BytesIO())
-    found = {sample.key: read_sample(path, sample.start, sample.length) for sample in index(path)}
-    assert found == samples
-    assert list(found) == list(samples)
-
-
-def folder_info(name):
-    info = tarfile.TarInfo(name)
-    info.type = tarfile.DIRTYPE
-    return info
-
-
-def test_offsets_are_those_of_tarfile(tmp_path):
-    fill(tmp_path, range(4))
-    path = tmp_path / "images-00000.tar"
-    with tarfile.open(path) as tar:
-        expected = [(member.name, member.offset_data, member.size) for member in tar]
-    samples = list(index(path))
-    assert [(f"{s.key}.{m.extension}", m.offset, m.size) for s in samples for m in s.members] == expected
-    assert {sample.archive for sample in samples} == {path.name}
-    assert read_sample(path, samples[2].start, samples[2].length) == members(2)
-    for start, length in ((0, 100), (512, 512), (samples[0].start, samples[0].length + samples[1].length), (0, 10**6)):
-        with pytest.raises(TarError):
-            read_sample(path, start, length)
-
-
-@pytest.mark.skipif(shutil.which("tar") is None, reason="no tar")
-@pytest.mark.parametrize("form", ["gnu", "ustar", "pax", "v7"])
-def test_archives_of_tar(tmp_path, form):
-    for key in range(3):
-        for extension, data in members(key).items():
-            (tmp_path / f"{key}.{extension}").write_bytes(data)
-    path = tmp_path / "x.tar"
-    subprocess.run(
-        ["tar", f"--format={form}", "-cf", path, "--sort=name", "--exclude=x.tar", "-C", tmp_path, "."], check=True
-    )
-    assert {s.key: read_sample(path, s.start, s.length) for s in index(path)} == {str(key): members(key) for key in range(3)}
-    fill(tmp_path / "ours", range(3))
-    listing = subprocess.run(
-        ["tar", "-tf", tmp_path / "ours" / "images-00000.tar"], check=True, capture_output=True, text=True
-    )
-    assert listing.stdout.split() == [f"{key}.{kind}" for key in range(3) for kind in ("jpg", "json")]
-    assert listing.stderr == ""
-
-
-def odd(kind):
-    """An archive with one thing that is not a plain sample."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        names = {"absolute": "/etc/a.jpg", "parent": "a/../../b.jpg", "again": "1.jpg", "same member": "2.jpg"}
-        for name in ("1.jpg", "2.jpg"):
-            info = tarfile.TarInfo(name)
-            info.size = 3
-            tar.addfile(info, io.BytesIO(b"abc"))
-        if kind in names:
-            info = tarfile.TarInfo(names[kind])
-        else:
-            info = tarfile.TarInfo("3.jpg")
-            info.type, info.linkname = kind, "/etc/passwd"
-        tar.addfile(info)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
-                                  tarfile.GNUTYPE_SPARSE, "absolute", "parent", "again", "same member"])  # fmt: skip
-def test_odd_members(tmp_path, kind):
-    path = tmp_path / "x.tar"
-    path.write_bytes(odd(kind))
-    with pytest.raises(TarError, match=r"x\.tar: at byte [12],\d{3}: "):
-        list(index(path))
-
-
-def test_sizes_beyond_the_file(tmp_path):
-    path = tmp_path / "x.tar"
-    path.write_bytes(tars.header("1.jpg", 10**9) + bytes(2 * BLOCK))
-    with pytest.raises(TarError, match="at byte 0: truncated"):
-        list(index(path))
-
-
-@given(place=st.floats(0, 1), change=st.integers(1, 255), cut=st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_damage_is_named(tmp_path_factory, place, change, cut):
-    """A changed header or a missing end never passes, and nothing but TarError is raised."""
-    path = tmp_path_factory.mktemp("tar") / "x.tar"
-    data = bytearray(tars._packed("1", members(1)) + tars._packed("2", members(2)) + bytes(2 * BLOCK))
-    whole = [("1", members(1)), ("2", members(2))]
-    position = min(int(place * len(data)), len(data) - 2 * BLOCK - 1)
-    data[position] ^= change
-    path.write_bytes(data[:position] if cut else data)
-    try:
-        found = [(sample.key, read_sample(path, sample.start, sample.length)) for sample in index(path)]
-    except TarError:
-        return
-    assert not cut
-    changed = 0
-    for (key, files), (wanted, contents) in zip(found, whole, strict=True):
-        assert (key, list(files)) == (wanted, list(contents))
-        changed += sum(a != b for name in files for a, b in zip(files[name], contents[name], strict=True))
-    assert changed <= 1
-
-
-def test_reading_is_fast(tmp_path):
-    path = tmp_path / "x.tar"
-    with open(path, "wb") as file:
-        for number in range(20_000):
-            file.write(tars._packed(str(number), {"jpg": bytes(700), "json": b"{}"}))
-        file.write(bytes(2 * BLOCK))
-    start = time.process_time()
-    assert sum(1 for _ in index(path)) == 20_000
-    assert time.process_time() - start < 3
-
-
-def test_tar_error_is_an_error_of_a_file():
-    error = TarError(Path("a.tar"), 512, "why")
-    assert str(error) == "a.tar: at byte 512: why"
