@@ -322,6 +322,7 @@ class _SExtractorOptions(TyperCommand):
     "skyset extract image.fits -c default.sex -o cat.ldac --check segmentation.fits,background.fits\n\n"
     "skyset extract image.fits -DETECT_THRESH 3 -MAG_ZEROPOINT 27 --columns X_IMAGE,Y_IMAGE,MAG_AUTO -o bright.csv\n\n"
     "skyset extract image.fits -o cat.ldac --plot sources.png\n\n"
+    "skyset extract image.fits --engine sep -o sources.csv\n\n"
     "Any keyword of SExtractor may be given as -KEYWORD value. What is not honoured is said.",
 )
 def extract(
@@ -347,6 +348,9 @@ def extract(
     flag: Annotated[Path | None, typer.Option("--flag", metavar="FITS", help="flag image (default: FLAG_IMAGE)")] = None,
     classifier: Annotated[Path | None, typer.Option("--classifier", metavar="NNW", help="SExtractor's default.nnw "
                                                     "(default: STARNNW_NAME, else our own)")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="what finds and measures: compiled, our own "
+                                               "kernels, has every column and needs numba; sep, the package, has most and "
+                                               "starts at once (default: compiled where numba is installed)")] = None,
     seeing: Annotated[str | None, typer.Option("--seeing", metavar="ARCSEC", help="FWHM of a star: CLASS_STAR "
                                                "needs it, and the WCS's or -PIXEL_SCALE's pixel (default: SEEING_FWHM); "
                                                "auto: from the stars of each image")] = None,
@@ -369,6 +373,7 @@ def extract(
             image, config, parameters=parameters, columns=columns, skip_unknown=skip_unknown,
             overrides=[*(set_ or []), *([] if seeing is None else [f"SEEING_FWHM={seeing}"])],
             output=output, format=format, check=check, weight=weight, flag_image=flag, classifier=classifier,
+            engine=engine,
             processes=processes, draw=picture is not None, plot=picture,
             tell=functools.partial(print, "skyset:", file=sys.stderr),
         )  # fmt: skip

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from skyset.errors import UserError
 from skyset.extraction import columns as names
-from skyset.extraction import isophotes
 from skyset.extraction.background import measure_background
 from skyset.extraction.columns import CHECKS
 from skyset.extraction.detect import extract
 from skyset.extraction.detect import measure
 from skyset.extraction.mosaic import extract_file
 from skyset.extraction.quantities import NotGivenWarning
+from skyset.extraction.seeing import stellar_fwhm
 from skyset.extraction.settings import DEFAULT_KERNEL
 from skyset.extraction.settings import Settings
 from skyset.extraction.simulate import simulate_ccd
@@ -536,7 +536,7 @@ def test_the_seeing_is_measured_from_the_stars(seeing, beta):
     ccd = simulate_ccd(1, (900, 900), seeing=seeing, beta=beta)
     how = {"threshold": 1.5, "gain": 1.6, "pixel_scale": 0.187}
     numbers = measure(ccd.image, Settings(**how), ["FWHM_IMAGE", "FLUX_MAX", "THRESHOLD", "ELLIPTICITY"]).columns
-    found = isophotes.seeing(
+    found = stellar_fwhm(
         numbers["FWHM_IMAGE"], numbers["FLUX_MAX"] / numbers["THRESHOLD"], numbers["ELLIPTICITY"],
         np.ones(len(numbers["FWHM_IMAGE"]), bool),
     )  # fmt: skip

@@ -94,7 +94,7 @@ def test_an_image_needs_nothing_else(image, tmp_path):
     status, text = skyset(image)
     assert status == 0
     said, warned = sorted(text.splitlines())
-    assert re.fullmatch(r"7 sources, \d+\.\d s: wrote field\.ldac", said)
+    assert re.fullmatch(r"7 sources, \d+\.\d s, engine compiled \(skyset \S+\): wrote field\.ldac", said)
     assert warned.startswith("skyset: warning: CLASS_STAR cannot be relied on: no seeing is given") and "scale" not in warned
     [extension] = read_ldac("field.ldac")
     table = extension.table
@@ -421,7 +421,7 @@ def test_a_picture_names_the_plane_and_counts_one_source_as_one(image):
 
 def test_only_check_images_where_no_catalogue_is_wanted(image, tmp_path):
     status, text = skyset(image, "-CATALOG_TYPE", "NONE", "--check=-BACKGROUND=flat.fits", "--columns", "NUMBER")
-    assert status == 0 and re.fullmatch(r"7 sources, \S+ s: wrote flat\.fits\n", text)
+    assert status == 0 and re.fullmatch(r"7 sources, \S+ s, engine .+: wrote flat\.fits\n", text)
     assert np.median(fits.getdata("flat.fits")) == pytest.approx(0, abs=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["field.fits", "flat.fits"]
 
@@ -556,9 +556,10 @@ def test_an_image_without_anything_to_measure_says_so(image, pixels, said):
 
 def test_a_missing_package_is_one_sentence(image):
     code = "import sys; sys.modules['numba'] = None; from skyset.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, "extract", image], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, "extract", image, "--engine", "compiled"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "skyset: extraction needs numba: pip install 'skyset-surveys[extraction]'\n"
+    assert done.stderr == "skyset: engine compiled needs numba: pip install 'skyset-surveys[extraction]'\n"
 
 
 def test_a_full_disk_is_named_with_the_file_that_did_not_fit(image, tmp_path):

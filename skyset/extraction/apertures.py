@@ -13,22 +13,19 @@ from __future__ import annotations
 import numpy as np
 
 from skyset.extraction.compiled import jit
-from skyset.extraction.isophotes import APERTURE_INCOMPLETE
-from skyset.extraction.isophotes import NEIGHBOURS
+from skyset.extraction.definitions import APERTURE_INCOMPLETE
+from skyset.extraction.definitions import CROWDED
+from skyset.extraction.definitions import KRON_ZONE
+from skyset.extraction.definitions import NEIGHBOURS
+from skyset.extraction.definitions import WINDOW_FWHM
 from skyset.extraction.isophotes import PIXEL
 
 #: MASK_TYPE: what stands in a neighbour's pixels: what lies there, nothing, or the pixel opposite of the source's centre.
 MASKS = {"none": 0, "blank": 1, "correct": 2}
-#: The Kron radius is measured within this many times A_IMAGE and B_IMAGE; so is the Petrosian one.
-KRON_ZONE = 6.0
-#: A source with more than this share of that zone in neighbours is flagged.
-CROWDED = 0.1
 #: The growth curve: rings out to 6 A_IMAGE, each pixel in 5 x 5 parts.
 RINGS, PARTS = 64, 5
 #: Petrosian: steps of the radius, and the ring (1 to 1.2) and disc (to 1.1) that are compared, all in bins of one width.
 PETRO_BIN, PETRO_STEP, PETRO_RING, PETRO_DISC, PETRO_RATIO = 0.03, 10, 12, 11, 0.2
-#: FWHM of a Gaussian in its sigmas, rounded as SExtractor's windows have it.
-FWHM = 2.35
 #: Windowed centres: reach in window sigmas, most steps, the step at which they rest (pixels), parts of a pixel at the rim.
 WIN_REACH, WIN_STEPS, WIN_REST, WIN_PARTS = 4.0, 16, 1e-4, 3
 
@@ -373,7 +370,7 @@ def windowed(field, x, y, half_light, moments):
     count = len(x)
     out, flags, incomplete = np.zeros((count, 10)), np.zeros(count, np.int64), np.zeros(count, np.int64)
     for n in range(count):
-        sigma = 2 * half_light[n] / FWHM
+        sigma = 2 * half_light[n] / WINDOW_FWHM
         cx, cy = x[n], y[n]
         row = out[n]
         for _ in range(WIN_STEPS if sigma > 0 else 0):
@@ -449,6 +446,8 @@ def _window(field, number, x, y, sigma, row, full):
                 exy += weight * weight * variance * dx * dy
                 weights += weight * weight
                 noise += weight * weight * variance
+    if full and not weights > 0:
+        light = 0.0  # the window is so narrow that the square of every weight is 0
     if full and light > 0:
         row[2], row[3], row[4] = xx / light, yy / light, xy / light
         row[2] -= (sx / light) ** 2

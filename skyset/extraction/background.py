@@ -14,12 +14,13 @@ from functools import cached_property
 import numpy as np
 
 from skyset.extraction.compiled import jit
+from skyset.extraction.definitions import UNUSABLE
 from skyset.extraction.settings import Settings
 
 #: Pixels of a mesh that must be usable for it to count, as a share.
 LEAST_SHARE = 0.5
-#: Pixels from this value on are none: SExtractor marks them with -1e30. In units of the scatter, squares must fit.
-UNUSABLE, FAR = 1e29, np.float32(1e15)
+#: Pixels from this value on are none, in units of the scatter: squares must fit.
+FAR = np.float32(1e15)
 #: A histogram bin holds this many pixels of a Gaussian's core, over so many sigma each side, in at most so many bins.
 BIN_PIXELS, HALF_WIDTH, MOST_BINS = 4, 5.0, 4096
 

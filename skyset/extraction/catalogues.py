@@ -38,7 +38,8 @@ def ending_of(format: str) -> str:
 
 def write_catalogue(path: Path, kind: str, extensions: Iterable[tuple[fits.Header, QTable]]) -> None:
     """Write a catalogue: ``ldac`` extension by extension; any other format has the extensions in one table, one below the
-    other. UserError where the format cannot hold a column."""
+    other, and says the tables' ``meta["engine"]`` where it has a place for that (FITS, VOTable, Parquet). UserError where
+    the format cannot hold a column."""
     if kind == "ldac":
         write_ldac(path, extensions)
         return
@@ -50,7 +51,8 @@ def write_catalogue(path: Path, kind: str, extensions: Iterable[tuple[fits.Heade
 
 
 def _write_fits(file, table: QTable) -> None:
-    fits.PrimaryHDU().writeto(file)
+    said = [("SEXENGIN", table.meta["engine"], "What found and measured the sources")] if "engine" in table.meta else []
+    fits.PrimaryHDU(header=fits.Header(said)).writeto(file)
     write_table(file, table, "OBJECTS")
 
 
@@ -78,7 +80,10 @@ def _write_csv(file, table: QTable) -> None:
 def _write_votable(file, table: QTable) -> None:
     from astropy.io.votable import from_table
 
-    from_table(table).to_xml(file, tabledata_format="binary2")
+    made = from_table(table)
+    if "engine" in table.meta:
+        made.get_first_table().description = f"sources found and measured by engine {table.meta['engine']}"
+    made.to_xml(file, tabledata_format="binary2")
 
 
 def _write_ascii(file, table: QTable, head: bool = True) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
@@ -28,19 +27,18 @@ from skyset.extraction.columns import COLUMNS
 from skyset.extraction.columns import DEFAULT_WORLD
 from skyset.extraction.config import Configuration
 from skyset.extraction.config import read_config
+from skyset.extraction.engines import load_engine
 from skyset.extraction.figure import DRAWN
 from skyset.extraction.figure import figure
 from skyset.extraction.figure import sources_text
 from skyset.extraction.image_headers import image_header
 from skyset.extraction.ldac import ignore_odd_cards
+from skyset.extraction.mosaic import Extension
+from skyset.extraction.mosaic import extract_file
 from skyset.extraction.plan import Plan
 from skyset.extraction.plan import make_plan
 from skyset.extraction.plan import stem
 from skyset.extraction.tables import as_table
-from skyset.versions import install_command
-
-if TYPE_CHECKING:
-    from skyset.extraction.mosaic import Extension
 
 
 @dataclasses.dataclass
@@ -55,12 +53,14 @@ class Summary:
     drawn: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     #: Arcsec, of each extension where it was measured.
     seeing: list[float] = dataclasses.field(default_factory=list)
+    #: What measured, with its version.
+    engine: str = ""
 
     def __str__(self) -> str:
         each = f" in {self.extensions:,} extensions" if self.extensions != 1 else ""
         each += f", seeing {np.median(self.seeing):.2f} arcsec" if self.seeing else ""
         where = f": wrote {', '.join(self.written)}" if self.written else ""
-        return f"{sources_text(self.sources)}{each}, {self.seconds:.1f} s{where}"
+        return f"{sources_text(self.sources)}{each}, {self.seconds:.1f} s, engine {self.engine}{where}"
 
     def figure(self):
         """The image with an ellipse around each source: see :func:`figure`."""
@@ -72,15 +72,14 @@ def run(
 ) -> Summary:
     """Measure the image and write what is planned: catalogue and check images together, each under a temporary name first.
 
-    With ``draw`` the summary keeps what :func:`figure` needs. Raises UserError where numba is missing."""
-    extract_file = _extract_file()
-    begin, summary = time.monotonic(), Summary(plan)
+    With ``draw`` the summary keeps what :func:`figure` needs."""
+    begin, summary = time.monotonic(), Summary(plan, engine=load_engine(plan.engine).TITLE)
     wanted = [*plan.columns, *(name for name in DRAWN if draw and name not in plan.columns)]
 
     def extensions(images: CheckImages) -> Iterator[tuple[fits.Header, QTable]]:
         measured = extract_file(
             plan.chosen, configuration.for_header, wanted, weight=plan.weight, flag_image=plan.flag_image,
-            classifier=plan.classifier, check=tuple(plan.check), processes=processes, progress=progress,
+            classifier=plan.classifier, engine=plan.engine, check=tuple(plan.check), processes=processes, progress=progress,
         )  # fmt: skip
         for extension in _measured(plan.image, measured):
             images.write(extension)
@@ -92,6 +91,7 @@ def run(
             if draw:
                 summary.drawn.append({name: columns[name] for name in (*DRAWN, "KRON_RADIUS") if name in columns})
             table = as_table(columns, plan.columns, extension.number)
+            table.meta["engine"] = summary.engine
             yield image_header(extension, configuration, plan, len(table)), table
 
     with CheckImages(plan.check, len(plan.chosen.images) > 1) as images:
@@ -183,13 +183,3 @@ def _warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
         ignore_odd_cards()
         warnings.showwarning = show
         yield
-
-
-def _extract_file() -> Callable:
-    try:
-        from skyset.extraction.mosaic import extract_file
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("numba", "llvmlite"):
-            raise
-        raise UserError(f"extraction needs {error.name}: {install_command('extraction')}") from None
-    return extract_file

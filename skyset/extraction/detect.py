@@ -4,8 +4,8 @@
     sources = extract(image, threshold=2.5, gain=1.6, pixel_scale=0.187, zero_point=26.0, seeing=0.7)
 
 Bertin & Arnouts 1996 (A&AS 117, 393) and the SExtractor manual (https://sextractor.readthedocs.io) define what is measured.
-``field`` makes the pixels ready, ``sources`` finds what is in them, ``quantities`` works out the columns; ``background``,
-``segments``, ``isophotes`` and ``apertures`` compute, compiled with numba. ``mosaic`` does whole files.
+``field`` makes the pixels ready, an engine finds what is in them and sums its light (`engines`: our own compiled kernels, or
+the package sep), ``quantities`` works out the columns. ``mosaic`` does whole files.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 
 from skyset.errors import UserError
 from skyset.extraction import columns as names
-from skyset.extraction import segments
-from skyset.extraction.background import Background
-from skyset.extraction.background import measure_background
 from skyset.extraction.columns import CHECKS
+from skyset.extraction.engines import default_columns
+from skyset.extraction.engines import load_engine
+from skyset.extraction.engines import refuse
 from skyset.extraction.field import Field
 from skyset.extraction.field import bad_weights
 from skyset.extraction.field import in_shape
@@ -31,8 +31,6 @@ from skyset.extraction.field import usable_pixels
 from skyset.extraction.quantities import Quantities
 from skyset.extraction.quantities import network
 from skyset.extraction.settings import Settings
-from skyset.extraction.sources import Sources
-from skyset.extraction.sources import find_sources
 from skyset.extraction.tables import as_arrow
 from skyset.extraction.tables import as_table
 
@@ -40,6 +38,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from astropy.table import QTable
     from astropy.wcs import WCS
+
+    from skyset.extraction.engines import Background
+    from skyset.extraction.engines import Engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ class Measured:
     ``columns``: by name, arrays with a row a source, dtypes and units as ``columns.COLUMNS`` has them. ``background``,
     ``rms``: medians over the image, counts; ``threshold``, ``analysis_threshold``: counts above the background; ``shape``:
     of the image; ``check``: the check images asked for, by type, float32 (SEGMENTATION int32: 0, or NUMBER); ``seeing``: of
-    the settings, or measured from the stars, arcsec, where CLASS_STAR was wanted; NaN where there were none.
+    the settings, or measured from the stars, arcsec, where CLASS_STAR was wanted; NaN where there were none; ``engine``:
+    what found and measured them, with its version.
     """
 
     columns: dict[str, np.ndarray]
@@ -60,6 +62,7 @@ class Measured:
     shape: tuple[int, int]
     check: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     seeing: float = 0.0
+    engine: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -75,6 +78,7 @@ def extract(
     flag_image: np.ndarray | None = None,
     wcs: WCS | None = None,
     classifier: str | Path | None = None,
+    engine: str | None = None,
     output: str = "astropy",
     **changes: object,
 ) -> QTable | pa.Table:
@@ -85,23 +89,27 @@ def extract(
         settings: how; ``changes`` are fields of `Settings` that differ from it: ``threshold=3, minarea=5, kernel=weights,
             deblend_nthresh=32, deblend_cont=0.005, back_size=64, back_filter=3, gain=1.6, pixel_scale=0.168,
             zero_point=27.0, seeing=0.6, saturation=60000`` and so on. Without ``pixel_scale`` it is that of the WCS.
-        columns: SExtractor's names (`columns.COLUMNS` lists them); default: `columns.DEFAULT`, with a WCS the position
-            too. What is not asked for is not computed: without FLUX_AUTO and the like the time halves.
+        columns: SExtractor's names (`columns.COLUMNS` lists them); default: of `columns.DEFAULT`, with a WCS the position
+            too, what the engine measures. What is not asked for is not computed: without FLUX_AUTO and the like the time
+            halves.
         mask: bool (rows, columns), True where a pixel is bad.
         weight: (rows, columns), as ``weight_type`` says: relative inverse variances, variances or rms.
         flag_image: integers (rows, columns) for IMAFLAGS_ISO.
         wcs: for ALPHA_J2000 and other world coordinates; 0-based pixels, as astropy has them.
         classifier: a user's ``default.nnw`` for CLASS_STAR; None: our own network.
+        engine: ``"compiled"``, our own kernels, which need numba, or ``"sep"``, the package sep; None: compiled where
+            numba is installed, else sep. docs/extraction_engines.md compares them.
         output: ``"astropy"`` for a QTable with units, ``"arrow"`` for a pyarrow.Table with them in the fields' metadata.
 
     Returns:
         One row a source, in the order in which a scan from the first row meets them; positions as FITS counts: the first
-        pixel's centre is (1, 1). Background, rms and thresholds are in the table's ``meta`` (schema metadata).
+        pixel's centre is (1, 1). Background, rms, thresholds and engine are in the table's ``meta`` (schema metadata).
 
     Raises:
         ValueError: the image is not two-dimensional or not of numbers, mask or weight has another shape, a setting cannot
             be meant.
-        UserError: a column is not known, or needs something that was not given (a WCS, a flag image).
+        UserError: a column is not known, or needs something that was not given (a WCS, a flag image); the engine is not
+            installed, or cannot measure a column or honour a setting: all of these are named.
 
     An image without usable pixels, or without noise, has no sources, and a warning says so. CLASS_STAR needs ``seeing`` (a
     number, or ``"auto"``) and ``pixel_scale`` or a WCS: without them 1.2 and 1 arcsec are taken, with a `NotGivenWarning`.
@@ -109,10 +117,12 @@ def extract(
     if output not in ("astropy", "arrow"):
         raise ValueError(f"output is {output!r}: it is 'astropy' or 'arrow'")
     how = dataclasses.replace(settings, **changes) if settings is not None else Settings(**changes)
-    wanted = names.check(columns if columns is not None else [*names.DEFAULT, *(names.DEFAULT_WORLD if wcs else ())])
-    found = measure(image, how, wanted, mask=mask, weight=weight, flag_image=flag_image, wcs=wcs, classifier=classifier)
+    wanted = names.check(columns if columns is not None else default_columns(load_engine(engine), wcs is not None))
+    found = measure(
+        image, how, wanted, mask=mask, weight=weight, flag_image=flag_image, wcs=wcs, classifier=classifier, engine=engine
+    )
     table = as_table(found.columns, wanted)
-    table.meta |= {key: getattr(found, key) for key in ("background", "rms", "threshold", "analysis_threshold")}
+    table.meta |= {key: getattr(found, key) for key in ("background", "rms", "threshold", "analysis_threshold", "engine")}
     return table if output == "astropy" else as_arrow(table)
 
 
@@ -127,6 +137,7 @@ def measure(
     wcs: WCS | None = None,
     classifier: str | Path | None = None,
     check: Sequence[str] = (),
+    engine: str | None = None,
     overwrite: bool = False,
 ) -> Measured:
     """As `extract`, without the table: for many small images, or where check images are wanted too (see `CHECKS`).
@@ -136,25 +147,28 @@ def measure(
     wanted = _wanted(columns, wcs, flag_image)
     if unknown := [kind for kind in check if kind not in CHECKS]:
         raise ValueError(f"check images are {', '.join(CHECKS)}; not {', '.join(unknown)}")
+    chosen = load_engine(engine)
+    refuse(chosen, wanted, check, settings, weighted=weight is not None)
     pixels, bad, own = usable_pixels(image, mask)
     del image
     weight = in_shape(weight, pixels.shape, "weight")
     flag_image = in_shape(flag_image, pixels.shape, "flag image")
     if weight is not None:
         bad = bad_weights(weight, settings, bad)
-    background = measure_background(pixels, settings, bad)
+    background = chosen.measure_background(pixels, settings, bad)
     field = Field.make(pixels, bad, own or overwrite, background, weight, settings)
     del pixels
-    seen = find_sources(field, settings, paint=bool(check) or _needs_map(wanted, classifier))
-    values = Quantities(field, settings, seen, background, wanted, wcs)
+    seen = chosen.find_sources(field, settings, paint=bool(check) or _needs_map(wanted, classifier))
+    values = Quantities(chosen.Light(field, seen, settings), seen, field, settings, background, wanted, wcs)
     if flag_image is not None:
         values.flag_image = flag_image
     if classifier is not None:
         values.network = network(Path(classifier))
     table = {name: np.asarray(values[name], names.COLUMNS[name].dtype) for name in wanted}
-    made = {kind: _check_image(kind, field, seen, background, values) for kind in check}
+    made = {kind: _check_image(kind, chosen, background, values) for kind in check}
     levels = background.level, background.rms, field.threshold, field.analysis
-    return Measured(table, *levels, field.image.shape, made, values.known.get("_seeing", settings.fwhm))
+    seeing = values.known.get("_seeing", settings.fwhm)
+    return Measured(table, *levels, field.image.shape, made, seeing, chosen.TITLE)
 
 
 def _needs_map(wanted: Sequence[str], classifier: str | Path | None) -> bool:
@@ -182,10 +196,11 @@ def _wanted(columns: Sequence[str], wcs: WCS | None, flag_image: np.ndarray | No
     return wanted
 
 
-def _check_image(kind: str, field: Field, seen: Sources, background: Background, values: Quantities) -> np.ndarray:
+def _check_image(kind: str, engine: Engine, background: Background, values: Quantities) -> np.ndarray:
     """A check image by SExtractor's name."""
+    field, segmentation = values.field, values.seen.segmentation
     if kind == "SEGMENTATION":
-        return seen.segmentation
+        return segmentation
     if kind == "MINIBACKGROUND":
         return (background.measured or background).mesh.astype(np.float32)
     if kind == "MINIBACK_RMS":
@@ -195,11 +210,11 @@ def _check_image(kind: str, field: Field, seen: Sources, background: Background,
     if kind == "BACKGROUND_RMS":
         return background.rms_map()
     if kind == "FILTERED":
-        return segments.filtered(field.image, field.kernel) if field.kernel.size else field.image
+        return engine.filtered(field)
     if kind == "OBJECTS":
-        return np.where(seen.segmentation > 0, field.image, np.float32(0))
+        return np.where(segmentation > 0, field.image, np.float32(0))
     if kind == "-OBJECTS":
-        return np.where(seen.segmentation > 0, np.float32(0), field.image)
+        return np.where(segmentation > 0, np.float32(0), field.image)
     if kind == "APERTURES":
         return _draw_apertures(field.image + background.map(), values)
     return field.image

@@ -1,23 +1,29 @@
-"""An image as the kernels look at it: float32 pixels without the background, bad ones marked, thresholds and noise."""
+"""An image made ready for an engine: pixels and which of them are bad, the background taken away, noise and thresholds."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyset.extraction.background import UNUSABLE
-from skyset.extraction.background import Background
-from skyset.extraction.compiled import jit
+from skyset.extraction.definitions import UNUSABLE
 from skyset.extraction.settings import Settings
+
+if TYPE_CHECKING:
+    from skyset.extraction.background import Background
 
 _NONE = np.zeros((0, 0), np.float32)
 _NO_MASK = np.zeros((0, 0), np.bool_)
 
 
 def usable_pixels(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """float32 pixels in native order, which of them are bad (None: none), and whether the array is ours to change."""
+    """float32 pixels in native order, which of them are bad (bool; None: none), and whether the array is ours to change.
+
+    Raises:
+        ValueError: the image has not two sides or no real numbers, or the mask another shape.
+    """
     if isinstance(image, np.ma.MaskedArray):
         hidden = np.ma.getmaskarray(image)
         mask = hidden if mask is None else np.asarray(mask, bool) | hidden
@@ -33,24 +39,16 @@ def usable_pixels(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarra
     bad = in_shape(mask, pixels.shape, "mask")
     if bad is not None:
         bad = np.ascontiguousarray(bad.astype(bool))
-    if image.dtype.kind == "f" and _usable(pixels) < pixels.size:
+    # NaN is neither least nor greatest of anything, so that it fails the comparison as the marks do.
+    if image.dtype.kind == "f" and not (pixels.min() > -UNUSABLE and pixels.max() < UNUSABLE):
         with np.errstate(invalid="ignore"):
             spoilt = ~(np.abs(pixels) < UNUSABLE)
         bad = spoilt if bad is None else bad | spoilt
     return pixels, bad if bad is not None and bad.any() else None, own
 
 
-@jit
-def _usable(pixels):
-    """The number of pixels that are light and no marks (NaN, infinite, SExtractor's -1e30)."""
-    count = 0
-    for row in pixels:
-        for value in row:
-            count += np.abs(value) < UNUSABLE
-    return count
-
-
 def in_shape(other: np.ndarray | None, shape: tuple[int, int], what: str) -> np.ndarray | None:
+    """The array, or None; ValueError where it has not the image's shape."""
     if other is None:
         return None
     other = np.asarray(other)
@@ -60,6 +58,7 @@ def in_shape(other: np.ndarray | None, shape: tuple[int, int], what: str) -> np.
 
 
 def bad_weights(weight: np.ndarray, settings: Settings, bad: np.ndarray | None) -> np.ndarray | None:
+    """The bad pixels (bool; None: none) with those whose weights say that they are."""
     limit = settings.weight_threshold
     if settings.weight_type == "weight":
         poor = ~(weight > (0 if limit is None else limit))
@@ -74,7 +73,12 @@ def bad_weights(weight: np.ndarray, settings: Settings, bad: np.ndarray | None) 
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """What the kernels look at. ``noise`` multiplies ``sigma``, ``scale`` the thresholds; (0, 0) where they are 1."""
+    """What an engine looks at.
+
+    ``image``: float32 (rows, columns), counts, background subtracted, 0 where bad; ``bad``: bool, (0, 0) where none is.
+    ``noise``: what multiplies ``sigma`` (counts), and ``scale``: the thresholds (counts), float32 (rows, columns), (0, 0)
+    where they are 1. ``kernel``: of the filter, float32, (0, 0): none.
+    """
 
     image: np.ndarray
     bad: np.ndarray

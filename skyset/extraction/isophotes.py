@@ -12,6 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from skyset.extraction.compiled import jit
+from skyset.extraction.definitions import BLENDED
+from skyset.extraction.definitions import CORE
+from skyset.extraction.definitions import FLATTEST
+from skyset.extraction.definitions import ISOPHOTE_INCOMPLETE
+from skyset.extraction.definitions import TRUNCATED
 
 #: The columns of what `measure` gives.
 NAMES = (
@@ -24,18 +29,6 @@ INDEX = {name: k for k, name in enumerate(NAMES)}
 #: A matrix of second moments with a smaller determinant is that of a line or a point: (1/12)^2, of one pixel.
 SINGULAR = 1.0 / 144.0
 PIXEL = 1.0 / 12.0
-#: A core is at most this flat: the square of its width, in units of A B.
-FLATTEST = 13.0
-#: Pixels above this share of the peak belong to a source's core.
-CORE = 0.2
-#: FLAGS, as SExtractor's manual gives them.
-NEIGHBOURS, BLENDED, SATURATED, TRUNCATED, APERTURE_INCOMPLETE, ISOPHOTE_INCOMPLETE = 1, 2, 4, 8, 16, 32
-
-#: Stars for the seeing: peaks this far above the analysis threshold, this round; at least so many, and an eighth of such
-#: sources, must lie within such a range of ln FWHM: it is 0.002 to 0.009 on simulated images, 0.014 and more without stars.
-STAR_PEAK, STAR_ROUND, STARS, STAR_RANGE = 15.0, 0.25, 6, 0.012
-#: The Gaussian core of a Moffat profile is wider than the profile: 1.05 to 1.10 for beta 3.5 to 2.5.
-CORE_OVER_FWHM = 1.07
 
 (_X, _Y, _X2, _Y2, _XY, _CXX, _CYY, _CXY, _A, _B, _THETA, _ERRX2, _ERRY2, _ERRXY, _XMIN, _XMAX, _YMIN, _YMAX, _XPEAK, _YPEAK,
  _AREA_DETECTED, _AREA, _FLUX, _FLUX_FILTERED, _FLUXVAR, _PEAK, _PEAK_FILTERED, _THRESHOLD, _FAINT, _FWHM, _FLAGS,
@@ -244,28 +237,3 @@ def merge(numbers, into):
             numbers[k, column] = min(numbers[k, column], numbers[n, column])
         for column in (_XMAX, _YMAX):
             numbers[k, column] = max(numbers[k, column], numbers[n, column])
-
-
-def seeing(fwhm: np.ndarray, peak: np.ndarray, ellipticity: np.ndarray, clean: np.ndarray) -> float:
-    """The FWHM (pixels) of the stars among sources, NaN where none stand out.
-
-    Stars are as narrow as each other, whatever their flux: the shortest range of ln FWHM_IMAGE with an eighth of the bright
-    round sources is theirs. On simulated CCDs (0.5 to 1.5 arcsec, Moffat beta 2.5 and 3.5) 1 % too low to 3 % too high, by
-    the profile; from image to image it scatters by 0.3 %.
-
-    Args:
-        fwhm, ellipticity: FWHM_IMAGE and ELLIPTICITY, (n,).
-        peak: over the analysis threshold, (n,).
-        clean: bool (n,): neither saturated nor cut off.
-    """
-    chosen = clean & (peak > STAR_PEAK) & (ellipticity < STAR_ROUND) & (fwhm > 1)
-    sizes = np.sort(np.log(fwhm[chosen]))
-    count = max(STARS, len(sizes) // 8)
-    if len(sizes) < count:
-        return float("nan")
-    ranges = sizes[count - 1 :] - sizes[: len(sizes) - count + 1]
-    first = int(ranges.argmin())
-    if ranges[first] > STAR_RANGE:
-        return float("nan")
-    middle = np.median(sizes[first : first + count])
-    return float(np.exp(np.median(sizes[np.abs(sizes - middle) < 0.05])) / CORE_OVER_FWHM)

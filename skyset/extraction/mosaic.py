@@ -23,6 +23,7 @@ from skyset.extraction import columns as names
 from skyset.extraction import images
 from skyset.extraction.detect import Measured
 from skyset.extraction.detect import measure
+from skyset.extraction.engines import load_engine
 from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import Settings
 from skyset.extraction.world import celestial_wcs
@@ -48,6 +49,7 @@ def extract_file(
     weight: str | Path | None = None,
     flag_image: str | Path | None = None,
     classifier: str | Path | None = None,
+    engine: str | None = None,
     check: Sequence[str] = (),
     processes: int | None = None,
     progress: bool = False,
@@ -65,6 +67,7 @@ def extract_file(
         weight, flag_image: files with an image for each image of ``path``, whether it is chosen or not, or one for all; as
             ``path``, they may say which.
         classifier: a ``default.nnw``; None: our own.
+        engine: ``"compiled"`` or ``"sep"``; None: compiled where numba is installed (see `engines`).
         check: check images wanted, `columns.CHECKS`.
         processes: images at once, each in a process of its own; None: one a core. With more than one, a script must
             have its code below ``if __name__ == "__main__":``, and a function for ``settings`` must be one that other
@@ -72,7 +75,8 @@ def extract_file(
         progress: show a bar.
 
     Raises:
-        UserError: a file is none of FITS, has no image, or weights and images do not belong together; a process ended.
+        UserError: a file is none of FITS, has no image, or weights and images do not belong together; a process ended; the
+            engine is not installed, or cannot do what is wanted.
         ValueError: ``processes`` is below 1, ``extensions`` is empty, ``settings`` cannot be given to other processes.
 
     Warnings while an image is measured come with its file and HDU, from other processes too; but that of a seeing or pixel
@@ -80,6 +84,7 @@ def extract_file(
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}: it must be at least 1")
+    load_engine(engine)
     chosen = path if isinstance(path, images.Chosen) else images.choose(path)
     if extensions is not None:
         there = [image.hdu for image in chosen.every]
@@ -93,7 +98,7 @@ def extract_file(
     pairs = [None if other is None else images.partners(other, chosen, what)
              for other, what in ((weight, "weights"), (flag_image, "flags"))]  # fmt: skip
     jobs = [
-        _Job(image, settings, tuple(columns), *(pair and pair[k] for pair in pairs), classifier, tuple(check))
+        _Job(image, settings, tuple(columns), *(pair and pair[k] for pair in pairs), classifier, engine, tuple(check))
         for k, image in enumerate(chosen.images)
     ]
     processes = min(processes or os.cpu_count() or 1, len(jobs))
@@ -163,6 +168,7 @@ class _Job:
     weight: images.Image | None
     flag_image: images.Image | None
     classifier: str | Path | None
+    engine: str | None
     check: tuple[str, ...]
 
     def run(self) -> _Result:
@@ -180,7 +186,7 @@ class _Job:
         try:
             measured = measure(
                 image, how, self.columns, weight=weight, flag_image=flags, wcs=wcs, classifier=self.classifier,
-                check=self.check, overwrite=True,
+                engine=self.engine, check=self.check, overwrite=True,
             )  # fmt: skip
         except (UserError, ValueError) as error:
             raise UserError(f"{self.image}: {error}") from None

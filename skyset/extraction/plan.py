@@ -16,8 +16,13 @@ from skyset.extraction.catalogues import ending_of
 from skyset.extraction.columns import CHECKS
 from skyset.extraction.columns import COLUMNS
 from skyset.extraction.columns import DEFAULT
-from skyset.extraction.columns import DEFAULT_WORLD
 from skyset.extraction.config import Configuration
+from skyset.extraction.engines import ENGINES
+from skyset.extraction.engines import Engine
+from skyset.extraction.engines import default_columns
+from skyset.extraction.engines import default_engine
+from skyset.extraction.engines import load_engine
+from skyset.extraction.engines import refuse
 from skyset.extraction.images import Chosen
 from skyset.extraction.images import Image
 from skyset.extraction.images import choose
@@ -35,7 +40,8 @@ _CHECK_NAMES = {
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What goes where: ``image`` is the file, ``chosen`` its images that are meant; ``format`` None writes no catalogue;
-    ``check`` has file names by CHECKIMAGE_TYPE; ``weight``, ``flag_image``: files, which may say the image."""
+    ``check`` has file names by CHECKIMAGE_TYPE; ``weight``, ``flag_image``: files, which may say the image; ``engine``: by
+    its name."""
 
     image: Path
     chosen: Chosen
@@ -46,6 +52,7 @@ class Plan:
     weight: Path | None = None
     flag_image: Path | None = None
     classifier: Path | None = None
+    engine: str | None = None
     #: The brackets behind the file's name, as they were typed.
     which: str = ""
 
@@ -60,6 +67,7 @@ def make_plan(
     weight: Path | None = None,
     flag_image: Path | None = None,
     classifier: Path | None = None,
+    engine: str | None = None,
     plot: Path | None = None,
 ) -> Plan:
     """What a command asks for, checked before anything is measured.
@@ -68,19 +76,22 @@ def make_plan(
     ``image.fits[1]``, ``mosaic.fits[ccd03,ccd04]``, ``image.fits[SCI,2]``, ``cube.fits[0][2]`` (see `images.choose`).
     The catalogue's format is ``format``, else what the output's ending says (``.fits`` is FITS_LDAC where CATALOG_TYPE says
     so), else CATALOG_TYPE. ``check``: ``segmentation.fits`` or ``SEGMENTATION=seg.fits``, beside those of the configuration.
-    ``plot``: a picture that will be written too. Raises UserError for what cannot be done, such as an input that is not
-    there, or that an output would replace.
+    ``engine``: compiled or sep (see `engines`). ``plot``: a picture that will be written too. Raises UserError for what
+    cannot be done, such as an input that is not there, or that an output would replace, or what the engine does not measure.
     """
     chosen = choose(str(image))
     which = str(image)[len(str(split(image)[0])) :]
     for note in chosen.notes:
         warnings.warn(note, stacklevel=2)
     image, headers = chosen.path, chosen.images
-    columns = configuration.columns
+    if engine is not None and engine not in ENGINES:
+        raise UserError(f"--engine {engine}: it is {' or '.join(ENGINES)}")
+    engine = engine or default_engine()
+    measures, columns = load_engine(engine), configuration.columns
     if columns is None:
-        columns = (*DEFAULT, *(DEFAULT_WORLD if all(one.scale for one in headers) else ()))
+        columns = _default_columns(measures, sky=all(one.scale for one in headers))
     elif configuration.skip_unknown:
-        columns = _without_sky(columns, chosen)
+        columns = _without_others(_without_sky(columns, chosen), measures)
     path, kind = _catalogue(image, configuration, output, format)
     if len(headers) > 1 and kind not in ("ldac", None) and "EXT_NUMBER" not in columns:
         columns = ("EXT_NUMBER", *columns)
@@ -89,9 +100,27 @@ def make_plan(
     stages = {COLUMNS[name].stage for name in columns}
     made = Plan(image, chosen, path, kind, tuple(columns), images, weight or configuration.weight,
                 flag_image if "external" in stages else None, classifier if "classifier" in stages else None,
-                which)  # fmt: skip
+                engine, which)  # fmt: skip
+    refuse(measures, made.columns, made.check, configuration.settings, weighted=made.weight is not None)
     _check_files(made, configuration.inputs, plot)
     return made
+
+
+def _default_columns(engine: Engine, sky: bool) -> tuple[str, ...]:
+    """What is measured where nothing is said; a warning names what the engine leaves out."""
+    columns = default_columns(engine, sky)
+    if left := [name for name in DEFAULT if name not in columns]:
+        warnings.warn(f"{', '.join(left)}: left out, for engine {engine.TITLE} does not measure it", stacklevel=3)
+    return tuple(columns)
+
+
+def _without_others(columns: tuple[str, ...], engine: Engine) -> tuple[str, ...]:
+    """The columns that the engine measures, all of them where that is none; a warning names the others."""
+    others = [name for name in columns if name not in engine.MEASURED]
+    if not others or len(others) == len(columns):
+        return columns
+    warnings.warn(f"{', '.join(others)}: left out, for engine {engine.TITLE} does not measure it", stacklevel=3)
+    return tuple(name for name in columns if name in engine.MEASURED)
 
 
 def _without_sky(columns: Iterable[str], chosen: Chosen) -> tuple[str, ...]:

@@ -6,26 +6,28 @@ import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from functools import cached_property
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyset.extraction import apertures
 from skyset.extraction import classifier as stars
 from skyset.extraction import columns as names
-from skyset.extraction import isophotes
-from skyset.extraction import segments
-from skyset.extraction.background import Background
+from skyset.extraction.definitions import BLENDED
+from skyset.extraction.definitions import NO_MAGNITUDE
+from skyset.extraction.definitions import SATURATED
 from skyset.extraction.field import Field
+from skyset.extraction.seeing import stellar_fwhm
 from skyset.extraction.settings import Settings
-from skyset.extraction.sources import Sources
 from skyset.extraction.world import pixel_scale
 from skyset.extraction.world import world_columns
 
-#: A magnitude where the flux is not positive.
-NO_MAGNITUDE = 99.0
+if TYPE_CHECKING:
+    from skyset.extraction.engines import Background
+    from skyset.extraction.engines import Light
+    from skyset.extraction.engines import Sources
+
 _APERTURE_FLAGS = {
     "kron": "_kron_flags", "petrosian": "_petrosian_flags", "aperture": "_circle_flags", "radius": "_radius_flags",
     "window": "_window_flags",
@@ -45,13 +47,15 @@ def _own_network() -> stars.NeuralClassifier:
 class Quantities(Mapping):
     """Columns by name, each worked out when it is first asked for."""
 
-    def __init__(self, field: Field, settings: Settings, seen: Sources, background: Background, columns, wcs) -> None:
-        self.field, self.settings, self.seen, self.background = field, settings, seen, background
+    def __init__(
+        self, light: Light, seen: Sources, field: Field, settings: Settings, background: Background, columns, wcs
+    ) -> None:
+        self.light, self.seen, self.field, self.settings, self.background = light, seen, field, settings, background
         self.stages, self.wcs = {names.COLUMNS[name].stage for name in columns}, wcs
         self.network: stars.Nnw | None = None
         self.flag_image: np.ndarray | None = None
-        #: Whether the windowed positions on the sky are wanted: the others do not need them.
-        self.windowed = any("WIN" in name and names.COLUMNS[name].stage == "world" for name in columns)
+        #: The windowed columns of the sky that are wanted: the others do not need them.
+        self.windowed = {name for name in columns if "WIN" in name and names.COLUMNS[name].stage == "world"}
         #: Petrosian ellipses are large: their light costs as much as all Kron ellipses.
         self.petrosian_flux = any(name.endswith("_PETRO") for name in columns)
         self.known: dict[str, np.ndarray] = {}
@@ -73,19 +77,11 @@ class Quantities(Mapping):
             self.known.update(made if isinstance(made, dict) else {name: made})
         return self.known[name]
 
-    @cached_property
-    def aperture_field(self) -> tuple:
-        """What the kernels of ``apertures`` take."""
-        field, how = self.field, self.settings
-        mask_type = apertures.MASKS[how.mask_type]
-        return (field.image, self.seen.segmentation, field.bad, field.noise, field.sigma, float(how.gain), mask_type)
-
     def radii(self, fractions: Sequence[float]) -> np.ndarray:
         """Radii with fractions of FLUX_AUTO, (rows, fractions); half the light, which others build on, is found once."""
         every = tuple(dict.fromkeys((0.5, *self.settings.fractions)))
         if "_radii" not in self.known:
-            a = self.seen["a"].copy()
-            found, flags = apertures.radii(self.aperture_field, self.x, self.y, a, self["FLUX_AUTO"], np.array(every))
+            found, flags = self.light.radii(self["FLUX_AUTO"], np.array(every))
             self.known |= {"_radii": found, "_radius_flags": flags}
         return self.known["_radii"][:, [every.index(fraction) for fraction in fractions]]
 
@@ -105,7 +101,7 @@ class Quantities(Mapping):
 
 def _isophotes(values: Quantities) -> dict[str, np.ndarray]:
     seen, background = values.seen, values.background
-    rows = len(seen.numbers)
+    rows = len(seen)
     out = {
         "NUMBER": np.arange(1, rows + 1), "EXT_NUMBER": np.ones(rows),
         "X_IMAGE": values.x + 1, "Y_IMAGE": values.y + 1, "X_IMAGE_DBL": values.x + 1, "Y_IMAGE_DBL": values.y + 1,
@@ -149,7 +145,7 @@ def _flags(values: Quantities) -> np.ndarray:
     flags = values.seen["flags"].astype(np.int64)
     with np.errstate(invalid="ignore"):
         subtracted = _background(values, values.background)
-        flags |= (values.seen["peak"] + subtracted >= values.settings.saturation) * isophotes.SATURATED
+        flags |= (values.seen["peak"] + subtracted >= values.settings.saturation) * SATURATED
     # Those of apertures, as far as there are any: SExtractor sets them for what it was asked to measure.
     wanted = set(values.stages)
     if wanted & {"radius", "window"}:
@@ -164,20 +160,15 @@ def _flags(values: Quantities) -> np.ndarray:
 def _kron(values: Quantities) -> dict[str, np.ndarray]:
     if "_kron_flags" not in values.known:
         how = values.settings
-        radius, flux, variance, flags = apertures.ellipses(
-            values.aperture_field, values.x, values.y, values.seen.shape(), *map(float, how.kron),
-            np.array(how.least_apertures, float),
-        )  # fmt: skip
+        radius, flux, variance, flags = values.light.ellipses(*map(float, how.kron), np.array(how.least_apertures, float))
         values.known |= {"KRON_RADIUS": radius, "_kron_flags": flags, **values.photometry("AUTO", flux, variance)}
     return values.known
 
 
 def _petrosian(values: Quantities) -> dict[str, np.ndarray]:
     if "_petrosian_flags" not in values.known:
-        radius, flux, variance, flags = apertures.petrosian(
-            values.aperture_field, values.x, values.y, values.seen.shape(), *map(float, values.settings.petrosian),
-            values.petrosian_flux,
-        )  # fmt: skip
+        how = values.settings.petrosian
+        radius, flux, variance, flags = values.light.petrosian(*map(float, how), values.petrosian_flux)
         values.known |= {"PETRO_RADIUS": radius, "_petrosian_flags": flags}
         if values.petrosian_flux:
             values.known |= values.photometry("PETRO", flux, variance)
@@ -186,9 +177,7 @@ def _petrosian(values: Quantities) -> dict[str, np.ndarray]:
 
 def _circles(values: Quantities) -> dict[str, np.ndarray]:
     if "_circle_flags" not in values.known:
-        flux, variance, flags = apertures.circles(
-            values.aperture_field, values.x, values.y, np.array(values.settings.apertures, float)
-        )
+        flux, variance, flags = values.light.circles(np.array(values.settings.apertures, float))
         if flux.shape[1] == 1:
             flux, variance = flux[:, 0], variance[:, 0]
         values.known |= {"_circle_flags": flags, **values.photometry("APER", flux, variance)}
@@ -201,16 +190,18 @@ def _flux_radius(values: Quantities) -> np.ndarray:
 
 
 def _windowed(values: Quantities) -> dict[str, np.ndarray]:
-    half_light = values.radii((0.5,))[:, 0].copy()
-    isophotal = np.stack([values.seen[name] for name in ("x2", "y2", "xy", "errx2", "erry2", "errxy")], 1)
-    moments, flags, incomplete = apertures.windowed(values.aperture_field, values.x, values.y, half_light, isophotal)
+    found, incomplete = values.light.windowed(values.radii((0.5,))[:, 0].copy())
     values.known["_window_flags"] = incomplete
-    x, y, x2, y2, xy, ex, ey, exy, flux, variance = moments.T
-    out = {
-        "XWIN_IMAGE": x + 1, "YWIN_IMAGE": y + 1, "X2WIN_IMAGE": x2, "Y2WIN_IMAGE": y2, "XYWIN_IMAGE": xy,
-        "ERRX2WIN_IMAGE": ex, "ERRY2WIN_IMAGE": ey, "ERRXYWIN_IMAGE": exy, "FLAGS_WIN": flags,
-        **_axes("", "WIN_IMAGE", x2, y2, xy), **_axes("ERR", "WIN_IMAGE", ex, ey, exy),
-        **values.photometry("WIN", flux, variance),
+    out = {"XWIN_IMAGE": found["x"] + 1, "YWIN_IMAGE": found["y"] + 1}
+    if len(found) == 2:
+        return out
+    x2, y2, xy, ex, ey, exy, flux, variance = (
+        found[name] for name in ("x2", "y2", "xy", "errx2", "erry2", "errxy", "flux", "fluxvar")
+    )
+    out |= {
+        "X2WIN_IMAGE": x2, "Y2WIN_IMAGE": y2, "XYWIN_IMAGE": xy, "ERRX2WIN_IMAGE": ex, "ERRY2WIN_IMAGE": ey,
+        "ERRXYWIN_IMAGE": exy, "FLAGS_WIN": found["flags"], **_axes("", "WIN_IMAGE", x2, y2, xy),
+        **_axes("ERR", "WIN_IMAGE", ex, ey, exy), **values.photometry("WIN", flux, variance),
     }  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
         out["SNR_WIN"] = np.where(variance > 0, flux / np.sqrt(variance), 0)
@@ -220,9 +211,9 @@ def _windowed(values: Quantities) -> dict[str, np.ndarray]:
 def _seeing(values: Quantities) -> float:
     """The FWHM of the image's stars, arcsec; NaN, and a warning, where there are none."""
     seen, flags = values.seen, values.seen["flags"].astype(np.int64)
-    fwhm = isophotes.seeing(
+    fwhm = stellar_fwhm(
         seen["fwhm"], seen["peak"] / seen["threshold"], 1 - seen["b"] / seen["a"],
-        (flags & ~isophotes.BLENDED == 0) & (seen["peak"] + values["BACKGROUND"] < values.settings.saturation),
+        (flags & ~BLENDED == 0) & (seen["peak"] + values["BACKGROUND"] < values.settings.saturation),
     )  # fmt: skip
     if np.isnan(fwhm):
         warnings.warn("the seeing cannot be measured: too few stars stand out; CLASS_STAR is NaN", stacklevel=2)
@@ -259,7 +250,7 @@ def _class_star(values: Quantities) -> np.ndarray:
     if values.network is not None:
         return stars.class_star(measured, values.network, **how)
     diameters = np.array(stars.APERTURES) * how["seeing"] / how["pixel_scale"]
-    measured["FLUX_APER"] = apertures.circles(values.aperture_field, values.x, values.y, diameters)[0]
+    measured["FLUX_APER"] = values.light.circles(diameters)[0]
     return _own_network().predict(stars.features(measured, **how))
 
 
@@ -268,8 +259,7 @@ def _world(values: Quantities) -> dict[str, np.ndarray]:
 
 
 def _vignets(values: Quantities) -> np.ndarray:
-    width, height = values.settings.vignet
-    return segments.cut(values.field.image, values.seen.segmentation, values.x, values.y, width, height)
+    return values.light.vignets(*values.settings.vignet)
 
 
 def _image_flags(values: Quantities) -> dict[str, np.ndarray]:

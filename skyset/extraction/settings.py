@@ -66,8 +66,8 @@ class Settings:
     pixel_scale: float = 0.0
     #: MAG_ZEROPOINT.
     zero_point: float = 0.0
-    #: SEEING_FWHM, arcsec; ``"auto"`` (held as 0): measured from the image's stars (`isophotes.seeing`); None: not known, so
-    #: that SExtractor's 1.2 is taken, with a warning where CLASS_STAR is wanted.
+    #: SEEING_FWHM, arcsec; ``"auto"`` (held as 0): measured from the image's stars (`seeing.stellar_fwhm`); None: not known,
+    #: so that SExtractor's 1.2 is taken, with a warning where CLASS_STAR is wanted.
     seeing: float | str | None = None
     #: WEIGHT_TYPE: ``weight`` (relative inverse variance), ``variance`` or ``rms`` (counts).
     weight_type: str = "weight"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections.abc import Collection
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -81,8 +82,9 @@ def compass(wcs: WCS, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] |
     return tuple(way / length for way, length in zip(ways, lengths, strict=True)) if all(np.isfinite(lengths)) else None
 
 
-def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: bool) -> dict[str, np.ndarray]:
-    """All columns of the stage ``world``, float64 (rows,), degrees; the windowed ones only where ``windowed``."""
+def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: Collection[str]) -> dict[str, np.ndarray]:
+    """All columns of the stage ``world``, float64 (rows,), degrees; of the windowed ones positions where ``windowed`` names
+    any, their errors where it names those."""
     x, y = measured["X_IMAGE_DBL"] - 1, measured["Y_IMAGE_DBL"] - 1
     lon, lat = _sky(wcs, x, y)
     alpha, delta = _j2000(wcs, lon, lat)
@@ -99,13 +101,12 @@ def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: bool) 
         x, y = measured["XWIN_IMAGE"] - 1, measured["YWIN_IMAGE"] - 1
         lon, lat = _sky(wcs, x, y)
         alpha, delta = _j2000(wcs, lon, lat)
+        first, second = _axes(wcs, lon, lat)
+        out |= {"XWIN_WORLD": first, "YWIN_WORLD": second, "ALPHAWIN_J2000": alpha, "DELTAWIN_J2000": delta}
+    if any(name.startswith("ERR") for name in windowed):
         errors = (measured[name] for name in ("ERRX2WIN_IMAGE", "ERRY2WIN_IMAGE", "ERRXYWIN_IMAGE"))
         a, b, theta = _on_sky(_jacobian(wcs, x, y), *errors)
-        first, second = _axes(wcs, lon, lat)
-        out |= {
-            "XWIN_WORLD": first, "YWIN_WORLD": second, "ALPHAWIN_J2000": alpha, "DELTAWIN_J2000": delta,
-            "ERRAWIN_WORLD": a, "ERRBWIN_WORLD": b, "ERRTHETAWIN_J2000": _to_j2000(wcs, lon, lat, theta),
-        }  # fmt: skip
+        out |= {"ERRAWIN_WORLD": a, "ERRBWIN_WORLD": b, "ERRTHETAWIN_J2000": _to_j2000(wcs, lon, lat, theta)}
     return out
 
 
