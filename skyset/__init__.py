@@ -5,16 +5,103 @@ from datasets import load_dataset
 rows = load_dataset("gz3d", data_dir="data/gz3d", split="train", streaming=True).with_format("numpy")
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from skyset.errors import PartitionError
+from skyset.errors import RecordError
 from skyset.errors import SkysetError
+from skyset.errors import UserError
 from skyset.loading import registry
+from skyset.loading.registry import configs
+from skyset.loading.registry import find_root
 from skyset.loading.registry import install
 from skyset.loading.registry import register
 from skyset.loading.registry import surveys
 from skyset.versions import __version__
 
-__all__ = ["SkysetError", "__version__", "load", "register", "surveys"]
+if TYPE_CHECKING:
+    from skyset.archives.fetch import FetchError as FetchError
+    from skyset.archives.tap import TapError as TapError
+    from skyset.builder import SurveyBuilder as SurveyBuilder
+    from skyset.building.tars.read import TarError as TarError
+    from skyset.declaration import SurveyInfo
+    from skyset.partitions.manifest import Manifest as Manifest
+    from skyset.pixels import ImageError as ImageError
+    from skyset.survey import Column as Column
+    from skyset.survey import Feature as Feature
+    from skyset.survey import Survey as Survey
+    from skyset.tables.votable import VOTableError as VOTableError
+
+#: What is imported when it is first asked for: numpy, h5py and datasets take a second that many uses of skyset do not need.
+_LAZY = {
+    "Column": "skyset.survey",
+    "Feature": "skyset.survey",
+    "FetchError": "skyset.archives.fetch",
+    "ImageError": "skyset.pixels",
+    "Manifest": "skyset.partitions.manifest",
+    "Survey": "skyset.survey",
+    "SurveyBuilder": "skyset.builder",
+    "TapError": "skyset.archives.tap",
+    "TarError": "skyset.building.tars.read",
+    "VOTableError": "skyset.tables.votable",
+}
+
+__all__ = [
+    "Column",
+    "Feature",
+    "FetchError",
+    "ImageError",
+    "Manifest",
+    "PartitionError",
+    "RecordError",
+    "SkysetError",
+    "Survey",
+    "SurveyBuilder",
+    "TapError",
+    "TarError",
+    "UserError",
+    "VOTableError",
+    "__version__",
+    "configs",
+    "find_root",
+    "info",
+    "load",
+    "register",
+    "surveys",
+]
 
 install()
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'skyset' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+def info(name: str, config: str = "default") -> SurveyInfo:
+    """What a survey's rows are, without any data: features and columns with dtypes, shapes, units and meanings.
+
+    Args:
+        name: the survey, see ``skyset.surveys()``.
+        config: one of its datasets, see ``skyset.configs(name)``.
+
+    Returns:
+        It prints as a table, and Jupyter shows it as one; ``.features``, ``.columns`` and ``.survey`` are for programs.
+
+    Raises:
+        UserError: there is no such survey or config.
+    """
+    from skyset.declaration import SurveyInfo
+
+    return SurveyInfo(registry.survey(name, config), config, tuple(registry.configs(name)))
 
 
 def load(path: str, name: str | None = None, data_dir: str | None = None, *, config: str | None = None,

@@ -26,7 +26,7 @@ from skyset.loading import registry
 from skyset.loading.places import looked_in
 from skyset.messages import plain
 from skyset.messages import say
-from skyset.partitions.manifest import NAME as MANIFEST
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify as find_differences
 from skyset.secrets import without_login
@@ -171,7 +171,8 @@ def info(
     def run() -> None:
         import json
 
-        from skyset.explore.info import column_lines
+        from skyset.declaration import column_rows
+        from skyset.declaration import lines_of
         from skyset.explore.info import facts
         from skyset.explore.info import print_info
         from skyset.explore.info import sky_figure
@@ -182,7 +183,7 @@ def info(
         if as_json:
             print(json.dumps(facts(manifest), indent=1))
         elif columns:
-            for line in column_lines(manifest.columns):
+            for line in lines_of(column_rows(manifest.columns), "column"):
                 say(line)
         else:
             print_info(manifest, console)

@@ -9,12 +9,14 @@ import pytest
 import skyset
 from skyset.errors import SkysetError
 
-PACKAGES = ("skyset", "skyset.extraction", "skyset.loaders", "skyset.build_scripts")
+PACKAGES = ("skyset", "skyset.loaders", "skyset.build_scripts")
 
 
 def modules():
     for package in PACKAGES:
-        for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if found.name.endswith("__main__"):
+                continue
             try:
                 yield importlib.import_module(found.name)
             except ImportError as error:  # an optional package

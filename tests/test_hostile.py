@@ -54,11 +54,11 @@ from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.partitions import partition as partitions
 from skyset.partitions.layout import COMPRESSIONS
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.layout import cell_of_path
 from skyset.partitions.layout import load_filters
 from skyset.partitions.layout import slabs
-from skyset.partitions.manifest import NAME
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
@@ -1004,7 +1004,7 @@ def test_a_case_is_the_same_every_time(tmp_path):
 # --- manifests ----------------------------------------------------------------------------------------------
 
 PATH = "healpix=7/001-of-001.hdf5"
-MANIFEST = Manifest(
+KNOWN = Manifest(
     "toy",
     [Column("object_id", "S8"), Column("ra", "float32"), Column("dec", "float32"), HEALPIX, *COLUMNS],
     "object_id",
@@ -1046,7 +1046,7 @@ def places(value, at: tuple = ()) -> Iterator[tuple]:
         yield from places(inner, (*at, key))
 
 
-GOOD_JSON = json.loads(MANIFEST.to_json())
+GOOD_JSON = json.loads(KNOWN.to_json())
 PLACES = sorted(places(GOOD_JSON), key=str)
 
 
@@ -1071,7 +1071,7 @@ def manifests(draw) -> str:
 
 def check_manifest(folder: Path, content: bytes) -> None:
     """UserError in one line, or a manifest that is what it says and the same after a round trip."""
-    (folder / NAME).write_bytes(content)
+    (folder / MANIFEST).write_bytes(content)
     try:
         manifest = Manifest.load(folder)
     except UserError as error:
@@ -1103,8 +1103,8 @@ def shelf(tmp_path_factory):
 
 
 def test_good_manifest(shelf):
-    check_manifest(shelf, MANIFEST.to_json().encode())
-    assert Manifest.load(shelf) == MANIFEST
+    check_manifest(shelf, KNOWN.to_json().encode())
+    assert Manifest.load(shelf) == KNOWN
 
 
 @settings(max_examples=400, deadline=None)
@@ -1116,7 +1116,7 @@ def test_mutated_manifest(shelf, text):
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_manifest_of_damaged_bytes(shelf, data):
-    content = bytearray(MANIFEST.to_json().encode())
+    content = bytearray(KNOWN.to_json().encode())
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
         content[place] = data.draw(st.integers(0, 255))
     check_manifest(shelf, bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]))
@@ -1158,13 +1158,13 @@ def test_manifest_nested_deeply(shelf, opening):
 def test_manifest_whose_column_leads_elsewhere(shelf, name):
     values = copy.deepcopy(GOOD_JSON)
     values["columns"][-1]["name"] = name
-    (shelf / NAME).write_text(json.dumps(values))
+    (shelf / MANIFEST).write_text(json.dumps(values))
     with pytest.raises(UserError):
         Manifest.load(shelf)
 
 
 def test_manifest_that_is_a_folder(tmp_path):
-    (tmp_path / NAME).mkdir()
+    (tmp_path / MANIFEST).mkdir()
     with pytest.raises(UserError):
         Manifest.load(tmp_path)
 

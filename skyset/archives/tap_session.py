@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from skyset.errors import SkysetError
 from skyset.http import CHUNK
 from skyset.http import LONGEST_WAIT
 from skyset.http import PASSING
@@ -52,7 +53,7 @@ MAY_PASS = re.compile(
 )
 
 
-class Refused(Exception):
+class Refused(SkysetError):
     """A final no; `status` is the HTTP status, None if the words came with a 200."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
@@ -60,7 +61,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Passing(Exception):
+class Passing(SkysetError):
     """A failure that a later try may not meet; `pause` is the number of seconds that the service asked for."""
 
     def __init__(self, reason: str, pause: float | None = None, status: int | None = None) -> None:
@@ -73,7 +74,7 @@ class Again(Passing):
     """One that asking again at once may not meet: nobody there, or busy."""
 
 
-class TooLarge(Exception):
+class TooLarge(SkysetError):
     """The service does not give so many rows at once; half of the slice, perhaps."""
 
 

@@ -43,8 +43,8 @@ from skyset.command_line import os_reason
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import human_bytes
+from skyset.partitions.layout import REJECTED
 from skyset.partitions.layout import compression_options
-from skyset.partitions.manifest import REJECTED
 from skyset.partitions.manifest import Manifest
 from skyset.survey import Survey
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable
 from collections.abc import Mapping
 from pathlib import Path
 
+from skyset.declaration import HEAD
+from skyset.declaration import Row
+from skyset.declaration import column_rows
+from skyset.declaration import feature_rows
 from skyset.errors import UserError
 from skyset.files import write_atomically
 from skyset.loading import registry
 from skyset.questions import markdown
-from skyset.survey import Layers
 from skyset.survey import Survey
 
 _BLOCK = r"(<!-- {name}: written by `skyset card` -->\n).*?(<!-- end -->)"
@@ -19,37 +23,21 @@ _BLOCK = r"(<!-- {name}: written by `skyset card` -->\n).*?(<!-- end -->)"
 
 def features_table(survey: Survey) -> str:
     """Markdown table of what the loader hands out."""
-    lines = ["| feature | dtype | shape | unit | meaning |", "|---|---|---|---|---|"]
-    for feature in survey.features:
-        if not isinstance(feature, Layers):
-            dtype = "image" if survey.hands_out_images(feature) else None
-            lines.append(_line(feature.name, survey, feature.source, dtype))
-            continue
-        labels = ", ".join(f"`{label}`" for label in feature.labels)
-        lines.append(f"| `{feature.name}.{feature.label_field}` | string | {len(feature.labels)} | | always {labels} |")
-        for key, source in feature.fields.items():
-            lines += [_layer_line(f"{feature.name}.{key}", survey, feature, source)]
-    return "\n".join(lines) + "\n"
-
-
-def _layer_line(name: str, survey: Survey, layers: Layers, source: str | tuple[str, ...]) -> str:
-    if isinstance(source, str):
-        return _line(name, survey, source)
-    column = survey.column(source[0])
-    shape = " x ".join(map(str, (len(source), *column.shape)))
-    return f"| `{name}` | {column.dtype} | {shape} | {column.unit} | the columns {', '.join(source)} in this order |"
+    return _table("feature", feature_rows(survey))
 
 
 def columns_table(survey: Survey) -> str:
-    """Markdown table of what is on disk."""
-    lines = ["| column | dtype | shape | unit | meaning |", "|---|---|---|---|---|"]
-    return "\n".join([*lines, *(_line(column.name, survey, column.name) for column in survey.columns)]) + "\n"
+    """Markdown table of what is on disk; text is bytes there, and a string to readers."""
+    rows = (row._replace(dtype="string") if survey.column(row.name).is_text else row for row in column_rows(survey.columns))
+    return _table("column", rows)
 
 
-def _line(name: str, survey: Survey, source: str, dtype: str | None = None) -> str:
-    column = survey.column(source)
-    dtype = dtype or ("string" if column.is_text else column.dtype)
-    return f"| `{name}` | {dtype} | {' x '.join(map(str, column.shape))} | {column.unit} | {column.description} |"
+def _table(first: str, rows: Iterable[Row]) -> str:
+    lines = [f"| {' | '.join((first, *HEAD))} |", "|---|---|---|---|---|"]
+    for row in rows:
+        name, *rest = row.cells()
+        lines.append(f"| `{name}` | {' | '.join(rest)} |")
+    return "\n".join(lines) + "\n"
 
 
 def citation(survey: Survey) -> str:

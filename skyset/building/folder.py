@@ -36,13 +36,13 @@ from skyset.files import opened_hdf5
 from skyset.files import write_atomically
 from skyset.messages import csv_cell
 from skyset.messages import say
+from skyset.partitions.layout import JOURNAL
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.layout import MAX_FILE_BYTES
+from skyset.partitions.layout import REJECTED
 from skyset.partitions.layout import SUFFIX
 from skyset.partitions.layout import object_path
 from skyset.partitions.layout import partition_path
-from skyset.partitions.manifest import JOURNAL
-from skyset.partitions.manifest import NAME as MANIFEST
-from skyset.partitions.manifest import REJECTED
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.manifest import describe_file

@@ -37,7 +37,7 @@ from skyset.errors import UserError
 from skyset.files import write_atomically
 from skyset.messages import csv_cell
 from skyset.messages import say
-from skyset.partitions.manifest import NAME as MANIFEST
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 from skyset.sky import check_position

@@ -13,7 +13,7 @@ from typing import NoReturn
 from skyset.building.downloads import RAW
 from skyset.messages import plain
 from skyset.partitions.layout import COMPRESSIONS
-from skyset.partitions.manifest import REJECTED
+from skyset.partitions.layout import REJECTED
 from skyset.secrets import without_login
 from skyset.survey import Survey
 from skyset.versions import install_command

@@ -15,10 +15,10 @@ from pathlib import Path
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.files import opened_hdf5
-from skyset.partitions.layout import row_sources
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.manifest import describe_file
 from skyset.partitions.partition import Partition
+from skyset.partitions.partition import row_sources
 from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
 from skyset.survey import Survey

@@ -36,7 +36,7 @@ from skyset.files import write_atomically
 from skyset.http import innermost
 from skyset.messages import csv_cell
 from skyset.messages import say
-from skyset.partitions.manifest import REJECTED
+from skyset.partitions.layout import REJECTED
 
 LEDGER, FEW = "archives", "few"
 #: Bytes of a remote archive that are asked for at a time, where only a few of its images are wanted.

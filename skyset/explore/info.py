@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skyset.declaration import HEAD
+from skyset.declaration import column_rows
 from skyset.errors import UserError
 from skyset.explore.objects import SKY_DEG2
 from skyset.files import human_bytes
 from skyset.messages import plain
 from skyset.partitions.manifest import Manifest
-from skyset.survey import Column
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,24 +70,15 @@ def print_info(manifest: Manifest, console: Console) -> None:
         ("built by", " ".join(manifest.build.get("command", []))),
     ):
         facts.add_row(name, text(value))
-    table = Table("column", "dtype", "shape", "unit", "meaning", header_style="bold", box=None, padding=(0, 2, 0, 0))
-    for column in manifest.columns:
-        shape = " x ".join(map(str, column.shape))
-        table.add_row(*map(text, (column.name, column.dtype, shape, column.unit, column.description)))
+    table = Table("column", *HEAD, header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for row in column_rows(manifest.columns):
+        table.add_row(*map(text, row.cells()))
     console.print(facts)
     console.print()
     if "cuts" in manifest.build:
         console.print(_cuts(manifest.build["cuts"]))
         console.print()
     console.print(table)
-
-
-def column_lines(columns: Sequence[Column]) -> list[str]:
-    """A line per column: name, dtype, shape, unit and meaning under each other."""
-    rows = [(c.name, c.dtype, " x ".join(map(str, c.shape)), c.unit, c.description) for c in columns]
-    rows.insert(0, ("column", "dtype", "shape", "unit", "meaning"))
-    widths = [max(len(row[k]) for row in rows) for k in range(4)]
-    return ["  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]) for row in rows]
 
 
 def facts(manifest: Manifest) -> dict:
@@ -98,8 +90,7 @@ def facts(manifest: Manifest) -> dict:
         "files": len(manifest.files), "cells": len({entry.healpix for entry in manifest.files}), "nside": manifest.nside,
         "bytes": manifest.bytes, "splits": {name: sum(e.rows for e in files) for name, files in manifest.splits.items()},
         **bounds, "key": manifest.key, "sources": manifest.sources, "build": manifest.build,
-        "columns": [{"name": c.name, "dtype": c.dtype, "shape": list(c.shape), "unit": c.unit, "description": c.description}
-                    for c in manifest.columns],
+        "columns": [row._asdict() for row in column_rows(manifest.columns)],
     }  # fmt: skip
 
 

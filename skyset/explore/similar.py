@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.explore import description
-from skyset.partitions.manifest import NAME as MANIFEST
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 from skyset.tables.vectors import features_in

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def image_header(extension: Extension, configuration: Configuration, plan: Plan, sources: int) -> fits.Header:
     """The image's header with the keywords that SExtractor adds, and that PSFEx and SCAMP read (SEXBKDEV, SEXGAIN, ...)."""
-    from skyset import __version__
+    from skyset.versions import __version__
 
     measured, settings, header = extension.measured, extension.settings, extension.header.copy()
     now = time.strftime("%d/%m/%Y|%H:%M:%S", time.gmtime()).split("|")

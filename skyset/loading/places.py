@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from skyset.partitions.manifest import NAME
+from skyset.partitions.layout import MANIFEST
 from skyset.secrets import without_login
 
 #: Of a folder of many, so that a search takes no longer than somebody waits.
@@ -47,10 +47,10 @@ def find_root(name: str, data_dir: str | None = None, base_path: str | None = No
             data_dir = without_login(str(data_dir))
             return f"{str(data_dir).rstrip('/')}/{folder}" if folder else data_dir
         asked = Path(data_dir).expanduser().absolute()
-        alone = folder and not (asked / folder / NAME).is_file() and _config_of(asked) == config
+        alone = folder and not (asked / folder / MANIFEST).is_file() and _config_of(asked) == config
         return str(asked if alone else asked / folder)
     for place in _places(name, base_path, folder):
-        if (place / folder / NAME).is_file():
+        if (place / folder / MANIFEST).is_file():
             return str((place / folder).absolute())
     return None
 
@@ -62,14 +62,14 @@ def looked_in(name: str) -> str:
     last = list(_parents())[-1]
     above = "" if last == here else f" and of its parents up to {last}"
     return (
-        f"looked for {NAME} in data/{name}, {name}, data/* and . of {here}{above}, "
+        f"looked for {MANIFEST} in data/{name}, {name}, data/* and . of {here}{above}, "
         f"and in $SKYSET_DATA ({environment or 'not set'})"
     )
 
 
 def survey_in(folder: str | Path) -> str | None:
     """The survey that the manifest of a local folder names; None where there is none, or none that can be read."""
-    path = Path(folder) / NAME
+    path = Path(folder) / MANIFEST
     try:
         if not path.is_file():
             return None
@@ -87,7 +87,7 @@ def survey_in(folder: str | Path) -> str | None:
 
 def _config_of(folder: Path) -> str | None:
     try:
-        return str(json.loads((folder / NAME).read_bytes())["build"]["config"])
+        return str(json.loads((folder / MANIFEST).read_bytes())["build"]["config"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 

@@ -22,13 +22,15 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from skyset.errors import UserError
 from skyset.loading.places import find_root  # noqa: F401  (part of this module's interface)
 from skyset.loading.places import survey_in
-from skyset.partitions.manifest import NAME as MANIFEST
-from skyset.partitions.manifest import Manifest
-from skyset.survey import Survey
+from skyset.partitions.layout import MANIFEST
+
+if TYPE_CHECKING:
+    from skyset.survey import Survey
 
 #: Packages declare their surveys under this name: ``skyset.surveys = mine = my_package.mine``.
 ENTRY_POINTS = "skyset.surveys"
@@ -51,6 +53,8 @@ def register_module(module: str) -> str:
     Raises:
         UserError: it cannot be imported, or has no ``SURVEY``.
     """
+    from skyset.survey import Survey
+
     given, path = module, Path(module).expanduser()
     if path.suffix == ".py":
         if not path.is_file():
@@ -286,6 +290,8 @@ def _survey_in_folder(path: str, data_dir: str | None) -> dict | None:
 
     The folder of a survey of which only configs are built has no manifest; theirs tell.
     """
+    from skyset.partitions.manifest import Manifest
+
     folder = Path(path).expanduser() / (data_dir or "")
     if "://" in path or _is_packaged(path) or not Path(path).expanduser().is_dir():
         return None
@@ -311,6 +317,8 @@ def is_place(path: str) -> bool:
 
 def _partitions_in(data_dir: str | None) -> dict[str, list[str]] | None:
     """Files by split of a local folder that has our manifest: the stock ``hdf5`` module would read the manifest too."""
+    from skyset.partitions.manifest import Manifest
+
     folder = Path(data_dir or "").expanduser().absolute()
     if data_dir is None or "://" in str(data_dir) or survey_in(folder) is None:
         return None

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from collections.abc import Mapping
-
-import numpy as np
 
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.versions import install_command
+
+MANIFEST = "manifest.json"
+#: What a build has completed, until the manifest says so.
+JOURNAL = "journal.jsonl"
+#: The objects that did not get in, each with its reason.
+REJECTED = "rejected.csv"
+#: What a build, or a person, may leave at the root beside the partitions (``Survey.beside`` has more).
+BESIDE = (MANIFEST, JOURNAL, REJECTED, "unused.csv", "README.md", "raw", "archives", "catalogs", "representations")
 
 SUFFIX = ".hdf5"
 FORMAT = "skyset-partition/1"
@@ -97,15 +102,3 @@ def slabs(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTE
 def slab_starts(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTES) -> range:
     """The first rows of ``slabs``."""
     return range(start, rows, max(1, slab_bytes // max(1, row_bytes)))
-
-
-def row_sources(attributes: Mapping) -> list[int]:
-    """The digest of what each row of a partition was made of, 0 where that is unknown; empty where none is known.
-
-    Args:
-        attributes: the file's.
-    """
-    sources: list[int] = []
-    while (some := attributes.get(f"sources_{len(sources)}")) is not None and np.size(some):
-        sources += [int(source) for source in np.ravel(some)]
-    return sources

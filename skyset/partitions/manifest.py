@@ -19,6 +19,8 @@ from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import file_sha256
 from skyset.files import write_atomically
+from skyset.partitions.layout import JOURNAL
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.layout import SUFFIX
 from skyset.partitions.layout import cell_of_path
@@ -29,13 +31,6 @@ from skyset.survey import Survey
 from skyset.survey import check_columns
 from skyset.survey import check_types
 
-NAME = "manifest.json"
-#: What a build has completed, until the manifest says so.
-JOURNAL = "journal.jsonl"
-#: The objects that did not get in, each with its reason.
-REJECTED = "rejected.csv"
-#: What a build, or a person, may leave at the root beside the partitions (``Survey.beside`` has more).
-BESIDE = (NAME, JOURNAL, REJECTED, "unused.csv", "README.md", "raw", "archives", "catalogs", "representations")
 FORMAT = "skyset-manifest/1"
 LARGEST = 1 << 30  # bytes of a manifest that is read; one of a million files has less
 _NSIDES = [2**order for order in range(30)]
@@ -124,7 +119,7 @@ class Manifest:
 
     def save(self, root: Path) -> None:
         """Write atomically: a reader sees the old manifest or the new one."""
-        write_atomically(Path(root) / NAME, self.to_json())
+        write_atomically(Path(root) / MANIFEST, self.to_json())
 
     @classmethod
     def load(cls, root: str | Path) -> Manifest:
@@ -199,7 +194,7 @@ def reasons_told(root: str | Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"no {NAME} in {root}: not a folder of skyset partitions, or its build has not finished "
+            f"no {MANIFEST} in {root}: not a folder of skyset partitions, or its build has not finished "
             "(run the same build command again to complete it)"
         ) from None
     except OSError as error:
@@ -209,7 +204,7 @@ def reasons_told(root: str | Path) -> Iterator[None]:
 
 
 def _where(root: str | Path) -> str:
-    return f"{str(root).rstrip('/')}/{NAME}"
+    return f"{str(root).rstrip('/')}/{MANIFEST}"
 
 
 def read_values(root: str | Path) -> dict:
@@ -274,7 +269,7 @@ def describe_file(root: Path, path: str, survey: Survey, split: str) -> FileEntr
 
 def split_folders(root: Path) -> list[Path]:
     """Where partitions of ``root`` may lie: itself and its subfolders, but for those that are datasets (configs) as well."""
-    below = (path for path in root.glob("*/") if not (path / NAME).exists() and not (path / JOURNAL).exists())
+    below = (path for path in root.glob("*/") if not (path / MANIFEST).exists() and not (path / JOURNAL).exists())
     return [root, *(path for path in below if not path.name.startswith("healpix="))]
 
 

@@ -31,7 +31,6 @@ from skyset.partitions.chunks import check_filters
 from skyset.partitions.chunks import check_superblock
 from skyset.partitions.chunks import unpacked_chunk
 from skyset.partitions.layout import SLAB_BYTES
-from skyset.partitions.layout import row_sources
 from skyset.survey import MAX_VALUE_BYTES
 from skyset.survey import Column
 
@@ -407,3 +406,15 @@ def _reason(error: BaseException) -> str:
         return "no such file"
     match = re.search(r"\((.*)\)$", text)
     return (match[1] if match else text) or type(error).__name__
+
+
+def row_sources(attributes: Mapping) -> list[int]:
+    """The digest of what each row of a partition was made of, 0 where that is unknown; empty where none is known.
+
+    Args:
+        attributes: the file's.
+    """
+    sources: list[int] = []
+    while (some := attributes.get(f"sources_{len(sources)}")) is not None and np.size(some):
+        sources += [int(source) for source in np.ravel(some)]
+    return sources

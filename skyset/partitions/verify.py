@@ -19,16 +19,16 @@ from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.files import file_sha256
 from skyset.files import is_temporary
+from skyset.partitions.layout import BESIDE
 from skyset.partitions.layout import FILTERS
+from skyset.partitions.layout import JOURNAL
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.layout import PIXELS_FROM
+from skyset.partitions.layout import REJECTED
 from skyset.partitions.layout import SUFFIX
 from skyset.partitions.layout import cell_of_path
 from skyset.partitions.layout import partition_path
 from skyset.partitions.layout import split_of_path
-from skyset.partitions.manifest import BESIDE
-from skyset.partitions.manifest import JOURNAL
-from skyset.partitions.manifest import NAME
-from skyset.partitions.manifest import REJECTED
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.manifest import keys_digest
@@ -64,10 +64,10 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
             manifest.check_entry(entry)
             manifest.files.append(entry)
         except (ValueError, LookupError, TypeError, PartitionError) as error:
-            broken.append(f"{NAME}: entry {number}: {str(error)[:300]}")
+            broken.append(f"{MANIFEST}: entry {number}: {str(error)[:300]}")
     yield from broken
     yield from _verify_head(root, values, manifest, survey, whole=not broken)
-    yield from (f"{path}: is there but not in {NAME}" for path in _unlisted(root, manifest, survey))
+    yield from (f"{path}: is there but not in {MANIFEST}" for path in _unlisted(root, manifest, survey))
     yield from _verify_numbers(manifest)
     yield from (f"{path}: listed twice" for path, n in Counter(e.path for e in manifest.files).items() if n > 1)
     seen: dict[str, str] = {}
@@ -79,18 +79,18 @@ def _verify_head(root: Path, values: dict, manifest: Manifest, survey: Survey | 
     """What stands before the files; counts of these only where all entries could be read."""
     if survey is not None:
         if _layout(survey.as_built(manifest.columns).columns) != _layout(manifest.columns):
-            yield f"{NAME}: the columns differ from those of this version's {survey.name}"
+            yield f"{MANIFEST}: the columns differ from those of this version's {survey.name}"
         if manifest.key != survey.key:
-            yield f"{NAME}: key is {manifest.key}, that of {survey.name} is {survey.key}"
+            yield f"{MANIFEST}: key is {manifest.key}, that of {survey.name} is {survey.key}"
     known = json.loads(dataclasses.replace(manifest, files=[]).to_json())
-    yield from (f"{NAME}: {name!r} is nothing that a manifest says" for name in values.keys() - known.keys())
+    yield from (f"{MANIFEST}: {name!r} is nothing that a manifest says" for name in values.keys() - known.keys())
     for name in ("rows", "bytes") if whole else ():
         if values.get(name) != (found := getattr(manifest, name)) or type(values[name]) is not int:
-            yield f"{NAME}: {name} is {values.get(name)!r}, its files have {found}"
+            yield f"{MANIFEST}: {name} is {values.get(name)!r}, its files have {found}"
     if values["healpix"] != {"nside": manifest.nside, "ordering": "nested"}:
-        yield f"{NAME}: healpix is {values['healpix']!r}, not nside {manifest.nside} and ordering nested"
+        yield f"{MANIFEST}: healpix is {values['healpix']!r}, not nside {manifest.nside} and ordering nested"
     if (rejected := _rejected(root)) != manifest.rejected:
-        yield f"{NAME}: rejected is {manifest.rejected}, {REJECTED} has {rejected}"
+        yield f"{MANIFEST}: rejected is {manifest.rejected}, {REJECTED} has {rejected}"
 
 
 def _rejected(root: Path) -> int:
@@ -108,7 +108,7 @@ def _unlisted(root: Path, manifest: Manifest, survey: Survey | None) -> Iterator
     for parent, folders, names in os.walk(root):
         if Path(parent) == root:
             folders[:] = [name for name in folders if name not in beside and not name.startswith(".")
-                          and not any((root / name / each).exists() for each in (NAME, JOURNAL))]  # fmt: skip
+                          and not any((root / name / each).exists() for each in (MANIFEST, JOURNAL))]  # fmt: skip
             names = [name for name in names if name not in beside and (not name.startswith(".") or is_temporary(name))]
         folders.sort()
         paths = ((Path(parent) / name).relative_to(root).as_posix() for name in sorted(names))
@@ -124,7 +124,7 @@ def _verify_numbers(manifest: Manifest) -> Iterator[str]:
     for (folder, parts), found in groups.items() if not manifest.rejected else ():
         if len(found) < parts:
             missing = next(part for part in range(1, parts + 1) if part not in found)
-            yield f"{partition_path(0, missing, parts).replace('healpix=0', folder)}: neither there nor in {NAME}"
+            yield f"{partition_path(0, missing, parts).replace('healpix=0', folder)}: neither there nor in {MANIFEST}"
 
 
 def _layout(columns: Sequence[Column]) -> list[tuple]:
@@ -136,7 +136,7 @@ def _verify_file(
     root: Path, entry: FileEntry, manifest: Manifest, seen: dict[str, str], survey: Survey | None
 ) -> Iterator[str]:
     if entry.split != (split := split_of_path(entry.path)):
-        yield f"{entry.path}: is of split {split} by its folder, {NAME} says {entry.split}"
+        yield f"{entry.path}: is of split {split} by its folder, {MANIFEST} says {entry.split}"
     path = root / entry.path
     try:
         status = path.stat()
@@ -144,9 +144,9 @@ def _verify_file(
             yield f"{entry.path}: is {'a folder' if stat.S_ISDIR(status.st_mode) else 'no regular file'}"
             return
         if status.st_size != entry.bytes:
-            yield f"{entry.path}: {status.st_size} bytes, {NAME} says {entry.bytes}"
+            yield f"{entry.path}: {status.st_size} bytes, {MANIFEST} says {entry.bytes}"
         elif (checksum := file_sha256(path)) != entry.sha256:
-            yield f"{entry.path}: SHA-256 is {checksum[:12]}..., {NAME} says {entry.sha256[:12]}..."
+            yield f"{entry.path}: SHA-256 is {checksum[:12]}..., {MANIFEST} says {entry.sha256[:12]}..."
     except (FileNotFoundError, NotADirectoryError):
         yield f"{entry.path}: missing"
         return
@@ -168,25 +168,25 @@ def _verify_description(
     said = partition.attributes()
     for name, expected in (("survey", manifest.survey), ("healpix", entry.healpix)):
         if str(said.get(name, expected)) != str(expected):
-            yield f"{entry.path}: its {name} is {said[name]}, {NAME} says {expected}"
+            yield f"{entry.path}: its {name} is {said[name]}, {MANIFEST} says {expected}"
     found = partition.described()
     names = {name for column in manifest.columns for name in ((column.name, column.end.name) if column.is_bytes
                                                               else (column.name,))}  # fmt: skip
-    yield from (f"{entry.path}: column {name!r} is there but not in {NAME}" for name in sorted(found.keys() - names))
+    yield from (f"{entry.path}: column {name!r} is there but not in {MANIFEST}" for name in sorted(found.keys() - names))
     declared = survey.by_name if survey is not None else {}
     compression = manifest.build.get("compression")
     for column in manifest.columns:
         its = found[column.name]
         if str(its.get("unit", column.unit)) != column.unit:
-            yield f"{entry.path}: the unit of {column.name} is {str(its['unit'])!r}, {NAME} says {column.unit!r}"
+            yield f"{entry.path}: the unit of {column.name} is {str(its['unit'])!r}, {MANIFEST} says {column.unit!r}"
         texts = {str(its.get("description", column.description))}
         texts |= {declared[column.name].description} if column.name in declared else set()
         if column.description not in texts:
-            yield f"{entry.path}: the description of {column.name} is not that of {NAME}"
+            yield f"{entry.path}: the description of {column.name} is not that of {MANIFEST}"
         if column.row_bytes >= PIXELS_FROM and not column.is_bytes and compression is not None:
             filters = its["filters"] or [0]
             if filters[-1] != FILTERS.get(compression, -1):
-                yield f"{entry.path}: {column.name} is stored through the filters {filters}, {NAME} says {compression}"
+                yield f"{entry.path}: {column.name} is stored through the filters {filters}, {MANIFEST} says {compression}"
 
 
 def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:
@@ -203,13 +203,13 @@ def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, see
     for name, values in (("ra", ra), ("dec", dec)):
         bounds = (float(values.min()), float(values.max()))
         if not np.allclose(bounds, getattr(entry, name), rtol=0, atol=1e-9):
-            yield f"{entry.path}: {name} runs from {bounds[0]} to {bounds[1]}, {NAME} says {getattr(entry, name)}"
+            yield f"{entry.path}: {name} runs from {bounds[0]} to {bounds[1]}, {MANIFEST} says {getattr(entry, name)}"
     for column in manifest.columns:
         if column.is_bytes:
             partition.ends(column.name)
     keys = partition.text(manifest.key)
     if keys_digest(keys) != entry.keys:
-        yield f"{entry.path}: holds other objects than {NAME} says"
+        yield f"{entry.path}: holds other objects than {MANIFEST} says"
     for key in keys:
         if key in seen:
             yield f"{entry.path}: {manifest.key} {key} is in {seen[key]} too"

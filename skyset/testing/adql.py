@@ -10,6 +10,8 @@ import re
 
 import pyparsing as pp
 
+from skyset.errors import SkysetError
+
 pp.ParserElement.enable_packrat()
 
 _WORDS = """
@@ -47,7 +49,7 @@ FUNCTIONS = {
 }
 
 
-class ADQLError(ValueError):
+class ADQLError(SkysetError, ValueError):
     """A query is not ADQL; one line."""
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from skyset.errors import UserError
 from skyset.files import write_atomically
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.layout import cell_of_path
 from skyset.partitions.layout import partition_path
-from skyset.partitions.manifest import NAME
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.manifest import describe_file
 from skyset.partitions.manifest import keys_digest
@@ -83,9 +83,9 @@ def differences(root):
 
 def edit(root, **changes):
     """Change the manifest's entry of the first file."""
-    values = json.loads((root / NAME).read_text())
+    values = json.loads((root / MANIFEST).read_text())
     next(entry for entry in values["files"] if entry["path"] == FIRST).update(changes)
-    (root / NAME).write_text(json.dumps(values))
+    (root / MANIFEST).write_text(json.dumps(values))
 
 
 # --- the manifest -------------------------------------------------------------------------------------------
@@ -98,9 +98,9 @@ def test_round_trip(root):
     assert manifest.bytes == sum((root / path).stat().st_size for path in (FIRST, SECOND))
     assert [entry.path for entry in manifest.splits["train"]] == sorted([FIRST, SECOND])
     assert Manifest.load(f"file://{root}") == manifest
-    before = (root / NAME).read_bytes()
+    before = (root / MANIFEST).read_bytes()
     manifest.save(root)
-    assert (root / NAME).read_bytes() == before
+    assert (root / MANIFEST).read_bytes() == before
 
 
 def test_entry_is_that_of_the_file(root):
@@ -136,7 +136,7 @@ def test_no_manifest(tmp_path, folder):
     ],
 )
 def test_damaged_or_foreign(tmp_path, text, match):
-    (tmp_path / NAME).write_bytes(text.encode("latin-1"))
+    (tmp_path / MANIFEST).write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=match) as info:
         Manifest.load(tmp_path)
     assert "\n" not in str(info.value)
@@ -164,7 +164,7 @@ def test_entries_that_cannot_be(root, changes):
 
 
 def test_a_column_of_python_objects_is_refused(root):
-    (root / NAME).write_text((root / NAME).read_text().replace('"uint8"', '"O"'))
+    (root / MANIFEST).write_text((root / MANIFEST).read_text().replace('"uint8"', '"O"'))
     with pytest.raises(UserError, match="is damaged: ValueError: column image cannot have dtype O"):
         Manifest.load(root)
 
@@ -193,14 +193,14 @@ def test_flipped_byte(root):
     content[place] ^= 1
     (root / FIRST).write_bytes(content)
     (line,) = differences(root)
-    assert line.startswith(f"{FIRST}: SHA-256 is ") and f"{NAME} says" in line
+    assert line.startswith(f"{FIRST}: SHA-256 is ") and f"{MANIFEST} says" in line
 
 
 def test_truncated(root):
     content = (root / FIRST).read_bytes()
     (root / FIRST).write_bytes(content[:-100])
     first, second = differences(root)
-    assert first == f"{FIRST}: {len(content) - 100} bytes, {NAME} says {len(content)}"
+    assert first == f"{FIRST}: {len(content) - 100} bytes, {MANIFEST} says {len(content)}"
     assert second.startswith(f"{FIRST}: ") and "truncated" in second
 
 
@@ -211,7 +211,7 @@ def test_missing(root):
 
 def test_not_listed(root):
     shutil.copy(root / FIRST, root / FIRST.replace("001-of-001", "extra"))
-    assert differences(root) == [f"{FIRST.replace('001-of-001', 'extra')}: is there but not in {NAME}"]
+    assert differences(root) == [f"{FIRST.replace('001-of-001', 'extra')}: is there but not in {MANIFEST}"]
 
 
 def test_listed_twice(root):
@@ -266,19 +266,19 @@ def test_wrong_bounds(root, name, bounds, smallest):
     edit(root, **{name: bounds})
     (line,) = differences(root)
     assert line.startswith(f"{FIRST}: {name} runs from {smallest} to ")
-    assert line.endswith(f"{NAME} says ({bounds[0]}, {bounds[1]})")
+    assert line.endswith(f"{MANIFEST} says ({bounds[0]}, {bounds[1]})")
 
 
 def test_wrong_checksum_rows_and_keys_in_the_manifest(root):
     edit(root, sha256="0" * 64)
-    assert differences(root)[0].endswith(f"{NAME} says 000000000000...")
+    assert differences(root)[0].endswith(f"{MANIFEST} says 000000000000...")
     edit(root, sha256=Manifest.load(root).files[0].sha256, rows=3)
     assert any("has 2 rows, the manifest says 3" in line for line in differences(root))
 
 
 def test_other_objects_than_listed(root):
     edit(root, keys=keys_digest(["a", "c"]))
-    assert differences(root) == [f"{FIRST}: holds other objects than {NAME} says"]
+    assert differences(root) == [f"{FIRST}: holds other objects than {MANIFEST} says"]
 
 
 def test_object_in_two_files(root):
@@ -290,13 +290,13 @@ def test_object_in_two_files(root):
 
 def test_columns_of_another_version(root):
     other = dataclasses.replace(SURVEY, columns=SURVEY.columns[:-1])
-    assert list(verify(root, other)) == [f"{NAME}: the columns differ from those of this version's toy"]
+    assert list(verify(root, other)) == [f"{MANIFEST}: the columns differ from those of this version's toy"]
 
 
 def test_column_that_the_file_does_not_have(root):
     manifest = Manifest.load(root)
     dataclasses.replace(manifest, columns=[*manifest.columns, Column("flux", "float32")]).save(root)
-    expected = [f"{NAME}: the columns differ from those of this version's toy"]
+    expected = [f"{MANIFEST}: the columns differ from those of this version's toy"]
     expected += [f"{path}: column flux is missing" for path in (FIRST, SECOND)]
     assert sorted(differences(root)) == sorted(expected)
 
@@ -306,9 +306,9 @@ def test_column_that_the_file_does_not_have(root):
 
 def change(root, act):
     """Change the parsed manifest."""
-    values = json.loads((root / NAME).read_text())
+    values = json.loads((root / MANIFEST).read_text())
     act(values)
-    (root / NAME).write_text(json.dumps(values))
+    (root / MANIFEST).write_text(json.dumps(values))
 
 
 def entry_of(values, path=FIRST):
@@ -400,8 +400,8 @@ def test_paths_that_cannot_be_are_named_and_the_others_checked(root, path):
     change(root, lambda values: entry_of(values).update(path=path))
     (root / SECOND).unlink()
     lines = differences(root)
-    assert sum(line.startswith(f"{NAME}: entry ") for line in lines) == 1
-    assert f"{SECOND}: missing" in lines and f"{FIRST}: is there but not in {NAME}" in lines
+    assert sum(line.startswith(f"{MANIFEST}: entry ") for line in lines) == 1
+    assert f"{SECOND}: missing" in lines and f"{FIRST}: is there but not in {MANIFEST}" in lines
     assert all(line.isprintable() and len(line) < 500 for line in lines)
     with pytest.raises(UserError, match="is damaged"):
         Manifest.load(root)
@@ -447,9 +447,9 @@ def random_change(values, rng):
 @pytest.mark.parametrize("seed", range(60))
 def test_a_change_anywhere_in_the_manifest_is_named(root, seed):
     """By verify's lines, or by the one line that refuses the manifest."""
-    values = json.loads((root / NAME).read_text())
+    values = json.loads((root / MANIFEST).read_text())
     where = random_change(values, random.Random(seed))
-    (root / NAME).write_text(json.dumps(values))
+    (root / MANIFEST).write_text(json.dumps(values))
     try:
         lines = differences(root)
     except UserError as error:
@@ -470,4 +470,4 @@ def test_a_numbered_file_without_its_fellows(root):
     second = FIRST.replace("001-of-001", "002-of-003")
     (root / FIRST).rename(root / second)
     edit(root, path=second)
-    assert differences(root) == [f"{FIRST.replace('001-of-001', '001-of-003')}: neither there nor in {NAME}"]
+    assert differences(root) == [f"{FIRST.replace('001-of-001', '001-of-003')}: neither there nor in {MANIFEST}"]
