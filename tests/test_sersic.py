@@ -10,12 +10,20 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from skyset.extraction import hankel
-from skyset.extraction import sersic
 from skyset.extraction.sersic import PARAMETERS
 from skyset.extraction.sersic import Gaussian
 from skyset.extraction.sersic import Moffat
+from skyset.extraction.sersic import SersicFits
 from skyset.extraction.sersic import SersicFlag
 from skyset.extraction.sersic import fit_sersic
+from skyset.extraction.sersic import kernels
+from skyset.extraction.sersic import model
+from skyset.extraction.sersic.batch_numba import NumbaBatch
+from skyset.extraction.sersic.batch_torch import TorchBatch
+from skyset.extraction.sersic.job import SIDES
+from skyset.extraction.sersic.job import clipped_noise
+from skyset.extraction.sersic.job import side_for
+from skyset.extraction.sersic.psf import Psf
 from skyset.extraction.simulate import gaussian_psf
 from skyset.extraction.simulate import moffat_psf
 from skyset.extraction.simulate import render_sersic
@@ -113,7 +121,7 @@ def test_the_table_between_its_nodes(n):
 
     def model(log_r, log_n):
         theta = np.array([1.0, log_r, 0.2, -0.4, log_n, 0, 0])
-        sersic._columns(theta, ix, iy, np.ones(133), 1000, table.values, axes, rows, columns)
+        kernels.jacobian_columns(theta, ix, iy, np.ones(133), 1000, table.values, axes, rows, columns)
         return columns[5].copy(), columns[1].copy(), columns[4].copy()
 
     value, by_r, by_n = model(1.0, math.log(n))
@@ -132,15 +140,15 @@ def test_the_table_between_its_nodes(n):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("backend", ["numba", "torch"])
 def test_gradients_are_those_of_chi2(weighted, backend):
-    grid = sersic._Psf(PSF, 2).grid(np.arange(2), 64)
+    grid = Psf(PSF, 2).grid(np.arange(2), 64)
     rng = np.random.default_rng(2)
     weights = np.clip(rng.uniform(-0.2, 1.5, (2, 64, 64)), 0, 1) if weighted else None
     pixels = rng.standard_normal((2, 64, 64))
     if backend == "torch":
         pytest.importorskip("torch")
-        batch = sersic._TorchBatch(grid, pixels, weights, "cpu", "float64")
+        batch = TorchBatch(grid, pixels, weights, "cpu", "float64")
     else:
-        batch = sersic._NumbaBatch(grid, pixels, weights)
+        batch = NumbaBatch(grid, pixels, weights)
     theta = np.array([[300.0, 0.9, 0.3, -0.4, 0.5, 31.3, 32.8], [200.0, 1.3, 0.0, 0.0, -0.5, 30.0, 33.0]])
     both = np.arange(2)
     gradient = batch.evaluate(theta, both)[1]
@@ -310,11 +318,11 @@ def test_chi2_of_a_bright_galaxy_is_that_of_the_image_less_the_model(n, r_e, q, 
     image += NOISE * np.random.default_rng(1).standard_normal(image.shape)
     fits = fit_sersic(image, BRIGHT["psf"], x=63, y=63, sigma=NOISE, backend=backend)
     assert fits.chi2[0] == pytest.approx(1, abs=0.06)  # 3 sigma of 48 x 48 pixels
-    fwhm = sersic._Psf(BRIGHT["psf"], 1).fwhm
-    side = max(int(sersic._side_for(*size, fwhm)[0]) for size in ((fits.r_e, fits.n), (np.array([3.0]), np.array([1.5]))))
+    fwhm = Psf(BRIGHT["psf"], 1).fwhm
+    side = max(int(side_for(*size, fwhm)[0]) for size in ((fits.r_e, fits.n), (np.array([3.0]), np.array([1.5]))))
     corner = 63 - side // 2
     stamp = (slice(corner, corner + side),) * 2
-    away = (image - sersic.model(fits, image.shape, BRIGHT["psf"])[0] - fits.background[0])[stamp] / NOISE
+    away = (image - model(fits, image.shape, BRIGHT["psf"])[0] - fits.background[0])[stamp] / NOISE
     assert fits.chi2[0] == pytest.approx((away**2).sum() / (side**2 - 8), abs=2e-3)
 
 
@@ -449,15 +457,15 @@ def test_measured_noise_is_the_noise(simulated):
 
 def test_model_leaves_noise(simulated):
     fits, psf = simulated.fits, simulated.psf
-    images = sersic.model(_first(fits, 20), (127, 127), psf)
+    images = model(_first(fits, 20), (127, 127), psf)
     residual = (simulated.images[:20] - images - fits.background[:20, None, None]) / NOISE
     assert residual.std() == pytest.approx(1, abs=0.02)
-    exact = sersic.model(_first(fit_sersic(rendered(), PSF, **START), 1), (101, 101), PSF)[0]
+    exact = model(_first(fit_sersic(rendered(), PSF, **START), 1), (101, 101), PSF)[0]
     np.testing.assert_allclose(exact, rendered(), atol=0.05 * NOISE)
 
 
 def _first(fits, count):
-    return sersic.SersicFits(**{name: values[:count] for name, values in vars(fits).items()})
+    return SersicFits(**{name: values[:count] for name, values in vars(fits).items()})
 
 
 def test_how_far_a_galaxy_is_from_a_point_source(simulated):
@@ -465,7 +473,7 @@ def test_how_far_a_galaxy_is_from_a_point_source(simulated):
     image = noisy(flux=60.0)
     fits = fit_sersic(image, PSF, **START)
     moved = rendered(r_e=1e-4, q=1.0, n=1.0, flux=1.0, x=fits.x[0], y=fits.y[0])
-    galaxy = sersic.model(fits, image.shape, PSF)[0]
+    galaxy = model(fits, image.shape, PSF)[0]
     chi2 = []
     for columns in (np.stack([moved.ravel(), np.ones(image.size)], 1), np.ones((image.size, 1))):
         data = (image if columns.shape[1] == 2 else image - galaxy).ravel()
@@ -549,7 +557,7 @@ def test_what_cannot_be_measured_is_nan(image, more, backend):
     for name in (*PARAMETERS, "background", "chi2"):
         assert np.isnan(getattr(fits, name)[0]), name
     assert np.isnan(fits.covariance).all()
-    assert np.isnan(sersic.model(fits, (5, 5), PSF)).all()
+    assert np.isnan(model(fits, (5, 5), PSF)).all()
 
 
 def test_saturated_cores_and_bad_pixels_are_left_out():
@@ -616,9 +624,9 @@ def test_any_image_ends_in_numbers_or_nan(rows, columns, seed, masked, at, kind)
     image = np.where(rng.random((rows, columns)) < masked**3, np.nan, image)
     psf = PSF if seed % 2 else Gaussian(2.0 + seed % 7)
     fits = fit_sersic(image, psf, x=columns / 2 - 0.5, y=at, sigma=None if seed % 3 else 1.0)
-    assert fits.iterations[0] <= 60 * len(sersic.SIDES)
+    assert fits.iterations[0] <= 60 * len(SIDES)
     if fits.measured[0]:
-        assert sersic.N_MIN * 0.999 <= fits.n[0] <= sersic.N_MAX * 1.001
+        assert hankel.N_MIN * 0.999 <= fits.n[0] <= hankel.N_MAX * 1.001
         assert fits.r_e[0] > 0 and fits.flux[0] > 0 and 0.049 < fits.q[0] <= 1
         assert -90 <= fits.pa[0] < 90 and -0.5 <= fits.x[0] <= columns - 0.5 and -0.5 <= fits.y[0] <= rows - 0.5
         variances = np.einsum("ijj->ij", fits.covariance)[0]
@@ -634,7 +642,7 @@ def brightest(image, count):
     """The brightest objects of a cutout, with all other objects' pixels, and the noise."""
     sep = pytest.importorskip("sep")
     sky = image - np.median(image)
-    noise = sersic._clipped_noise(sky.ravel())
+    noise = clipped_noise(sky.ravel())
     objects, segments = sep.extract(np.ascontiguousarray(sky), 1.5, err=noise, segmentation_map=True)
     order = np.argsort(-objects["flux"])[:count]
     return [(objects[i], (segments > 0) & (segments != i + 1)) for i in order], noise
@@ -645,7 +653,7 @@ def residuals(image, psf, source, mask, noise):
     fits = fit_sersic(image, psf, x=source["x"], y=source["y"], mask=mask, sigma=noise)
     y, x = np.indices(image.shape)
     near = (np.hypot(x - source["x"], y - source["y"]) < 3 * source["a"]) & ~mask
-    away = image - sersic.model(fits, image.shape, psf)[0] - fits.background[0]
+    away = image - model(fits, image.shape, psf)[0] - fits.background[0]
     return fits, (away / noise)[near]
 
 
