@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from skyset.errors import UserError
-from skyset.extraction import som as module
 from skyset.extraction.som import SOM
+from skyset.extraction.som import sums
+from skyset.extraction.som.grid import TOPOLOGIES
 
 NAMES = ("AREA", "ELONGATION", "CLASS_STAR")
 
@@ -76,7 +77,7 @@ def trained(data) -> SOM:
 # --- What the map is ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("topology", module.TOPOLOGIES)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("device", [None, "cpu"])
 def test_groups_that_are_there_are_found(topology, device):
     data, truth = clusters(6000, topology)
@@ -288,7 +289,7 @@ def test_real_catalogues(shared):
 # --- torch ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("topology", module.TOPOLOGIES)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_torch_gives_the_same(data, topology):
     arguments = {"features": NAMES, "log": ("AREA",), "topology": topology}
     weights = np.random.default_rng(0).random(len(data))
@@ -306,7 +307,7 @@ def test_torch_gives_the_same(data, topology):
 
 
 def test_torch_rows_kept_on_the_device_change_nothing(data, monkeypatch):
-    monkeypatch.setattr(module, "_CORE_NUMBERS", 1)  # blocks of 1024 rows: 20 of them
+    monkeypatch.setattr(sums, "_CORE_NUMBERS", 1)  # blocks of 1024 rows: 20 of them
     reads = []
 
     def source():
@@ -316,7 +317,7 @@ def test_torch_rows_kept_on_the_device_change_nothing(data, monkeypatch):
     streamed = SOM(2, 3, device="cpu").fit(source)
     assert len(reads) == 23  # names, moments, 20 epochs, quality
     reads.clear()
-    monkeypatch.setattr(module, "_free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(sums, "_free_bytes", lambda device: 10**9)
     assert same(streamed, SOM(2, 3, device="cpu").fit(source))
     assert len(reads) == 4
 
@@ -646,7 +647,7 @@ def test_u_matrix_is_large_where_groups_part():
     np.testing.assert_allclose(som.u_matrix()[0], [steps[0], *(steps[1:] + steps[:-1]) / 2, steps[-1]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("topology", module.TOPOLOGIES)
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize("shape", [(4, 5), (1, 1), (1, 4), (12, 12)])
 def test_figures_show_the_maps_values(data, topology, shape, tmp_path):
     from matplotlib.collections import PolyCollection
