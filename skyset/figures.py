@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skyset.pixels import as_array
 from skyset.questions import Reached
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ def draw_sky(axes: Axes, image, scale_arcsec: float | None = None, origin: str =
 
     Args:
         axes: matplotlib's.
-        image: (H, W, 3) uint8, (H, W, 4), or one band (H, W), drawn between its 1st and 99.5th percentile.
+        image: ``PIL.Image``, or (H, W, 3) uint8, (H, W, 4), or one band (H, W), drawn between its 1st and 99.5th percentile.
         scale_arcsec: size of a pixel in arcsec; None where it is not known: then axes are in pixels, without a bar.
         origin: ``"upper"`` if row 0 is north, ``"lower"`` if it is south.
     """
-    image = np.asarray(image)
+    image = as_array(image)
     axes.imshow(drawable(image), cmap="gray", origin=origin, extent=extent(image.shape, scale_arcsec))
     unit = "arcsec" if scale_arcsec else "pixels"
     axes.set(xlabel=f"offset east ({unit})", ylabel=f"offset north ({unit})")
@@ -198,7 +199,7 @@ def overlay_figure(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    image, masks = np.asarray(image), np.asarray(masks)
+    image, masks = as_array(image), np.asarray(masks)
     figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, heading in zip(panels, ("image", "masks"), strict=True):

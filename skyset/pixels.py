@@ -1,4 +1,8 @@
-"""What image files are, and their pixels: which kind of file, whether it is whole, its values as arrays."""
+"""What image files are, and their pixels: which kind of file, whether it is whole, its values as arrays.
+
+The same file has the same pixels whether they are stored when a survey is built or looked at when it is loaded:
+`decoded_image` reads the bytes of every PNG and JPEG, and `rgb` makes arrays of the images.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,11 @@ if TYPE_CHECKING:
 
 #: What the bytes may be. Pillow reads much more, some of it by starting other programs.
 FORMATS = ("JPEG", "PNG")
-#: An image of more pixels is refused before it is unpacked.
-MAX_PIXELS = 1 << 26
+#: An image of more pixels is refused before it is unpacked: a few bytes can claim more than the memory holds.
+MAX_PIXELS = 50_000_000
 #: How images are handed out.
 PIL_IMAGE, ARRAY, UNDECODED = "pil", "array", "undecoded"
 _ORIENTATION = 0x0112
-
-LARGEST_IMAGE = 50_000_000  # pixels: the service refuses more, and a few bytes can claim more than the memory holds
 
 KINDS = {"jpg": "JPEG", "png": "PNG", "fits": "FITS"}
 MAGIC = {
@@ -65,9 +67,8 @@ def decode(data: bytes, kind: str) -> np.ndarray:
         kind: ``jpg``, ``png`` or ``fits``; anything else in `data` is refused.
 
     Returns:
-        jpg, png: (height, width, 3) uint8; grey levels and palettes become RGB, 16 bits 8, transparent parts black,
-        as JPEGs of the same service show them. fits: native float32, (height, width) or (height, width, 3) of a cube
-        of three planes; BSCALE and BZERO are applied, BLANK is NaN.
+        jpg, png: (height, width, 3) uint8, upright, see `rgb`. fits: native float32, (height, width) or
+        (height, width, 3) of a cube of three planes; BSCALE and BZERO are applied, BLANK is NaN.
 
     Raises:
         ImageError: it is no such image, or damaged.
@@ -75,7 +76,7 @@ def decode(data: bytes, kind: str) -> np.ndarray:
     _check_kind(data, kind)
     if kind == "fits":
         return _fits_pixels(data)
-    return np.array(_rgb(_opened(data, kind)))
+    return np.array(rgb(_whole(data, kind)))
 
 
 def check_image(data: bytes, kind: str, width: int, height: int) -> None:
@@ -95,9 +96,9 @@ def check_image(data: bytes, kind: str, width: int, height: int) -> None:
         finite = pixels[np.isfinite(pixels)]
         blank = finite.size == 0 or finite.min() == finite.max()
     else:
-        image = _opened(data, kind)
-        _check_size(*image.size, width, height)
-        blank = all(high - low <= BLANK_RANGE for low, high in _rgb(image).getextrema())
+        pixels = rgb(_whole(data, kind))
+        _check_size(pixels.shape[1], pixels.shape[0], width, height)
+        blank = bool((np.ptp(pixels, axis=(0, 1)) <= BLANK_RANGE).all())
     if blank:
         raise ImageError("the image is blank", passing=False)
 
@@ -105,11 +106,16 @@ def check_image(data: bytes, kind: str, width: int, height: int) -> None:
 def _check_kind(data: bytes, kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"no such kind of image: {kind!r} (known: {', '.join(KINDS)})")
-    found = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
+    found = kind_of(data)
     if found == KINDS[kind]:
         return
     what = f"{found}, not {KINDS[kind]}" if found else _not_an_image(data)
     raise ImageError(f"the answer is {what}", passing=True)
+
+
+def kind_of(data: bytes) -> str | None:
+    """What the first bytes say."""
+    return next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
 
 
 def _not_an_image(data: bytes) -> str:
@@ -142,44 +148,20 @@ def _check_size(width: int, height: int, wanted_width: int, wanted_height: int) 
         raise ImageError(f"the image has {width} x {height} pixels, not {wanted_width} x {wanted_height}", passing=False)
 
 
-def _opened(data: bytes, kind: str):
-    """The Pillow image, its pixels not decoded yet; the end of the file must be there."""
-    from PIL import Image
-
+def _whole(data: bytes, kind: str) -> PIL.Image.Image:
+    """The image, as `decoded_image` gives it; the end of the file must be there."""
     end = b"\xff\xd9" if kind == "jpg" else b"IEND\xaeB`\x82"
     if not data.rstrip(b"\0\r\n ").endswith(end):
         raise ImageError(f"truncated {KINDS[kind]}", passing=True)
-    try:
-        image = Image.open(io.BytesIO(data), formats=(KINDS[kind],))
-    except Image.DecompressionBombError:
-        raise ImageError(f"an image of more than {LARGEST_IMAGE:,} pixels", passing=False) from None
-    except Exception as error:  # Pillow's parsers raise whatever the bytes lead them to
-        raise _damaged(kind, error) from error
-    if math.prod(image.size) > LARGEST_IMAGE:
-        raise ImageError(f"an image of more than {LARGEST_IMAGE:,} pixels", passing=False)
-    return image
+    return decoded_image(data)
 
 
-def _rgb(image):
-    """Decoded, as RGB."""
-    from PIL import Image
-
-    kind = "jpg" if image.format == "JPEG" else "png"
-    try:
-        if image.mode.startswith("I"):
-            levels = np.asarray(image).astype(np.uint16) >> 8
-            return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-            return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-        image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except Exception as error:  # as above
-        raise _damaged(kind, error) from error
+def _damaged(what: str, error: Exception) -> ImageError:
+    return ImageError(f"damaged {what}: {str(error) or type(error).__name__}"[:200], passing=True)
 
 
-def _damaged(kind: str, error: Exception) -> ImageError:
-    return ImageError(f"damaged {KINDS[kind]}: {str(error) or type(error).__name__}"[:200], passing=True)
+def _too_large() -> ImageError:
+    return ImageError(f"an image of more than {MAX_PIXELS:,} pixels", passing=False)
 
 
 def _fits_pixels(data: bytes) -> np.ndarray:
@@ -196,13 +178,13 @@ def _fits_pixels(data: bytes) -> np.ndarray:
         dtype = np.dtype(BITPIX[header["BITPIX"]])
         scale, zero, blank = float(header.get("BSCALE", 1)), float(header.get("BZERO", 0)), header.get("BLANK")
     except Exception as error:  # astropy raises a dozen kinds for damaged headers
-        raise _damaged("fits", error) from error
+        raise _damaged("FITS", error) from error
     while len(shape) > 2 and shape[0] == 1:
         shape = shape[1:]
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 3) or min(shape) < 1:
         raise ImageError(f"FITS with axes {shape}, not an image or three", passing=False)
-    if math.prod(shape) > LARGEST_IMAGE:
-        raise ImageError(f"an image of more than {LARGEST_IMAGE:,} pixels", passing=False)
+    if math.prod(shape) > MAX_PIXELS:
+        raise _too_large()
     if len(data) < start + math.prod(shape) * dtype.itemsize:
         raise ImageError("truncated FITS", passing=True)
     stored = np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
@@ -215,30 +197,35 @@ def _fits_pixels(data: bytes) -> np.ndarray:
     return np.ascontiguousarray(pixels[::-1])
 
 
-def decoded_image(data: np.ndarray, mode: str | None = None) -> PIL.Image.Image:
-    """The image that bytes encode, upright, as ``datasets.Image`` gives it.
+def decoded_image(data: bytes | np.ndarray) -> PIL.Image.Image:
+    """The image that the bytes of a PNG or JPEG file encode, turned as its EXIF says, in the file's own mode.
+
+    This is what ``datasets.Image`` gives. Every image of this collection is decoded here, when stored and when loaded.
 
     Raises:
-        ValueError: it has too many pixels. On damaged bytes Pillow raises nearly anything.
+        ImageError: neither PNG nor JPEG, damaged, or of more than `MAX_PIXELS`.
     """
     from PIL import Image
     from PIL import ImageOps
-
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}: refused")
-    image.load()
-    if image.getexif().get(_ORIENTATION) is not None:
-        image = ImageOps.exif_transpose(image)
-    return image if mode in (None, image.mode) else image.convert(mode)
-
-
-def why_unreadable(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
-    if isinstance(error, UnidentifiedImageError):
-        return f"no {' or '.join(FORMATS)} image"  # Pillow tells the address of its buffer
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    kind = kind_of(bytes(data[:16]))
+    if kind not in FORMATS:
+        raise ImageError(f"no {' or '.join(FORMATS)} image", passing=True)
+    try:
+        image = Image.open(io.BytesIO(data), formats=(kind,))
+        if math.prod(image.size) > MAX_PIXELS:
+            raise _too_large()
+        image.load()
+        return image if image.getexif().get(_ORIENTATION) is None else ImageOps.exif_transpose(image)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large() from None
+    except UnidentifiedImageError:  # which tells the address of a buffer
+        raise ImageError(f"damaged {kind}", passing=True) from None
+    except Exception as error:  # Pillow's parsers raise whatever the bytes lead them to
+        raise _damaged(kind, error) from error
 
 
 def is_image(value) -> bool:
@@ -246,13 +233,26 @@ def is_image(value) -> bool:
     return "PIL.Image" in sys.modules and isinstance(value, sys.modules["PIL.Image"].Image)
 
 
+def as_array(image) -> np.ndarray:
+    """The pixels of a ``PIL.Image``, see `rgb`; anything else as the array it is."""
+    return rgb(image) if is_image(image) else np.asarray(image)
+
+
 def rgb(image: PIL.Image.Image) -> np.ndarray:
-    """The pixels of an image, uint8 (H, W, 3), as the module says; floats stay as they are, (H, W)."""
+    """The pixels of an image, uint8 (H, W, 3), which may not be written to; floats stay as they are, (H, W).
+
+    Grey levels are repeated, palettes looked up, CMYK converted, and of 16 bits the upper 8 taken. What is transparent is
+    laid over black, as the JPEGs that a service gives of the same sky show what lies outside of a survey.
+    """
+    from PIL import Image
+
     if image.mode == "F":
         return np.asarray(image)
+    clear = image.info.get("transparency")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion cuts off what is above 255
-        grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns otherwise
+        levels = np.asarray(image)
+        grey = np.clip(levels >> 8, 0, 255).astype(np.uint8)
+        return np.repeat((grey if clear is None else np.where(levels == clear, np.uint8(0), grey))[..., None], 3, axis=-1)
+    if clear is not None or image.mode in ("RGBA", "LA", "PA"):
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from urllib.parse import urlsplit
 
 from skyset.errors import UserError
-from skyset.pixels import LARGEST_IMAGE
+from skyset.pixels import MAX_PIXELS
 
 SERVICE = "https://alasky.cds.unistra.fr/hips-image-services/hips2fits"
 MIRROR = "https://alaskybis.cds.unistra.fr/hips-image-services/hips2fits"
@@ -85,5 +85,5 @@ def _check_service(base: str, hips: str, width: int, height: int, format: str, p
         raise UserError(f"no such image format: {format!r} (known: {', '.join(FORMATS)})")
     if not (projection.isascii() and projection.isalpha() and len(projection) == 3):
         raise UserError(f"not a projection's code: {projection!r}")
-    if int(width) != width or int(height) != height or min(width, height) < 1 or width * height > LARGEST_IMAGE:
+    if int(width) != width or int(height) != height or min(width, height) < 1 or width * height > MAX_PIXELS:
         raise UserError(f"an image of {width} x {height} pixels")

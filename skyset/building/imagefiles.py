@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from skyset.building import zips
 from skyset.errors import RecordError
-from skyset.pixels import MAGIC
 from skyset.pixels import ImageError
 from skyset.pixels import decode
+from skyset.pixels import kind_of
 from skyset.raw import read_regular
 from skyset.survey import MAX_VALUE_BYTES
 
@@ -128,7 +128,7 @@ def read_image(place: Place) -> tuple[bytes, str]:
         data = zips.read(place.path, place.member) if member else read_regular(place.path, MAX_VALUE_BYTES)
     except OSError as error:
         raise RecordError(f"{place.path.name}: {error.strerror or error}") from error
-    found = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
+    found = kind_of(data)
     if found not in KINDS:
         raise RecordError(f"the image is {found or ('empty' if not data else 'no image')}, neither PNG nor JPEG")
     return data, KINDS[found]

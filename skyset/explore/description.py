@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skyset.pixels import as_array
+
 #: Rings, points on a ring, and the outermost ring in units of the ellipse's semi-major axis.
 RADII, ANGLES, EXTENT = 32, 64, 3.0
 #: Counts (of 255) below which the scale of brightness is linear; above, logarithmic: about the sky's noise.
@@ -35,7 +37,7 @@ def as_bands(image) -> np.ndarray:
     Raises:
         ValueError: not an image of one, three or four bands.
     """
-    pixels = np.asarray(image if not hasattr(image, "convert") else image.convert("RGB"), np.float64)
+    pixels = as_array(image).astype(np.float64)
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 2:

@@ -23,6 +23,7 @@ from skyset.explore import description
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
+from skyset.pixels import as_array
 from skyset.tables.vectors import features_in
 
 if TYPE_CHECKING:
@@ -331,7 +332,7 @@ def similar_figure(images: Sequence, titles: Sequence[str], caption: str = "", c
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(number == 0)
         if number < len(images):
-            axes.imshow(np.asarray(images[number]), cmap="gray")
+            axes.imshow(as_array(images[number]), cmap="gray")
             axes.set_title(titles[number], fontsize="x-small")
         else:
             axes.set_axis_off()

@@ -1,7 +1,7 @@
 """Rows of bytes of any length, and the images that they encode: decoded when somebody looks, and not before.
 
-An image comes as an array in every format: RGB always, uint8 (H, W, 3), so that images can be stacked: grey is repeated,
-palettes are looked up, transparency is left out, and of 16 bits the upper 8 are taken. Where that is asked for, it comes as
+An image comes as an array in every format: RGB always, uint8 (H, W, 3), so that images can be stacked: `skyset.pixels.rgb`
+says what becomes of other modes; it is what a build with ``--decode`` stores. Where that is asked for, it comes as
 ``datasets.Image`` gives it if no format is set: a ``PIL.Image`` in the file's own mode.
 """
 
@@ -20,9 +20,9 @@ from skyset.errors import PartitionError
 from skyset.pixels import ARRAY
 from skyset.pixels import PIL_IMAGE
 from skyset.pixels import UNDECODED
+from skyset.pixels import ImageError
 from skyset.pixels import decoded_image
 from skyset.pixels import rgb
-from skyset.pixels import why_unreadable
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -146,15 +146,15 @@ class Images(Bytes):
         Raises:
             PartitionError: the bytes are no PNG or JPEG image, are damaged, or are of too many pixels.
         """
-        if self._kept is not None:
-            image = self._kept[row]
-            return image if self.mode in (None, image.mode) else image.convert(self.mode)
+        image = self._decoded(row) if self._kept is None else self._kept[row]
+        return image if self.mode in (None, image.mode) else image.convert(self.mode)
+
+    def _decoded(self, row: int) -> PIL.Image.Image:
         try:
-            return decoded_image(self.raw(row), self.mode)
-        except Exception as error:  # Pillow raises nearly anything on damaged bytes
+            return decoded_image(self.raw(row))
+        except ImageError as error:
             path, number = self.origin(row)
-            reason = why_unreadable(error)
-            raise PartitionError(f"{path}: column {self.column}, row {number}: {reason}") from error
+            raise PartitionError(f"{path}: column {self.column}, row {number}: {error}") from error
 
     def pixels(self, row: int) -> np.ndarray:
         """One image as an array, uint8 (H, W, 3); it may not be written to."""

@@ -560,17 +560,26 @@ def test_image_size_is_refused(root):
 
 GREY = noise(0, SIDE, SIDE)
 DEEP = (np.arange(SIDE * SIDE, dtype=np.uint16) * 40).reshape(SIDE, SIDE)
+
+
+def over_black(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    black = PIL.Image.new("RGBA", alpha.shape[::-1], "black")
+    image = PIL.Image.alpha_composite(black, PIL.Image.fromarray(np.dstack([pixels, alpha])))
+    return np.asarray(image.convert("RGB"))
+
+
 ODD = {
     "grey": (encode(GREY, "PNG"), np.repeat(GREY[..., None], 3, -1)),
     "grey JPEG": (encode(np.full((SIDE, SIDE), 77, np.uint8)), np.full((SIDE, SIDE, 3), 77, np.uint8)),
     "16 bits": (encode(DEEP, "PNG"), np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, -1)),
-    "alpha": (encode(np.dstack([noise(1), GREY]), "PNG"), noise(1)),
-    "grey with alpha": (encode(PIL.Image.merge("LA", [PIL.Image.fromarray(GREY)] * 2), "PNG"), np.dstack([GREY] * 3)),
+    "alpha": (encode(np.dstack([noise(1), GREY]), "PNG"), over_black(noise(1), GREY)),
+    "grey with alpha": (encode(PIL.Image.merge("LA", [PIL.Image.fromarray(GREY)] * 2), "PNG"),
+                        over_black(np.dstack([GREY] * 3), GREY)),
     "one bit": (encode(PIL.Image.fromarray(GREY > 99), "PNG"), np.repeat((GREY > 99)[..., None] * np.uint8(255), 3, -1)),
     "palette": (encode(PIL.Image.fromarray(np.dstack([GREY // 64 * 64] * 3)).quantize(4), "PNG"),
                 np.dstack([GREY // 64 * 64] * 3)),
     "transparent palette": (encode(PIL.Image.fromarray(np.dstack([GREY // 64 * 64] * 3)).quantize(4), "PNG",
-                                   transparency=b"\0\x80"), np.dstack([GREY // 64 * 64] * 3)),
+                                   transparency=b"\0\x80"), np.array([0, 64, 64, 0], np.uint8)[np.dstack([GREY // 64] * 3)]),
 }  # fmt: skip
 
 

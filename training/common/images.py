@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from skyset.errors import UserError
+from skyset.pixels import as_array
 
 
 def to_tensor(image, size: int, channels: int = 3) -> Tensor:
@@ -28,7 +29,7 @@ def to_tensor(image, size: int, channels: int = 3) -> Tensor:
         UserError: pixels that are not uint8, or another number of channels.
     """
     if isinstance(image, Image.Image):
-        picture = _eight_bits(image).convert("L" if channels == 1 else "RGB")
+        picture = as_picture(image).convert("L" if channels == 1 else "RGB")
         return _array_to_tensor(np.asarray(_square(picture).resize((size, size), Image.Resampling.BILINEAR)), channels)
     array = np.asarray(image)
     if array.dtype != np.uint8:
@@ -42,15 +43,8 @@ def to_tensor(image, size: int, channels: int = 3) -> Tensor:
 
 
 def as_picture(image) -> Image.Image:
-    """A PIL image of a PIL image, or of a uint8 array (height, width) or (height, width, channels)."""
-    return image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image).squeeze())
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """The upper 8 of 16 bits of grey; `convert` would cut everything above 255."""
-    if not picture.mode.startswith("I"):
-        return picture
-    return Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    """An image of a PIL image in any mode, see `skyset.pixels.rgb`, or of uint8 (height, width[, bands])."""
+    return Image.fromarray(as_array(image).squeeze())
 
 
 def _square(picture: Image.Image) -> Image.Image:
