@@ -10,7 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # stands on the path, where the real one is found first.
 on_path = $(1)/python -c "import os, sysconfig; open(os.path.join(sysconfig.get_path('purelib'), 'skyset-checkout.pth'), 'w').write(os.getcwd())"
 
-.PHONY: demo test lint peers bench clean
+.PHONY: demo test lint docs peers bench clean
 
 demo: .venv/.user
 	$(BIN)/python demo.py
@@ -29,6 +29,11 @@ peers:
 lint: .venv/.dev
 	$(BIN)/ruff check .
 
+# The site, in site/. Every page is checked: a link or an anchor that leads nowhere ends it.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 bench: .venv/.dev
 	$(BIN)/python benchmarks/build.py
 
@@ -43,6 +48,10 @@ bench: .venv/.dev
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+.venv/.docs: .venv/.user
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 .venv-datasets3/.dev: setup.cfg constraints-datasets3.txt
 	test -x $(BIN3)/python || $(PYTHON) -m venv .venv-datasets3
 	$(BIN3)/python $(PIP_INSTALL) $(TORCH)
@@ -51,4 +60,4 @@ bench: .venv/.dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-datasets3 build *.egg-info
+	rm -rf .venv .venv-datasets3 build site *.egg-info

@@ -186,12 +186,22 @@ def refresh(card: Path, survey: Survey, more: Mapping[str, str] | None = None) -
     Raises:
         UserError: the card lacks a marker.
     """
-    old = text = card.read_text()
+    old = card.read_text()
+    text = refreshed(old, card, survey, more)
+    if text != old:
+        write_atomically(card, text)
+    return text != old
+
+
+def refreshed(text: str, card: Path, survey: Survey, more: Mapping[str, str] | None = None) -> str:
+    """The text of a card with its blocks as the declaration has them now; ``card`` is its name in errors.
+
+    Raises:
+        UserError: the card lacks a marker.
+    """
     for name, block in _blocks(survey, more).items():
         found = re.search(_BLOCK.format(name=name), text, re.DOTALL)
         if found is None:
             raise UserError(f"{card} has no block '<!-- {name}: written by `skyset card` -->' ... '<!-- end -->'")
         text = text[: found.end(1)] + block + text[found.start(2) :]
-    if text != old:
-        write_atomically(card, text)
-    return text != old
+    return text
