@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.measure import machine  # noqa: E402
 from skyset.extraction import columns  # noqa: E402
-from skyset.extraction.config import STANDARD_FOLDERS  # noqa: E402
+from skyset.extraction.sex_file import STANDARD_FOLDERS  # noqa: E402
 
 PROGRAM = shutil.which("source-extractor") or shutil.which("sex")
 #: Columns of image quality, and all that the two surveys made from sources need; SExtractor's names for both.

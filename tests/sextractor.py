@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from skyset.extraction.config import STANDARD_FOLDERS
 from skyset.extraction.settings import Settings
+from skyset.extraction.sex_file import STANDARD_FOLDERS
 
 PROGRAM = shutil.which("source-extractor") or shutil.which("sex")
 needs_program = pytest.mark.skipif(PROGRAM is None, reason="SExtractor is not installed (Debian's source-extractor)")

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from skyset.errors import UserError
 from skyset.extraction import config
+from skyset.extraction import sex_file
 from skyset.extraction.columns import COLUMNS
-from skyset.extraction.config import KEYWORDS
 from skyset.extraction.config import pixel_scale
 from skyset.extraction.config import read_config
 from skyset.extraction.settings import DEFAULT_KERNEL
 from skyset.extraction.settings import Settings
+from skyset.extraction.sex_file import KEYWORDS
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     """Nothing is found by chance: neither here nor where SExtractor may be installed."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(config, "STANDARD_FOLDERS", [])
+    monkeypatch.setattr(sex_file, "STANDARD_FOLDERS", [])
 
 
 @pytest.fixture
