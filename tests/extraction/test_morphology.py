@@ -25,7 +25,7 @@ from skyset.extraction.simulate import moffat_psf
 from skyset.extraction.simulate import render
 from skyset.extraction.simulate import simulate_cutouts
 from skyset.extraction.simulate import sources
-from tests import sextractor
+from tests.extraction import sextractor
 
 NOISE = 0.07
 PSF = moffat_psf(0.65 / 0.168, 3.5, 65)

@@ -28,7 +28,7 @@ from skyset.extraction.settings import DEFAULT_KERNEL
 from skyset.extraction.settings import Settings
 from skyset.extraction.simulate import simulate_ccd
 from skyset.extraction.simulate import simulate_cutouts
-from tests import sextractor
+from tests.extraction import sextractor
 
 #: Shares within 1e-3 of SExtractor's on FLAGS == 0 that notes of the project measured for good recipes, 0.02 below.
 LEAST = {

@@ -390,7 +390,7 @@ def test_the_training_script_writes_weights_that_work_and_a_card_of_what_it_meas
 
 
 def test_the_published_card_is_of_the_weights_that_skyset_has(capsys):
-    folder = Path(__file__).resolve().parents[1] / "model_cards" / "star_galaxy"
+    folder = Path(__file__).resolve().parents[2] / "model_cards" / "star_galaxy"
     card, story = (folder / "README.md").read_text(), json.loads((folder / "training.json").read_text())
     assert story["sha256"] == hashlib.sha256(classifier.WEIGHTS.read_bytes()).hexdigest()
     assert f"on {story['detections']:,} detections in {story['fields']} simulated fields" in card
