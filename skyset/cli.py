@@ -139,9 +139,13 @@ class _BuildOptions(TyperCommand):
         survey = context.params.get("survey")
         if survey not in registry.buildable() or not incomplete.startswith("-"):
             return completed
-        parser = registry.build_script(survey).parser(f"skyset build {survey}")
-        names = [name for action in parser._actions for name in action.option_strings if name.startswith(incomplete)]
-        return completed + [SimpleNamespace(value=name, type="plain", help=None) for name in names]
+        from skyset.building.help import summary
+        from skyset.building.options import with_underscores
+
+        parser, begun = registry.build_script(survey).parser(f"skyset build {survey}"), with_underscores(incomplete)
+        found = {name: action for action in parser._actions for name in action.option_strings if name.startswith(begun)}
+        shown = [SimpleNamespace(value=name, type="plain", help=summary(parser, action)) for name, action in found.items()]
+        return completed + shown
 
 
 @app.command(

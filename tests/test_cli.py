@@ -78,6 +78,35 @@ def test_build_lists_surveys_and_hands_options_on(capsys):
         assert f"--{option}" in text
 
 
+@pytest.mark.parametrize("survey", registry.buildable())
+def test_help_of_a_build_looks_like_that_of_the_other_commands(survey, capsys, monkeypatch):
+    """A panel per group, each option once with its default, one example a line; the same text from script and command."""
+    monkeypatch.setenv("COLUMNS", "140")
+    script, texts = registry.build_script(survey), []
+    for program in (f"skyset build {survey}", "build_parent_sample.py"):
+        with pytest.raises(SystemExit) as end:
+            script.main(["-h"], program=program)
+        assert end.value.code == 0
+        texts.append(capsys.readouterr().out.replace(f"Usage: {program}", "Usage: PROGRAM"))
+    assert [line.rstrip() for line in texts[0].splitlines()] == [line.rstrip() for line in texts[1].splitlines()]
+    assert "Usage: PROGRAM [OPTIONS]" in texts[0] and f"(default: data/{survey})" in texts[0]
+    parser = script.parser()
+    for group in parser._action_groups[2:]:
+        assert f"─ {group.title} ─" in texts[0]
+    for action in parser._actions:
+        assert re.search(rf"^│ {action.option_strings[-1]}\s", texts[0], re.MULTILINE), action
+    examples = texts[0].split("Examples:")[1]
+    assert sum(line.startswith((" skyset build", " python")) for line in examples.splitlines()) >= 2
+
+
+def test_a_wrong_option_of_a_build_is_three_lines(capsys):
+    with pytest.raises(SystemExit) as end:
+        registry.build_script("gz3d").main(["--limt", "3"], program="skyset build gz3d")
+    told = ["Usage: skyset build gz3d [OPTIONS]", "Try 'skyset build gz3d --help' for help.",
+            "skyset build gz3d: error: unrecognized arguments: --limt 3"]  # fmt: skip
+    assert (end.value.code, capsys.readouterr().err.splitlines()) == (2, told)
+
+
 def test_build_from_the_command_line(archive, tmp_path):
     status, text = skyset(
         "build", "gz3d", "--tiny", "--local_data_path", archive, "-o", tmp_path / "out", "--num_processes", 1
@@ -391,7 +420,8 @@ def test_the_shell_completes_commands_surveys_and_options():
     assert complete("skyset cro") == ["crossmatch"]
     assert complete("skyset show gz3") == ["gz3d"]
     assert complete("skyset build sdss") == ["sdss_galaxy_zoo"]
-    assert complete("skyset build gz3d --vote") == ["--vote_fraction_cut"]
+    for written in ("--vote", "--vote-fr", "--vote_fr"):
+        assert complete(f"skyset build gz3d {written}") == ["--vote_fraction_cut"]
     assert "--install-completion" in skyset("--help")[1]
 
 

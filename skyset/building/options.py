@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from typing import TextIO
 
 from skyset.building.downloads import RAW
 from skyset.messages import plain
@@ -58,18 +59,27 @@ class BuildParser(argparse.ArgumentParser):
     """A build script's command line: the shared options, and `--output-dir` as well as `--output_dir`."""
 
     def __init__(self, program: str | None, description: str, survey: Survey, raw: str | None = None):
-        super().__init__(program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(program, description=description)
         add_arguments(self, survey, raw)
+
+    def print_help(self, file: TextIO | None = None) -> None:
+        from skyset.building.help import print_help
+
+        print_help(self)
+
+    def format_usage(self) -> str:
+        return f"Usage: {self.prog} [OPTIONS]\nTry '{self.prog} --help' for help.\n"
 
     def error(self, message: str) -> NoReturn:
         super().error(plain(message))
 
     def parse_known_args(self, arguments=None, namespace=None):
         arguments = sys.argv[1:] if arguments is None else arguments
-        return super().parse_known_args([_with_underscores(argument) for argument in arguments], namespace)
+        return super().parse_known_args([with_underscores(argument) for argument in arguments], namespace)
 
 
-def _with_underscores(argument: str) -> str:
+def with_underscores(argument: str) -> str:
+    """An option as it is declared: `--output-dir` is `--output_dir`."""
     if not argument.startswith("--"):
         return argument
     name, sign, value = argument.partition("=")
