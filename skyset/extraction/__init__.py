@@ -1,4 +1,5 @@
 """Sources and shapes from pixels: SExtractor's quantities, Sersic fits, GalaxiesML's morphology, LDAC catalogues, SOMs.
 
-Needs the optional package numba: ``pip install 'skyset-surveys[extraction]'``.
+``detect`` measures sources with numba where that is installed (``pip install 'skyset-surveys[extraction]'``), else with sep;
+``sersic``, ``morphology``, ``som`` and ``simulate`` need numba.
 """
