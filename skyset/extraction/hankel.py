@@ -9,6 +9,9 @@ Over ln r that is a convolution, done by one FFT (FFTLog: Talman 1978, J. Comput
 smooth and end steeply over ln r, and the error is that of rounding: some 1e-12.
 
 The Sersic table is made at first use in some 0.1 s and kept: nothing is stored on disk.
+
+ln Gamma and b are our own: scipy.special has both (loggamma, gammaincinv), but nothing else here needs scipy, and
+thirty lines do. ``simulate`` has its own b on purpose: truth and fit share no code.
 """
 
 from __future__ import annotations

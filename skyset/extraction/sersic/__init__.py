@@ -22,7 +22,8 @@ The same Levenberg-Marquardt loop (``minimise``) drives two backends, numba (CPU
 who computes the Jacobian's columns and their products, object after object or all at once.
 
 Positions are 0-based, pixel centres at integers, x along the second axis; angles are degrees counter-clockwise from +x. The
-pixel's extent is part of the PSF, as in a PSF measured from stars.
+pixel's extent is part of the PSF, as in a PSF measured from stars. No library fits stamps by the thousand like this:
+astropy's models and scipy's least squares take one image at a time, without the PSF's modes.
 """
 
 from __future__ import annotations
