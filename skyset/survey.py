@@ -21,6 +21,7 @@ import numpy as np
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.sky import check_position
+from skyset.values import as_stored
 
 #: The dtype of a column whose rows are bytes of any length, and what is added to its name for where each row's bytes end.
 BYTES, END = "bytes", "_end"
@@ -92,7 +93,12 @@ class Column:
 
     @cached_property
     def is_text(self) -> bool:
-        return not self.is_bytes and np.dtype(self.dtype).kind == "S"
+        return self.stored_dtype.kind == "S"
+
+    @cached_property
+    def stored_dtype(self) -> np.dtype:
+        """Of one value; of bytes, of one byte."""
+        return np.dtype(np.uint8 if self.is_bytes else self.dtype)
 
     @cached_property
     def end(self) -> Column:
@@ -104,30 +110,20 @@ class Column:
         """Bytes of one row, uncompressed; of a column of bytes, about as many."""
         if self.is_bytes:
             return self.typical_bytes + self.end.row_bytes
-        return np.dtype(self.dtype).itemsize * math.prod(self.shape)
+        return self.stored_dtype.itemsize * math.prod(self.shape)
 
     def coerce(self, value) -> np.ndarray | bytes:
         """``value`` as an array of this column's dtype and shape, or as bytes.
 
         Raises:
-            RecordError: another shape, text too long or not ASCII, or a number that this dtype cannot hold exactly
-                enough (integers must survive unchanged).
+            RecordError: another shape, or a value that would change, see `skyset.values.as_stored`.
         """
         if self.is_bytes:
             return self._coerce_bytes(value)
-        if self.is_text:
-            return self._coerce_text(value)
-        array = np.asarray(value)
+        array = as_stored(self.name, value, self.stored_dtype)
         if array.shape != self.shape:
             raise RecordError(f"{self.name} has shape {array.shape}, not {self.shape}")
-        dtype = np.dtype(self.dtype)
-        if array.dtype == dtype:
-            return array
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            if not np.all((array >= limits.min) & (array <= limits.max) & (array == np.floor(array))):  # NaN fails all
-                raise RecordError(f"{self.name} holds a value that {dtype} cannot hold")
-        return array.astype(dtype)
+        return array
 
     def _coerce_bytes(self, value) -> bytes:
         if not isinstance(value, bytes | bytearray | memoryview):
@@ -135,17 +131,6 @@ class Column:
         if memoryview(value).nbytes > MAX_VALUE_BYTES:
             raise RecordError(f"{self.name} has {memoryview(value).nbytes} bytes, more than {MAX_VALUE_BYTES}")
         return bytes(value)
-
-    def _coerce_text(self, value) -> np.ndarray:
-        text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-        try:
-            data = text.strip().encode("ascii")
-        except UnicodeEncodeError:
-            raise RecordError(f"{self.name} is not ASCII: {text!r}") from None
-        width = np.dtype(self.dtype).itemsize
-        if len(data) > width:
-            raise RecordError(f"{self.name} is longer than {width} characters: {text[:40]!r}...")
-        return np.asarray(data, dtype=self.dtype)
 
 
 def check_columns(columns: Iterable[Column]) -> None:
@@ -308,18 +293,13 @@ class Survey:
         return row
 
 
-def fitting(column: Column, values: np.ndarray) -> np.ndarray:
-    """The values in the column's dtype; RecordError where that would change integers or cut text."""
-    if column.is_text:
-        text = np.char.encode(values, "ascii", "replace") if values.dtype.kind == "U" else values.astype(bytes)
-        if text.dtype.itemsize > np.dtype(column.dtype).itemsize:
-            longest = max(text.tolist(), key=len)
-            if len(longest) > np.dtype(column.dtype).itemsize:
-                raise RecordError(f"{column.name} is too long: {longest.decode('ascii', 'replace')!r}")
-        return text
-    with np.errstate(invalid="ignore", over="ignore"):
-        cast = values.astype(column.dtype)
-    if cast.dtype.kind in "iu" and not np.array_equal(cast, values):
-        bad = values[cast != values][0]
-        raise RecordError(f"{column.name} holds {bad}, which {column.dtype} cannot hold")
-    return cast
+def fitting(column: Column, values) -> np.ndarray:
+    """The values of many rows, (rows, *shape), in the column's dtype.
+
+    Raises:
+        RecordError: as ``Column.coerce`` of one of them does.
+    """
+    stored = as_stored(column.name, values, column.stored_dtype)
+    if stored.shape[1:] != column.shape:
+        raise RecordError(f"{column.name} has shape {stored.shape[1:]}, not {column.shape}")
+    return stored

@@ -44,6 +44,7 @@ from skyset.raw import open_fits
 from skyset.raw import open_regular
 from skyset.sky import check_position
 from skyset.sky import healpix_cell
+from skyset.values import as_stored
 
 SUFFIX = ".fits.gz"
 TABLE_HDU = 5
@@ -130,7 +131,7 @@ def read_image(data: np.ndarray | None) -> np.ndarray:
         data = np.moveaxis(data, 0, 2)
     elif shape != (SIZE, SIZE, 3):
         raise RecordError(f"HDU 0 (image) has shape {shape}, not {(SIZE, SIZE, 3)} or {(3, SIZE, SIZE)}")
-    return _as_uint8(data, "HDU 0 (image)")
+    return as_stored("HDU 0 (image)", data, np.dtype(np.uint8))
 
 
 def read_mask(data: np.ndarray | None, where: str) -> np.ndarray:
@@ -138,19 +139,7 @@ def read_mask(data: np.ndarray | None, where: str) -> np.ndarray:
     shape = None if data is None else data.shape
     if shape != (SIZE, SIZE):
         raise RecordError(f"{where} has shape {shape}, not {(SIZE, SIZE)}")
-    return _as_uint8(data, where)
-
-
-def _as_uint8(data: np.ndarray, where: str) -> np.ndarray:
-    if data.dtype == np.uint8:
-        return data
-    low, high = data.min(), data.max()
-    if not (low >= 0 and high <= 255):  # also where either is NaN
-        raise RecordError(f"{where} has values from {low} to {high}: counts must be 0 to 255")
-    counts = data.astype(np.uint8)
-    if not np.array_equal(counts, data):
-        raise RecordError(f"{where} has values that are not whole numbers")
-    return counts
+    return as_stored(where, data, np.dtype(np.uint8))
 
 
 def read_wcs(*hdu_headers) -> dict:

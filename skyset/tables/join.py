@@ -129,7 +129,7 @@ def as_numpy(values: pa.ChunkedArray, column: Column) -> np.ndarray:
     """Arrow's values with ours for what is missing; floats stay float64, for ``fitting`` to judge."""
     nothing = missing(column)
     if column.is_text:
-        return np.array([(text or "").encode("ascii", "replace") for text in _as_text(values).to_pylist()], bytes)
+        return np.array([text or "" for text in _as_text(values).to_pylist()], object)
     if pa.types.is_boolean(values.type):
         values = pc.cast(values, pa.int8())
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
