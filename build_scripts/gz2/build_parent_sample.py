@@ -66,8 +66,8 @@ from skyset.tables.join import Source
 from skyset.tables.join import digest
 from skyset.tables.join import join
 from skyset.tables.open import open_catalog
-from skyset.tables.vectors import features_in
-from skyset.tables.vectors import read_vectors
+from skyset.tables.representations import features_in
+from skyset.tables.representations import read_vectors
 
 #: So few galaxies are read out of the remote archive, one by one.
 FEW = 100

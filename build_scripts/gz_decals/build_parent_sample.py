@@ -47,7 +47,7 @@ from skyset.messages import say
 from skyset.secrets import without_login
 from skyset.tables.join import Joined
 from skyset.tables.join import digest
-from skyset.tables.vectors import read_vectors
+from skyset.tables.representations import read_vectors
 
 #: So few galaxies are read out of the remote archives, one by one.
 FEW = 100

@@ -33,7 +33,7 @@ from skyset.tables.join import Joined
 from skyset.tables.join import Source
 from skyset.tables.join import join
 from skyset.tables.open import open_catalog
-from skyset.tables.vectors import features_in
+from skyset.tables.representations import features_in
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".fits", ".fit", ".vot", ".csv.gz", ".fits.gz", ".vot.gz")
 KEYS = ("iauname", "id_str")

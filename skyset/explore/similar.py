@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skyset.errors import PartitionError
@@ -24,17 +23,14 @@ from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 from skyset.pixels import as_array
-from skyset.tables.vectors import features_in
+from skyset.tables.representations import CHUNK
+from skyset.tables.representations import iter_vectors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Columns that may name an object, in the order in which they are looked for.
-KEYS = ("object_id", "iauname", "id_str", "objid", "dr7objid")
 #: The column that ``skyset build --representations`` makes.
 VECTOR = "representation"
-#: Rows read, or compared, at a time: 42 MB of 1280 numbers each.
-CHUNK = 8192
 #: What a description without training weighs, by the parts of `skyset.explore.description.look`: about as the eye does.
 WEIGHTS = {"colour": 2.0, "size": 1.0, "concentration": 1.0, "flatness": 1.0, "clumps": 1.2, "brightness": 0.6,
            "profiles": 1.0, "bend": 1.0, "modes": 1.0}  # fmt: skip
@@ -77,8 +73,7 @@ def read_representations(path: str | Path, rows: int = CHUNK) -> Iterator[tuple[
     """Keys and vectors, some rows at a time.
 
     Args:
-        path: parquet file, or folder of them. The key is the first of ``KEYS`` that is a column; the vector is one column of
-            lists of numbers, or columns named with a number at the end (``feat_0``, ``feat_1``, ...), in the numbers' order.
+        path: partitions of representations, a parquet file, or a folder of them, see `skyset.tables.representations`.
         rows: at a time.
 
     Yields:
@@ -94,13 +89,7 @@ def read_representations(path: str | Path, rows: int = CHUNK) -> Iterator[tuple[
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"no representations in {path}")
     for file in files:
-        try:
-            with pq.ParquetFile(file, pre_buffer=False) as parquet:  # it would hold what was read until the end
-                key, columns = _key_and_columns(parquet.schema_arrow, file)
-                for batch in parquet.iter_batches(rows, columns=[key, *columns]):
-                    yield _texts(batch.column(key)), _vectors(batch, columns, file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{file} is not a parquet file of representations: {str(error).splitlines()[0]}") from error
+        yield from iter_vectors(file, rows=rows)
 
 
 def _read_partitions(root: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -117,54 +106,6 @@ def _read_partitions(root: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 yield np.asarray(partition.text("object_id"), dtype=object), vectors
     except PartitionError as error:
         raise UserError(str(error)) from error
-
-
-def _key_and_columns(schema: pa.Schema, file: Path) -> tuple[str, list[str]]:
-    key = next((name for name in KEYS if name in schema.names), None)
-    if key is None:
-        raise UserError(f"{file} has none of the key columns {', '.join(KEYS)}")
-    lists = [field.name for field in schema if _is_list_of_numbers(field.type)]
-    if lists:
-        return key, lists[:1]
-    if published := features_in(schema):
-        return key, published
-    stems: dict[str, list[str]] = {}
-    for field in schema:
-        stem = field.name.rstrip("0123456789")
-        if stem != field.name and field.name not in KEYS and pa.types.is_floating(field.type):
-            stems.setdefault(stem, []).append(field.name)
-    if not stems:
-        raise UserError(f"{file} has no vectors: neither a column of lists nor columns such as feat_0, feat_1, ...")
-    longest = max(stems, key=lambda stem: len(stems[stem]))
-    return key, sorted(stems[longest], key=lambda name: int(name[len(longest) :]))
-
-
-def _is_list_of_numbers(kind: pa.DataType) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and pa.types.is_floating(kind.value_type)
-
-
-def _texts(column: pa.Array) -> np.ndarray:
-    """Keys as str; numbers as their digits, bytes decoded."""
-    if pa.types.is_binary(column.type) or pa.types.is_fixed_size_binary(column.type):
-        column = column.cast(pa.binary()).cast(pa.string())
-    if pa.types.is_floating(column.type):
-        raise UserError("the key column holds floating-point numbers: digits of the ids are lost")
-    return np.asarray(column.cast(pa.string()).to_pylist(), dtype=object)
-
-
-def _vectors(batch: pa.RecordBatch, columns: list[str], file: Path) -> np.ndarray:
-    if len(columns) > 1 or not _is_list_of_numbers(batch.schema.field(columns[0]).type):
-        table = np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in columns])
-        return table.astype(np.float32, copy=False)
-    lists = batch.column(columns[0])
-    values = lists.flatten().to_numpy(zero_copy_only=False)
-    if lists.null_count or not len(lists) or len(values) % len(lists):
-        raise UserError(f"{file}: the lists in {columns[0]} differ in length")
-    width = len(values) // len(lists)
-    if not pa.types.is_fixed_size_list(lists.type) and not np.all(np.diff(lists.offsets.to_numpy()) == width):
-        raise UserError(f"{file}: the lists in {columns[0]} differ in length")
-    return values.reshape(len(lists), width).astype(np.float32, copy=False)
 
 
 def load_representations(path: str | Path) -> Representations:

@@ -276,7 +276,7 @@ def test_files_that_are_no_representations(vectors, tmp_path):
     with pytest.raises(UserError, match="differ in length"):
         similar.load_representations(tmp_path / "ragged.parquet")
     (tmp_path / "text.parquet").write_text("no parquet")
-    with pytest.raises(UserError, match="not a parquet file"):
+    with pytest.raises(UserError, match="cannot be read"):
         similar.load_representations(tmp_path / "text.parquet")
     with pytest.raises(UserError, match="no representations in"):
         similar.load_representations(tmp_path / "missing.parquet")
