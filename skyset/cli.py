@@ -92,6 +92,8 @@ def partitions_of(given: str) -> str:
         UserError: there are none, and where they were looked for; or nothing of this name is known.
     """
     folder = Path(given).expanduser()
+    if registry.is_known(given) and folder.is_dir() and not (folder / MANIFEST).is_file():
+        folder = folder / MANIFEST  # a folder of this name with something else in it, such as the survey's own loader
     if "://" in given or folder.is_dir() or not re.fullmatch(r"\w+", given):
         return given if "://" in given else str(folder)
     if not registry.is_known(given):
@@ -163,6 +165,54 @@ def build(
         console.print("Its options: skyset build SURVEY --help", highlight=False)
         raise typer.Exit(0 if survey in (None, "--help", "-h") else 2)
     _end(lambda: registry.build_script(survey).main(arguments, program=f"skyset build {survey}"))
+
+
+@app.command(
+    help="Write a survey of your own from a template: a folder with its loader, build script, test and card. Given images "
+    "and a table, it declares the columns that it finds in them; you describe them.",
+    epilog="Examples:\n\nskyset new my_survey --from photos --table catalogue.csv\n\nskyset new my_survey",
+)
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="what people will load it by: my_survey")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="the new folder (default: NAME, "
+                                                "here)")] = None,
+    images: Annotated[Path | None, typer.Option("--from", metavar="DIR", help="your images: PNG, JPEG or FITS, one an "
+                                                "object")] = None,
+    table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="your table, a row an object: csv, fits, vot "
+                                               "(each also .gz) or parquet")] = None,
+    ids: Annotated[str, typer.Option("--ids", metavar="COLUMN", help="the names of objects (default: object_id, id, ..., "
+                                     "whichever is there, or the images' names)")] = "",
+    ra: Annotated[str, typer.Option("--ra", metavar="COLUMN", help="right ascension, degrees (default: ra, RAJ2000, ..., "
+                                    "whichever is there)")] = "",
+    dec: Annotated[str, typer.Option("--dec", metavar="COLUMN", help="declination, degrees")] = "",
+) -> None:  # fmt: skip
+    def run() -> None:
+        from skyset.template.found import look
+        from skyset.template.new import check_name
+        from skyset.template.new import write
+
+        check_name(name)
+        if (images is None) != (table is None):
+            raise UserError("--from and --table belong together: a folder of images, and the table that names them")
+        found = None
+        if images is not None and table is not None:
+            found = look(images.expanduser(), table.expanduser(), ids, ra, dec)
+            for line in found.notes:
+                say(line)
+            say(f"{found.rows} rows in {table}, {found.pictured} images of them in {images} (by the column "
+                f"{found.names.image}); {len(found.columns)} columns, {len(found.classes)} of them of classes")  # fmt: skip
+        folder = output or Path(name)
+        written = write(name, folder, found, images, table)
+        say(f"wrote {folder}: {', '.join(written)}")
+        module = f"--module {folder / name}.py"
+        source = "" if found is not None else " --local_data_path DIR --table FILE"
+        say(f"describe the columns in {folder / name}.py, then:")
+        for line in (f"python -m pytest {folder}", f"skyset build {name} {module}{source}", f"skyset show {name} {module}",
+                     f"skyset card {name} {module}"):  # fmt: skip
+            say(f"  {line}")
+        say(f'in Python: import skyset; skyset.register("{name}", "{folder / name}.py"); skyset.load("{name}")')
+
+    _end(run)
 
 
 @app.command(help="Rows, cells, bytes, sky coverage and columns of a folder of partitions.")

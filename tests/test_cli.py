@@ -47,7 +47,7 @@ def copy(built, tmp_path):
 def test_help_names_every_command_and_where_to_start():
     status, text = skyset("--help")
     assert status == 0
-    for command in ("build", "info", "verify", "show", "surveys", "card"):
+    for command in ("new", "build", "info", "verify", "show", "surveys", "card"):
         assert re.search(rf"\b{command}\b", text)
     assert "skyset build gz3d --tiny" in text
 

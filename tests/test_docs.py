@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from skyset.cli import app
 from skyset.loading import registry
+from skyset.template import build_my_survey
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))
@@ -65,7 +66,8 @@ def test_the_commands_of_a_page_have_the_options_that_it_gives(page):
             continue
         arguments = arguments[: arguments.index("&&")] if "&&" in arguments else arguments
         if name == "build":
-            parser = registry.build_script(arguments[0]).parser("skyset build")
+            script = build_my_survey if arguments[0] == "my_survey" else registry.build_script(arguments[0])
+            parser = script.parser("skyset build")
             options = {option for action in parser._actions for option in action.option_strings}
         else:
             options = {option for parameter in known[name].params for option in parameter.opts}

@@ -14,6 +14,7 @@ FLOORS = (
     ("skyset.cli",),
     ("skyset.training",),
     ("skyset.build_scripts",),
+    ("skyset.template",),
     ("skyset.testing",),
     ("skyset.loaders",),
     ("skyset.explore",),

@@ -39,12 +39,19 @@ _modules: dict[str, str] = {}
 
 
 def register(name: str, module: str) -> None:
-    """Make ``load_dataset(name)`` use the builder in an importable module (which has ``SURVEY`` and a ``SurveyBuilder``).
+    """Make ``load_dataset(name)`` use the builder in a module (which has ``SURVEY`` and a ``SurveyBuilder``).
 
     `skyset build` finds the module's build script by its ``BUILD_SCRIPT``, the name of a module like
     ``skyset.build_scripts.gz3d.build_parent_sample``.
+
+    Args:
+        name: of the survey.
+        module: its importable name, or its file, such as ``my_survey/my_survey.py``.
+
+    Raises:
+        UserError: there is no such file.
     """
-    _modules[name] = module
+    _modules[name] = _importable(module)
 
 
 def register_module(module: str) -> str:
@@ -55,20 +62,29 @@ def register_module(module: str) -> str:
     """
     from skyset.survey import Survey
 
-    given, path = module, Path(module).expanduser()
-    if path.suffix == ".py":
-        if not path.is_file():
-            raise UserError(f"--module {module}: there is no such file")
-        sys.path.insert(0, str(path.resolve().parent))  # worker processes import it by its name
-        module = path.stem
     try:
-        declared = importlib.import_module(module).SURVEY
+        name = _importable(module)
+        declared = importlib.import_module(name).SURVEY
+    except UserError as error:
+        raise UserError(f"--module {error}") from error
     except (Exception, SystemExit) as error:  # whatever somebody's module raises; a script's sys.exit() must not end us
-        raise UserError(f"--module {given}: {type(error).__name__}: {error}") from error
+        raise UserError(f"--module {module}: {type(error).__name__}: {error}") from error
     if not isinstance(declared, Survey):
-        raise UserError(f"--module {given}: SURVEY is no skyset.survey.Survey")
-    register(declared.name, module)
+        raise UserError(f"--module {module}: SURVEY is no skyset.survey.Survey")
+    register(declared.name, name)
     return declared.name
+
+
+def _importable(module: str) -> str:
+    """The name by which a module is imported, here and in worker processes, that may be given by its file."""
+    path = Path(module).expanduser()
+    if path.suffix != ".py":
+        return module
+    if not path.is_file():
+        raise UserError(f"{module}: there is no such file")
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)
+    return path.stem
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""A survey of somebody's own: the files it begins as, and ``skyset new``, which writes them with what it found."""
