@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,12 +36,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a catalogue says of every answer (or of every question): its columns are ``<stem><suffix>``."""
+    """What a catalogue says of every answer (or of every question): its columns are ``<stem><suffix>``.
+
+    Args:
+        suffix: as in the columns' names.
+        dtype, unit: of the columns.
+        meaning: what a value says, before the question and the answer.
+        others: suffixes that some tables have in its place.
+    """
 
     suffix: str
     dtype: str
     unit: str
     meaning: str
+    others: tuple[str, ...] = ()
 
 
 Tree = tuple[Question, ...]
@@ -116,6 +125,86 @@ def along(tree: Tree, row: Mapping, suffix: str, voters: Callable[[Question], fl
         if led >= least and any(share == share for share in shares) and (number is None or number >= 1):
             found.append(Reached(question, tuple(shares), led, number))
     return found
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A tree of questions, and what the tables of a release say of its answers.
+
+    Args:
+        name: what such a table holds: ``"votes of GZD-5"``.
+        tree: the questions.
+        answers: what is said of each answer.
+        questions: what is said of each question.
+        tag: behind the questions' names in our columns, where one dataset holds several campaigns.
+        known_by: suffixes by which a table is recognised as one of this campaign's; any of ``answers`` by default.
+        share: suffix of the answers' shares, which figures show.
+        voters: how many volunteers answered a question: suffix of the question's column, or of the answers' counts, or a
+            column's name. Empty where nobody did: a network's predictions.
+    """
+
+    name: str
+    tree: Tree
+    answers: tuple[Measure, ...]
+    questions: tuple[Measure, ...] = ()
+    tag: str = ""
+    known_by: tuple[str, ...] = ()
+    share: str = "_fraction"
+    voters: str = ""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Our columns of its votes."""
+        return columns(tagged(self.tree, self.tag), self.answers, self.questions)
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """What tables call each of our columns, the most usual name first."""
+        found = {}
+        for ours, theirs in zip(tagged(self.tree, self.tag), self.tree, strict=True):
+            answers = [(our, their, self.answers) for our, their in zip(ours.stems, theirs.stems, strict=True)]
+            for our, their, measures in [(ours.name, theirs.name, self.questions), *answers]:
+                found |= {our + each.suffix: tuple(their + s for s in (each.suffix, *each.others)) for each in measures}
+        return found
+
+    def signs(self, names: Iterable[str]) -> int:
+        """How many of a table's columns are such as it is recognised by."""
+        known_by = self.known_by or tuple(measure.suffix for measure in self.answers)
+        return len({stem + suffix for question in self.tree for stem in question.stems for suffix in known_by} & set(names))
+
+    def reached(self, row: Mapping) -> list[Reached]:
+        """The answers to the questions that a galaxy's volunteers were led to."""
+        voters = (lambda question: self.voters_of(row, question)) if self.voters else None
+        return along(tagged(self.tree, self.tag), row, self.share, voters)
+
+    def voters_of(self, row: Mapping, question: Question) -> float:
+        """How many volunteers answered a question (of the tagged tree); below 1 where nobody did."""
+        known = next((name for name in (question.name + self.voters, self.voters) if name in row), None)
+        return row[known] if known else sum(max(0, row.get(stem + self.voters, 0)) for stem in question.stems)
+
+
+def campaign_of(names: Iterable[str], campaigns: Sequence[Campaign]) -> Campaign | None:
+    """The campaign whose votes a table with these columns holds; None if it holds none.
+
+    Trees have questions in common: most signs decide, among campaigns that say as much of an answer. One that says less (a
+    network, shares alone) is meant only where no other is.
+    """
+    signs = {campaign: campaign.signs(names) for campaign in campaigns}
+    present = [campaign for campaign in campaigns if signs[campaign]]
+    return max(present, key=lambda campaign: (len(campaign.answers), signs[campaign]), default=None)
+
+
+def answers_of(row: Mapping, campaigns: Sequence[Campaign]) -> tuple[list[Reached], str]:
+    """What figures show of a row: the answers of the campaign with the most volunteers, or else what a network predicts.
+
+    Returns:
+        answers down the tree; ``"volunteers"`` or ``"network"``.
+    """
+    voters = {each: each.voters_of(row, tagged(each.tree, each.tag)[0]) for each in campaigns if each.voters}
+    if voters and max(voters.values()) >= 1:
+        return max(voters, key=voters.get).reached(row), "volunteers"
+    predicted = (campaign.reached(row) for campaign in campaigns if not campaign.voters)
+    return next((answers for answers in predicted if answers), []), "network"
 
 
 def table(tree: Tree) -> list[dict[str, str]]:

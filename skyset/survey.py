@@ -112,6 +112,11 @@ class Column:
             return self.typical_bytes + self.end.row_bytes
         return self.stored_dtype.itemsize * math.prod(self.shape)
 
+    @property
+    def missing(self):
+        """What stands for a value that a catalogue has not: NaN, -1 (0 where the dtype has no sign), empty text."""
+        return {"f": np.nan, "i": -1, "S": b""}.get(np.dtype(self.dtype).kind, 0)
+
     def coerce(self, value) -> np.ndarray | bytes:
         """``value`` as an array of this column's dtype and shape, or as bytes.
 
@@ -259,6 +264,25 @@ class Survey:
         features = tuple(f for f in self.features if isinstance(f, Layers) or f.source not in absent)
         axes = {name: axis for name, axis in self.image_axes.items() if name.partition(".")[0] in {f.name for f in features}}
         return replace(self, columns=tuple(built), features=features, image_axes=axes)
+
+    def variant(self, title: str, columns: tuple[Column, ...], optional: Iterable[Column] = (), **classes: tuple[str, ...]):
+        """Another dataset of this survey, such as one that is cut out of it.
+
+        Args:
+            title: one line.
+            columns: what is on disk; the features have their names.
+            optional: those that a build has only where its sources have them.
+            classes: names of the values 0, 1, ... by column.
+
+        Returns:
+            Survey. One without the columns of images has neither image axes nor a plot.
+        """
+        names = {column.name for column in columns}
+        axes = {name: axis for name, axis in self.image_axes.items() if name in names}
+        return replace(
+            self, title=title, columns=columns, features=plain_features(columns, classes), image_axes=axes,
+            optional=tuple(column.name for column in optional), plot=self.plot if axes else None,
+        )  # fmt: skip
 
     def hands_out_images(self, feature: Feature) -> bool:
         """Whether a feature is a ``datasets.Image``: encoded, and not stored as pixels."""

@@ -64,12 +64,6 @@ class Joined:
         return Joined(self.keys[:rows], {name: array[:rows] for name, array in self.values.items()}, self.rejected)
 
 
-def missing(column: Column):
-    """What stands for a value that a catalogue has not: -1, 0 where a dtype has no sign, NaN, empty text."""
-    kind = np.dtype(column.dtype).kind
-    return {"i": -1, "u": 0, "f": np.nan, "S": b""}[kind]
-
-
 def join(sources: Sequence[Source], columns: Mapping[str, Column]) -> Joined:
     """Read the sources; the second row of an object in one of them is left out.
 
@@ -103,7 +97,7 @@ def join(sources: Sequence[Source], columns: Mapping[str, Column]) -> Joined:
 
 def _fill(values: dict[str, np.ndarray], column: Column, rows: np.ndarray, array: np.ndarray, size: int) -> None:
     """Write an array's values where there are none yet."""
-    nothing = missing(column)
+    nothing = column.missing
     if column.name not in values:
         values[column.name] = np.full(size, nothing, column.dtype)
     target = values[column.name]
@@ -127,7 +121,7 @@ def read_source(source: Source, columns: Mapping[str, Column]) -> tuple[list[str
 
 def as_numpy(values: pa.ChunkedArray, column: Column) -> np.ndarray:
     """Arrow's values with ours for what is missing; floats stay float64, for ``fitting`` to judge."""
-    nothing = missing(column)
+    nothing = column.missing
     if column.is_text:
         return np.array([text or "" for text in _as_text(values).to_pylist()], object)
     if pa.types.is_boolean(values.type):
