@@ -9,16 +9,16 @@ The file is also a loading script for datasets 3: ``load_dataset("gz2.py", "ring
 """
 
 from skyset.builder import SurveyBuilder
+from skyset.questions import Campaign
 from skyset.questions import Measure
 from skyset.questions import Question
-from skyset.questions import columns
+from skyset.questions import answers_of
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import plain_features
 
 RECORD = 3565489
-API_URL = "https://zenodo.org/api/records/"
 MAPPING = "gz2_filename_mapping.csv"
 ARCHIVE = "images_gz2.zip"
 CATALOG_URL = "https://gz2hart.s3.amazonaws.com/gz2_hart16.csv.gz"
@@ -27,7 +27,7 @@ _SMOOTH, _FEATURED = "t01_smooth_or_features_a01_smooth", "t01_smooth_or_feature
 _FACE_ON, _SPIRAL = "t02_edgeon_a05_no", "t04_spiral_a08_spiral"
 
 #: Willett et al. 2013, table 2 and figure 1.
-QUESTIONS = {"gz2": (
+TREE = (
     Question("t01_smooth_or_features", "Is the galaxy simply smooth and rounded, with no sign of a disk?",
              ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")),
     Question("t02_edgeon", "Could this be a disk viewed edge-on?", ("a04_yes", "a05_no"), (_FEATURED,)),
@@ -48,7 +48,8 @@ QUESTIONS = {"gz2": (
              (_SPIRAL,)),
     Question("t11_arms_number", "How many spiral arms are there?",
              ("a31_1", "a32_2", "a33_3", "a34_4", "a36_more_than_4", "a37_cant_tell"), (_SPIRAL,)),
-)}  # fmt: skip
+)  # fmt: skip
+QUESTIONS = {"gz2": TREE}
 
 _NOT_GIVEN = "where not given"
 MEASURES = (
@@ -59,7 +60,8 @@ MEASURES = (
     Measure("_debiased", "float32", "", f"weighted fraction, corrected for redshift; NaN {_NOT_GIVEN}"),
     Measure("_flag", "int16", "", f"1 where the galaxy is in the clean sample of this answer; -1 {_NOT_GIVEN}"),
 )
-VOTES = columns(QUESTIONS["gz2"], MEASURES)
+CAMPAIGN = Campaign("votes", TREE, MEASURES, share="_weighted_fraction", voters="_count")
+VOTES = CAMPAIGN.columns
 
 #: Names in the several tables of the release; each table has some of them.
 NAMES = (
@@ -94,6 +96,9 @@ RING_VOTES = (
     Column("ring_votes", "int32", (), "count", "volunteers who did"),
     Column("total_classifications", "int16", (), "count", "volunteers who classified the galaxy"),
 )
+RING = Question("ring", "Is it odd, and a ring?", ("fraction",))
+#: What figures show of a row, see `skyset.questions.answers_of`.
+SHOWN = (Campaign("rings", (RING,), (), share="", voters="total_classifications"), CAMPAIGN)
 REPRESENTATION = Column("representation", "float32", (1280,), "", "what a network's last layer but one made of the image")
 
 
@@ -107,37 +112,10 @@ def plot(row):
         matplotlib.figure.Figure
     """
     from skyset.figures import votes_figure
-    from skyset.questions import along
 
     title = f"SDSS {row['object_id']}" + (f": {CLASSES[row['label']]}" if row.get("label", -1) >= 0 else "")
-
-    def voters(question):
-        return sum(max(0, row.get(stem + "_count", 0)) for stem in question.stems)
-
-    if "ring_fraction" in row:
-        tree = (Question("ring", "Is it odd, and a ring?", ("fraction",)),)
-        answers = along(tree, row, "", lambda _: row["total_classifications"])
-    else:
-        answers = along(QUESTIONS["gz2"], row, "_weighted_fraction", voters)
-    return votes_figure(row.get("image"), answers, title, "volunteers")
-
-
-def dataset(title, columns, optional=()):
-    """A declaration of one of the survey's datasets; a table that came without images is one of votes alone."""
-    return Survey(
-        name="gz2",
-        title=title,
-        homepage="https://data.galaxyzoo.org/",
-        citation=CITATION,
-        license="Galaxy Zoo's data are free to use with citation; images: SDSS (https://www.sdss.org/collaboration/citing-sdss/)",
-        base_url=API_URL,
-        columns=columns,
-        features=plain_features(columns, {"label": CLASSES}),
-        image_axes={"image": 0} if PICTURE in columns else {},
-        shaped_by_build=("image", "representation"),
-        optional=tuple(c.name for c in optional),
-        plot=plot if PICTURE in columns else None,
-    )
+    answers, by = answers_of(row, SHOWN)
+    return votes_figure(row.get("image"), answers, title, by)
 
 
 CITATION = """@article{willett2013galaxy,
@@ -158,16 +136,26 @@ CITATION = """@article{willett2013galaxy,
   volume = {461}, number = {4}, pages = {3663--3682}, year = {2016}, doi = {10.1093/mnras/stw1588},
 }"""
 
-SURVEY = dataset(
-    "Galaxy Zoo 2: volunteers' detailed morphology of SDSS galaxies",
-    (*BASE, PICTURE, *NAMES, *VOTES),
-    (PICTURE, *NAMES, *VOTES),
+COLUMNS = (*BASE, PICTURE, *NAMES, *VOTES)
+SURVEY = Survey(
+    name="gz2",
+    title="Galaxy Zoo 2: volunteers' detailed morphology of SDSS galaxies",
+    homepage="https://data.galaxyzoo.org/",
+    citation=CITATION,
+    license="Galaxy Zoo's data are free to use with citation; images: SDSS (https://www.sdss.org/collaboration/citing-sdss/)",
+    base_url=f"https://zenodo.org/records/{RECORD}/",
+    columns=COLUMNS,
+    features=plain_features(COLUMNS, {}),
+    image_axes={"image": 0},
+    shaped_by_build=("image", "representation"),
+    optional=tuple(column.name for column in (PICTURE, *NAMES, *VOTES)),
+    plot=plot,
 )
 CONFIGS = {
     "default": SURVEY,
-    "rings": dataset("Galaxy Zoo 2: rings by the share of volunteers who saw one", (*BASE, PICTURE, LABEL, *RING_VOTES),
-                     (PICTURE,)),
-    "representations": dataset("Galaxy Zoo 2: what a network made of each image", (*BASE, REPRESENTATION)),
+    "rings": SURVEY.variant("Galaxy Zoo 2: rings by the share of volunteers who saw one",
+                            (*BASE, PICTURE, LABEL, *RING_VOTES), (PICTURE,), label=CLASSES),
+    "representations": SURVEY.variant("Galaxy Zoo 2: what a network made of each image", (*BASE, REPRESENTATION)),
 }  # fmt: skip
 
 

@@ -9,18 +9,19 @@ MNRAS 513, 1581.
 Also a loading script for datasets 3: ``load_dataset("gz_decals.py", "rings_basic", trust_remote_code=True, ...)``.
 """
 
+from dataclasses import replace
+
 from skyset.builder import SurveyBuilder
+from skyset.questions import Campaign
 from skyset.questions import Measure
 from skyset.questions import Question
-from skyset.questions import columns
-from skyset.questions import tagged
+from skyset.questions import answers_of
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Survey
 from skyset.survey import plain_features
 
 RECORD = 4573248
-API_URL = "https://zenodo.org/api/records/"
 TABLES = tuple(f"gz_decals_{name}.parquet" for name in ("volunteers_5", "volunteers_1_and_2", "auto_posteriors"))
 ARCHIVES = tuple(f"gz_decals_dr5_png_part{part}.zip" for part in (1, 2, 3, 4))
 
@@ -60,32 +61,32 @@ DR12 = tuple(Question(q.name, q.text, _EARLIER.get(q.name, q.answers), q.depends
 
 #: The trees by campaign; ``skyset.questions.table(QUESTIONS["dr5"])`` is one as rows (question, answer, depends_on, text).
 QUESTIONS = {"dr5": DR5, "dr12": DR12}
-#: Behind the questions' names in our columns: one table holds both campaigns and the network's answers.
-TAGS = {"dr5": "", "dr12": "-dr12", "auto": "-auto"}
-
 COUNT = Measure("", "int32", "count", "volunteers who gave this answer; -1 where not given")
 FRACTION = Measure("_fraction", "float32", "", "share of the question's volunteers; NaN where not given")
 DEBIASED = Measure("_debiased", "float32", "", "share expected at redshift 0.02; NaN where not given")
-TOTAL = Measure("_total-votes", "int32", "count", "volunteers who answered the question; -1 where not given")
+#: The release's description calls it _total.
+TOTAL = Measure("_total-votes", "int32", "count", "volunteers who answered the question; -1 where not given", ("_total",))
 PREDICTED = Measure("_fraction", "float32", "", "share of volunteers that the network expects; NaN where not given")
 ASKED = Measure("_proportion_volunteers_asked", "float32", "",
                 "share of volunteers that the network expects to be asked this; NaN where not given")  # fmt: skip
 
-VOTES = (
-    *columns(DR5, (COUNT, FRACTION, DEBIASED), (TOTAL,)),
-    *columns(tagged(DR12, TAGS["dr12"]), (COUNT, FRACTION, DEBIASED), (TOTAL,)),
-    *columns(tagged(DR5, TAGS["auto"]), (PREDICTED,), (ASKED,)),
-)
+#: One table holds both campaigns and the network's answers: tags behind the questions' names are what sets them apart.
+GZD5 = Campaign("votes of GZD-5", DR5, (COUNT, FRACTION, DEBIASED), (TOTAL,), known_by=("",), voters="_total-votes")
+GZD12 = replace(GZD5, name="votes of GZD-1 and GZD-2", tree=DR12, tag="-dr12")
+NETWORK = Campaign("automatic votes", DR5, (PREDICTED,), (ASKED,), tag="-auto")
+CAMPAIGNS = (GZD5, GZD12, NETWORK)
+VOTES = tuple(column for campaign in CAMPAIGNS for column in campaign.columns)
 
 #: From the NASA-Sloan Atlas.
 PHOTOMETRY = (
     Column("redshift", "float32", (), "", "heliocentric redshift; NaN where not given"),
     Column("mag_r", "float32", (), "mag", "22.5 - 2.5 log10(sersic_nmgy_r), AB; NaN where not given"),
-    Column("sersic_nmgy_r", "float32", (), "nmgy", "r flux of the Sersic fit, corrected for Galactic extinction; likewise"),
+    Column("sersic_nmgy_r", "float32", (), "nmgy", "r flux of the Sersic fit, corrected for Galactic extinction; NaN where "
+           "not given"),
     Column("elpetro_absmag_r", "float32", (), "mag", "absolute magnitude, r, elliptical Petrosian; NaN where not given"),
     Column("petro_theta", "float32", (), "arcsec", "Petrosian radius, r; NaN where not given"),
-    Column("petro_th50", "float32", (), "arcsec", "radius of 50 % of the Petrosian flux, r; likewise"),
-    Column("petro_th90", "float32", (), "arcsec", "radius of 90 % of the Petrosian flux, r; likewise"),
+    Column("petro_th50", "float32", (), "arcsec", "radius of 50 % of the Petrosian flux, r; NaN where not given"),
+    Column("petro_th90", "float32", (), "arcsec", "radius of 90 % of the Petrosian flux, r; NaN where not given"),
     Column("wrong_size_statistic", "float32", (), "pix", "mean distance of the source's pixels from the centre"),
     Column("wrong_size_warning", "int32", (), "", "1 where that is above 161: the field of view is probably too large; "
            "0 where not, -1 where not given"),
@@ -111,9 +112,15 @@ RING_VOTES = (
     Column("ring_votes", "int32", (), "count", "volunteers who did; -1 where not given"),
     Column("ring_total-votes", "int32", (), "count", "volunteers who were asked; -1 where not given"),
     Column("smooth_fraction", "float32", (), "", "share of votes (automatic where given) for smooth; NaN where not given"),
-    Column("featured_fraction", "float32", (), "", "share of votes (automatic where given) for featured or disk; likewise"),
+    Column("featured_fraction", "float32", (), "", "share of votes (automatic where given) for a disk; NaN where not given"),
     Column("edge_on_fraction", "float32", (), "", "share of votes (automatic where given) for an edge-on disk"),
 )
+#: rings_basic keeps the names of its catalogue: there they mean the network's shares.
+UNTAGGED = replace(NETWORK, tag="")
+PREDICTIONS = UNTAGGED.columns
+RING = Question("ring", "Is it rare in some way: a ring?", ("fraction",))
+#: What figures show of a row, see `skyset.questions.answers_of`.
+SHOWN = (Campaign("rings", (RING,), (), share="", voters="_total-votes"), *CAMPAIGNS, UNTAGGED)
 REPRESENTATION = Column("representation", "float32", (1280,), "", "what a network's last layer but one made of the image")
 
 
@@ -129,54 +136,14 @@ def plot(row):
     from skyset.figures import votes_figure
 
     title = row["object_id"] + (f": {CLASSES[row['label']]}" if row.get("label", -1) >= 0 else "")
-    answers, by = answers_of(row)
+    answers, by = answers_of(row, SHOWN)
     return votes_figure(row.get("image"), answers, title, by, pixel_scale(row))
-
-
-def answers_of(row):
-    """What is shown of a row: answers down the tree, and whether volunteers gave them or a network predicted them.
-
-    The campaign with the most volunteers comes first; rows of ``rings_basic`` have predictions alone.
-    """
-    from skyset.questions import along
-
-    if "ring_fraction" in row:
-        tree = (Question("ring", "Is it rare in some way: a ring?", ("fraction",)),)
-        return along(tree, row, "", lambda _: row["ring_total-votes"]), "volunteers"
-    campaigns = {name: tagged(QUESTIONS[name], TAGS[name]) for name in ("dr5", "dr12")}
-
-    def voters(question):
-        return row.get(f"{question.name}_total-votes", -1)
-
-    tree = max(campaigns.values(), key=lambda each: voters(each[0]))
-    if voters(tree[0]) >= 1:
-        return along(tree, row, "_fraction", voters), "volunteers"
-    own_names = [] if "smooth-or-featured_total-votes" in row else along(DR5, row, "_fraction")
-    return along(tagged(DR5, TAGS["auto"]), row, "_fraction") or own_names, "network"
 
 
 def pixel_scale(row):
     """Arcsec a pixel of the published images (Walmsley et al. 2022, section 2), or None where the radii are not given."""
     half, most = (float(row.get(name, "nan")) for name in ("petro_th50", "petro_th90"))
     return max(min(0.04 * half, 0.02 * most), 0.1) if half > 0 and most > 0 else None
-
-
-def dataset(title, columns, optional=()):
-    """A declaration of one of the survey's datasets."""
-    return Survey(
-        name="gz_decals",
-        title=title,
-        homepage="https://doi.org/10.5281/zenodo.4196266",
-        citation=CITATION,
-        license="CC BY 4.0; the images are of the DESI Legacy Imaging Surveys (https://www.legacysurvey.org/acknowledgment/)",
-        base_url=API_URL,
-        columns=columns,
-        features=plain_features(columns, {"label": CLASSES}),
-        image_axes={"image": 0} if PICTURE in columns else {},
-        shaped_by_build=("image", "representation"),
-        optional=tuple(c.name for c in optional),
-        plot=plot if PICTURE in columns else None,
-    )
 
 
 CITATION = """@article{walmsley2022galaxy,
@@ -198,20 +165,28 @@ CITATION = """@article{walmsley2022galaxy,
   volume = {513}, number = {2}, pages = {1581--1599}, year = {2022}, doi = {10.1093/mnras/stac525},
 }"""
 
-#: rings_basic keeps the names of its catalogue: there they mean the network's shares.
-PREDICTIONS = columns(DR5, (PREDICTED,), (ASKED,))
-SURVEY = dataset(
-    "Galaxy Zoo DECaLS: images of galaxies with volunteers' and automatic votes",
-    (*BASE, PICTURE, *VOTES, *PHOTOMETRY),
-    (*VOTES, *PHOTOMETRY),
+COLUMNS = (*BASE, PICTURE, *VOTES, *PHOTOMETRY)
+SURVEY = Survey(
+    name="gz_decals",
+    title="Galaxy Zoo DECaLS: images of galaxies with volunteers' and automatic votes",
+    homepage="https://doi.org/10.5281/zenodo.4196266",
+    citation=CITATION,
+    license="CC BY 4.0; the images are of the DESI Legacy Imaging Surveys (https://www.legacysurvey.org/acknowledgment/)",
+    base_url=f"https://zenodo.org/records/{RECORD}/",
+    columns=COLUMNS,
+    features=plain_features(COLUMNS, {}),
+    image_axes={"image": 0},
+    shaped_by_build=("image", "representation"),
+    optional=tuple(column.name for column in (*VOTES, *PHOTOMETRY)),
+    plot=plot,
 )
 CONFIGS = {
     "default": SURVEY,
-    "rings_basic": dataset("Galaxy Zoo DECaLS: galaxies that volunteers tagged as rings, and others",
-                           (*BASE, PICTURE, LABEL, *PREDICTIONS), PREDICTIONS),
-    "rings_advanced": dataset("Galaxy Zoo DECaLS: rings by the share of volunteers who saw one",
-                              (*BASE, PICTURE, LABEL, *RING_VOTES)),
-    "representations": dataset("Galaxy Zoo DECaLS: what a network made of each image", (*BASE, REPRESENTATION)),
+    "rings_basic": SURVEY.variant("Galaxy Zoo DECaLS: galaxies that volunteers tagged as rings, and others",
+                                  (*BASE, PICTURE, LABEL, *PREDICTIONS), PREDICTIONS, label=CLASSES),
+    "rings_advanced": SURVEY.variant("Galaxy Zoo DECaLS: rings by the share of volunteers who saw one",
+                                     (*BASE, PICTURE, LABEL, *RING_VOTES), label=CLASSES),
+    "representations": SURVEY.variant("Galaxy Zoo DECaLS: what a network made of each image", (*BASE, REPRESENTATION)),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from skyset.loaders import gz3d
 from skyset.loaders import gz_decals
 from skyset.loaders import sdss_galaxy_zoo
 from skyset.questions import along
+from skyset.questions import answers_of
 from skyset.questions import columns
 
 
@@ -117,7 +118,7 @@ TREE = {
 
 def test_answers_go_down_the_tree_as_the_volunteers_did():
     voters = dict.fromkeys(TREE, 3) | {"smooth-or-featured": 4, "how-rounded": 1, "spiral-winding": 0}
-    answers, by = gz_decals.answers_of(decals(TREE, voters=voters))
+    answers, by = answers_of(decals(TREE, voters=voters), gz_decals.SHOWN)
     assert by == "volunteers"
     assert [(each.question.name, each.share, each.voters) for each in answers] == [
         ("smooth-or-featured", 1.0, 4), ("disk-edge-on", 0.75, 3), ("has-spiral-arms", 0.75, 3),
@@ -131,18 +132,18 @@ def test_answers_go_down_the_tree_as_the_volunteers_did():
 
 def test_the_campaign_that_asked_is_shown_and_else_predictions_are_called_so():
     earlier = {"smooth-or-featured": TREE["smooth-or-featured"]}
-    answers, by = gz_decals.answers_of(decals(earlier, "-dr12", {"smooth-or-featured": 40}))
+    answers, by = answers_of(decals(earlier, "-dr12", {"smooth-or-featured": 40}), gz_decals.SHOWN)
     assert by == "volunteers" and answers[0].question.name == "smooth-or-featured-dr12" and answers[0].voters == 40
-    answers, by = gz_decals.answers_of(decals(TREE, "-auto"))
+    answers, by = answers_of(decals(TREE, "-auto"), gz_decals.SHOWN)
     assert by == "network" and [each.voters for each in answers] == [None] * len(answers)
     axes = votes_figure(np.zeros((8, 8, 3), np.uint8), answers, "J1", by).axes[1]
     assert axes.get_title() == "a network's predictions of the shares of votes"
     assert "Could this be a disk viewed edge-on?  (asked of 75%)" in texts(axes)
     assert axes.patches[0].get_facecolor()[:3] != image_colour(VOLUNTEERS)
     predicted = {f"{q}_{a}_fraction": share for q, shares in TREE.items() for a, share in shares.items()}
-    (first, *_), by = gz_decals.answers_of(predicted)  # rings_basic has the network's shares alone, under plain names
+    (first, *_), by = answers_of(predicted, gz_decals.SHOWN)  # rings_basic has the network's shares alone, under plain names
     assert (first.shares, by) == ((0.25, 0.75, 0.0), "network")
-    (first, *_), by = gz_decals.answers_of({"smooth-or-featured-auto_featured-or-disk_fraction": 0.5})
+    (first, *_), by = answers_of({"smooth-or-featured-auto_featured-or-disk_fraction": 0.5}, gz_decals.SHOWN)
     assert (first.shares[1], by) == (0.5, "network")
 
 

@@ -24,8 +24,9 @@ from datasets import load_dataset
 
 import skyset
 from skyset.archives.fetch import Fetcher
+from skyset.build_scripts.gz_decals.build_parent_sample import RELEASE
 from skyset.build_scripts.gz_decals.build_parent_sample import main
-from skyset.build_scripts.gz_decals.catalogs import recognize
+from skyset.building.images_and_votes.tables import recognise
 from skyset.cli import app
 from skyset.errors import RecordError
 from skyset.errors import UserError
@@ -523,7 +524,8 @@ def test_tables_of_something_else_are_named_and_not_used(tmp_path, galaxies, cap
     assert build(tmp_path / "out", "--local_data_path", folder) == 0
     out = capsys.readouterr().out
     assert "not used: panoptes.csv: column id_str holds no IAU names (20686062)" in out
-    assert "not used: stars.csv: no column iauname or id_str" in out and "not used: nothing.csv: no column of votes" in out
+    assert "not used: stars.csv: no column iauname or id_str" in out
+    assert "not used: nothing.csv: no votes of Galaxy Zoo DECaLS" in out
     assert "broken.parquet" in out and "rings.csv: columns that are left out: seeing" in out
     assert len(rows(tmp_path / "out")) == 3
 
@@ -566,7 +568,7 @@ def test_a_label_that_is_none(tmp_path, galaxies, value, capsys):
 def test_campaigns_are_told_by_their_answers(tmp_path, galaxies):
     for name, words in (("dr5", "votes of GZD-5"), ("dr12", "votes of GZD-1 and GZD-2"), ("auto", "automatic votes")):
         pq.write_table(arrow_table(galaxies.tables[name]), tmp_path / f"{name}.parquet")
-        found = recognize(tmp_path / f"{name}.parquet")
+        found = recognise(tmp_path / f"{name}.parquet", RELEASE)
         assert found.kinds == (words,)
         assert [column for column in found.left_out if "concentration" not in column] == []
 
@@ -690,15 +692,15 @@ def test_pixels_do_not_take_the_place_of_images_unless_asked_for(tmp_path, galax
 
 
 def test_the_disk_holds_one_archive_at_a_time(tmp_path, server, monkeypatch):
-    import skyset.building.zip_by_zip
+    from skyset.building import zips
 
-    seen, fetch = [], skyset.building.zip_by_zip.zips.members
+    seen, fetch = [], zips.members
 
     def members(path):
         seen.append(sorted(each.name for each in path.parent.iterdir()))
         return fetch(path)
 
-    monkeypatch.setattr(skyset.building.zip_by_zip.zips, "members", members)
+    monkeypatch.setattr(zips, "members", members)
     assert remote(tmp_path, server) == 0
     assert seen == [[name] for name in ARCHIVES]
 
@@ -808,9 +810,7 @@ def test_a_second_row_of_a_galaxy_does_not_cost_its_image(tmp_path, record, gala
 
 
 def test_a_limit_whose_galaxies_are_in_a_later_archive(tmp_path, record, galaxies, monkeypatch, capsys):
-    from skyset.build_scripts.gz_decals import build_parent_sample
-
-    monkeypatch.setattr(build_parent_sample, "FEW", 3)
+    monkeypatch.setattr("skyset.building.images_and_votes.plan.FEW", 3)
     folder, names = tmp_path / "record", galaxies.names
     shutil.copytree(record, folder)
     for archive, own in zip(ARCHIVES, (names[10:20], names[:10], names[20:30], names[30:]), strict=True):
@@ -836,9 +836,7 @@ def test_a_config_without_any_of_the_first_galaxies_is_left_out(tmp_path, galaxi
 
 
 def test_a_limit_that_grows(tmp_path, server, monkeypatch, galaxies, whole):
-    from skyset.build_scripts.gz_decals import build_parent_sample
-
-    monkeypatch.setattr(build_parent_sample, "FEW", 3)
+    monkeypatch.setattr("skyset.building.images_and_votes.plan.FEW", 3)
     assert remote(tmp_path, server, "--limit", 7, "--tables", *reversed(TABLES)) == 0
     assert list(rows(tmp_path)) != [] and rows(tmp_path).keys() == set(galaxies.names[:7])
     assert remote(tmp_path, server, "--tables", *reversed(TABLES)) == 0

@@ -29,7 +29,7 @@ from skyset.building.imagefiles import Images
 from skyset.building.imagefiles import Place
 from skyset.building.imagefiles import is_image
 from skyset.building.imagefiles import stem_of
-from skyset.building.images_and_votes import NothingToBuild
+from skyset.building.images_and_votes.objects import NothingToBuild
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import write_atomically
@@ -204,7 +204,13 @@ def _together(ledger: dict[str, dict], root: Path, fetched: Images) -> Images:
 
 
 def build_few(
-    files: Sequence[RecordFile], wanted: set[str], count: int, root: Path, overwrite: bool, build: BuildImages
+    files: Sequence[RecordFile],
+    wanted: set[str],
+    count: int,
+    root: Path,
+    overwrite: bool,
+    build: BuildImages,
+    rename: Callable[[Images], Images] = lambda images: images,
 ) -> int:
     """Build some galaxies of the first archives, whose images are read out of these without downloading them.
 
@@ -212,7 +218,7 @@ def build_few(
         files: the archives.
         wanted: stems of the images that will do.
         count: how many.
-        root, overwrite: as in ``build_archives``.
+        root, overwrite, rename: as in ``build_archives``.
         build: builds them.
 
     Returns:
@@ -225,7 +231,7 @@ def build_few(
 
     def images() -> Images:
         begun.append(folder)  # the folder is locked: this is no other build's
-        return _few_images(files, wanted, count, folder)
+        return rename(_few_images(files, wanted, count, folder))
 
     try:
         return build(images, False, overwrite)

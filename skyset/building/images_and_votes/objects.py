@@ -1,33 +1,25 @@
-"""Surveys of images and votes: which rows of a catalogue become objects, and datasets that are cut out of another one."""
+"""Which rows of the joined catalogues become objects: those with a name, a position, and an image where there are images."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
-import functools
 import io
-import os
 import re
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from skyset.building.build import build
 from skyset.building.imagefiles import Images
 from skyset.building.imagefiles import Place
 from skyset.building.imagefiles import pixels_of
 from skyset.building.imagefiles import read_image
+from skyset.building.images_and_votes.release import SPLIT
 from skyset.building.options import Options
 from skyset.building.staged_rows import IMAGE
-from skyset.building.staged_rows import read_cut
-from skyset.building.staged_rows import read_pictured
 from skyset.building.staged_rows import stage
 from skyset.building.task import Found
 from skyset.building.task import Item
@@ -39,7 +31,6 @@ from skyset.messages import csv_cell
 from skyset.messages import say
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
-from skyset.partitions.partition import Partition
 from skyset.sky import check_position
 from skyset.sky import healpix_cell
 from skyset.splits import SPLITS
@@ -52,108 +43,11 @@ from skyset.tables.join import Joined
 UNUSED = "unused.csv"
 #: A name that names a file and nothing else, also where there is a file an object.
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
-#: A column of catalogues that publish their splits.
-SPLIT = Column("split", "S16", (), "", "train, validation or test")
 NO_IMAGE = "in the catalogue, but there is no image of it"
 
 
 class NothingToBuild(UserError):
     """No row of the catalogues becomes an object."""
-
-
-@dataclass(frozen=True)
-class Making:
-    """How one dataset of a survey is made.
-
-    Args:
-        options: of the build; the output folder is the dataset's.
-        command: what the user typed.
-        made_of: digest of the catalogues and options that the rows depend on.
-        sources: where the data come from.
-        notes: for the manifest.
-        decode: pixels instead of the images' bytes.
-    """
-
-    options: Options
-    command: Sequence[str]
-    made_of: str
-    sources: Sequence[str]
-    notes: Mapping = field(default_factory=dict)
-    decode: bool = False
-
-    @property
-    def staged(self) -> Path:
-        """Where the prepared rows are while the build runs; what a killed one left, the next removes."""
-        return self.options.output_dir.absolute() / f".staged.{os.getpid()}.tmp"
-
-    def run(self, survey: Survey, read: Callable, find: Callable[[], Found]) -> int:
-        """Build what ``find`` finds (while the folder is locked); the staged rows are removed at the end."""
-
-        def complete(*_) -> Found:
-            notes = {"made_of": self.made_of, **self.notes}
-            return dataclasses.replace(find(), sources=self.sources, notes=notes, made_of=self.made_of)
-
-        try:
-            return build(survey, read, self.options, complete, self.command)
-        finally:
-            self.staged.unlink(missing_ok=True)
-
-
-def build_pictured(
-    survey: Survey, picture: Column, joined: Joined, images: Callable[[], Images] | None, making: Making, last: bool = True
-) -> int:
-    """Build the objects that have a row and an image.
-
-    Args:
-        survey: its declaration; the columns that the catalogue has not are left out.
-        picture: the column of images.
-        joined: the catalogue, with ra and dec.
-        images: gives the images by the rows' names; None where the survey goes without.
-        making: how.
-        last: whether rows without an image are rejected; an archive that is still to come may have it.
-
-    Returns:
-        the exit status.
-    """
-
-    def find() -> Found:
-        at_hand = images() if images else None
-        root = making.options.output_dir
-        image = image_column(picture, at_hand, making.decode, root) if at_hand is not None else None
-        shaped = with_columns(survey, [*joined.values], image)
-        return found_pictured(shaped, joined, at_hand, making.staged, making.options, last)
-
-    return making.run(survey, functools.partial(read_pictured, rows=making.staged, decode=making.decode), find)
-
-
-def build_cut(survey: Survey, root: Path, labelled: Joined, rows: Sequence[int], making: Making) -> int:
-    """Build some rows of a catalogue, with images, positions and splits from the dataset in ``root``.
-
-    Where the build is limited, a dataset that has none of them is left out, with a line that says so.
-    """
-    manifest = Manifest.load(root)
-    columns = tuple(c for c in manifest.columns if c.name in TAKEN)
-    read = functools.partial(read_cut, rows=making.staged, columns=columns)
-    making = dataclasses.replace(making, made_of=f"{making.made_of} {manifest.build.get('made_of')}")
-    limited = making.options.limit is not None
-    try:
-        return making.run(survey, read, lambda: cut_out(survey, root, manifest, labelled, rows, making.staged, limited))
-    except NothingToBuild as error:
-        if not limited:
-            raise
-        say(f"not built: {making.options.output_dir.name} ({error})")
-        with contextlib.suppress(OSError):
-            making.options.output_dir.rmdir()  # only where it is empty
-        return 0
-
-
-def build_vectors(survey: Survey, joined: Joined, vectors: np.ndarray, making: Making) -> int:
-    """Build representations, float32 (rows, length), one a row of the catalogue."""
-    name = next(column.name for column in survey.columns if column.name in survey.shaped_by_build)
-    shaped = survey.as_built([dataclasses.replace(survey.column(name), shape=vectors.shape[1:])])
-    rows = Joined(joined.keys, joined.values | {name: vectors}, joined.rejected)
-    read = functools.partial(read_pictured, rows=making.staged)
-    return making.run(survey, read, lambda: found_pictured(shaped, rows, None, making.staged, making.options))
 
 
 class Choice(NamedTuple):
@@ -290,68 +184,7 @@ def found_pictured(
     if images is not None:
         rejected += [Rejected(*each) for each in images.archives]
         if options.limit is None and (unused := write_unused(options.output_dir, images, set(joined.keys))):
-            print(f"{unused} images are of no galaxy in the catalogues, or second ones: {options.output_dir / UNUSED}")
+            say(f"{unused} images are of no galaxy in the catalogues, or second ones: {options.output_dir / UNUSED}")
     stage_rows(staged, survey, joined, choice.rows)
     found = Found(items_of(joined, choice.rows, images, staged, survey.name), rejected, survey)
     return dataclasses.replace(found, fetch=images.fetch) if images is not None and images.fetch else found
-
-
-# --- datasets cut out of another ----------------------------------------------------------------------------
-
-#: What a dataset takes from the one that it is cut out of.
-TAKEN = ("object_id", "ra", "dec", IMAGE)
-
-
-class Built(NamedTuple):
-    """Where an object lies in a dataset that is built: its file, its row there, its cell and split."""
-
-    file: Path
-    row: int
-    healpix: int
-    split: str
-
-
-def built_rows(root: Path, manifest: Manifest) -> dict[str, Built]:
-    """All objects of a dataset by key."""
-    key = next(column for column in manifest.columns if column.name == manifest.key)
-    found = {}
-    for entry in manifest.files:
-        with Partition(root / entry.path, [key], trusted_rows=entry.rows) as partition:
-            for row, name in enumerate(partition.text(manifest.key)):
-                found[name] = Built(root / entry.path, row, entry.healpix, entry.split)
-    return found
-
-
-def cut_out(
-    survey: Survey, root: Path, manifest: Manifest, joined: Joined, rows: Sequence[int], staged: Path, limited: bool
-) -> Found:
-    """The rows of a catalogue that are objects of a built dataset, with images and positions from there.
-
-    Args:
-        survey: what is cut out.
-        root, manifest: the built dataset.
-        joined: the catalogue.
-        rows: those wanted.
-        staged: where the prepared rows go.
-        limited: the dataset is a part of what there is: rows that are not in it are no fault.
-
-    Raises:
-        NothingToBuild: none of them is there.
-    """
-    present = [column for column in manifest.columns if column.name in TAKEN]
-    survey = survey.as_built([*present, *(survey.column(name) for name in joined.values if name in survey.by_name)])
-    built, items, rejected = built_rows(root, manifest), [], [Rejected(*each) for each in joined.rejected]
-    wanted = []
-    for row in rows:
-        key = joined.keys[row]
-        if place := built.get(key):
-            items.append(Item(key, str(place.file), place.healpix, None, (place.row, len(wanted)), place.split))
-            wanted.append(row)
-        elif not limited:
-            rejected.append(Rejected(key, "", f"not among the objects of {root.name}: see the rejected.csv there"))
-    if not items:
-        raise NothingToBuild(f"nothing to build: none of the {len(rows)} galaxies of the catalogue is in {root}")
-    columns = [c for c in survey.columns if c.name not in (*TAKEN, "healpix")]
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    stage(staged, columns, {c.name: joined.values[c.name][wanted] for c in columns})
-    return Found(items, rejected, survey)
