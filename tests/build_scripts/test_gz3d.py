@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from skyset.build_scripts.gz3d.build_parent_sample import Target
-from skyset.build_scripts.gz3d.build_parent_sample import file_key
-from skyset.build_scripts.gz3d.build_parent_sample import read_metadata
-from skyset.build_scripts.gz3d.build_parent_sample import read_record
-from skyset.build_scripts.gz3d.build_parent_sample import vote_fractions
+from skyset.build_scripts.gz3d.records import read_record
+from skyset.build_scripts.gz3d.records import vote_fractions
+from skyset.build_scripts.gz3d.targets import Target
+from skyset.build_scripts.gz3d.targets import file_key
+from skyset.build_scripts.gz3d.targets import read_metadata
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.loaders.gz3d import SURVEY

@@ -20,7 +20,7 @@ import pytest
 
 from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.gz3d import build_parent_sample
-from skyset.build_scripts.gz3d.build_parent_sample import file_key
+from skyset.build_scripts.gz3d.targets import file_key
 from skyset.building import build as build_module
 from skyset.building import folder as folder_module
 from skyset.building import options as options_module
