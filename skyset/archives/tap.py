@@ -105,7 +105,8 @@ class SlicedQuery:
     Attributes:
         url: base of the TAP service, as in ``https://example.org/tap``; a login in it is sent to its host, and kept nowhere.
         adql: the query with ``{low}`` and ``{high}`` where the slice's borders (degrees) belong. A `high` of 360
-            is sent as 360.000000001, since some catalogues write 360 for a right ascension of 0.
+            is sent as 360.000000001, since some catalogues write 360 for a right ascension of 0. Without them it can be
+            asked whole alone, as one slice that is never halved.
         low: where the first slice begins, degrees.
         high: where the last slice ends, degrees.
         slices: slices of equal width.
@@ -124,12 +125,16 @@ class SlicedQuery:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", without_login(self.url))
-        if "{low}" not in self.adql or "{high}" not in self.adql:
+        if self.slices > 1 and not self.has_borders:
             raise UserError("a sliced query needs {low} and {high}, as in: WHERE ra >= {low} AND ra < {high}")
         if self.slices < 1 or not self.low < self.high:
             raise UserError(f"{self.slices} slices from {self.low} to {self.high} degrees: nothing to ask for")
         if self.maxrec is not None and self.maxrec < 1:
             raise UserError(f"maxrec is {self.maxrec}: it has to be 1 at least")
+
+    @property
+    def has_borders(self) -> bool:
+        return "{low}" in self.adql and "{high}" in self.adql
 
     def borders(self) -> list[float]:
         """The `slices` + 1 borders, degrees, to 1e-9."""
@@ -266,7 +271,8 @@ class _Service:
             except TooLarge as error:
                 self._discard(path.with_suffix(".job"), final=True)
                 width = (self.query.high - self.query.low) / self.query.slices
-                if high - low < max(2 * NARROWEST, 2 * width / SHORTEST if isinstance(error, TooLong) else 0):
+                narrowest = max(2 * NARROWEST, 2 * width / SHORTEST if isinstance(error, TooLong) else 0)
+                if high - low < narrowest or not self.query.has_borders:
                     raise self._error(low, high, str(error)) from error
                 write_atomically(halved, "")
             else:

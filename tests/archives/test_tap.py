@@ -487,6 +487,14 @@ def test_what_cannot_be_asked_is_one_line(changes, words):
         SlicedQuery(**{"url": "http://localhost", "adql": ADQL, **changes})
 
 
+def test_a_query_without_borders_is_asked_whole_and_never_halved(server, tmp_path):
+    query = asked(server, "SELECT objID, ra, name FROM sdss.photo", slices=1)
+    assert is_whole(list(quick(query, tmp_path)))
+    assert len(kept(tmp_path, ".parquet")) == 1 and list(quick(query, tmp_path)) == kept(tmp_path, ".parquet")
+    with TapServer({"sdss.photo": GALAXIES}, row_limit=50) as other, pytest.raises(TapError, match="more rows than one"):
+        list(quick(dataclasses.replace(query, url=other.url), tmp_path))
+
+
 def test_borders_are_the_same_text_on_both_sides():
     query = SlicedQuery("u", "{low}|{high}", low=-90, high=90, slices=7)
     slices = [query.between(low, high).split("|") for low, high in pairwise(query.borders())]
