@@ -6,7 +6,7 @@ from skyset.build_scripts.sdss_galaxy_zoo import catalog
 from skyset.testing.adql import ADQLError
 from skyset.testing.adql import check
 
-SHIPPED = (catalog.ZOOSPEC, catalog.VOTES, catalog.VOTES_SAMPLE, catalog.TARGETS)
+SHIPPED = (catalog.ZOOSPEC, catalog.VOTES, catalog.DESCRIPTIONS, catalog.TARGETS)
 
 
 @pytest.mark.parametrize(

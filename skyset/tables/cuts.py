@@ -37,6 +37,10 @@ class Cut:
     description: str
     keep: Callable[[pa.RecordBatch | pa.Table], np.ndarray | pa.BooleanArray | pa.ChunkedArray]
 
+    def called(self, name: str, description: str) -> Cut:
+        """The same cut under another name."""
+        return Cut(name, description, self.keep)
+
 
 @dataclass
 class Removed:
@@ -254,6 +258,11 @@ def on_sky(ra: str = "ra", dec: str = "dec") -> Cut:
         return pc.and_(_between(_numbers(batch, ra), 0, 360), _between(_numbers(batch, dec), -90, 90))
 
     return Cut("on the sky", f"0 <= {ra} <= 360 and -90 <= {dec} <= 90 deg", keep)
+
+
+def given(column: str) -> Cut:
+    """The column is not null."""
+    return Cut(f"{column} given", f"{column} is given", lambda batch: batch[column].is_valid())
 
 
 def unique(column: str) -> Cut:

@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import pyarrow as pa
 
 from skyset.testing.hips import BODY_FAULTS
 from skyset.testing.hips import Hips
@@ -36,6 +37,11 @@ SPOILT = ("size", "petroMag", "modelMag", "errors gri", "errors uz", "clean", "c
 FRACTIONS = ("p_el", "p_cw", "p_acw", "p_edge", "p_dk", "p_mg")
 VIZIER = {"p_el": "pE", "p_cw": "pcS", "p_acw": "paS", "p_edge": "pEd", "p_dk": "pDK", "p_mg": "pMg", "p_cs": "pS",
           "p_el_debiased": "pEc", "p_cs_debiased": "pSc"}  # fmt: skip
+#: What VizieR's TAP_SCHEMA says of its columns of votes, by ours: "Mirrored 1 fraction of votes for ClockWise".
+VOTES = {"p_el": "Elliptical", "p_cw": "ClockWise", "p_acw": "AntiClockWise", "p_edge": "Edge-on", "p_dk": '"Don\'t Know"',
+         "p_mg": "Merger", "p_cs": "Combined Spiral"}  # fmt: skip
+#: Kinds of images that the merged table has votes of beside normal ones, by the ends of its columns' names.
+STUDIES = {"1": "Mirrored 1", "2": "Mirrored 2", "m": "Monochrome"}
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Galaxies:
         """objid, as text, of those that pass all cuts."""
         return [str(n) for n, reason in zip(self.votes["objid"].tolist(), self.spoilt.tolist(), strict=True) if not reason]
 
-    def tables(self) -> dict[str, dict[str, np.ndarray]]:
+    def tables(self) -> dict[str, dict[str, np.ndarray] | pa.Table]:
         """The tables that the services hold, by their names there."""
         votes, photo = self.votes, self.photometry
         seen = self.spoilt != "photometry"
@@ -59,26 +65,54 @@ class Galaxies:
                 "scienceprimary": np.ones(len(seen), np.int32)}  # fmt: skip
         plate = {"objid": votes["objid"], "ra": votes["ra"], "dec": votes["dec"]}
         plate |= {name.lower(): values for name, values in photo.items() if name != "z"}
-        shift = np.where(np.arange(len(seen)) % 2, 1e-5, -1e-5)  # DR7's positions are a little different
-        vizier = {"objID": votes["dr7objid"].astype(str), "RAJ2000": (votes["ra"] + shift) % 360, "DEJ2000": votes["dec"]}
-        vizier |= {"N": votes["nvote"], "S": np.full(len(seen), "M")}
-        vizier |= {theirs: votes[ours] for ours, theirs in VIZIER.items()}
-        vizier |= {"fS": votes["spiral"], "fE": votes["elliptical"], "fU": votes["uncertain"]}
         return {
             "sdss_dr17.zoospec": votes,
             "sdss_dr17.photoplate": {name: values[seen] for name, values in plate.items()},
             "sdss_dr17.specobj": {name: values[seen] for name, values in spec.items()},
-            "J/MNRAS/410/166/galaxies": vizier,
+            "J/MNRAS/410/166/galaxies": vizier_table(votes),
         }
+
+
+def vizier_table(votes: dict[str, np.ndarray]) -> pa.Table:
+    """The votes as VizieR has them: the release's tables merged, each column with its description.
+
+    Volunteers said the same of mirrored and monochrome images as of others: those of the next galaxy, so that it shows.
+    """
+    count = len(votes["ra"])
+    shift = np.where(np.arange(count) % 2, 1e-5, -1e-5)  # DR7's positions are a little different
+    columns = [
+        ("objID", votes["dr7objid"].astype(str), "SDSS object identifier"),
+        ("RAJ2000", (votes["ra"] + shift) % 360, "Right ascension (J2000)"),
+        ("DEJ2000", votes["dec"], "Declination (J2000)"),
+        ("S", np.full(count, "M"), "[MNO] Origin"),
+        ("Nt", 3 * votes["nvote"], "Total number of votes"),
+        ("N", votes["nvote"], "Number of votes"),
+    ]
+    columns += [(VIZIER[ours], votes[ours], f"Fraction of votes for {text}") for ours, text in VOTES.items()]
+    columns += [(VIZIER[f"{ours}_debiased"], votes[f"{ours}_debiased"], f"Debiased fraction of votes for {VOTES[ours]}")
+                for ours in ("p_el", "p_cs")]  # fmt: skip
+    columns += [(f"f{name[0].upper()}", votes[name], f'[0/1] "{name.title()}" flag')
+                for name in ("spiral", "elliptical", "uncertain")]  # fmt: skip
+    for end, kind in STUDIES.items():
+        columns.append((f"Nt{end}", votes["nvote"], f"{kind} number of votes"))
+        columns += [(f"{VIZIER[ours]}{end}", np.roll(votes[ours], 1), f"{kind} fraction of votes for {text}")
+                    for ours, text in VOTES.items()]  # fmt: skip
+    arrays = [pa.array(values) for _, values, _ in columns]
+    fields = [pa.field(name, array.type, metadata={"description": text})
+              for (name, _, text), array in zip(columns, arrays, strict=True)]  # fmt: skip
+    return pa.table(arrays, schema=pa.schema(fields))
 
 
 def draw_galaxies(count: int, seed: int = 0) -> Galaxies:
     """``count`` galaxies in groups along the whole circle of right ascension, some at its very ends."""
     dice = np.random.default_rng(seed)
-    centres = np.sort(dice.uniform(0, 360, max(1, count // 6)))
-    ra = centres[dice.integers(0, len(centres), count)] + dice.normal(0, 0.5, count)
+    centres = np.sort(dice.uniform(0, 360, max(1, count // 12)))
+    heights = dice.permutation(np.linspace(-4, 58, len(centres)))
+    groups = dice.integers(0, len(centres), count)
+    ra, dec = (where[groups] + dice.normal(0, 0.5, count) for where in (centres, heights))
     ra[: min(4, count)] = [0.0, 360 - 1e-6, 1e-6, 5.0][: min(4, count)]
-    ra, dec = np.sort(ra % 360), dice.uniform(-5, 60, count)
+    order = np.argsort(ra % 360)
+    ra, dec = (ra % 360)[order], dec[order]
     shapes = [shape_at(*where) for where in zip(ra.tolist(), dec.tolist(), strict=True)]
     spiral = np.array([shape.spiral for shape in shapes])
     votes = _votes(dice, spiral, count)

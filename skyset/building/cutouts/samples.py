@@ -1,0 +1,127 @@
+"""What lies in the archives: where each object is, whether it is of the row that it was archived with, and its values."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+
+import numpy as np
+
+from skyset.building.cutouts.declaration import Cutouts
+from skyset.building.cutouts.download import digest_of_members
+from skyset.building.tars.read import Sample
+from skyset.building.tars.read import TarError
+from skyset.building.tars.read import index
+from skyset.building.tars.read import read_sample
+from skyset.building.task import Rejected
+from skyset.errors import RecordError
+from skyset.progress import progress_bar
+from skyset.sky import check_position
+from skyset.survey import Column
+
+#: A name that names a file and nothing else, also where there is a file per object.
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
+
+
+@dataclass
+class Samples:
+    """What lies in TAR archives: file, span and position (degrees) by object, in the order of the archives.
+
+    ``stale`` are objects whose row is another one in the catalogue now, ``damaged`` those that cannot be used,
+    ``unreadable`` archives that end in the middle.
+    """
+
+    items: dict[str, tuple[str, tuple[int, int], tuple[float, float]]] = field(default_factory=dict)
+    rejected: list[Rejected] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    damaged: dict[str, Path] = field(default_factory=dict)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+
+
+def read_archives(cutouts: Cutouts, archives: Sequence[Path], wanted: Mapping[str, int] | None) -> Samples:
+    """All samples, or those wanted whose digest is the one given; each object once."""
+    samples = Samples()
+    for archive in progress_bar(archives, unit="archive", desc="index", disable=len(archives) < 20):
+        try:
+            for sample in index(archive):
+                if wanted is None or sample.key in wanted:
+                    _take(cutouts, samples, archive, sample, wanted)
+        except TarError as error:
+            samples.unreadable[archive] = str(error)
+            samples.rejected.append(Rejected(archive.name, str(archive), str(error)))
+    return samples
+
+
+def _take(cutouts: Cutouts, samples: Samples, archive: Path, sample: Sample, wanted: Mapping[str, int] | None) -> None:
+    try:
+        if sample.key in samples.items:
+            raise RecordError(f"duplicate: the object is in {Path(samples.items[sample.key][0]).name} too")
+        if not _NAME.fullmatch(sample.key):
+            raise RecordError("its name is not a plain one")
+        row, _ = read_row(archive, sample.start, sample.length)
+        row.pop("sha256", None)
+        position = tuple(_value(row.get(name), cutouts.survey.column(name), made=True) for name in ("ra", "dec"))
+        check_position(*position)
+    except RecordError as error:
+        samples.rejected.append(Rejected(sample.key, str(archive), str(error)))
+        samples.damaged.setdefault(sample.key, archive)
+        return
+    if wanted is not None and digest_of(row) != wanted[sample.key]:
+        samples.stale.append(sample.key)
+    samples.items[sample.key] = (str(archive.absolute()), (sample.start, sample.length), position)
+
+
+def digest_of(row: Mapping) -> int:
+    """Says whether a sample was archived with this row; eight bytes, since there may be a million."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(row).encode(), digest_size=7).digest())
+
+
+def read_row(path: Path, start: int, length: int) -> tuple[dict, dict[str, bytes]]:
+    """What was kept of an object, and the files of its images by extension.
+
+    Raises:
+        RecordError: one of them is missing, or the images are not those that the row was archived with.
+    """
+    try:
+        members = read_sample(path, start, length)
+        row = json.loads(members.pop("json", b"null"))
+    except (TarError, ValueError, RecursionError) as error:
+        raise RecordError(f"no catalogue row in its JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise RecordError("no catalogue row in its JSON")
+    if not members:
+        raise RecordError("no image among its members")
+    if row.get("sha256", digest := digest_of_members(members)) != digest:
+        raise RecordError("the image has changed since it was archived: its SHA-256 is another one")
+    return row, members
+
+
+def read_record(path: Path, start: int, length: int, *, cutouts: Cutouts) -> dict:
+    """One sample of an archive as the survey's columns (all but the row's key and cell).
+
+    Raises:
+        RecordError: the sample has no image or no catalogue row, or they cannot be used.
+    """
+    kept, members = read_row(path, start, length)
+    catalogue, position = cutouts.columns.columns, ("ra", "dec")
+    values = {column.name: _value(kept.get(column.name), column, column.name in position) for column in catalogue}
+    values |= {column.name: _value(kept.get(column.name), column, made=True) for column in cutouts.made}
+    return values | cutouts.read(values, members)
+
+
+def _value(value, column: Column, made: bool):
+    """A value as it may stand in JSON; -1 or NaN where the catalogue has none, unless it was ``made`` here."""
+    is_integer = np.dtype(column.dtype).kind in "iu"
+    if value is None and not made:
+        return -1 if is_integer else np.nan
+    if type(value) is int or (type(value) is float and not is_integer):
+        with contextlib.suppress(OverflowError):
+            return value if is_integer else float(value)
+    raise RecordError(f"{column.name} is {str(value)[:40]!r} in its JSON, not of type {column.dtype}")
