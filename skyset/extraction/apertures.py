@@ -26,8 +26,9 @@ MASKS = {"none": 0, "blank": 1, "correct": 2}
 RINGS, PARTS = 64, 5
 #: Petrosian: steps of the radius, and the ring (1 to 1.2) and disc (to 1.1) that are compared, all in bins of one width.
 PETRO_BIN, PETRO_STEP, PETRO_RING, PETRO_DISC, PETRO_RATIO = 0.03, 10, 12, 11, 0.2
-#: Windowed centres: reach in window sigmas, most steps, the step at which they rest (pixels), parts of a pixel at the rim.
-WIN_REACH, WIN_STEPS, WIN_REST, WIN_PARTS = 4.0, 16, 1e-4, 3
+#: Windowed centres: reach in window sigmas, most steps, the step at which they rest (pixels), parts of a pixel at the rim,
+#: and the least half-light radius that a window is made for (pixels), as SExtractor has it.
+WIN_REACH, WIN_STEPS, WIN_REST, WIN_PARTS, WIN_LEAST = 4.0, 16, 1e-4, 3, 0.5
 
 #: FLAGS_WIN: second moments that no light can have, or not above 0; no flux; barycentre and moments of the isophote instead.
 WIN_INCONSISTENT, WIN_NEGATIVE, WIN_NO_FLUX, WIN_REVERTED = 1, 2, 4, 8
@@ -370,7 +371,7 @@ def windowed(field, x, y, half_light, moments):
     count = len(x)
     out, flags, incomplete = np.zeros((count, 10)), np.zeros(count, np.int64), np.zeros(count, np.int64)
     for n in range(count):
-        sigma = 2 * half_light[n] / WINDOW_FWHM
+        sigma = 2 * max(half_light[n], WIN_LEAST) / WINDOW_FWHM if half_light[n] > 0 else 0.0
         cx, cy = x[n], y[n]
         row = out[n]
         for _ in range(WIN_STEPS if sigma > 0 else 0):
@@ -446,8 +447,6 @@ def _window(field, number, x, y, sigma, row, full):
                 exy += weight * weight * variance * dx * dy
                 weights += weight * weight
                 noise += weight * weight * variance
-    if full and not weights > 0:
-        light = 0.0  # the window is so narrow that the square of every weight is 0
     if full and light > 0:
         row[2], row[3], row[4] = xx / light, yy / light, xy / light
         row[2] -= (sx / light) ** 2

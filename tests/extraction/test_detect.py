@@ -627,6 +627,13 @@ def test_windowed_centres_do_not_leave_their_sources(uneven_sky):
         np.testing.assert_allclose(value[window][reverted], value[isophote][reverted], rtol=1e-6)
 
 
+def test_windows_are_as_wide_as_a_pixel_at_least():
+    """Half the light of a source of one pixel may lie within next to nothing."""
+    noise = np.random.default_rng(1).normal(0, 1, (700, 700))
+    found = measure(noise, Settings(threshold=0.05, minarea=1), ["XWIN_IMAGE", "FLUX_WIN", "FLAGS_WIN"]).columns
+    assert all(np.isfinite(values).all() for values in found.values())
+
+
 def test_flags_say_where_a_window_is_cut_by_the_border():
     """Only where windows are measured; 8 is for the isophote alone."""
     y, x = np.mgrid[:64, :64]
