@@ -286,18 +286,28 @@ def find_sources(field: Field, settings: Settings, paint: bool = True) -> Seen:
     how = {
         "minarea": settings.minarea, "filter_kernel": field.kernel if field.kernel.size else None, "filter_type": "conv",
         "deblend_nthresh": settings.deblend_nthresh, "deblend_cont": settings.deblend_cont,
-        "clean": settings.clean is not None, "clean_param": settings.clean or 1.0, "gain": settings.gain or None,
-        "segmentation_map": True,
+        "clean": settings.clean is not None, "clean_param": settings.clean or 1.0, "segmentation_map": True,
     }  # fmt: skip
-    threshold = field.threshold
-    if field.sigma > 0:
-        threshold /= field.sigma
-        how["err"] = field.sigma * field.scale if field.scale.size else field.sigma
+    image, unit = field.image, _unit(field)
+    threshold, sigma, how["gain"] = field.threshold / unit, field.sigma / unit, settings.gain * unit or None
+    if unit != 1:
+        image = image / np.float32(unit)
+    if sigma > 0:
+        threshold /= sigma
+        how["err"] = np.float32(sigma) * field.scale if field.scale.size else sigma
     with _ROOM:
-        objects, segmentation = _with_room(lambda: sep.extract(field.image, threshold, **how), field.image.size)
+        objects, segmentation = _with_room(lambda: sep.extract(image, threshold, **how), image.size)
+    for name in ("flux", "cflux", "peak", "cpeak"):
+        objects[name] *= unit
     every = Seen(objects, segmentation, field, settings)
     # An object of which no pixel is above the analysis threshold is none.
     return Seen(*_in_order(objects, segmentation, every["area"] > 0), field, settings)
+
+
+def _unit(field: Field) -> float:
+    """The counts that sep looks at an image in: a power of two, so that squares fit single precision; 1 for all but few."""
+    level = field.sigma or field.threshold
+    return 1.0 if 1e-9 < level < 1e9 else float(2.0 ** np.clip(np.round(np.log2(level)), -120, 120))
 
 
 def _with_room(work: Callable, pixels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -350,8 +360,8 @@ class Light:
     def __init__(self, field: Field, seen: Seen, settings: Settings) -> None:
         self.field, self.seen, self.settings = field, seen, settings
         self.x, self.y = seen["x"], seen["y"]
-        self.gain = settings.gain or None
-        self.error = np.ascontiguousarray(field.sigma * field.noise, np.float32) if field.noise.size else field.sigma
+        #: In units of sigma: sep squares it in single precision.
+        self.noise = field.noise if field.noise.size else 1.0
         self.number = np.arange(1, len(seen) + 1, dtype=np.int32)
 
     @cached_property
@@ -405,7 +415,7 @@ class Light:
         """Radii of circles with fractions of ``flux``, pixels, float64 (n, fractions), 0 where it is not positive; flags."""
         reach = 6.0 * self.seen["a"]
 
-        def found(image, x, y, rows, err=None, gain=None, **how):
+        def found(image, x, y, rows, err=None, **how):
             radius, flag = sep.flux_radius(
                 image, x, y, reach[rows], fractions, normflux=np.where(flux > 0, flux, 1.0)[rows], subpix=5, **how
             )
@@ -424,7 +434,7 @@ class Light:
         # The window moves with the centre: by no more than this, or the barycentre is taken.
         reach = 4 * sigma + np.sqrt(self.seen["x2"] + self.seen["y2"])
 
-        def centred(image, x, y, rows, err=None, gain=None, **how):
+        def centred(image, x, y, rows, err=None, **how):
             new_x, new_y, _ = sep.winpos(image, x, y, np.maximum(sigma[rows], 1e-3))
             crowded = sep.sum_circle(image, x, y, reach[rows], subpix=1, **how)[2]
             return np.stack([new_x - x, new_y - y], 1), np.zeros((len(x), 2)), crowded
@@ -440,17 +450,18 @@ class Light:
         return {"segmap": self.owner, "seg_id": self.number}
 
     def _summed(self, work: Callable, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values and squared errors of ``work(image, x, y, rows, err, gain, ...)`` for all sources; those with pixels to be
-        replaced within ``reach`` (pixels) anew on cutouts."""
-        value, error, flag = work(self.field.image, self.x, self.y, slice(None), err=self.error, gain=self.gain, **self._own)
+        """Values of ``work(image, x, y, rows, err, ...)`` for all sources, and their variances if they are fluxes; where
+        pixels are to be replaced within ``reach`` (pixels), on cutouts."""
+        value, error, flag = work(self.field.image, self.x, self.y, slice(None), err=self.noise, **self._own)
         if self.settings.mask_type == "correct":
             for n in np.flatnonzero(flag & sep.APER_HASMASKED):
                 part, image = self._corrected(n, reach[n])
-                error_of = self.error if np.isscalar(self.error) else np.ascontiguousarray(self.error[part])
+                noise = self.noise if np.isscalar(self.noise) else np.ascontiguousarray(self.noise[part])
                 here = np.array([self.x[n] - part[1].start]), np.array([self.y[n] - part[0].start])
-                one = work(image, *here, slice(n, n + 1), err=error_of, gain=self.gain)
+                one = work(image, *here, slice(n, n + 1), err=noise)
                 value[n], error[n] = one[0][0], one[1][0]
-        return value, error**2
+        photons = np.maximum(value, 0) / self.settings.gain if self.settings.gain > 0 else 0.0
+        return value, (self.field.sigma * error) ** 2 + photons
 
     def _corrected(self, n: int, reach: float) -> tuple[tuple[slice, slice], np.ndarray]:
         """The part of the image within reach of a source, neighbours' and bad pixels replaced by those opposite."""

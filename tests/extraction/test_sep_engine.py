@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import sep
 from astropy.io import fits
+from hypothesis import given
+from hypothesis import settings as how_often
+from hypothesis import strategies as st
 
 from skyset.errors import UserError
 from skyset.extraction import sep_engine
@@ -352,6 +355,40 @@ def test_images_smaller_than_a_mesh(shape):
         warnings.simplefilter("error")
         found = measure(field()[: shape[0], : shape[1]], dataclasses.replace(HOW, minarea=1), COLUMNS_OF_ALL, engine="sep")
     assert all(np.isfinite(values.astype(float)).all() for values in found.columns.values())
+
+
+@how_often(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    kind=st.sampled_from(("spikes", "nan", "steps", "huge")),
+    mask_type=st.sampled_from(("correct", "blank", "none")),
+)
+def test_no_image_breaks_it(seed, rows, columns, kind, mask_type):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(0, 1, (rows, columns))
+    image[rng.random(image.shape) < 0.1] = {"spikes": 1e4, "nan": np.nan, "steps": 50.0, "huge": 1e38}[kind]
+    how = Settings(threshold=1.5, minarea=1, mask_type=mask_type)
+    wanted = [name for name in sep_engine.MEASURED if COLUMNS[name].stage not in ("world", "external")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = measure(image, how, wanted, check=sep_engine.MADE, engine="sep")
+    assert found.check["SEGMENTATION"].max() == len(found)
+    for name in ("X_IMAGE", "Y_IMAGE", "A_IMAGE", "FLUX_AUTO"):
+        assert np.isfinite(found.columns[name]).all()
+    assert (found.columns["X_IMAGE"] > 0).all() and (found.columns["X_IMAGE"] < columns + 1).all()
+
+
+@pytest.mark.parametrize("scale", (1e-28, 1e-6, 1e6, 1e20))
+def test_any_unit_of_light_will_do(scale):
+    image = field((200, 210), 40)
+    how = dataclasses.replace(HOW, gain=HOW.gain / scale, saturation=1e29)
+    one, other = (measure(image * np.float32(unit), each, [*COLUMNS_OF_ALL, "FLUXERR_AUTO", "FLUX_ISO"], engine="sep")
+                  for unit, each in ((1, dataclasses.replace(HOW, saturation=1e29)), (scale, how)))  # fmt: skip
+    for name in one.columns:
+        unit = scale if name.startswith("FLUX") and name != "FLUX_RADIUS" else 1
+        np.testing.assert_allclose(other.columns[name] / unit, one.columns[name], rtol=2e-3, atol=1e-3, err_msg=name)
 
 
 def test_crowds_get_the_room_that_they_need(monkeypatch):
