@@ -6,14 +6,13 @@
 
 Each way is a command of its own; the ways take turns within one run. What counts is the processor's time of the whole
 command (user and system, one core), start-up included, and its largest resident memory: the ratios survive a busy machine.
-SExtractor (Debian: source-extractor) and sep are left out where they are not installed. All are told the same: 3 sigma, the
+SExtractor (Debian: source-extractor) is left out where it is not installed. All are told the same: 3 sigma, the
 3 x 3 pyramid filter, 32 levels of deblending.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shutil
 import statistics
@@ -74,6 +73,8 @@ def make_cutouts(folder: Path, count: int) -> None:
 def work(way: str, folder: Path, wanted: str, count: int) -> None:
     """What a process of ours, or of sep's, does."""
     from skyset.extraction.detect import measure
+    from skyset.extraction.engines import ENGINES
+    from skyset.extraction.engines import load_engine
     from skyset.extraction.mosaic import extract_file
     from skyset.extraction.settings import Settings
 
@@ -82,14 +83,15 @@ def work(way: str, folder: Path, wanted: str, count: int) -> None:
     if way.startswith("make"):
         make_mosaic(folder / "mosaic.fits", count) if way == "make mosaic" else make_cutouts(folder, count)
         return
-    if way == "skyset":
-        how = Settings(**SETTINGS["mosaic"])
-        images = extract_file(folder / "mosaic.fits", how, COLUMNS[wanted], processes=1)
+    if way in ENGINES:
+        how, measured = Settings(**SETTINGS["mosaic"]), load_engine(way).MEASURED
+        names = [name for name in COLUMNS[wanted] if name in measured]
+        images = extract_file(folder / "mosaic.fits", how, names, engine=way, processes=1)
         found = sum(len(one.measured) for one in images)
     elif way == "skyset cutouts":
         how = Settings(**SETTINGS["cutouts"])
         found = sum(len(measure(image, how, COLUMNS[wanted])) for image in np.load(folder / "cutouts.npy"))
-    else:
+    else:  # "sep alone"
         found = _sep(folder, wanted)
     print(found)
 
@@ -189,11 +191,11 @@ def ccd(folder: Path, rounds: int, arguments: argparse.Namespace) -> list[str]:
     run(_ours("make mosaic", folder, count=arguments.ccds))
     lines = []
     for wanted, title in (("quality", "columns of image quality"), ("all", "all columns")):
-        ways = {"start-up of ours": _ours("start", folder), "**skyset**": _ours("skyset", folder, wanted)}
+        ways = {"start-up of ours": _ours("start", folder), "**skyset**": _ours("compiled", folder, wanted)}
+        ways["skyset, engine sep"] = _ours("sep", folder, wanted)
         if PROGRAM:
             ways["SExtractor"] = sextractor(folder, [str(folder / "mosaic.fits")], wanted, SETTINGS["mosaic"])
-        if importlib.util.find_spec("sep"):
-            ways["sep"] = _ours("sep", folder, wanted)
+        ways["sep alone"] = _ours("sep alone", folder, wanted)
         lines += compare(f"{arguments.ccds} CCDs, {title}", ways, rounds, arguments.ccds, "CCD")
     return lines
 
