@@ -29,7 +29,7 @@ def print_help(parser: argparse.ArgumentParser) -> None:
 def described(description: str) -> tuple[str, str]:
     """A docstring's paragraphs as typer's help, and its indented lines, the examples, as its epilog."""
     paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(description))
-    text = [escape(each) for each in paragraphs if not each.startswith(" ")]
+    text = [escape(" ".join(each.split())) for each in paragraphs if not each.startswith(" ")]
     examples = [escape(re.sub(r" +#", "  #", line.strip())) for each in paragraphs if each.startswith(" ")
                 for line in each.splitlines()]  # fmt: skip
     return "\n\n".join(text), "\n\n".join(["Examples:", *examples]) if examples else ""

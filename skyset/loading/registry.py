@@ -119,12 +119,18 @@ def loader(name: str) -> ModuleType:
         meant = near_miss(name)
         hint = f"did you mean {meant}? " if meant else ""
         raise UserError(f"unknown survey {name!r}; {hint}known: {', '.join(surveys())}")
+    module = _modules[name]
     try:
-        return importlib.import_module(_modules[name])
+        found = importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        if _modules[name].startswith("skyset."):
+        if module.startswith("skyset."):
             raise
-        raise UserError(f"the survey {name} cannot be loaded: {_modules[name]}: {error}") from error
+        raise UserError(f"the survey {name} cannot be loaded: {module}: {error}") from error
+    if not hasattr(found, "SURVEY"):
+        folder = next(iter(getattr(found, "__path__", ())), "") if getattr(found, "__file__", None) is None else ""
+        why = f"the folder {folder} stands in its way" if folder else "it has no SURVEY"
+        raise UserError(f"the survey {name} cannot be loaded: {module}: {why}")
+    return found
 
 
 def configs(name: str) -> dict[str, Survey]:

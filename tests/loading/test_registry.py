@@ -261,6 +261,27 @@ def test_third_party_survey(add_survey, built, tmp_path):
     assert [row["object_id"] for row in rows] == [row["object_id"] for row in skyset.load("gz3d", str(built))]
 
 
+def test_a_folder_that_hides_a_loader_is_named(tmp_path, monkeypatch):
+    """Python takes it for a package without files."""
+    monkeypatch.setattr(registry, "_modules", registry._modules | {"hidden_survey": "hidden_survey", "os_survey": "os"})
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "hidden_survey").mkdir()
+    with pytest.raises(UserError, match=f"the folder {tmp_path / 'hidden_survey'} stands in its way"):
+        skyset.load("hidden_survey")
+    with pytest.raises(UserError, match="os_survey cannot be loaded: os: it has no SURVEY"):
+        load_dataset("os_survey")
+
+
+def test_a_loaders_file_is_registered_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_modules", dict(registry._modules))
+    monkeypatch.setattr("sys.path", list(sys.path))
+    with pytest.raises(UserError, match=r"nowhere/mine.py: there is no such file"):
+        skyset.register("filed_survey", "nowhere/mine.py")
+    (tmp_path / "filed_loader.py").write_text("from skyset.loaders.gz3d import SURVEY\n")
+    skyset.register("filed_survey", str(tmp_path / "filed_loader.py"))
+    assert registry.survey("filed_survey").name == "gz3d" and str(tmp_path) in sys.path
+
+
 def test_unknown_survey_is_one_line_that_names_the_known():
     with pytest.raises(UserError, match=r"unknown survey 'gz4d'; known: .*gz3d"):
         registry.survey("gz4d")
