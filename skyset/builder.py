@@ -26,6 +26,7 @@ from skyset.loading.stream import adopt
 from skyset.partitions.manifest import Manifest
 from skyset.secrets import without_login
 from skyset.survey import Feature
+from skyset.survey import Layers
 from skyset.survey import Survey
 
 
@@ -88,23 +89,23 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             raise UserError(f"{self.SURVEY.name} has no config {name!r}; known: {', '.join(known)}")
         declared = self.CONFIGS.get(name, self.SURVEY)
         self._root = find_root(declared.name, kwargs.get("data_dir"), base_path, name)
-        self._manifest = self._load_manifest(name) if self._root else None
+        self._manifest = self._load_manifest(self._root, name) if self._root else None
         self._survey = declared.as_built(self._manifest.columns) if self._manifest else declared
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
         digest = hashlib.sha256(self._manifest.to_json().encode()).hexdigest()[:16] if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
 
-    def _load_manifest(self, config: str) -> Manifest:
+    def _load_manifest(self, root: str, config: str) -> Manifest:
         """The manifest of the root; UserError where that is none, or another config's."""
         try:
-            manifest = Manifest.load(self._root)
+            manifest = Manifest.load(root)
         except UserError as error:
             if config == "default" or not str(error).startswith("no "):
                 raise
-            raise UserError(f"config {config} is not built in {self._root}: `{self._build_command(config)}`") from None
+            raise UserError(f"config {config} is not built in {root}: `{self._build_command(config)}`") from None
         if manifest.survey == self.SURVEY.name and manifest.config != config:
             raise UserError(
-                f"{self._root} holds config {manifest.config} of {manifest.survey}, not {config}: "
+                f"{root} holds config {manifest.config} of {manifest.survey}, not {config}: "
                 f'load_dataset("{manifest.survey}", "{manifest.config}", data_dir=<the folder above it>)'
             )
         return manifest
@@ -141,7 +142,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
         if self.config.data_files is not None:
             raise UserError("give data_dir=, the folder of manifest.json, instead of data_files=")
-        if self._manifest is None:
+        if self._manifest is None or self._root is None:
             raise UserError(
                 f"no {self.SURVEY.name} partitions found: give data_dir=, or build them with "
                 f"`{self._build_command(self.config.name if self.CONFIGS else 'default')}`; {looked_in(self.SURVEY.name)}"
@@ -166,6 +167,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         return rows.with_changes(skip_bad=self.config.on_bad_partition == "skip", pil=self.config.decode == "pil")
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
+        assert self._manifest is not None  # or there were no splits
         rows = self._get_examples_iterable_for_split(splits_generator)
         info = self.info.copy()
         info.splits = datasets.SplitDict(dataset_name=self.dataset_name)
@@ -181,7 +183,7 @@ def survey_side(survey: Survey, name: str) -> int:
     """Pixels a side of an image feature."""
     feature, _, key = name.partition(".")
     declared = next(f for f in survey.features if f.name == feature)
-    source = declared.fields[key] if key else declared.source
+    source = declared.fields[key] if isinstance(declared, Layers) else declared.source
     column = survey.column(source if isinstance(source, str) else source[0])
     axis = survey.image_axes[name] - (not isinstance(source, str))
     return min(column.shape[axis : axis + 2])

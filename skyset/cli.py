@@ -37,7 +37,8 @@ class _Commands(TyperGroup):
     """`--module` may stand anywhere on the line, as in `skyset show mine --module mine.py`."""
 
     def parse_args(self, context, arguments: list[str]) -> list[str]:
-        modules, rest = [], []
+        modules: list[str] = []
+        rest: list[str] = []
         waiting = iter(arguments)
         for argument in waiting:
             if argument == "--module":
@@ -58,8 +59,9 @@ def _plain_usage() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # typer has a copy of Click's classes, or Click's own
-        if isinstance(getattr(error, "message", None), str) and hasattr(error, "format_message"):
-            error.message = plain(error.message)
+        message = getattr(error, "message", None)
+        if isinstance(message, str) and hasattr(error, "format_message"):
+            vars(error)["message"] = plain(message)
         raise
 
 
@@ -109,7 +111,7 @@ def partitions_of(given: str) -> str:
 
 def _end(run: Callable[[], int | None]) -> None:
     """Run a command's body; what the user can mend is one line and exit status 2."""
-    raise typer.Exit(exit_status(run) or 0)
+    raise typer.Exit(exit_status(run))
 
 
 def _print_version(asked: bool) -> None:
@@ -468,7 +470,7 @@ def show(
 
         if data_dir is not None:
             registry.loader(survey)  # an unknown name is worth more than a folder that is not there
-        root = partitions_of(survey) if data_dir is None else registry.find_root(survey, data_dir)
+        root = partitions_of(survey) if data_dir is None else registry.find_root(survey, data_dir) or data_dir
         manifest = Manifest.load(root)
         declared = registry.survey(survey if data_dir is not None else manifest.survey, manifest.config)
         save_figure(object_figure(declared, root, object_id, image_size), output)
@@ -563,7 +565,7 @@ def main() -> None:
         try:
             return app(prog_name="skyset") or 0
         except SystemExit as end:
-            return end.code
+            return int(end.code or 0)
 
     sys.exit(exit_status(run))
 

@@ -22,13 +22,14 @@ def os_reason(error: BaseException, where: str | Path) -> str:
     raise error
 
 
-def main(run: Callable[[], int]) -> int:
-    """Run a command line: errors the user can act on are one line and exit status 2, Ctrl-C is 130.
+def main(run: Callable[[], int | None]) -> int:
+    """Run a command line and return its exit status: errors the user can act on are one line and 2, Ctrl-C is 130.
 
-    A KeyboardInterrupt with a text says itself how to go on."""
+    ``run`` gives the status, None for 0. A KeyboardInterrupt with a text says itself how to go on.
+    """
     try:
         with flushed_output():
-            return run()
+            return run() or 0
     except UserError as error:
         return _complain(str(error))
     except KeyboardInterrupt as stop:

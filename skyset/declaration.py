@@ -37,7 +37,7 @@ def column_rows(columns: Iterable[Column]) -> list[Row]:
 
 def feature_rows(survey: Survey) -> list[Row]:
     """What the loader hands out; the members of a group as ``group.member``."""
-    rows = []
+    rows: list[Row] = []
     for feature in survey.features:
         if isinstance(feature, Layers):
             rows += _layer_rows(survey, feature)

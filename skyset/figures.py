@@ -59,12 +59,12 @@ def draw_marks(
     """
     from matplotlib.transforms import ScaledTranslation
 
-    north, east = np.asarray(north, float), np.asarray(east, float)
+    to_north, to_east = np.asarray(north, float), np.asarray(east, float)
     # Of one length in every panel, with room for the letters behind the corner.
-    corner = 9 - ARROW * np.minimum(0, np.minimum(north, east))
+    corner = 9 - ARROW * np.minimum(0, np.minimum(to_north, to_east))
     place = axes.transAxes + ScaledTranslation(*corner / 72, axes.figure.dpi_scale_trans)
     style = {"color": colour, "path_effects": _outlined(colour), "fontsize": 7, "ha": "center", "va": "center"}
-    for direction, name in ((east, "E"), (north, "N")):
+    for direction, name in ((to_east, "E"), (to_north, "N")):
         axes.annotate(name, (0, 0), ARROW * direction, xycoords=place, textcoords="offset points", **style,
                       arrowprops={"arrowstyle": "<-", "color": colour, "path_effects": _outlined(colour), "shrinkA": 3,
                                   "shrinkB": 0})  # fmt: skip

@@ -277,8 +277,9 @@ def flushed_output() -> Iterator[None]:
         return
     before.flush()
     raw = _Output(before.fileno(), "w", closefd=False)
-    kind = {"encoding": before.encoding, "errors": before.errors, "line_buffering": before.line_buffering}
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), **kind)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=before.encoding, errors=before.errors, line_buffering=before.line_buffering
+    )
     try:
         try:
             yield

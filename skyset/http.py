@@ -59,7 +59,7 @@ class HostLogin(AuthBase):
     """
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        login = login_for(request.url)
+        login = login_for(request.url or "")
         if login is None:
             return request
         return HTTPBasicAuth(*(text.encode() for text in login))(request)  # as text, requests takes no more than Latin-1

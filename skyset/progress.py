@@ -22,6 +22,8 @@ def progress_bar(*args, **options) -> tqdm:
 class Lines(tqdm):
     """tqdm's counts as whole lines, at fixed times even while nothing moves: ``gz3d: 12% 3577/29813 [01:00<07:20, ...]``."""
 
+    disable: bool
+
     def __init__(self, *args, **options):
         chosen = {"disable": bool(options.get("disable")), "ncols": 0, "file": sys.stderr, "mininterval": float("inf")}
         super().__init__(*args, **(options | chosen))

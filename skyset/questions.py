@@ -115,7 +115,8 @@ def along(tree: Tree, row: Mapping, suffix: str, voters: Callable[[Question], fl
     Returns:
         A list of `Reached`; questions without shares, or without voters, are left out.
     """
-    share_of, found = {}, []
+    share_of: dict[str, float] = {}
+    found = []
     for question in tree:
         shares = [float(row.get(stem + suffix, float("nan"))) for stem in question.stems]
         before = [share_of[stem] for stem in question.depends_on if stem in share_of]

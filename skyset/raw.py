@@ -41,7 +41,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """A file, opened for reading, or what a link to one leads to; whatever else has a name is never waited for.
 
     Raises:
@@ -218,7 +218,7 @@ def _hdus(file: BinaryIO | _Unpacked) -> bytes:
 
 def _data_bytes(header: bytes) -> int:
     """Bytes of the data that follow a header, in whole blocks; 0 where it does not say."""
-    values = {}
+    values: dict[str, int] = {}
     for at in range(0, len(header), 80):
         name, sign, value = header[at : at + 8].rstrip(), header[at + 8 : at + 10], header[at + 10 : at + 80]
         text = value.partition(b"/")[0].strip()

@@ -36,7 +36,7 @@ def check_types(record) -> None:
             raise ValueError(f"{name} is {getattr(record, name)!r}")
 
 
-_declared_types = cache(get_type_hints)  # a manifest has thousands of records of a type
+_declared_types: Callable[[type], dict] = cache(get_type_hints)  # a manifest has thousands of records of a type
 
 
 def _is_of(value, kind) -> bool:

@@ -235,7 +235,7 @@ class Fetcher:
             if problem is None:
                 return
             part.unlink()
-        raise FetchError(transfer.url, problem)
+        raise FetchError(transfer.url, problem or "not the file that is wanted")
 
     def _receive(self, transfer: _Transfer) -> None:
         """Write the body to the part file, going on where a try broke off."""

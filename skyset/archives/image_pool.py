@@ -205,6 +205,7 @@ class _Run:
                 return
             answer, against = self._done.get()
             if answer is None:
+                assert isinstance(against, BaseException)
                 raise against
             waiting -= 1
             failed = failed + 1 if against else 0
@@ -300,11 +301,12 @@ class _Run:
 
     def _accept(self, job: _Job, body: bytes) -> None:
         """ImageError unless the answer is the image."""
-        if job.status != 200:
-            words = f"{job.status} {PHRASES.get(job.status, '')}".strip()
+        status = job.status or 0
+        if status != 200:
+            words = f"{status} {PHRASES.get(status, '')}".strip()
             if body[:1] == b"{":
                 words += f": {words_of(body)}"
-            raise ImageError(words, passing=job.status in PASSING or job.status >= 500)
+            raise ImageError(words, passing=status in PASSING or status >= 500)
         if len(body) > self.pool.max_bytes:
             raise ImageError(f"more than the {self.pool.max_bytes:,} bytes allowed", passing=False)
         if self.pool.check is not None:

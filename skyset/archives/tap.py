@@ -299,10 +299,12 @@ class _Service:
                     self._discard(job_file)
                     raise self._error(low, high, f"{error}, {tries} tries") from error
                 self._pause(self.backoff * 2 ** (tries - 1) if error.pause is None else error.pause)
-        if answer.status == "OVERFLOW" or answer.table.num_rows >= (self.query.maxrec or float("inf")):
+        table = answer.table
+        assert table is not None  # an answer without one was refused
+        if answer.status == "OVERFLOW" or table.num_rows >= (self.query.maxrec or float("inf")):
             words = "more rows than one answer may have: raise --maxrec, or cut by another column"
             raise TooLarge(words)
-        return answer.table
+        return table
 
     def _form(self, adql: str) -> dict[str, str]:
         """The parameters of a query."""
@@ -393,7 +395,8 @@ class _Service:
 
     def _finished(self, url: str, job_file: Path, first: bool) -> _Job:
         """The job once it has its result; `first` tells that a failure which may pass gets another try."""
-        began, pause, limits = time.monotonic(), 0.05, ()
+        began, pause = time.monotonic(), 0.05
+        limits: tuple[float, ...] = ()
         while True:
             try:
                 job = self._job(url)

@@ -10,7 +10,9 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 from typing import BinaryIO
+from typing import cast
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
@@ -185,6 +187,7 @@ class Session:
                 pause = self._backoff * 2 ** (tries - 1) if error.pause is None else error.pause
                 if self._closing.wait(min(pause, LONGEST_WAIT)):
                     raise CancelledError from error
+        raise AssertionError("counting does not end")
 
     def _try(self, method: str, url: str, form: dict[str, str] | None, checked: bool) -> Answer:
         """The answer to one request."""
@@ -194,10 +197,12 @@ class Session:
         auth = None if same_host(url, self._home) else _anonymous
         if auth and method != "GET":
             raise Refused(f"the service has moved to {url}, another host: if that is right, name that service")
-        request = {"data": form, "auth": auth, "stream": True, "timeout": self._patience, "allow_redirects": False}
+        request: dict[str, Any] = {"data": form, "auth": auth, "timeout": self._patience}
+        request |= {"stream": True, "allow_redirects": False}
         client = self._client()
         with contextlib.ExitStack() as stack:
-            body = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder))
+            spooled = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(self._folder)))
+            body = cast(BinaryIO, spooled)
             client.begin(sum(self._patience))
             try:
                 response = client.session.request(method, url, **request)

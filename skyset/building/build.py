@@ -19,12 +19,15 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED
 from concurrent.futures import CancelledError
+from concurrent.futures import Executor
 from concurrent.futures import Future
 from concurrent.futures import wait
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
 from urllib.parse import quote
+
+from tqdm import tqdm
 
 from skyset.archives.fetch import Fetcher
 from skyset.archives.fetch import FetchError
@@ -58,9 +61,9 @@ class Pipeline:
 
     folder: BuildFolder
     fetcher: Fetcher | None
-    pool: object
+    pool: Executor
     ahead: int
-    progress: object
+    progress: tqdm
     fetching: dict[Future, tuple[Task, Item]] = field(default_factory=dict)
     building: dict[Future, Task] = field(default_factory=dict)
     arrived: dict[str, list[Item]] = field(default_factory=dict)

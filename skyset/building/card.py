@@ -82,7 +82,7 @@ def more_blocks(name: str) -> dict[str, str]:
 def card_path(name: str) -> Path:
     """README.md beside a survey's build script, or else beside its loader."""
     home = registry.build_script(name) if name in registry.buildable() else registry.loader(name)
-    return Path(home.__file__).with_name("README.md")
+    return Path(str(home.__file__)).with_name("README.md")
 
 
 def leave_card(root: Path, survey: Survey, config: str = "default") -> None:

@@ -375,9 +375,9 @@ class BuildFolder:
 
     def _refuse_changed(self) -> None:
         """The manifest's time will say that the files were whole: this is the last look at them."""
+        before = dict(self._stamps)  # the look writes new ones
         for path in self._wanted & self.entries.keys():
-            stamp = self._stamps[path]
-            if problem := self._problem(self.entries[path], lambda _, now, stamp=stamp: now == stamp):
+            if problem := self._problem(self.entries[path], lambda path, now: now == before[path]):
                 raise UserError(f"{self.root / path}: {problem} while the build ran: run the same command again")
 
     def write_rejected(self) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import Executor
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from typing import cast
 
 from skyset.errors import UserError
 from skyset.versions import install_command
@@ -47,22 +49,23 @@ class _ProcessPool(ProcessPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As the library's, but a worker that is killed during it cannot make it wait for ever."""
-        workers, manager = list((self._processes or {}).values()), self._executor_manager_thread
+        workers = list((self._processes or {}).values())
+        manager: threading.Thread | None = vars(self)["_executor_manager_thread"]
         super().shutdown(wait=False, cancel_futures=cancel_futures)
         if wait and manager is not None:
             _see_off(workers)
             manager.join()
 
 
-def _see_off(workers: list[BaseProcess]) -> None:
+def _see_off(workers: Sequence[BaseProcess]) -> None:
     """Wait for processes that were told to end; where one dies of something else, kill the others.
 
     A pool's idle worker holds the lock of the queue by which its fellows are told to end: killed just then, it takes the
     lock along, and they would wait for it for ever.
     """
-    alive = {worker.sentinel: worker for worker in workers}
+    alive: dict[object, BaseProcess] = {worker.sentinel: worker for worker in workers}
     while alive:
-        for sentinel in connection.wait(alive):
+        for sentinel in connection.wait([worker.sentinel for worker in alive.values()]):
             worker = alive.pop(sentinel)
             worker.join()
             if worker.exitcode != 0:  # None where the manager reaps it at this moment
@@ -123,5 +126,10 @@ def _dask_executor(address: str) -> Iterator[Executor]:
 
 def _end_with_parent() -> None:
     """A pool's workers would outlive a killed driver for ever."""
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    parent = cast(BaseProcess, multiprocessing.parent_process())  # there is one: this is a worker
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

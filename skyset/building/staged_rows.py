@@ -46,7 +46,7 @@ def row_of(path: Path, number: int) -> dict:
     """One row, by column."""
     staged = _mapped(str(path), os.stat(path).st_mtime_ns)
     row = staged[number]
-    return {name: row[name] for name in staged.dtype.names}
+    return {name: row[name] for name in staged.dtype.names or ()}
 
 
 @functools.lru_cache(maxsize=4)

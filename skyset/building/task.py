@@ -121,7 +121,7 @@ class Written:
 def build_partition(task: Task) -> Written:
     """Write one partition. Rows that an earlier build wrote are copied; the others are read from their raw files."""
     rejected: list[Rejected] = []
-    options = {"survey": task.survey.name, "healpix": task.healpix}
+    options: dict[str, str | int] = {"survey": task.survey.name, "healpix": task.healpix}
     if task.made_of:
         options["made_of"] = task.made_of
     with contextlib.ExitStack() as stack:

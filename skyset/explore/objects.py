@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def find_object(survey: Survey, root: str, manifest: Manifest, object_id: str | 
             names = zip(partition.text("object_id"), partition.text(survey.key), strict=True)
             for row, same in enumerate(names):
                 if object_id is None or object_id in same:
-                    yield Piece(partition.path, row, row + 1, entry.rows)
+                    yield Piece(str(partition.path), row, row + 1, entry.rows)
 
 
 def lookalikes_figure(
@@ -84,13 +85,13 @@ def lookalikes_figure(
 
 def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[str]) -> dict:
     """The image of each of these objects that is there; the files are looked through once."""
-    images = {}
+    images: dict[str, Any] = {}
     with PieceReader(survey, ["image"]) as reader:
         for entry in manifest.files:
             with Partition(f"{root}/{entry.path}", [survey.column("object_id")], trusted_rows=entry.rows) as partition:
                 rows = [(row, name) for row, name in enumerate(partition.text("object_id")) if name in names]
             for row, name in rows:
-                columns = reader.read([Piece(partition.path, row, row + 1, entry.rows, entry.bytes)])
+                columns = reader.read([Piece(str(partition.path), row, row + 1, entry.rows, entry.bytes)])
                 images.setdefault(name, next(rows_of(columns))["image"])
     return images
 

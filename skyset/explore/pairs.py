@@ -163,9 +163,9 @@ def positions_in(source: str | Path, ra: str = "", dec: str = "") -> tuple[str, 
     if ra:
         return _named(known, ra, source), _named(known, dec, source)
     for pair in POSITIONS:
-        found = tuple(_alike(known, usual) for usual in pair)
-        if all(found):
-            return found
+        first, second = (_alike(known, usual) for usual in pair)
+        if first and second:
+            return first, second
     there = ", ".join(known[:60])
     raise UserError(f"{source}: which columns are the positions? --ra COLUMN --dec COLUMN (there are: {there})")
 

@@ -175,7 +175,7 @@ def _key(value) -> str:
 
 
 def most_similar(
-    vectors: np.ndarray, keys: Sequence[str], to: str, k: int = 12, engine: str = "numpy"
+    vectors: np.ndarray, keys: Sequence[str] | np.ndarray, to: str, k: int = 12, engine: str = "numpy"
 ) -> list[tuple[str, float]]:
     """The ``k`` rows with the largest cosine to the row ``to``, itself left out.
 
@@ -191,11 +191,11 @@ def most_similar(
     Raises:
         UserError: no such key, or its vector has no direction.
     """
-    keys = np.asarray(keys, dtype=object)
-    query = _direction(_vector_of(to, [(keys, vectors)]), to)
+    names = np.asarray(keys, dtype=object)
+    query = _direction(_vector_of(to, [(names, vectors)]), to)
     if engine == "faiss":
-        return _faiss(np.asarray(vectors, np.float32), keys, query, to, k)
-    chunks = ((keys[start : start + CHUNK], vectors[start : start + CHUNK]) for start in range(0, len(keys), CHUNK))
+        return _faiss(np.asarray(vectors, np.float32), names, query, to, k)
+    chunks = ((names[start : start + CHUNK], vectors[start : start + CHUNK]) for start in range(0, len(names), CHUNK))
     return nearest(chunks, query, to, k)
 
 

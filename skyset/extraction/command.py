@@ -114,7 +114,7 @@ def _measured(image: Path, extensions: Iterable[Extension]) -> Iterator[Extensio
 
 
 def extract(
-    image: Path,
+    image: str | Path,
     config: Path | None = None,
     *,
     parameters: Path | None = None,

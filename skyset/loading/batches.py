@@ -14,6 +14,7 @@ import functools
 import weakref
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class Block:
 
     def is_free(self) -> bool:
         """Whether no array in this process, and no batch in the main one, is a part of it."""
-        return self._memory() is None and (not self.sent or self.tensor[-1] == _FREE)
+        return self._memory() is None and (not self.sent or bool(self.tensor[-1] == _FREE))
 
 
 _IN_USE, _FREE = 0, 1
@@ -132,7 +133,8 @@ class Row(dict):
     __slots__ = ("block", "columns", "number")
 
     def __init__(self, columns: dict, number: int, block: Block | None):
-        self.columns, self.number, self.block = columns, number, block
+        self.columns: Any = columns  # None once somebody has looked
+        self.number, self.block = number, block
 
     def untouched(self) -> bool:
         """Whether nobody has looked, or put something in."""
@@ -232,7 +234,7 @@ def _copied(batch: Sequence[Row]) -> Packed:
             dtype = values.numpy().dtype if isinstance(values, torch.Tensor) else values.dtype
             shapes[place] = dtype, (len(batch), *values.shape[1:])
     arrays = carve(blocks, shapes)
-    texts = {place: [] for place, values in enumerate(leaves(first)) if place not in shapes}
+    texts: dict[int, list] = {place: [] for place, values in enumerate(leaves(first)) if place not in shapes}
     for columns, numbers, at in _runs(batch):
         for place, values in enumerate(leaves(columns)):
             if place in pictures:
@@ -305,7 +307,7 @@ class Packed(dict):
 
 def _places(values: dict, start: int) -> dict:
     """Where each tensor lies in the block: an ``np.ndarray``'s (shape, dtype, offset in bytes, strides in bytes)."""
-    places = {}
+    places: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             places[name] = _places(value, start)
@@ -331,7 +333,7 @@ def _unpacked(block: torch.Tensor, places: dict) -> dict:
 
 
 def _parts(memory: np.ndarray, places: dict) -> dict:
-    batch = {}
+    batch: dict[str, object] = {}
     for name, place in places.items():
         if isinstance(place, dict):
             batch[name] = _parts(memory, place)

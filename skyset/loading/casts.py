@@ -21,7 +21,7 @@ def check_cast(old, new, name: str) -> None:
             raise _refused(name, old, new)
         for key in inner_new:
             check_cast(inner_old[key], inner_new[key], f"{name}.{key}")
-    elif old != new and (_layout(old) is None or _layout(new) is None or not _alike(_layout(old), _layout(new))):
+    elif old != new and not _alike(_layout(old), _layout(new)):
         raise _refused(name, old, new)
 
 
@@ -29,8 +29,11 @@ def _refused(name: str, old, new) -> UserError:
     return UserError(f"a stream cannot cast {name} from {old} to {new}: use map() to make other values of it")
 
 
-def _alike(old: tuple, new: tuple) -> bool:
-    return len(old) == len(new) and all(b in (-1, None, a) for a, b in zip(old, new, strict=True))
+def _alike(old: tuple | None, new: tuple | None) -> bool:
+    """Whether both are known, and the same where the new one is not free."""
+    if old is None or new is None or len(old) != len(new):
+        return False
+    return all(b in (-1, None, a) for a, b in zip(old, new, strict=True))
 
 
 def _is_picture(feature) -> bool:
@@ -55,9 +58,9 @@ def _layout(feature) -> tuple | None:
     if isinstance(feature, _ArrayXD):
         return tuple(feature.shape)
     inner = _element(feature)
-    if inner is None or isinstance(inner, dict) or _layout(inner) is None:
+    if inner is None or isinstance(inner, dict) or (layout := _layout(inner)) is None:
         return None
-    return getattr(feature, "length", -1), *_layout(inner)
+    return getattr(feature, "length", -1), *layout
 
 
 def cast_values(values, feature, name: str):

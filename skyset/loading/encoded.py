@@ -13,6 +13,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Bytes(Sequence):
     def __iter__(self) -> Iterator:
         return map(self._value, range(len(self)))
 
-    def _part(self, start: int, stop: int) -> Bytes:
+    def _part(self, start: int, stop: int) -> Self:
         """Some rows, of the same block."""
         part = copy.copy(self)
         part.bounds = self.bounds[start : stop + 1]
@@ -78,7 +79,7 @@ class Bytes(Sequence):
         return list(self)
 
     @classmethod
-    def joined(cls, parts: Sequence[Bytes]) -> Bytes:
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """Rows of several slabs one after the other."""
         whole = copy.copy(parts[0])
         whole.data = np.concatenate([part.data[part.bounds[0] : part.bounds[-1]] for part in parts])
@@ -121,16 +122,16 @@ class Images(Bytes):
         twin.__dict__.update(changes)
         return twin
 
-    def _part(self, start: int, stop: int) -> Images:
+    def _part(self, start: int, stop: int) -> Self:
         part = super()._part(start, stop)
         part._kept = None if self._kept is None else self._kept[start:stop]
         return part
 
     @classmethod
-    def joined(cls, parts: Sequence[Images]) -> Images:
+    def joined(cls, parts: Sequence[Self]) -> Self:
         whole = super().joined(parts)
-        kept = [part._kept for part in parts]
-        whole._kept = None if None in kept else [image for images in kept for image in images]
+        kept = [part._kept for part in parts if part._kept is not None]
+        whole._kept = [image for images in kept for image in images] if len(kept) == len(parts) else None
         return whole
 
     def _value(self, row: int):
@@ -175,7 +176,8 @@ class Images(Bytes):
 
     def keep(self) -> dict[int, PartitionError]:
         """Decode all images now and hold them; the errors of those that are no images, by row."""
-        kept, bad = [], {}
+        kept: list[PIL.Image.Image | None] = []
+        bad = {}
         for row in range(len(self)):
             try:
                 kept.append(self.image(row))

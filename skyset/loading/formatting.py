@@ -41,7 +41,7 @@ def own_format(name: str | None) -> str | None:
 
 def stock_format(name: str | None) -> str | None:
     """What `datasets` calls a format of ours; other names are given back as they are."""
-    return {ours: stock for stock, ours in _OURS.items()}.get(name, name)
+    return next((stock for stock, ours in _OURS.items() if ours == name), name)
 
 
 def is_tensor_format(name: str | None) -> bool:

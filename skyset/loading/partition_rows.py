@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import datasets
 import numpy as np
@@ -67,6 +68,7 @@ class PartitionRows(_BaseExamplesIterable):
     """
 
     _sleep_on_threads_shutdown = False
+    _state_dict: dict[str, Any]
 
     def __init__(self, survey: Survey, pieces: list[Piece], names: Iterable[str], image_size: int | None = None):
         super().__init__()
@@ -205,7 +207,8 @@ class PartitionRows(_BaseExamplesIterable):
 
     def _next_window(self) -> list[Piece]:
         """As many pieces as a window holds."""
-        window, size = [], 0
+        window: list[Piece] = []
+        size = 0
         for number in range(self._state_dict["shard_idx"], len(self.pieces)):
             size += len(self.pieces[number]) * self._row_bytes
             if window and size > self.window_bytes:
@@ -259,7 +262,7 @@ class PartitionRows(_BaseExamplesIterable):
         state = self._state_dict
         pieces = self._next_window()
         good = [piece for piece in pieces if self._opens(reader, piece)] if self.skip_bad else pieces
-        order = np.random.default_rng((*self.seed, state["shard_idx"])).permutation(sum(map(len, good)))
+        order = np.random.default_rng((*(self.seed or ()), state["shard_idx"])).permutation(sum(map(len, good)))
         if state["shard_example_idx"] < len(order):  # a state may lie behind the last row
             read = functools.partial(reader.read_rows, reader.window(good))
             while (done := state["shard_example_idx"]) < len(order):
@@ -268,7 +271,7 @@ class PartitionRows(_BaseExamplesIterable):
         state["shard_idx"] += len(pieces)
         state["shard_example_idx"] = 0
 
-    def _readable(self, read: Callable, wanted: Sequence) -> Iterator[dict]:
+    def _readable(self, read: Callable, wanted: Sequence | np.ndarray) -> Iterator[dict]:
         """``read(wanted)``: pieces, or numbers of rows; where bad partitions are skipped, in halves, without theirs."""
         try:
             columns = read(wanted)

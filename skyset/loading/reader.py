@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -242,7 +243,8 @@ class PieceReader:
 
     def _shapes(self) -> tuple[dict, dict]:
         """(dtype, shape of a row) of each array to allocate, and for each column on disk (array, layer or None)."""
-        shapes, places = {}, {}
+        shapes: dict[str | tuple[str, str], tuple[str, tuple[int, ...]]] = {}
+        places: dict[str, tuple[str | tuple[str, str], int | None]] = {}
         for feature in self._wanted:
             for key, source in feature.fields.items() if isinstance(feature, Layers) else ():
                 if not isinstance(source, str):
@@ -286,7 +288,8 @@ class ReadAhead:
     def __init__(self, read: Callable[[Sequence[Piece]], dict]):
         self._read, self._pool = read, ThreadPoolExecutor(1)
         self._next: list[Piece] = []
-        self._pieces, self._future = [], None
+        self._pieces: list[Piece] = []
+        self._future: Future[dict] | None = None
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -299,7 +302,8 @@ class ReadAhead:
         self._next = pieces
 
     def __call__(self, pieces: Sequence[Piece]) -> dict:
-        fetched = self._future if self._pieces == list(pieces) else self._pool.submit(self._read, pieces)
+        fetched = self._future if self._pieces == list(pieces) else None
+        fetched = fetched or self._pool.submit(self._read, pieces)
         try:
             return fetched.result()
         finally:

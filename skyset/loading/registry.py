@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from typing import Any
 
 from skyset.errors import UserError
 from skyset.loading.places import find_root  # noqa: F401  (part of this module's interface)
@@ -209,7 +210,7 @@ def _survey_of(path: str) -> str | None:
         return None
     script = Path(path)
     if script.suffix == ".py" and script.is_file():
-        return name if script.resolve() == Path(loader(name).__file__).resolve() else None
+        return name if script.resolve() == Path(str(loader(name).__file__)).resolve() else None
     return name if path in (name, f"{name}.py") else None
 
 
@@ -242,7 +243,7 @@ class _Watch(importlib.abc.MetaPathFinder):
                 execute(module)
                 connect()
 
-            spec.loader.exec_module = exec_module
+            vars(spec.loader)["exec_module"] = exec_module
         return spec
 
 
@@ -268,7 +269,7 @@ def _wrap(module: ModuleType | type, name: str, wrapper: Callable[[Callable], Ca
     """Replace a function of a module, or a static one of a class, by a wrapped one, once."""
     function = getattr(module, name)
     if not hasattr(function, "skyset_wraps"):
-        wrapped = functools.wraps(function)(wrapper(function))
+        wrapped: Any = functools.wraps(function)(wrapper(function))
         wrapped.skyset_wraps = function
         setattr(module, name, staticmethod(wrapped) if isinstance(module, type) else wrapped)
 

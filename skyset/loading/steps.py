@@ -372,12 +372,13 @@ def _is_asynchronous(function: Callable) -> bool:
 
 def rows_in(rows: _BaseExamplesIterable) -> int | None:
     """How many rows an iterable will hand out, from the manifest; None where only reading tells."""
-    counts = [rows_in(child) for child in children(rows)]
+    found = [rows_in(child) for child in children(rows)]
     if hasattr(rows, "pieces"):
         return sum(map(len, rows.pieces))
-    if not counts and hasattr(rows, "ex_iterables"):
+    if not found and hasattr(rows, "ex_iterables"):
         return 0  # a worker that gets none of the sources
-    if not counts or None in counts:
+    counts = [count for count in found if count is not None]
+    if not counts or len(counts) < len(found):
         return None
     first = counts[0]
     if isinstance(rows, FilteredExamplesIterable):

@@ -85,6 +85,8 @@ _ALL = "all_exhausted_without_replacement"
 class SurveyStream(IterableDataset):
     """``datasets.IterableDataset`` over partitions; what it does differently is in the methods below."""
 
+    _starting_state_dict: dict | None
+
     def with_format(self, type: str | None = None) -> SurveyStream:
         """As in `datasets`, but ``"numpy"`` and ``"torch"`` keep the columns' dtypes (uint8 stays uint8).
 
@@ -405,18 +407,20 @@ def _asking_loader(stream: SurveyStream):
     caller = sys._getframe(2)
     loader = caller.f_locals.get("self") if caller.f_code.co_name == "__len__" else None
     fields = ("dataset", "num_workers", "batch_size", "drop_last")
-    known = loader is not stream and all(hasattr(loader, name) for name in fields)
-    return loader if known and loader.dataset is stream and loader.num_workers > 1 else None
+    if loader is None or loader is stream or not all(hasattr(loader, name) for name in fields):
+        return None
+    return loader if loader.dataset is stream and loader.num_workers > 1 else None
 
 
 def _rows_for(loader, rows: _BaseExamplesIterable) -> int | None:
     """As many rows as make a loader count the batches that its workers will hand out."""
     workers, size = loader.num_workers, loader.batch_size
-    shares = [
+    counts = [
         rows_in(rows.shard_data_sources(num_shards=workers, index=worker, contiguous=False))
         for worker in range(min(workers, rows.num_shards))
     ]
-    if None in shares:
+    shares = [count for count in counts if count is not None]
+    if len(shares) < len(counts):
         return None
     if size is None:
         return sum(shares)

@@ -40,7 +40,7 @@ class _FitsColumn:
     stored: np.dtype
     offset: int
     unit: str
-    null: int | None
+    null: float | None
     scale: float
     zero: float
 

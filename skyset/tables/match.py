@@ -189,7 +189,8 @@ def _expanded(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _sorted(pairs: Pairs) -> Pairs:
     if len(pairs) < 2 or np.all(pairs.left[1:] > pairs.left[:-1]):
         return pairs
-    return pairs.where(np.lexsort((pairs.right, pairs.separation, pairs.left)))
+    keys = (pairs.right, pairs.left) if pairs.separation is None else (pairs.right, pairs.separation, pairs.left)
+    return pairs.where(np.lexsort(keys))
 
 
 def _check_count(counts: Iterator[int] | Sequence[int], max_pairs: int, which: str) -> None:
@@ -201,9 +202,9 @@ def _check_count(counts: Iterator[int] | Sequence[int], max_pairs: int, which: s
 
 
 def _joined(parts: Iterator[Pairs]) -> Pairs:
-    parts, empty = list(parts), Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    every = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *parts]
     return Pairs(
-        *(np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in ("left", "right", "separation"))
+        *(np.concatenate([getattr(part, name) for part in every]) for name in ("left", "right", "separation"))
     )
 
 

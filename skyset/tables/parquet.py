@@ -22,16 +22,17 @@ def open_parquet(paths: list[str], columns: Sequence[str] | None) -> Catalog:
 
     if not paths:
         raise UserError("no Parquet file is given")
-    schema, total = None, 0
+    schema: pa.Schema | None = None
+    total = 0
     for path in paths:
         with explained(path), parquet.ParquetFile(path) as file:
             each = file.schema_arrow
             total += file.metadata.num_rows
         if schema is not None and (each.names, each.types) != (schema.names, schema.types):
             raise UserError(f"{path}: its columns differ from those of {paths[0]}: {_difference(schema, each)}")
-        schema = schema or each
-    wanted = chosen_columns(schema.names, columns, paths[0])
-    schema = pa.schema([schema.field(name) for name in wanted])
+        schema = each
+    wanted = chosen_columns(each.names, columns, paths[0])
+    schema = pa.schema([each.field(name) for name in wanted])
     return Catalog(paths[0], schema, total, partial(_read_parquet, paths, schema))
 
 

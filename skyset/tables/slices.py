@@ -69,13 +69,13 @@ def _null_columns(metadata: pq.FileMetaData) -> set[str]:
     return nulls
 
 
-def _widest(found: Sequence[tuple[pa.Field, Path]]) -> pa.Field:
+def _widest(found: Sequence[tuple[pa.Field, str | Path]]) -> pa.Field:
     """The field for a column that is null everywhere: the widest integer if any slice has one, else the first."""
     integers = [entry for entry in found if pa.types.is_integer(entry[0].type)]
     return _joined(integers) if integers else found[0][0]
 
 
-def _joined(found: Sequence[tuple[pa.Field, Path]]) -> pa.Field:
+def _joined(found: Sequence[tuple[pa.Field, str | Path]]) -> pa.Field:
     """The field that holds the values of all of them."""
     field, first = found[0]
     kind = field.type

@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
+from typing import TypeGuard
 from xml.parsers import expat
 
 import pyarrow as pa
@@ -160,7 +161,7 @@ def read_votable(source: bytes | str | os.PathLike | BinaryIO | Iterable[bytes],
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
             return read_votable(file, largest)
-    pieces = pieces_of(source) if isinstance(source, bytes) or hasattr(source, "read") else source
+    pieces = pieces_of(source) if isinstance(source, bytes) or _is_file(source) else source
     reader = _Reader()
     parse(reader.parser, inflated(pieces, largest), reader.check)
     return reader.result()
@@ -213,6 +214,10 @@ def parse(parser, pieces: Iterable[bytes], check: Callable[[], None] | None = No
         raise
     except (LookupError, ValueError, TypeError) as error:  # Python's codecs, which expat asks about the names of encodings
         raise VOTableError(f"the XML cannot be read: {one_line(str(error), 100)}") from error
+
+
+def _is_file(source: object) -> TypeGuard[BinaryIO]:
+    return hasattr(source, "read")
 
 
 def pieces_of(source: bytes | BinaryIO) -> Iterator[bytes]:
@@ -528,7 +533,8 @@ def _from_text(cells: Sequence[str], field: Field, kind: pa.DataType) -> pa.Arra
 
 def _each(cells: Sequence[str], field: Field) -> list:
     """Python values of the cells, None for empty ones."""
-    convert = {"boolean": _truth, "float": float, "double": float}.get(field.datatype, _integer)
+    kinds: dict[str, Callable] = {"boolean": _truth, "float": float, "double": float}
+    convert = kinds.get(field.datatype, _integer)
     return [convert(cell.strip()) if cell.strip() else None for cell in cells]
 
 

@@ -23,10 +23,13 @@ import io
 import json
 import math
 import zlib
+from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -474,14 +477,14 @@ def _wcs_header(galaxy: Galaxy) -> fits.Header:
     return fits.Header(cards)
 
 
-def _table(columns: list[tuple[str, str, list]]) -> fits.BinTableHDU:
+def _table(columns: Sequence[tuple[str, str, Any]]) -> fits.BinTableHDU:
     """A binary table from (name, FITS format, values)."""
     return fits.BinTableHDU.from_columns([fits.Column(name, form, array=values) for name, form, values in columns])
 
 
-def _metadata_columns(galaxies: list[Galaxy], case: str = "mixed") -> list[tuple[str, str, list]]:
+def _metadata_columns(galaxies: list[Galaxy], case: str = "mixed") -> list[tuple[str, str, Any]]:
     """The columns of HDU 5, one row a galaxy."""
-    columns = [
+    columns: list[tuple[str, str, Any]] = [
         ("ra", "E", [g.ra for g in galaxies]),
         ("dec", "E", [g.dec for g in galaxies]),
         ("MANGAID", "11A", [g.mangaid for g in galaxies]),
@@ -495,8 +498,8 @@ def _metadata_columns(galaxies: list[Galaxy], case: str = "mixed") -> list[tuple
         ("GZ_spiral_votes", "I", [g.spiral_votes for g in galaxies]),
         ("sample", "70A", [g.sample for g in galaxies]),
     ]
-    spell = {"mixed": str, "upper": str.upper, "lower": str.lower}[case]
-    return [(spell(name), form, values) for name, form, values in columns]
+    spells: dict[str, Callable[[str], str]] = {"mixed": str, "upper": str.upper, "lower": str.lower}
+    return [(spells[case](name), form, values) for name, form, values in columns]
 
 
 def _explorer_link(galaxy: Galaxy) -> str:

@@ -55,6 +55,7 @@ from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
+from typing import cast
 from urllib.parse import parse_qs
 from urllib.parse import urlsplit
 
@@ -360,7 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self.server_.closing.wait(self.server_.latency)
             parts = urlsplit(self.path)
-            answer = self.server_.hips.answer(self.command, parts.path, parts.query, self.headers)
+            answer = self.server_.hips.answer(self.command, parts.path, parts.query, cast(Mapping[str, str], self.headers))
         finally:
             self.server_.count(-1)
         send_answer(self, answer, self.server_.closing)

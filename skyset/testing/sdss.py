@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -246,7 +248,7 @@ class _Both(ServiceHandler):
             return
         with self.archive.counted():
             self.archive.closing.wait(self.archive.latency)
-            answer = self.archive.hips.answer(self.command, parts.path, parts.query, self.headers)
+            answer = self.archive.hips.answer(self.command, parts.path, parts.query, cast(Mapping[str, str], self.headers))
         send_answer(self, answer, self.archive.closing)
 
     do_POST = do_GET

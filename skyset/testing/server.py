@@ -49,6 +49,7 @@ from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
+from typing import Self
 from urllib.parse import quote
 from urllib.parse import unquote
 from urllib.parse import urlsplit
@@ -128,7 +129,7 @@ class ArchiveServer:
         self._http = _HttpServer(("127.0.0.1", port), type("Handler", (Handler,), {"archive": self}))
         self.url = f"http://127.0.0.1:{self._http.server_port}/"
 
-    def __enter__(self) -> "ArchiveServer":
+    def __enter__(self) -> Self:
         # The pause between two looks at the shutdown flag is what closing costs.
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         return self
@@ -236,7 +237,7 @@ class RawServer:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/x"
 
-    def __enter__(self) -> "RawServer":
+    def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -311,7 +312,7 @@ class Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return status_of(404)
         wanted = None if fault and fault.kind == "no-range" else self.headers["Range"]
-        return spoil(_file(path, wanted, self.headers["If-Range"]), fault)
+        return spoil(_file(path, wanted, self.headers["If-Range"]), fault.kind if fault else None)
 
     def _send(self, answer: Answer, ticket: _Ticket) -> None:
         body = b"" if self.command == "HEAD" else answer.body
@@ -392,10 +393,10 @@ def _content_type(name: str) -> str:
     return TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def spoil(answer: Answer, fault: Fault | None) -> Answer:
-    """The answer as the faults of a body leave it."""
+def spoil(answer: Answer, kind: str | None) -> Answer:
+    """The answer as a fault of its body leaves it."""
     half = len(answer.body) // 2
-    match fault and fault.kind:
+    match kind:
         case "cut":
             return dataclasses.replace(answer, send=half)
         case "truncated":

@@ -56,7 +56,9 @@ from datetime import datetime
 from datetime import timedelta
 from fnmatch import fnmatch
 from itertools import count
+from typing import Any
 from typing import Protocol
+from typing import cast
 from urllib.parse import parse_qsl
 from urllib.parse import unquote
 from urllib.parse import urlsplit
@@ -130,9 +132,11 @@ class TapServer(ServiceServer):
         super().__init__({self.service.prefix: self.service}, latency, port)
         self.url = self.url.rstrip("/") + self.service.prefix
 
-    def fault(self, pattern: str, kind: str, times: int | None = None, **details) -> None:
+    def fault(
+        self, pattern: str, kind: str, times: int | None = None, retry_after: int | datetime | None = None, **details
+    ) -> None:
         """See `TapService.fault`."""
-        self.service.fault(pattern, kind, times, **details)
+        self.service.fault(pattern, kind, times, retry_after=retry_after, **details)
 
     def paths(self, method: str = "") -> list[str]:
         """The paths below the base of all requests so far, or of those of one method."""
@@ -151,8 +155,8 @@ class ServiceHandler(Handler):
             self.archive.closing.wait(self.archive.latency)
             split = urlsplit(self.path)
             form = dict(parse_qsl(split.query, keep_blank_values=True) + parse_qsl(body, keep_blank_values=True))
-            service = self.archive.service_at(unquote(split.path))
-            answer = service.answer(self.command, unquote(split.path), form, self.headers) if service else status_of(404)
+            service, headers = self.archive.service_at(unquote(split.path)), cast(Mapping[str, str], self.headers)
+            answer = service.answer(self.command, unquote(split.path), form, headers) if service else status_of(404)
             if answer.status:
                 self._send(answer, ticket)
                 return
@@ -276,7 +280,7 @@ class TapService:
             return Answer(200, ERROR_PAGE, {"Content-Type": "text/html"})
         if fault.kind == "silence":
             return Answer(0)
-        return spoil(self._answer(method, below, form, headers), fault)
+        return spoil(self._answer(method, below, form, headers), fault.kind)
 
     def _answer(self, method: str, path: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
         form = {key.upper(): value for key, value in form.items()}
@@ -368,9 +372,9 @@ class TapService:
         phase = self._phase(job)
         if job.number not in self._jobs:
             return status_of(404)
-        if what == "results/result" and phase == "COMPLETED":
+        if job.answer and what == "results/result" and phase == "COMPLETED":
             return job.answer
-        if what == "error" and phase == "ERROR":
+        if job.answer and what == "error" and phase == "ERROR":
             return dataclasses.replace(job.answer, status=200)
         text = {
             "phase": phase,
@@ -414,10 +418,10 @@ class TapService:
         """The VOTable for a query, and "" or the words of the error that it tells of."""
         adql = form.get("QUERY", "")
         self.queries.append(adql)
-        kind = fault.kind if fault else ""
+        kind, words = (fault.kind, fault.words) if fault else ("", "")
         try:
             if kind == "error":
-                raise ValueError(fault.words or "The query was cancelled")
+                raise ValueError(words or "The query was cancelled")
             if not adql:
                 raise ValueError("Missing parameter: QUERY")
             if form.get("LANG", "ADQL").partition("-")[0] != "ADQL":
@@ -454,7 +458,7 @@ class TapService:
         return fields, rows
 
 
-def arrow_table(table: object) -> pa.Table:
+def arrow_table(table: Any) -> pa.Table:
     """An Arrow table from one of Arrow, of astropy (units and masks kept), or a dict of arrays."""
     if isinstance(table, pa.Table):
         return table

@@ -46,7 +46,8 @@ class ZenodoServer(ArchiveServer):
     def __init__(self, folder: str | Path, record: int, latency: float = 0.0) -> None:
         super().__init__(folder, latency)
         self._http.RequestHandlerClass = type("Handler", (_ZenodoHandler,), {"archive": self})
-        self.number, self.md5 = record, {}
+        self.number = record
+        self.md5: dict[str, str] = {}
         self.api_url = f"{self.url}api/records/"
 
     def answer_record(self) -> bytes:

@@ -19,6 +19,9 @@ from skyset.errors import UserError
 RECORD = 20 * BLOCK  # an archive's size is a multiple
 
 
+Line = bytes  # a field of the row has that name
+
+
 class Row(NamedTuple):
     """One line: member, bytes and sha256 are those of the sample's first file.
 
@@ -36,7 +39,7 @@ class Row(NamedTuple):
     crc32: int
 
     @property
-    def line(self) -> bytes:
+    def line(self) -> Line:
         return f"{','.join(map(str, self))}\n".encode()
 
 

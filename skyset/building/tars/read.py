@@ -11,9 +11,11 @@ import itertools
 import os
 import tarfile
 from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 from typing import NamedTuple
+from typing import cast
 
 from skyset.errors import SkysetError
 from skyset.messages import plain
@@ -134,16 +136,16 @@ class _Headers:
         self.at = 0
 
     def __iter__(self) -> Iterator[_Entry]:
-        tar = None
+        tar, file = None, _Bounded(self.file)
         while True:
             try:
-                tar = tar or tarfile.TarFile(fileobj=_Bounded(self.file), encoding="utf-8", errors="strict")
+                tar = tar or tarfile.TarFile(fileobj=cast(BinaryIO, file), encoding="utf-8", errors="strict")
                 member = tar.next()
             except Exception as error:  # its parsers raise whatever the bytes lead them to
                 raise self.error(self.at, f"damaged: {error}") from error
             if member is None:
                 return
-            tar.members = []  # it would keep them all
+            vars(tar)["members"] = []  # it would keep them all
             if reason := self._refusal(member, tar.pax_headers):
                 raise self.error(member.offset, reason)
             self.at = stop = tar.offset
@@ -163,7 +165,7 @@ class _Headers:
     def error(self, at: int, reason: str) -> TarError:
         return TarError(self.path, self.origin + at, reason)
 
-    def _refusal(self, member: tarfile.TarInfo, common: dict) -> str | None:
+    def _refusal(self, member: tarfile.TarInfo, common: Mapping[str, str]) -> str | None:
         """Why a member cannot be one of a sample, None if it can."""
         if not (member.isreg() or member.isdir()) or member.issparse():
             return f"a member of type {member.type!r}: only files and folders are read"

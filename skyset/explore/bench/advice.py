@@ -143,7 +143,7 @@ def advice(target: Target, all_ways: Sequence[Way], results: Results) -> list[st
     """All that can be said from what was measured, a sentence or two each."""
     cold, warm = (results.speeds.get(phase, {}) for phase in (COLD, WARM))
     rates = {phase: r for phase in (COLD, WARM) if len(r := results.of_workers(phase, all_ways)) > 1}
-    told = [workers_advice(rates)] if rates else []
+    told: list[str | None] = [workers_advice(rates)] if rates else []
     told.append(memory_advice(target.manifest.bytes, memory_bytes()))
     shared = set(cold) & set(warm) - {FLOOR}
     if shared and FLOOR in cold:

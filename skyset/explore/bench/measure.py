@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import datasets
 import numpy as np
@@ -100,12 +102,13 @@ def open_target(folder: Path) -> Target:
     if not manifest.files:
         raise UserError(f"{folder} has no rows to read")
     split, files = max(manifest.splits.items(), key=lambda item: sum(entry.rows for entry in item[1]))
-    return Target(registry.find_root(survey.name, str(folder)), manifest, survey, split, sample(files))
+    return Target(registry.find_root(survey.name, str(folder)) or str(folder), manifest, survey, split, sample(files))
 
 
 def sample(files: Sequence[FileEntry], most_files: int = SAMPLE_FILES, most_bytes: int = SAMPLE_BYTES) -> list[FileEntry]:
     """The first files, at least one, up to a number and a size."""
-    chosen, size = [], 0
+    chosen: list[FileEntry] = []
+    size = 0
     for entry in files[:most_files]:
         size += entry.bytes
         if chosen and size > most_bytes:
@@ -201,7 +204,7 @@ def arrays_of(values: Mapping) -> Iterator[np.ndarray]:
     for value in values.values():
         if isinstance(value, Mapping):
             yield from arrays_of(value)
-        elif isinstance(value, list) and getattr(value[0] if value else None, "ndim", 0):  # images of several sizes
+        elif isinstance(value, list) and value and np.ndim(value[0]):  # images of several sizes
             yield from map(np.asarray, value)
         elif getattr(value, "ndim", 0):
             yield np.asarray(value)
@@ -341,7 +344,7 @@ def measure_all(
 
 def _measure_way(way: Way, phase: str, items: Iterator, seconds: float, buffer: np.ndarray, results: Results) -> None:
     try:
-        with contextlib.closing(items):  # ends the workers
+        with contextlib.closing(cast(Generator, items)):  # ends the workers
             speed = measure(items, seconds, buffer, skipped=way.workers or 0)
     except RuntimeError as error:
         if not way.workers:

@@ -207,7 +207,7 @@ def chosen_workers(target: Target, results: Results) -> list[int]:
         return []
     batch_bytes, shared = BATCH * target.row_bytes, free_shared_memory()
     counts = worker_counts(core_count(), batch_bytes, shared)
-    if len(counts) < len(worker_counts(core_count(), batch_bytes, None)):
+    if shared is not None and len(counts) < len(worker_counts(core_count(), batch_bytes, None)):
         results.notes.append(f"More than {counts[-1]} workers would not fit into shared memory, {human_bytes(shared)}.")
     return counts
 
