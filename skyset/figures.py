@@ -45,8 +45,8 @@ def draw_sky(axes: Axes, image, scale_arcsec: float | None = None, origin: str =
 
 
 def draw_marks(
-    axes: Axes, shape: Sequence[int], scale_arcsec: float | None = None, north: Sequence[float] = (0, 1),
-    east: Sequence[float] = (-1, 0), colour: str = "white",
+    axes: Axes, shape: Sequence[int], scale_arcsec: float | None = None, north: Sequence[float] | np.ndarray = (0, 1),
+    east: Sequence[float] | np.ndarray = (-1, 0), colour: str = "white",
 ) -> None:  # fmt: skip
     """Arrows to north and east, and a scale bar where the scale is known, on an image that fills the axes.
 

@@ -19,8 +19,9 @@ def print_help(parser: argparse.ArgumentParser) -> None:
     def command(**options: object) -> None:
         """Its options are those of the parser."""
 
-    command.__signature__ = inspect.Signature([*_parameters(parser)])  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in command.__signature__.parameters.values()}
+    parameters = [*_parameters(parser)]
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
     names = {"help_option_names": ["-h", "--help"]}
     app.command(help=text, epilog=examples, context_settings=names)(command)
     app(["--help"], prog_name=parser.prog, standalone_mode=False)

@@ -8,8 +8,8 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import NoReturn
-from typing import TextIO
 
 from skyset.building.downloads import RAW
 from skyset.messages import plain
@@ -62,7 +62,7 @@ class BuildParser(argparse.ArgumentParser):
         super().__init__(program, description=description)
         add_arguments(self, survey, raw)
 
-    def print_help(self, file: TextIO | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         from skyset.building.help import print_help
 
         print_help(self)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +48,11 @@ def write_catalogue(path: Path, kind: str, extensions: Iterable[tuple[fits.Heade
     tables = [table for _, table in extensions]
     table = tables[0] if len(tables) == 1 else vstack(tables, metadata_conflicts="silent")
     with replacing(path) as file:
-        {"fits": _write_fits, "parquet": _write_parquet, "csv": _write_csv, "votable": _write_votable,
-         "ascii": lambda *to: _write_ascii(*to, head=False), "ascii_head": _write_ascii}[kind](file, table)  # fmt: skip
+        writers: dict[str, Callable] = {
+            "fits": _write_fits, "parquet": _write_parquet, "csv": _write_csv, "votable": _write_votable,
+            "ascii": partial(_write_ascii, head=False), "ascii_head": _write_ascii,
+        }  # fmt: skip
+        writers[kind](file, table)
 
 
 def _write_fits(file, table: QTable) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -167,7 +168,7 @@ class NeuralClassifier:
 
     def save(self, path: str | Path) -> None:
         """Write an npz file that ``load`` reads."""
-        arrays = {f"{kind}_features": np.array(names) for kind, names in _KINDS.items()}
+        arrays: dict[str, Any] = {f"{kind}_features": np.array(names) for kind, names in _KINDS.items()}
         for kind in _KINDS:
             arrays |= {f"{kind}_{name}": array for name, array in getattr(self, kind).arrays().items()}
         np.savez(path, **arrays)
@@ -195,9 +196,8 @@ def _as_perceptron(path: Path, arrays: Mapping[str, np.ndarray], kind: str) -> P
         names = tuple(str(name) for name in arrays[f"{kind}_features"])
         standard = [arrays[f"{kind}_{name}"].astype(np.float32) for name in _STANDARD]
         count = sum(name.startswith(f"{kind}_weights") for name in arrays)
-        layers = tuple(
-            tuple(arrays[f"{kind}_{part}{i}"].astype(np.float32) for part in ("weights", "bias")) for i in range(count)
-        )
+        parts = [[arrays[f"{kind}_{part}{i}"].astype(np.float32) for i in range(count)] for part in ("weights", "bias")]
+        layers = tuple(zip(*parts, strict=True))
     except KeyError as error:
         raise UserError(f"{path} holds no star/galaxy classifier: {error.args[0]} is missing") from error
     width = len(expected)
@@ -209,7 +209,8 @@ def _as_perceptron(path: Path, arrays: Mapping[str, np.ndarray], kind: str) -> P
         width = len(bias)
     if width != 1 or not all(np.isfinite(a).all() for a in [*standard, *(a for layer in layers for a in layer)]):
         raise UserError(f"{path} is damaged: it must end in one finite output")
-    return Perceptron(*standard, layers)
+    mean, scale, lowest, highest = standard
+    return Perceptron(mean, scale, lowest, highest, layers)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

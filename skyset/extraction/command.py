@@ -172,7 +172,7 @@ def _warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
     """Each warning of a library as one line, once."""
     seen = set()
 
-    def show(message, *_) -> None:
+    def show(message, *_, **__) -> None:
         text = " ".join(str(message).split())
         if text not in seen:
             seen.add(text)
@@ -181,5 +181,5 @@ def _warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         ignore_odd_cards()
-        warnings.showwarning = show
+        vars(warnings)["showwarning"] = show
         yield

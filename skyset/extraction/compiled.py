@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numba
 
 
-def jit(function: Callable | None = None, **options: object) -> Callable:
+def jit(function: Callable | None = None, **options: Any) -> Callable:
     """``numba.njit`` without Python's lock; what it compiles is kept in files, where there is a folder for them."""
     if function is None:
         return functools.partial(jit, **options)

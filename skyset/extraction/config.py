@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from astropy.io import fits
 
@@ -76,7 +77,7 @@ class Configuration:
         (the extension's own header: the primary one is not inherited); PIXEL_SCALE 0 from the WCS; thresholds in
         mag/arcsec2 as counts a pixel. A header's value that cannot be meant is named in a warning, and the configuration's
         used. Raises UserError where thresholds in mag/arcsec2 are none with that scale."""
-        found: dict[str, object] = {}
+        found: dict[str, Any] = {}
         header = headers.readable(header)
         for field, key, least in (("gain", self.gain_key, 0), ("saturation", self.saturation_key, 1e-30)):
             if key not in header:
@@ -225,7 +226,7 @@ def _thresholds(sex: SexFile, fields: dict) -> tuple[tuple[float, float] | None,
     if analysis is None and sex.path is not None:
         analysis = [1.5]
     absolute = sex.word("THRESH_TYPE", "RELATIVE") == "ABSOLUTE"
-    pairs = [tuple(values) if values is not None and len(values) == 2 else None for values in (detect, analysis)]
+    pairs = [(values[0], values[1]) if values is not None and len(values) == 2 else None for values in (detect, analysis)]
     if any(pairs) and not absolute:
         if pairs[0] and not pairs[1] and "ANALYSIS_THRESH" not in sex.values:
             analysis = None

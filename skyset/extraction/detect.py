@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def extract(
     classifier: str | Path | None = None,
     engine: str | None = None,
     output: str = "astropy",
-    **changes: object,
+    **changes: Any,
 ) -> QTable | pa.Table:
     """Find the sources of an image and measure them.
 
@@ -167,8 +168,7 @@ def measure(
     table = {name: np.asarray(values[name], names.COLUMNS[name].dtype) for name in wanted}
     made = {kind: _check_image(kind, chosen, background, values) for kind in check}
     levels = background.level, background.rms, field.threshold, field.analysis
-    seeing = values.known.get("_seeing", settings.fwhm)
-    return Measured(table, *levels, field.image.shape, made, seeing, chosen.TITLE)
+    return Measured(table, *levels, field.image.shape, made, values.seeing, chosen.TITLE)
 
 
 def _needs_map(wanted: Sequence[str], classifier: str | Path | None) -> bool:
@@ -187,11 +187,11 @@ def _wanted(columns: Sequence[str], wcs: WCS | None, flag_image: np.ndarray | No
         asked = [name for name in wanted if names.COLUMNS[name].stage == stage]
         if asked and given is None:
             raise UserError(f"{', '.join(asked)}: needs {need}, and there is none")
-        if asked and stage == "world" and not (given.naxis == 2 and given.has_celestial):
-            kinds = ", ".join(str(kind) or "(none)" for kind in given.wcs.ctype)
+        if asked and stage == "world" and wcs is not None and not (wcs.naxis == 2 and wcs.has_celestial):
+            kinds = ", ".join(str(kind) or "(none)" for kind in wcs.wcs.ctype)
             raise UserError(
-                f"{', '.join(asked)}: needs a celestial WCS with two axes, and wcs= has {given.naxis} ({kinds})"
-                + "; wcs.celestial has those of the sky" * given.has_celestial
+                f"{', '.join(asked)}: needs a celestial WCS with two axes, and wcs= has {wcs.naxis} ({kinds})"
+                + "; wcs.celestial has those of the sky" * wcs.has_celestial
             )
     return wanted
 
@@ -199,6 +199,7 @@ def _wanted(columns: Sequence[str], wcs: WCS | None, flag_image: np.ndarray | No
 def _check_image(kind: str, engine: Engine, background: Background, values: Quantities) -> np.ndarray:
     """A check image by SExtractor's name."""
     field, segmentation = values.field, values.seen.segmentation
+    assert segmentation is not None  # it is painted where there are check images
     if kind == "SEGMENTATION":
         return segmentation
     if kind == "MINIBACKGROUND":

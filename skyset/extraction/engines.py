@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Protocol
+from typing import cast
 
 import numpy as np
 
@@ -32,11 +33,13 @@ _INSTALL = {"compiled": install_command("extraction"), "sep": "pip install 'sep>
 
 class Background(Protocol):
     """The background of an image: ``level`` and ``rms``, medians over its meshes (counts); ``measured``: what the image has
-    where another level was given, else None; ``size``: of a mesh (width, height), ``rms_mesh``: the noise of each."""
+    where another level was given, else None; ``size``: of a mesh (width, height), ``rms_mesh``: the noise of each, ``mesh``:
+    the level of each, where that is a check image."""
 
     level: float
     rms: float
     size: tuple[int, int]
+    mesh: np.ndarray
     rms_mesh: np.ndarray
     measured: Background | None
 
@@ -61,7 +64,8 @@ class Sources(Protocol):
 
 
 class Light(Protocol):
-    """Sums of light about each source; each method gives FLAGS too, int64 (n,), last."""
+    """Sums of light about each source; each method gives FLAGS too, int64 (n,), last. ``petrosian`` and ``vignets`` are
+    those of engines that measure these columns."""
 
     def __init__(self, field: Field, seen: Sources, settings: Settings) -> None: ...
 
@@ -73,12 +77,16 @@ class Light(Protocol):
 
     def windowed(self, half_light: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]: ...
 
+    def petrosian(self, factor: float, least: float, flux: bool) -> tuple[np.ndarray, ...]: ...
+
+    def vignets(self, width: int, height: int) -> np.ndarray: ...
+
 
 class Engine(Protocol):
     """What the modules ``compiled_engine`` and ``sep_engine`` have.
 
     ``TITLE``: the name with a version, for catalogues; ``MEASURED``: columns; ``MADE``: check images; ``refused``: in words,
-    each of the settings that it cannot honour."""
+    each of the settings that it cannot honour; ``filtered``: the check image, where it is in ``MADE``."""
 
     TITLE: str
     MEASURED: frozenset[str]
@@ -93,6 +101,9 @@ class Engine(Protocol):
 
     @staticmethod
     def find_sources(field: Field, settings: Settings, paint: bool) -> Sources: ...
+
+    @staticmethod
+    def filtered(field: Field) -> np.ndarray: ...
 
 
 def default_engine() -> str:
@@ -111,7 +122,7 @@ def load_engine(name: str | None = None) -> Engine:
     if name not in ENGINES:
         raise ValueError(f"engine is {name!r}: it is one of {', '.join(ENGINES)}")
     try:
-        return importlib.import_module(f"skyset.extraction.{name}_engine")
+        return cast(Engine, importlib.import_module(f"skyset.extraction.{name}_engine"))
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in _NEEDS[name]:
             raise

@@ -12,7 +12,7 @@ from skyset.extraction.definitions import UNUSABLE
 from skyset.extraction.settings import Settings
 
 if TYPE_CHECKING:
-    from skyset.extraction.background import Background
+    from skyset.extraction.engines import Background
 
 _NONE = np.zeros((0, 0), np.float32)
 _NO_MASK = np.zeros((0, 0), np.bool_)

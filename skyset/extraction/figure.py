@@ -59,8 +59,9 @@ def figure(plan: Plan, drawn: list[dict[str, np.ndarray]]) -> Figure:
                 units="xy", offsets=np.column_stack([values["X_IMAGE"], values["Y_IMAGE"]]), offset_transform=axis.transData,
                 facecolors="none", edgecolors=colour, linewidths=0.8 if len(shown) == 1 else 0.5,
             ))  # fmt: skip
-        if one.scale and (directions := compass(celestial_wcs(one.header), one.shape[-2:])):
-            draw_marks(axis, one.shape[-2:], one.scale, *directions, colour="black")
+        wcs, shape = celestial_wcs(one.header), (one.shape[-2], one.shape[-1])
+        if one.scale and wcs is not None and (directions := compass(wcs, shape)):
+            draw_marks(axis, shape, one.scale, *directions, colour="black")
         axis.set_title(f"{one.place}: {sources_text(len(factor))}" if len(shown) > 1 else "", fontsize=8)
         axis.tick_params(labelsize=7)
         if place + columns >= len(shown):  # none below it

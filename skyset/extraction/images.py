@@ -18,12 +18,14 @@ import sys
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
+from typing import cast
 
 import numpy as np
 from astropy.io import fits
@@ -48,7 +50,7 @@ NO_SKY = frozenset(
 LARGEST = 2**31 - 1
 #: No codec of tile-compressed images gains more than this on real data; a header that promises more is damaged.
 _MOST_GAIN = 20_000
-_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_PACKED: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 #: What damage in a packed or compressed file raises.
 _DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -118,7 +120,7 @@ class Image:
     def scale(self) -> float:
         """Side of a pixel in arcsec; 0 without a celestial WCS."""
         wcs = celestial_wcs(self.header)
-        return pixel_scale(wcs, self.shape[-2:]) if wcs is not None else 0.0
+        return pixel_scale(wcs, (self.shape[-2], self.shape[-1])) if wcs is not None else 0.0
 
     def pixels(self) -> np.ndarray:
         """(rows, columns), native order: whole numbers, or floats where they are scaled, NaN where they are BLANK.
@@ -152,7 +154,7 @@ class Image:
 
     def _compressed(self, file: BinaryIO) -> np.ndarray:
         file.seek(self.at)
-        head, data = headers.clean(_read(file, self.start - self.at)), _read(file, self.length)
+        head, data = headers.clean(bytes(_read(file, self.start - self.at))), _read(file, self.length)
         if len(data) < self.length:
             raise UserError(f"{self}: truncated: {len(data):,} of {self.length:,} bytes are there")
         header = headers.parse(head)
@@ -207,8 +209,8 @@ def _scaled(stored: np.ndarray, header: fits.Header) -> np.ndarray:
     if whole and blank is None and scale == 1 and stored.itemsize > 1 and zero == 2 ** (8 * stored.itemsize - 1):
         unsigned = np.dtype(f"u{stored.itemsize}")
         return stored.view(unsigned) ^ unsigned.type(2 ** (8 * stored.itemsize - 1))
-    kind = np.float32 if stored.itemsize < (4 if whole else 8) else np.float64
-    pixels = stored.astype(kind)
+    kind: type[np.floating] = np.float32 if stored.itemsize < (4 if whole else 8) else np.float64
+    pixels: np.ndarray = stored.astype(kind)
     with np.errstate(over="ignore", invalid="ignore"):
         pixels *= kind(scale)
         pixels += kind(zero)
@@ -226,7 +228,7 @@ def _check_tiles(header: fits.Header, shape: tuple[int, ...], size: int, what: s
     tiles = [headers.number(header.get(f"ZTILE{axis}", side if axis == 1 else 1)) for axis, side in enumerate(sides, 1)]
     if any(tile is None or tile < 1 or tile != int(tile) for tile in tiles):
         raise UserError(f"{what}: ZTILE of the compressed image is none")
-    wanted = math.prod(-(-side // int(tile)) for side, tile in zip(sides, tiles, strict=True))
+    wanted = math.prod([-(-side // int(tile or 1)) for side, tile in zip(sides, tiles, strict=True)])
     if wanted != header.get("NAXIS2"):
         raise UserError(f"{what}: the compressed image has {header.get('NAXIS2')} tiles, its size asks for {wanted}")
     if math.prod(shape) > 1 << 26 and math.prod(shape) > _MOST_GAIN * size:
@@ -262,7 +264,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
                 names = [one for one in archive.namelist() if not one.endswith("/")]
                 if len(names) != 1:
                     raise UserError(f"{path}: a zip archive of {len(names)} files: unpack it, and name one")
-                yield stack.enter_context(archive.open(names[0]))
+                yield cast(BinaryIO, stack.enter_context(archive.open(names[0])))
             elif magic in _PACKED:
                 yield stack.enter_context(_PACKED[magic](file, "rb"))
             else:
@@ -533,7 +535,7 @@ def _planes(text: str | Path, there: Contents, wanted: str, planes: str) -> Chos
     hdu, header, shape, compressed = cubes[0]
     count = math.prod(shape[:-2])
     bands = _bands(header, count)
-    images = []
+    images: list[Image] = []
     for word in (word.strip() for word in planes.split(",")):
         plane = bands.index(word) if word in bands else _int(word) if word.isdecimal() else -1
         if not 0 <= plane < count:

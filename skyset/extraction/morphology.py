@@ -172,7 +172,8 @@ def measure_cutouts(
     bands = _bands(bands)
     if output not in ("numpy", "arrow"):
         raise ValueError(f"output is {output!r}: it is 'numpy' or 'arrow'")
-    images, mask = (each if each is None or hasattr(each, "shape") else np.asarray(each) for each in (images, mask))
+    images = images if hasattr(images, "shape") else np.asarray(images)
+    mask = mask if mask is None or hasattr(mask, "shape") else np.asarray(mask)
     count = _check_shapes(images, bands, mask)
     psfs = _psfs(psf, bands, count, settings.pixel_scale or 1.0) if sersic else {}
     settings = dataclasses.replace(settings, fractions=(0.5,))
@@ -254,7 +255,7 @@ def _psfs(psf, bands: list[str], count: int, pixel_scale: float) -> dict:
 
 def _of_rows(psf, rows: np.ndarray):
     """A band's PSF for some of the images."""
-    if dataclasses.is_dataclass(psf):
+    if hasattr(psf, "fwhm"):
         return dataclasses.replace(psf, fwhm=np.asarray(psf.fwhm)[rows]) if np.size(psf.fwhm) > 1 else psf
     return psf[rows] if np.ndim(psf) == 3 and len(psf) > 1 else psf
 

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from astropy.io import fits
 
@@ -95,10 +96,13 @@ def extract_file(
         chosen = dataclasses.replace(chosen, images=[image for image in chosen.every if image.hdu in extensions], notes=[])
     for note in chosen.notes if chosen is not path else ():
         warnings.warn(note, stacklevel=2)
-    pairs = [None if other is None else images.partners(other, chosen, what)
-             for other, what in ((weight, "weights"), (flag_image, "flags"))]  # fmt: skip
+    weights = None if weight is None else images.partners(weight, chosen, "weights")
+    flags = None if flag_image is None else images.partners(flag_image, chosen, "flags")
     jobs = [
-        _Job(image, settings, tuple(columns), *(pair and pair[k] for pair in pairs), classifier, engine, tuple(check))
+        _Job(
+            image, settings, tuple(columns), weights[k] if weights else None, flags[k] if flags else None, classifier,
+            engine, tuple(check),
+        )
         for k, image in enumerate(chosen.images)
     ]
     processes = min(processes or os.cpu_count() or 1, len(jobs))
@@ -125,7 +129,8 @@ def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
         yield from (job.run() for job in jobs)
         return
     # Not forked: numba and open files do not survive that everywhere. Ctrl-C is for the parent to act on.
-    how = {"mp_context": get_context("spawn"), "initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    how: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": signal.signal}
+    how["initargs"] = signal.SIGINT, signal.SIG_IGN
     try:
         with ProcessPoolExecutor(processes, **how) as pool:
             # Few ahead: check images wait in memory until they are taken.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from skyset.errors import UserError
 from skyset.extraction import columns as known
@@ -42,7 +43,8 @@ def read_columns(
                  if (text := without_comment(line).strip())]  # fmt: skip
         if not lines:
             raise UserError(f"{path}: no column is wanted in it")
-    wanted, lengths, unknown, passed_over = [], {}, [], []
+    wanted, unknown, passed_over = [], [], []
+    lengths: dict[str, Any] = {}
     for where, text in lines:
         name, sides, rest = _column(text, where)
         if name not in known.COLUMNS or (name == "VIGNET" and skip_unknown and not sides and not _LENGTHS.match(rest)):

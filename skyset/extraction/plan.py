@@ -164,7 +164,7 @@ def _catalogue(image: Path, configuration: Configuration, output, format: str | 
     if said is None and kind is None:
         raise UserError(f"{path}: its ending says no format: --format {', '.join(FORMATS)}, or an ending "
                         f"({', '.join(FORMAT_OF_ENDING)})")  # fmt: skip
-    return path, said or CATALOGUE_TYPES[kind]
+    return path, said or CATALOGUE_TYPES[str(kind)]
 
 
 def stem(image: Path) -> str:

@@ -59,6 +59,8 @@ class Quantities(Mapping):
         #: Petrosian ellipses are large: their light costs as much as all Kron ellipses.
         self.petrosian_flux = any(name.endswith("_PETRO") for name in columns)
         self.known: dict[str, np.ndarray] = {}
+        #: The FWHM of a star, arcsec; measured, if it is to be, where a column needs it.
+        self.seeing = settings.fwhm
         self.x, self.y = seen["x"].copy(), seen["y"].copy()
         #: Side of a pixel, arcsec; 0 where neither the settings nor a WCS tell it.
         self.known_scale = settings.pixel_scale or (pixel_scale(wcs, field.image.shape) if wcs is not None else 0.0)
@@ -160,15 +162,16 @@ def _flags(values: Quantities) -> np.ndarray:
 def _kron(values: Quantities) -> dict[str, np.ndarray]:
     if "_kron_flags" not in values.known:
         how = values.settings
-        radius, flux, variance, flags = values.light.ellipses(*map(float, how.kron), np.array(how.least_apertures, float))
+        factor, least = map(float, how.kron)
+        radius, flux, variance, flags = values.light.ellipses(factor, least, np.array(how.least_apertures, float))
         values.known |= {"KRON_RADIUS": radius, "_kron_flags": flags, **values.photometry("AUTO", flux, variance)}
     return values.known
 
 
 def _petrosian(values: Quantities) -> dict[str, np.ndarray]:
     if "_petrosian_flags" not in values.known:
-        how = values.settings.petrosian
-        radius, flux, variance, flags = values.light.petrosian(*map(float, how), values.petrosian_flux)
+        factor, least = map(float, values.settings.petrosian)
+        radius, flux, variance, flags = values.light.petrosian(factor, least, values.petrosian_flux)
         values.known |= {"PETRO_RADIUS": radius, "_petrosian_flags": flags}
         if values.petrosian_flux:
             values.known |= values.photometry("PETRO", flux, variance)
@@ -243,8 +246,8 @@ def _class_star(values: Quantities) -> np.ndarray:
     measured["THRESHOLD"] = values.seen["threshold"]
     if len(values.x):
         _say_what_is_not_given(values)
-    values.known["_seeing"] = values.settings.fwhm or _seeing(values)
-    how = {"seeing": values.known["_seeing"], "pixel_scale": values.pixel_scale}
+    values.seeing = values.settings.fwhm or _seeing(values)
+    how = {"seeing": values.seeing, "pixel_scale": values.pixel_scale}
     if not how["seeing"] > 0:
         return np.full(len(values.x), np.nan)
     if values.network is not None:
@@ -264,10 +267,12 @@ def _vignets(values: Quantities) -> np.ndarray:
 
 def _image_flags(values: Quantities) -> dict[str, np.ndarray]:
     """Flags of an image over the pixels of each source, combined as FLAG_TYPE says, and how many pixels have any."""
-    _check_flags(values.flag_image)
-    owner = values.seen.segmentation.ravel()
+    flags, segmentation = values.flag_image, values.seen.segmentation
+    assert flags is not None and segmentation is not None  # the column was refused without them
+    _check_flags(flags)
+    owner = segmentation.ravel()
     inside = np.flatnonzero(owner)
-    owner, flag = owner[inside] - 1, values.flag_image.ravel()[inside].astype(np.int64)
+    owner, flag = owner[inside] - 1, flags.ravel()[inside].astype(np.int64)
     rows, how = len(values.x), values.settings.flag_type
     if how in ("or", "and"):
         out = np.full(rows, 0 if how == "or" else -1, np.int64)

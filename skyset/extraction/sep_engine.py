@@ -224,7 +224,7 @@ class Seen:
     def _fluxvar(self) -> np.ndarray:
         _, x, y, value = self._pixels
         noise = self.field.noise
-        variance = (self.field.sigma * (noise[y, x].astype(np.float64) if noise.size else 1.0)) ** 2
+        variance = np.square(self.field.sigma * (noise[y, x].astype(np.float64) if noise.size else np.ones(1)))
         if self.gain > 0:
             variance = variance + np.maximum(value, 0) / self.gain
         return self._sum(variance)
@@ -378,7 +378,7 @@ class Light:
         a, b, theta = (self.seen[name] for name in ("a", "b", "theta"))
         root = np.sqrt(a * b)
 
-        def shapes(round_: np.ndarray) -> tuple[np.ndarray, ...]:
+        def shapes(round_: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             return np.where(round_, 1.0, a), np.where(round_, 1.0, b), theta
 
         small = KRON_ZONE * root <= 0.5 * smallest[0]
@@ -455,8 +455,8 @@ class Light:
         value, error, flag = work(self.field.image, self.x, self.y, slice(None), err=self.noise, **self._own)
         if self.settings.mask_type == "correct":
             for n in np.flatnonzero(flag & sep.APER_HASMASKED):
-                part, image = self._corrected(n, reach[n])
-                noise = self.noise if np.isscalar(self.noise) else np.ascontiguousarray(self.noise[part])
+                part, image = self._corrected(int(n), reach[n])
+                noise = np.ascontiguousarray(self.noise[part]) if isinstance(self.noise, np.ndarray) else self.noise
                 here = np.array([self.x[n] - part[1].start]), np.array([self.y[n] - part[0].start])
                 one = work(image, *here, slice(n, n + 1), err=noise)
                 value[n], error[n] = one[0][0], one[1][0]

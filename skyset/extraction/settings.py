@@ -42,9 +42,9 @@ class Settings:
     clean: float | None = 1.0
     #: MASK_TYPE: ``correct``, ``blank`` or ``none``: what becomes of neighbours' pixels in apertures.
     mask_type: str = "correct"
-    #: BACK_SIZE (width, height) and BACK_FILTERSIZE (width, height).
-    back_size: int | tuple[int, int] = 64
-    back_filter: int | tuple[int, int] = 3
+    #: BACK_SIZE (width, height) and BACK_FILTERSIZE (width, height); one number may be given for both.
+    back_size: tuple[int, int] = (64, 64)
+    back_filter: tuple[int, int] = (3, 3)
     #: BACK_FILTTHRESH, counts.
     back_filter_threshold: float = 0.0
     #: BACK_TYPE MANUAL with this BACK_VALUE; None: measured.
@@ -130,7 +130,7 @@ class Settings:
     @property
     def fwhm(self) -> float:
         """The seeing that is measured with, arcsec; 0: to be measured from the image's stars."""
-        return 1.2 if self.seeing is None else self.seeing
+        return 1.2 if self.seeing is None else float(self.seeing)
 
 
 _BIG = 1e30

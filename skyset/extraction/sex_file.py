@@ -147,11 +147,11 @@ class SexFile:
             self.warnings.append(f"{path}: {twice - MOST_SAID} more keywords stand twice: the last of each counts")
         if path is not None and unknown and not any(key in KEYWORDS for key in self.values):
             raise UserError(f"{path}: no keyword of SExtractor in it: no .sex configuration")
-        for key, value in overrides:
+        for key, text in overrides:
             key = key.upper()
             if key not in KEYWORDS:
                 raise UserError(f"-{key}: {_unknown_keyword(key)}")
-            self.values[key] = Value(tuple(_words(f"{key} {value}", f"-{key}")[1:]), "the command line")
+            self.values[key] = Value(tuple(_words(f"{key} {text}", f"-{key}")[1:]), "the command line")
         for key, wheres in list(unknown.items())[:MOST_SAID]:
             again = "".join(f" and {where.rpartition(', ')[2]}" for where in wheres[1:MOST_SAID])
             again += f" and {len(wheres) - MOST_SAID} more" * (len(wheres) > MOST_SAID)
@@ -241,7 +241,8 @@ def find(name: str, beside: Path | None, standard: bool = True) -> Path | None:
 
 def without_comment(line: str) -> str:
     """The line up to a # that does not stand in quotes."""
-    return re.match(r"""(?:[^#"']|"[^"]*"|'[^']*'|["'])*""", line)[0]
+    found = re.match(r"""(?:[^#"']|"[^"]*"|'[^']*'|["'])*""", line)
+    return found[0] if found else ""
 
 
 def _words(text: str, where: str) -> list[str]:

@@ -286,7 +286,7 @@ def render(shape: tuple[int, int], table: np.ndarray, psf: np.ndarray, faintest:
     psf = np.asarray(psf, np.float64)
     if psf.ndim != 2 or psf.shape[0] != psf.shape[1] or psf.shape[0] % 2 == 0:
         raise ValueError(f"the PSF has shape {psf.shape}; it must be square with an odd number of pixels a side")
-    tile = tuple(min(size, _TILE) for size in shape)
+    tile = min(shape[0], _TILE), min(shape[1], _TILE)
     convolution = _Convolution(tile, psf)
     image = np.empty(shape)
     reaches = _extents(table, faintest) + convolution.margin
@@ -484,7 +484,7 @@ def simulate_cutouts(
         field = _draw_field(rng, (size, size), pixel_scale, zero_point, (18.0, 26.0), None, None)
         tables.append(field if neighbours else field[:0])
         light = through(galaxy, 0, 0, 1e-5 * sky_sigma)
-        for name in SOURCE.names:
+        for name in SOURCE.names or ():
             truth[name][i] = galaxy[name][0]
         if len(tables[-1]):
             others = through(tables[-1], 0, 0, 1e-3 * sky_sigma)

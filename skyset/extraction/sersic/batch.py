@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from skyset.extraction.hankel import sersic_table
@@ -25,7 +27,8 @@ class Batch:
         weights: as ``pixels``, 1 at most; None: all 1.
     """
 
-    xp = np
+    xp: Any = np
+    weights: Any  # of the kind of xp's arrays; None: all 1
     #: Relative error of chi2 from rounding, generously.
     rounding = 1e-11
 
@@ -41,6 +44,22 @@ class Batch:
         self.flat = self.index(rows * self.width + grid.ix)
         mirrored = np.flatnonzero(grid.ix == 0)
         self.mirrored, self.mirror = self.index(mirrored), self.index((-grid.iy[mirrored]) % grid.side * self.width)
+
+    def take(self, active: np.ndarray, spectrum) -> None:
+        """New data of these objects, (active, modes)."""
+        raise NotImplementedError
+
+    def normal(self, theta: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `evaluate`, of the data that were taken."""
+        raise NotImplementedError
+
+    def modes(self, theta: np.ndarray, active: np.ndarray, jacobian: bool = False) -> Any:
+        """Modes of the model, (active, modes), or with its derivatives (active, 7, modes)."""
+        raise NotImplementedError
+
+    def sums(self, model, point) -> np.ndarray:
+        """Ten sums over the pixels of each object, (10, count), see `closing`."""
+        raise NotImplementedError
 
     def array(self, values):
         return np.asarray(values, np.float64)

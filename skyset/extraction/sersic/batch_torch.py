@@ -118,7 +118,7 @@ class TorchBatch(Batch):
         normal[:, 5:, 5:] = moved @ moved.transpose(1, 2)
         gradient = xp.cat([(shape @ residual.real[:, :, None])[..., 0], (moved @ residual.imag[:, :, None])[..., 0]], 1)
         chi2 = (residual.real**2 + residual.imag**2).sum(1)
-        return tuple(self.numpy(each) * self.scale for each in (chi2, gradient, normal))
+        return self.numpy(chi2) * self.scale, self.numpy(gradient) * self.scale, self.numpy(normal) * self.scale
 
     def modes(self, theta: np.ndarray, active: np.ndarray, jacobian: bool = False):
         """Modes of the model (active, modes), or of its derivatives (active, 7, modes)."""

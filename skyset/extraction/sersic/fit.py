@@ -91,8 +91,10 @@ def fit_sersic(
     if max_iterations < 1:
         raise ValueError(f"max_iterations is {max_iterations}; it must be at least 1")
 
-    def make(grid: Grid, *stamps) -> Batch:
-        return NumbaBatch(grid, *stamps) if backend == "numba" else TorchBatch(grid, *stamps, device or "cpu", dtype)
+    def make(grid: Grid, pixels: np.ndarray, weights: np.ndarray | None) -> Batch:
+        if backend == "numba":
+            return NumbaBatch(grid, pixels, weights)
+        return TorchBatch(grid, pixels, weights, device or "cpu", dtype)
 
     todo = np.flatnonzero(job.usable)
     sides = job.first_sides()
@@ -186,7 +188,8 @@ def _fit_kind(job: Job, stamps: Stamps, kind: int, make, max_iterations: int) ->
     def batch(rows: np.ndarray, floor: float) -> Batch:
         return make(job.psf.grid(members[rows], side, floor), pixels[rows], None if weights is None else weights[rows])
 
-    found = Found(theta, *np.zeros((2, count, 7, 7)), np.zeros(count, np.int64), np.zeros(count, bool))
+    normal, covariance = np.zeros((2, count, 7, 7))
+    found = Found(theta, normal, covariance, np.zeros(count, np.int64), np.zeros(count, bool))
     if not (uneven and again):
         # With uneven weights this is only most of the way, at no cost: what stands opposite in place of pixels not used.
         first = make(job.psf.grid(members, side), filled(stamps) if uneven else pixels, None)
@@ -199,8 +202,8 @@ def _fit_kind(job: Job, stamps: Stamps, kind: int, make, max_iterations: int) ->
     if len(wrapped):
         pixels = pixels.copy()
         pixels[wrapped] += _overflow(job, stamps, found.theta, wrapped, make)
-        start, normal = found.theta[wrapped], found.normal[wrapped] if uneven else None
-        found.take(wrapped, minimise(batch(wrapped, floor), start, box.of(wrapped), max_iterations, normal=normal))
+        start, known = found.theta[wrapped], found.normal[wrapped] if uneven else None
+        found.take(wrapped, minimise(batch(wrapped, floor), start, box.of(wrapped), max_iterations, normal=known))
     _note(job, stamps, box, found, batch(everything, FINE_FLOOR).closing(found.theta))
 
 

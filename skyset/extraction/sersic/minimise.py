@@ -208,7 +208,7 @@ def minimise(
         iterations[active] += 1
         age[active] += age[active] >= 0
         running[active[damping[active] > 1e9]] = False
-    late = np.flatnonzero(age < 0) if uneven else ()
+    late = np.flatnonzero((age < 0) & uneven)
     if len(late):
         normal[late] = batch.weighted_normal(theta[late], late)
     covariance = np.empty((count, 7, 7))

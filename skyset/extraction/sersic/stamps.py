@@ -128,7 +128,7 @@ def _inpaint(image: np.ndarray, holes: np.ndarray) -> None:
         known = np.pad(~holes, 1).astype(float)
         light = np.pad(np.where(holes, 0, image), 1)
         steps = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]
-        known, light = (sum(np.roll(each, step, (0, 1)) for step in steps) for each in (known, light))
+        known, light = (np.sum([np.roll(each, step, (0, 1)) for step in steps], 0) for each in (known, light))
         rim = holes & (known[1:-1, 1:-1] > 0)
         image[rim] = (light[1:-1, 1:-1][rim]) / known[1:-1, 1:-1][rim]
         holes &= ~rim

@@ -137,8 +137,10 @@ class SOM:
         self._mean = self._scale = self._logged = np.zeros(0)
 
     def __repr__(self) -> str:
-        trained = self.weights is not None
-        state = f"{self.training.hits.sum():,} rows of {len(self.features)} features" if trained else "not trained"
+        state = "not trained"
+        if self.weights is not None:
+            features, _, training = self._fitted()
+            state = f"{training.hits.sum():,} rows of {len(features)} features"
         return f"SOM({self.rows} x {self.columns}, {self.topology}, {state})"
 
     # --- Training and asking ----------------------------------------------------------------------
@@ -172,7 +174,7 @@ class SOM:
         mean, scale = _scaling(moments, names, self.standardise)
         engine, centres = self._engine(mean, scale), self._start(moments, scale)
         stream = Stream(data, names, logged, self.missing, engine.block, expected=stream.seen)
-        for sigma in self._progress(_widths(*self.sigma, self.epochs)):
+        for sigma in self._progress(_widths(self.sigma[0], self.sigma[1], self.epochs)):
             engine.set(centres)
             sums, mass = engine.sums(stream, importance)
             centres = _moved(centres, sums, mass, np.exp(-(self._grid.distances() ** 2) / (2 * sigma**2)))
@@ -249,13 +251,12 @@ class SOM:
 
     def centres(self) -> np.ndarray:
         """Float64 (rows * columns, features), the units' centres in the features' own units."""
-        self._check_trained()
-        values = self._mean + self.weights.astype(np.float64) * self._scale
+        _, weights, _ = self._fitted()
+        values = self._mean + weights.astype(np.float64) * self._scale
         return np.where(self._logged, 10.0 ** np.where(self._logged, values, 0.0), values)
 
     def u_matrix(self) -> np.ndarray:
         """Float64 (rows, columns), mean distance of each centre to those of the units it shares an edge with; 0 if none."""
-        self._check_trained()
         apart, beside = self._apart(), self._grid.beside()
         return ((apart * beside).sum(1) / np.maximum(beside.sum(1), 1)).reshape(self.rows, self.columns)
 
@@ -267,12 +268,12 @@ class SOM:
         Raises:
             UserError: the map is not trained, or there is no such folder.
         """
-        self._check_trained()
+        features, weights, training = self._fitted()
         kept = ("rows", "columns", "standardise", "epochs", "sigma", "topology", "missing", "seed")
         settings = {name: getattr(self, name) for name in kept}
-        settings["log"] = [self.features[k] for k in np.flatnonzero(self._logged)]
-        arrays = {"mean": self._mean, "scale": self._scale, "weights": self.weights, "features": np.array(self.features)}
-        training = self.training
+        settings["log"] = [features[k] for k in np.flatnonzero(self._logged)]
+        arrays: dict[str, Any] = {"mean": self._mean, "scale": self._scale, "weights": weights}
+        arrays["features"] = np.array(features)
         errors = np.array([training.quantisation_error, training.topographic_error, training.dropped])
         with replacing(Path(path).expanduser()) as temporary, open(temporary, "wb") as file:
             np.savez(file, format=_FORMAT, settings=json.dumps(settings), hits=training.hits, errors=errors, **arrays)
@@ -297,30 +298,30 @@ class SOM:
         return som
 
     def _take(self, mean: np.ndarray, scale: np.ndarray, weights: np.ndarray, hits: np.ndarray, errors: np.ndarray) -> None:
-        units, width = self.rows * self.columns, len(self.features)
+        features = self.features or ()
+        units, width = self.rows * self.columns, len(features)
         shapes = (mean.shape, scale.shape, weights.shape, hits.shape, errors.shape)
         if shapes != ((width,), (width,), (units, width), (self.rows, self.columns), (3,)):
             raise ValueError(f"its arrays have the shapes {shapes}")
         if not all(np.isfinite(x).all() for x in (mean, scale, weights)) or scale.min() < 0:
             raise ValueError("its numbers are not finite")
         self._mean, self._scale = mean.astype(np.float64), scale.astype(np.float64)
-        self._logged, self.weights = _logged(self.log, self.features), weights.astype(np.float32)
+        self._logged, self.weights = _logged(self.log, features), weights.astype(np.float32)
         self.training = Quality(hits.astype(np.int64), float(errors[0]), float(errors[1]), int(errors[2]))
 
     # --- Figures ------------------------------------------------------------------------------------
 
     def plot(self) -> Figure:
         """U-matrix, hits of the training, and all component planes in one figure."""
-        self._check_trained()
-        figure, panels = figures.panels_of(self._grid, 2 + len(self.features))
+        features, _, training = self._fitted()
+        figure, panels = figures.panels_of(self._grid, 2 + len(features))
         figures.draw_u_matrix(panels[0], self._grid, self.u_matrix(), self._apart())
-        figures.draw_hits(panels[1], self._grid, self.training.hits)
-        figures.draw_components(panels[2:], self._grid, self.features, self.centres(), self._logged)
+        figures.draw_hits(panels[1], self._grid, training.hits)
+        figures.draw_components(panels[2:], self._grid, features, self.centres(), self._logged)
         return figure
 
     def plot_u_matrix(self) -> Figure:
         """Cells in the colour of ``u_matrix``, edges between them in that of the distance across."""
-        self._check_trained()
         figure, panels = figures.panels_of(self._grid, 1)
         figures.draw_u_matrix(panels[0], self._grid, self.u_matrix(), self._apart())
         return figure
@@ -334,8 +335,8 @@ class SOM:
         Raises:
             ValueError: hits of another shape.
         """
-        self._check_trained()
-        hits = self.training.hits if hits is None else np.asarray(hits)
+        _, _, training = self._fitted()
+        hits = training.hits if hits is None else np.asarray(hits)
         if hits.shape != (self.rows, self.columns):
             raise ValueError(f"hits have the shape {hits.shape}, the map is {(self.rows, self.columns)}")
         figure, panels = figures.panels_of(self._grid, 1)
@@ -344,14 +345,14 @@ class SOM:
 
     def plot_components(self) -> Figure:
         """A panel for each feature: the units' centres in its own units, logarithmic colours for features in ``log``."""
-        self._check_trained()
-        figure, panels = figures.panels_of(self._grid, len(self.features))
-        figures.draw_components(panels, self._grid, self.features, self.centres(), self._logged)
+        features, _, _ = self._fitted()
+        figure, panels = figures.panels_of(self._grid, len(features))
+        figures.draw_components(panels, self._grid, features, self.centres(), self._logged)
         return figure
 
     def _apart(self) -> np.ndarray:
         """(units, units), distances of the centres, in the units of the quantisation error."""
-        centres = self.weights.astype(np.float64)
+        centres = self._fitted()[1].astype(np.float64)
         return np.sqrt(((centres[:, None] - centres[None]) ** 2).sum(-1)) * self._error_unit(self._scale)
 
     def _error_unit(self, scale: np.ndarray) -> float:
@@ -380,10 +381,10 @@ class SOM:
 
     def _trained(self, data: Any) -> tuple[Stream, Compiled | Torch]:
         """The data's rows, and what finds their units."""
-        self._check_trained()
+        features, weights, _ = self._fitted()
         engine = self._engine(self._mean, self._scale)
-        engine.set(self.weights)
-        return Stream(data, self.features, self._logged, self.missing, engine.block), engine
+        engine.set(weights)
+        return Stream(data, features, self._logged, self.missing, engine.block), engine
 
     def _quality(self, stream: Stream, engine: Compiled | Torch, unit: float) -> Quality:
         units = self.rows * self.columns
@@ -403,9 +404,11 @@ class SOM:
 
         return progress_bar(sigmas, unit="epoch", desc="map", leave=False, delay=2)
 
-    def _check_trained(self) -> None:
-        if self.weights is None:
+    def _fitted(self) -> tuple[tuple[str, ...], np.ndarray, Quality]:
+        """Features, weights and training; UserError where the map has none."""
+        if self.features is None or self.weights is None or self.training is None:
             raise UserError("the map is not trained: call fit, or SOM.load")
+        return self.features, self.weights, self.training
 
 
 def _widths(start: float, end: float, epochs: int) -> np.ndarray:

@@ -214,4 +214,4 @@ def _table(chunk: Any) -> np.ndarray:
 
 def _plain(values: np.ndarray) -> np.ndarray:
     """Masked values as NaN."""
-    return values.astype(np.float64).filled(np.nan) if isinstance(values, np.ma.MaskedArray) else values
+    return np.ma.filled(values.astype(np.float64), np.nan) if isinstance(values, np.ma.MaskedArray) else values

@@ -135,7 +135,8 @@ class Torch:
         if self.kept is not None:
             yield from self.kept
             return
-        kept = [] if stream.expected * (4 * len(self.mean) + 8) < _GPU_SHARE * _free_bytes(self.device) else None
+        size = (stream.expected or 0) * (4 * len(self.mean) + 8)
+        kept: list | None = [] if size < _GPU_SHARE * _free_bytes(self.device) else None
         for block in stream:
             weight = self.torch.as_tensor(importance.of(block)[: len(block)]).to(self.device)
             pair = (self._scaled(block), weight)
