@@ -66,3 +66,10 @@ def test_what_runs_before_a_commit_is_the_makefiles_lint():
     (hook,) = repo["hooks"]
     assert repo["repo"] == "local" and hook["language"] == "system"  # nothing is downloaded
     assert hook["entry"] == "make lint" and "\nlint:" in (ROOT / "Makefile").read_text()
+
+
+def test_places_that_are_named_for_contributors_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text() + (ROOT / "README.md").read_text()
+    named = {name for name in re.findall(r"`([\w./-]+)`", text) if name.endswith("/") or name.endswith((".py", ".ipynb"))}
+    missing = {name for name in named if not (ROOT / name).exists()} - {"site/", "build_scripts/my_survey/"}
+    assert len(named) > 12 and not missing
