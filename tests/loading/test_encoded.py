@@ -39,6 +39,7 @@ from skyset.explore.bench import run
 from skyset.loading import encoded
 from skyset.loading.reader import cut
 from skyset.partitions import partition as partitions
+from skyset.partitions import writer
 from skyset.partitions.layout import COMPRESSIONS
 from skyset.partitions.layout import partition_path
 from skyset.partitions.manifest import Manifest
@@ -250,9 +251,9 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch, part):
             raise full
 
     if part == "spool":
-        monkeypatch.setattr(partitions.tempfile, "TemporaryFile", lambda dir: Full())
+        monkeypatch.setattr(writer.tempfile, "TemporaryFile", lambda dir: Full())
     else:
-        monkeypatch.setattr(partitions._Disk, "check", lambda self: (_ for _ in ()).throw(full))
+        monkeypatch.setattr(writer._Disk, "check", lambda self: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="No space left"):
         write_folder(tmp_path, pictures())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
