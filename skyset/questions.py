@@ -161,7 +161,7 @@ class Campaign:
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
         """What tables call each of our columns, the most usual name first."""
-        found = {}
+        found: dict[str, tuple[str, ...]] = {}
         for ours, theirs in zip(tagged(self.tree, self.tag), self.tree, strict=True):
             answers = [(our, their, self.answers) for our, their in zip(ours.stems, theirs.stems, strict=True)]
             for our, their, measures in [(ours.name, theirs.name, self.questions), *answers]:
@@ -203,7 +203,7 @@ def answers_of(row: Mapping, campaigns: Sequence[Campaign]) -> tuple[list[Reache
     """
     voters = {each: each.voters_of(row, tagged(each.tree, each.tag)[0]) for each in campaigns if each.voters}
     if voters and max(voters.values()) >= 1:
-        return max(voters, key=voters.get).reached(row), "volunteers"
+        return max(voters, key=lambda campaign: voters[campaign]).reached(row), "volunteers"
     predicted = (campaign.reached(row) for campaign in campaigns if not campaign.voters)
     return next((answers for answers in predicted if answers), []), "network"
 

@@ -19,6 +19,7 @@ import zlib
 from collections import Counter
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ class ImagePool:
         self.schedule = Schedule(rate)
         self.hosts = Hosts()
 
-    def run(self, requests: Iterable[ImageRequest]) -> Iterator[ImageAnswer]:
+    def run(self, requests: Iterable[ImageRequest]) -> Generator[ImageAnswer, None, None]:
         """Each request's answer, once, in the order in which they come.
 
         `requests` is read in the caller's thread, a few requests ahead. Closing the iterator, Ctrl-C or an error in
@@ -192,7 +193,7 @@ class _Run:
         self._clients: list[_Client] = []
         self._threads: list[threading.Thread] = []
 
-    def answers(self, requests: Iterator[ImageRequest]) -> Iterator[ImageAnswer]:
+    def answers(self, requests: Iterator[ImageRequest]) -> Generator[ImageAnswer, None, None]:
         waiting, failed, limit = 0, 0, 4 * self.pool.connections
         while True:
             while waiting < limit and (request := next(requests, None)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace
 
@@ -57,7 +58,7 @@ def _file(entry: dict) -> RecordFile:
     return replace(file, url=without_login(file.url))
 
 
-def need(files: dict[str, RecordFile], name: str, record: int | str) -> RecordFile:
+def need(files: Mapping[str, RecordFile], name: str, record: int | str) -> RecordFile:
     """A file of the record; UserError with the names of those there are if it is not among them."""
     if name not in files:
         raise UserError(f"record {record} has no {name} (it has {', '.join(sorted(files))})")

@@ -86,7 +86,8 @@ class Table:
         Raises:
             UserError: folder or table cannot be read, or no object is left.
         """
-        images, rows, items = images_in(folder), _rows(self), []
+        images, rows = images_in(folder), _rows(self)
+        items: list[Item] = []
         rejected = [Rejected(*each) for each in rows.rejected]
         problems = {stem: (file, reason) for stem, file, reason in images.problems}
         for number, key in enumerate(rows.keys):

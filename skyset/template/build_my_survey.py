@@ -36,7 +36,7 @@ def read(image: Path, row: int, _: int, *, table: Table) -> dict:
 
 def find(options: Options, _network, *, table: Table) -> Found:
     """The objects to build."""
-    return table.find(options.local_data_path, options.limit)
+    return table.find(options.local_data_path or Path(FOLDER), options.limit)
 
 
 def parser(program: str | None = None) -> BuildParser:

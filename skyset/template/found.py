@@ -77,7 +77,8 @@ def look(folder: Path, table: Path, object_id: str = "", ra: str = "", dec: str 
     object_id, (ra, dec) = _usual_name(table, object_id), positions_in(table, ra, dec)
     image, pictured = _column_of_images(rows, images, object_id, f"{table} names an image of {folder}")
     names = Names(object_id or image, ra, dec, image)
-    columns, classes, notes = [], {}, [*catalog.notes]
+    columns, notes = [], [*catalog.notes]
+    classes: dict[str, tuple[str, ...]] = {}
     for name in rows.schema.names:
         if name in (names.object_id, ra, dec):
             continue
@@ -188,7 +189,8 @@ def _image_column(images: Images) -> Column:
     if 2 * len(fits) <= len(paths):
         size = sum(path.stat().st_size for path in paths) // len(paths)
         return Column("image", "bytes", (), "", "image, PNG or JPEG as it came", typical_bytes=max(1, size))
-    kinds, problem = Counter(), ""
+    problem = ""
+    kinds: Counter = Counter()
     for path in fits:
         try:
             pixels = fits_image(path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Generator
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class CatalogueSource(Protocol):
     addresses: Sequence[str]
     queries: Sequence[str]
 
-    def batches(self, folder: Path, connections: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, folder: Path, connections: int) -> Generator[pa.RecordBatch, None, None]:
         """All rows, in bounded memory, as `Columns.standard` gives them. The caller closes the iterator.
 
         Whatever a service has answered, or a job that it is still busy with, is kept in ``folder``, so that the same command
@@ -76,7 +76,7 @@ class ImageSource(Protocol):
     def describe(self, row: Mapping) -> dict:
         """What is kept beside an object's images, such as their field of view, as JSON has it; always the same of a row."""
 
-    def answers(self, wanted: Iterable[tuple[str, Mapping]], folder: Path) -> Iterator[Answer]:
+    def answers(self, wanted: Iterable[tuple[str, Mapping]], folder: Path) -> Generator[Answer, None, None]:
         """An answer for each object wanted, once, in the order in which they come. The caller closes the iterator.
 
         A service that is asked by lists takes as many of ``wanted`` ahead as a list has, keeps in ``folder`` what an object

@@ -63,13 +63,13 @@ def download(
                 row = waiting.pop(answer.key)
                 if answer.members is None:
                     failed[answer.key] = f"no image: {answer.reason}"
-                    sink.fail(answer.key, answer.reason, answer.status, answer.tries, answer.url)
+                    sink.fail(answer.key, answer.reason or "", answer.status, answer.tries, answer.url)
                     if options.strict:
                         raise UserError(f"{answer.key}: {answer.reason} (--strict stops at the first)")
                 else:
                     kept = row | {"sha256": digest_of_members(answer.members)}
                     members = {**answer.members, "json": json.dumps(kept).encode()}
-                    sink.add(answer.key, members, answer.status, answer.tries)
+                    sink.add(answer.key, members, answer.status or 200, answer.tries)
                 bar.set_postfix(failed=len(failed), refresh=False)
                 bar.update()
     return failed

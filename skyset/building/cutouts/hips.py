@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+from collections.abc import Generator
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ class HipsImages:
         fov = field_of_view(row[self.radius], self.margin)
         return {"fov": fov, "pixel_scale": fov / max(self.width, self.height), "hips": self.hips}
 
-    def answers(self, wanted: Iterable[tuple[str, Mapping]], folder: Path) -> Iterator[Answer]:
+    def answers(self, wanted: Iterable[tuple[str, Mapping]], folder: Path) -> Generator[Answer, None, None]:
         """See `declaration.ImageSource`."""
         check = functools.partial(check_image, kind=self.format, width=self.width, height=self.height)
         largest = LARGEST_ANSWER + 16 * self.width * self.height  # three planes of float32, and a header

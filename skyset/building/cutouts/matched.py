@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Generator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class MatchedCatalogues:
     def queries(self) -> list[str]:
         return [self.left.text, self.right.text]
 
-    def batches(self, folder: Path, connections: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, folder: Path, connections: int) -> Generator[pa.RecordBatch, None, None]:
         """See `declaration.CatalogueSource`."""
         left, right = self.left, self.right
         names = left.names(folder) if left.names else None

@@ -146,7 +146,7 @@ def as_built(cutouts: Cutouts, items: Sequence[Item]) -> Survey:
     survey = cutouts.survey
     for item in items[:100]:
         with contextlib.suppress(RecordError):
-            record = read_record(Path(item.file), *item.span, cutouts=cutouts)
+            record = read_record(Path(item.file), *(item.span or ()), cutouts=cutouts)
             images = {name: record[name] for name in survey.shaped_by_build}
             return survey.as_built([
                 dataclasses.replace(survey.column(name), dtype=image.dtype.name, shape=image.shape)

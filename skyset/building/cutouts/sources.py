@@ -6,7 +6,6 @@ import argparse
 import contextlib
 from collections.abc import Callable
 from collections.abc import Generator
-from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -40,7 +39,7 @@ class FileCatalogue:
 
     queries = ()
 
-    def batches(self, folder: Path, connections: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, folder: Path, connections: int) -> Generator[pa.RecordBatch, None, None]:
         """See `declaration.CatalogueSource`."""
         for batch in open_catalog(self.path).batches():
             yield self.columns.standard(batch, str(self.path))
@@ -100,7 +99,7 @@ class TapCatalogue:
     def queries(self) -> list[str]:
         return [self.query.text]
 
-    def batches(self, folder: Path, connections: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, folder: Path, connections: int) -> Generator[pa.RecordBatch, None, None]:
         """See `declaration.CatalogueSource`."""
         names = self.query.names(folder) if self.query.names else None
         with contextlib.closing(self.query.slices(folder, connections)) as paths:

@@ -57,7 +57,7 @@ def cut_out(survey: Survey, root: Path, manifest: Manifest, selected: Selection,
     present = [column for column in manifest.columns if column.name in TAKEN]
     survey = survey.as_built([*present, *(survey.column(name) for name in joined.values if name in survey.by_name)])
     built, items, rejected = built_rows(root, manifest), [], [Rejected(*each) for each in joined.rejected]
-    wanted = []
+    wanted: list[int] = []
     for row in rows:
         key = joined.keys[row]
         if place := built.get(key):

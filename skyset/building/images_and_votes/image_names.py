@@ -31,7 +31,7 @@ def by_object(images: Images, names: Mapping[str, Sequence[str]]) -> Images:
     """The images by the objects' names: an object has the first of its images that there is."""
     if not names:
         return images
-    objects = {image: key for key, own in reversed(names.items()) for image in reversed(own)}
+    objects = {image: key for key, own in reversed(list(names.items())) for image in reversed(own)}
     problems = [(objects.get(stem, stem), file, reason) for stem, file, reason in images.problems]
     places = {}
     for key, own in names.items():

@@ -107,7 +107,7 @@ def build_cut(survey: Survey, root: Path, selected: Selection, making: Making) -
     manifest = Manifest.load(root)
     columns = tuple(c for c in manifest.columns if c.name in TAKEN)
     read = functools.partial(read_cut, rows=making.staged, columns=columns)
-    notes = making.notes | ({"selection": selected.cuts} if selected.cuts else {})
+    notes = {**making.notes, **({"selection": selected.cuts} if selected.cuts else {})}
     making = dataclasses.replace(making, made_of=f"{making.made_of} {manifest.build.get('made_of')}", notes=notes)
     limited = making.options.limit is not None
     try:

@@ -118,12 +118,18 @@ class Plan:
     joined: Joined | None
     network: Fetcher
 
+    @property
+    def objects(self) -> Joined:
+        """The joined rows, where there are some: what needs them was refused before."""
+        assert self.joined is not None
+        return self.joined
+
     def build(self, config: str) -> int:
         """Build a dataset; returns the exit status."""
         if config == VECTORS:
             return self.vectors()
         if config != ALL:
-            selected = self.release.cuts[config].select(self.joined)
+            selected = self.release.cuts[config].select(self.objects)
             root = self.options.output_dir
             return build_cut(self.release.configs[config], root, selected, self.making(config, [str(root)]))
         if self.asked.no_images:
@@ -136,7 +142,8 @@ class Plan:
 
     def making(self, config: str, sources: Sequence[str], *more: str) -> Making:
         """How a dataset is made of its catalogues, and ``more`` that its rows depend on."""
-        folder, notes = self.options.output_dir, {"catalogs": [table.source.path.name for table in self.of(config)]}
+        folder = self.options.output_dir
+        notes: dict[str, object] = {"catalogs": [table.source.path.name for table in self.of(config)]}
         if config != ALL:
             folder, notes = folder / config, notes | {"config": config}
         # A row may have values of any catalogue that was joined.
@@ -146,19 +153,19 @@ class Plan:
 
     def votes_alone(self, sources: Sequence[str]) -> int:
         """All objects without images."""
-        return build_pictured(self.release.survey, self.joined, None, self.making(ALL, sources))
+        return build_pictured(self.release.survey, self.objects, None, self.making(ALL, sources))
 
     def from_folder(self) -> int:
         """All objects, with the images of a folder, if there are any or must be."""
         folder, table = self.asked.local_data_path, self.release.image_names
         there = (path for path in files_below(folder) if table and path.name == table.file)
         path = self.asked.mapping or next(there, None)
-        images = by_object(images_below(folder), read_names(path, table) if path else {})
+        images = by_object(images_below(folder), read_names(path, table) if path and table else {})
         if self.release.goes_without_images and not (images.places or images.problems or images.archives):
             say(f"no images in {folder}: a catalogue of votes alone")
             return self.votes_alone([str(folder)])
-        traits = file_sha256(path) if path else "", fingerprint(images, self.joined.keys)
-        return build_pictured(self.release.survey, self.joined, lambda: images, self.making(ALL, [str(folder)], *traits))
+        traits = file_sha256(path) if path else "", fingerprint(images, self.objects.keys)
+        return build_pictured(self.release.survey, self.objects, lambda: images, self.making(ALL, [str(folder)], *traits))
 
     def from_record(self) -> int:
         """All objects, with the images of the record: a few out of the remote archives, or archive after archive."""
@@ -166,9 +173,10 @@ class Plan:
         files = record_files(self.network, asked.record, asked.api_url)
         archives = [need(files, name, asked.record) for name in asked.archives]
         path = self.published_names(files)
-        names = read_names(path, self.release.image_names) if path else {}
+        table = self.release.image_names
+        names = read_names(path, table) if path and table else {}
         making = self.making(ALL, [f"{asked.api_url.rstrip('/')}/{asked.record}"], file_sha256(path) if path else "")
-        joined = self.joined
+        joined = self.objects
         rename = functools.partial(by_object, names=names)
 
         def build_images(images: Callable[[], Images], last: bool, overwrite: bool) -> int:
@@ -176,9 +184,9 @@ class Plan:
             return build_pictured(self.release.survey, joined, images, once, last)
 
         if options.limit and options.limit <= FEW:
-            wanted = {stem for key in joined.keys for stem in (key, *names.get(key, ()))}
+            few = {stem for key in joined.keys for stem in (key, *names.get(key, ()))}
             where = options.output_dir, options.overwrite
-            return build_few(archives, wanted, options.limit, *where, build_images, rename)
+            return build_few(archives, few, options.limit, *where, build_images, rename)
         joined = joined.head(options.limit)  # the same ones, whichever archives have come
         wanted = set(joined.keys) if options.limit else None
         how = self.network, asked.keep_archives, options.overwrite

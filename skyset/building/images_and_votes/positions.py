@@ -13,10 +13,13 @@ def with_positions(joined: Joined, names: Names) -> Joined:
     """The rows, each with ra and dec, degrees: the catalogues' where they have them, else those that its name spells; NaN
     where nothing does."""
     values = {name: joined.values.get(name, np.full(len(joined.keys), np.nan)).copy() for name in ("ra", "dec")}
-    unknown = np.flatnonzero(np.isnan(values["ra"]) | np.isnan(values["dec"])).tolist() if names.position_of else []
+    position_of = names.position_of
+    unknown = np.flatnonzero(np.isnan(values["ra"]) | np.isnan(values["dec"])).tolist()
     for row in unknown:
+        if position_of is None:
+            break
         try:
-            values["ra"][row], values["dec"][row] = names.position_of(joined.keys[row])
+            values["ra"][row], values["dec"][row] = position_of(joined.keys[row])
         except RecordError:
             continue  # named when the rows are chosen
     return Joined(joined.keys, joined.values | values, joined.rejected)

@@ -145,7 +145,7 @@ def find_tables(release: Release, asked: argparse.Namespace, network: Fetcher) -
         raise UserError(f"{asked.representations.name}: no columns of a representation")
     if asked.local_data_path and not asked.catalog:
         found += tables_below(asked.local_data_path, release, named)
-    elif not asked.catalog and needs_published(release, asked.configs or release.configs):
+    elif not asked.catalog and needs_published(release, asked.configs or list(release.configs)):
         found += [recognise(path, release) for path in published(asked, network)]
     for line in (line for each in found for line in describe(each)):
         say(line)
