@@ -9,10 +9,10 @@ The file is also a loading script for datasets 3: ``load_dataset("gz2.py", "ring
 """
 
 from skyset.builder import SurveyBuilder
+from skyset.figures import plot_votes
 from skyset.questions import Campaign
 from skyset.questions import Measure
 from skyset.questions import Question
-from skyset.questions import answers_of
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Survey
@@ -103,19 +103,8 @@ REPRESENTATION = Column("representation", "float32", (1280,), "", "what a networ
 
 
 def plot(row):
-    """The image, beside the volunteers' answers down the tree of questions (weighted shares).
-
-    Args:
-        row: one row with numpy formatting.
-
-    Returns:
-        matplotlib.figure.Figure
-    """
-    from skyset.figures import votes_figure
-
-    title = f"SDSS {row['object_id']}" + (f": {CLASSES[row['label']]}" if row.get("label", -1) >= 0 else "")
-    answers, by = answers_of(row, SHOWN)
-    return votes_figure(row.get("image"), answers, title, by)
+    """The image, beside the volunteers' answers down the tree of questions (weighted shares)."""
+    return plot_votes(row, f"SDSS {row['object_id']}", SHOWN, CLASSES)
 
 
 CITATION = """@article{willett2013galaxy,

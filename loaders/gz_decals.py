@@ -12,10 +12,10 @@ Also a loading script for datasets 3: ``load_dataset("gz_decals.py", "rings_basi
 from dataclasses import replace
 
 from skyset.builder import SurveyBuilder
+from skyset.figures import plot_votes
 from skyset.questions import Campaign
 from skyset.questions import Measure
 from skyset.questions import Question
-from skyset.questions import answers_of
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Survey
@@ -125,19 +125,8 @@ REPRESENTATION = Column("representation", "float32", (1280,), "", "what a networ
 
 
 def plot(row):
-    """The image, beside the answers down the tree of questions: the volunteers', or else the network's predictions.
-
-    Args:
-        row: one row with numpy formatting.
-
-    Returns:
-        matplotlib.figure.Figure
-    """
-    from skyset.figures import votes_figure
-
-    title = row["object_id"] + (f": {CLASSES[row['label']]}" if row.get("label", -1) >= 0 else "")
-    answers, by = answers_of(row, SHOWN)
-    return votes_figure(row.get("image"), answers, title, by, pixel_scale(row))
+    """The image, beside the answers of the volunteers down the tree of questions, or else the network's predictions."""
+    return plot_votes(row, row["object_id"], SHOWN, CLASSES, pixel_scale(row))
 
 
 def pixel_scale(row):

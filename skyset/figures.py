@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skyset.pixels import as_array
+from skyset.questions import Campaign
 from skyset.questions import Reached
+from skyset.questions import answers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,6 +125,26 @@ def image_figure(image, title: str = "", note: str = "", scale_arcsec: float | N
     axes.set_title(title)
     figure.supxlabel(note, fontsize="small")
     return figure
+
+
+def plot_votes(
+    row: Mapping, title: str, campaigns: Sequence[Campaign], classes: Sequence[str] = (), scale_arcsec: float | None = None
+) -> Figure:
+    """A row of a survey of votes: its image beside the answers down the tree of questions.
+
+    Args:
+        row: one row with numpy formatting.
+        title: over both; the row's ``label`` is added by its name.
+        campaigns: whose answers may be shown, see `skyset.questions.answers_of`.
+        classes: names of the labels 0, 1, ...
+        scale_arcsec: size of a pixel in arcsec, where known.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    label = row.get("label", -1)
+    answers, by = answers_of(row, campaigns)
+    return votes_figure(row.get("image"), answers, f"{title}: {classes[label]}" if label >= 0 else title, by, scale_arcsec)
 
 
 def votes_figure(image, answers: Sequence[Reached], title: str, by: str, scale_arcsec: float | None = None) -> Figure:

@@ -2,17 +2,14 @@
 
 import csv
 import io
-import sys
 
 import numpy as np
 
 from skyset.builder import SurveyBuilder
 from skyset.building.build import build
-from skyset.building.options import BuildParser
-from skyset.building.options import Options
+from skyset.building.script import Script
 from skyset.building.task import Found
 from skyset.building.task import Item
-from skyset.command_line import main as run
 from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX
 from skyset.survey import Column
@@ -64,12 +61,9 @@ def find_items(options, network):
                        healpix_cell(float(row["ra"]), float(row["dec"]))) for row in rows(folder)])  # fmt: skip
 
 
-def parser(program=None):
-    return BuildParser(program, __doc__, SURVEY, raw="jpg")
+def build_all(asked, options, command):
+    return build(SURVEY, read_record, options, find_items, command)
 
 
-def main(arguments=None, program=None):
-    known = parser(program)
-    asked = known.parse_args(arguments)
-    command = [known.prog, *(sys.argv[1:] if arguments is None else arguments)]
-    return run(lambda: build(SURVEY, read_record, Options.from_arguments(asked), find_items, command))
+SCRIPT = Script(__doc__, SURVEY, build_all, raw="jpg")
+parser, main = SCRIPT.parser, SCRIPT.main

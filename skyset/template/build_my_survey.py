@@ -7,18 +7,18 @@ Rows without a position or an image, and images that are damaged, are named in r
 it was stopped, and makes rows again whose image or table changed.
 """
 
+import argparse
 import functools
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from skyset.building.build import build
 from skyset.building.image_folder import Names
 from skyset.building.image_folder import Table
 from skyset.building.image_folder import image_value
-from skyset.building.options import BuildParser
 from skyset.building.options import Options
+from skyset.building.script import Script
 from skyset.building.task import Found
-from skyset.command_line import main as run
 from skyset.template.my_survey import CLASSES
 from skyset.template.my_survey import COLUMNS
 from skyset.template.my_survey import SURVEY
@@ -39,22 +39,20 @@ def find(options: Options, _network, *, table: Table) -> Found:
     return table.find(options.local_data_path or Path(FOLDER), options.limit)
 
 
-def parser(program: str | None = None) -> BuildParser:
-    """The command line."""
-    known = BuildParser(program, __doc__, SURVEY)
-    add = known.add_argument_group("images and table").add_argument
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this survey."""
+    add = parser.add_argument_group("images and table").add_argument
     add("--local_data_path", type=Path, default=Path(FOLDER), metavar="DIR",
         help="the images, at any depth (default: %(default)s)")
     add("--table", type=Path, default=Path(TABLE), metavar="FILE",
         help="csv, fits, vot (each also .gz) or parquet (default: %(default)s)")
-    return known
 
 
-def main(arguments: list[str] | None = None, program: str | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 1 where objects were rejected, 2 where nothing can be built."""
-    known = parser(program)
-    asked = known.parse_args(arguments)
-    command = [known.prog, *(sys.argv[1:] if arguments is None else arguments)]
+def build_all(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:
+    """Build what was asked for; returns the exit status."""
     table = Table(asked.table, NAMES, COLUMNS, CLASSES)
-    how = functools.partial(read, table=table), Options.from_arguments(asked), functools.partial(find, table=table)
-    return run(lambda: build(SURVEY, *how, command))
+    return build(SURVEY, functools.partial(read, table=table), options, functools.partial(find, table=table), command)
+
+
+SCRIPT = Script(__doc__, SURVEY, build_all, add_options)
+parser, main = SCRIPT.parser, SCRIPT.main

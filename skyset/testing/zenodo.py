@@ -118,8 +118,8 @@ def picture(seed: int, side: int = SIDE, kind: str = "PNG", mode: str = "RGB") -
 def draw_decals(count: int, seed: int = 0) -> Decals:
     """Galaxies in a few patches of the sky: half are in GZD-1 and GZD-2, nine of ten in GZD-5, all have automatic votes."""
     dice = np.random.default_rng(seed)
-    ra = np.round(150 + 3 * dice.integers(0, 4, count) + dice.random(count), 6)
-    dec = np.round(2 * dice.integers(-2, 2, count) + dice.random(count), 6)
+    ra = np.round(150.5 + 3 * dice.integers(0, 2, count) + dice.random(count), 6)
+    dec = np.round(4 * dice.integers(-1, 1, count) + dice.random(count), 6)
     names = [iau_name(*position) for position in zip(ra.tolist(), dec.tolist(), strict=True)]
     base = {"iauname": np.array(names), "ra": ra, "dec": dec, "redshift": dice.random(count) / 5}
     base |= {"wrong_size_warning": dice.random(count) < 0.1}
