@@ -79,6 +79,7 @@ def work(way: str, folder: Path, wanted: str, count: int) -> None:
     from skyset.extraction.settings import Settings
 
     if way == "start":
+        load_engine("compiled")
         return
     if way.startswith("make"):
         make_mosaic(folder / "mosaic.fits", count) if way == "make mosaic" else make_cutouts(folder, count)
