@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import datasets
 
 from skyset.errors import UserError
+from skyset.files import short_digest
 from skyset.loading.arrow import features_of
 from skyset.loading.arrow import needed_columns
 from skyset.loading.partition_rows import PartitionRows
@@ -92,7 +92,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         self._manifest = self._load_manifest(self._root, name) if self._root else None
         self._survey = declared.as_built(self._manifest.columns) if self._manifest else declared
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
-        digest = hashlib.sha256(self._manifest.to_json().encode()).hexdigest()[:16] if self._manifest else ""
+        digest = short_digest(self._manifest.to_json()) if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
 
     def _load_manifest(self, root: str, config: str) -> Manifest:

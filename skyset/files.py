@@ -179,15 +179,20 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
     with Temporary(path) as temporary:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    sync_folder(path.parent)
+        put_in_place(temporary, path)
 
 
 def write_atomically(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, in the same folder, so that a power cut leaves the old file or all of the new one."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -197,6 +202,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def short_digest(text: str) -> str:
+    """What tells whether something is made of the same: 16 hexadecimal digits of the text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:

@@ -182,6 +182,17 @@ def watch(clients: Callable[[], Iterable[Client]], closing: threading.Event, end
             client.hang_up() if closing.is_set() else client.expire()
 
 
+def pause(failed: int, backoff: float, asked: float | None = None) -> float:
+    """Seconds to wait before the next try, `LONGEST_WAIT` at most.
+
+    Args:
+        failed: tries that failed, from 1 on.
+        backoff: seconds after the first; doubled with each further one.
+        asked: what Retry-After asked for, if it did; that is followed instead.
+    """
+    return min(backoff * 2 ** min(failed - 1, 30) if asked is None else asked, LONGEST_WAIT)
+
+
 def retry_after(response: requests.Response) -> float | None:
     """Seconds that the answer's Retry-After, a number or a date, asks to wait; None without one that can be read."""
     text = response.headers.get("Retry-After", "").strip()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyset.errors import SkysetError
+from skyset.html import is_html
 from skyset.messages import plain
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _not_an_image(data: bytes) -> str:
     text = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text:
         return "empty"
-    if text.lower().startswith((b"<!doctype html", b"<html")):
+    if is_html(text):
         return "an HTML page"
     if text.startswith((b"{", b"[")):
         return f"JSON: {words_of(data)}"

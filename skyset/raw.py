@@ -18,6 +18,7 @@ from isal import isal_zlib
 
 from skyset.errors import RecordError
 from skyset.headers import clean
+from skyset.html import is_html
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -141,10 +142,9 @@ def gunzip(data: bytes, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _looks_like(data: bytes) -> str:
-    head = data[:512].lstrip().lower()
     if not data:
         return " (it is empty)"
-    return " (it is an HTML page)" if head.startswith((b"<!doctype html", b"<html")) else ""
+    return " (it is an HTML page)" if is_html(data) else ""
 
 
 @contextlib.contextmanager

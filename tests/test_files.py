@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import subprocess
 import sys
@@ -28,7 +29,9 @@ from skyset.files import Temporary
 from skyset.files import clear_leftovers
 from skyset.files import keep_inputs
 from skyset.files import open_locked
+from skyset.files import put_in_place
 from skyset.files import replacing
+from skyset.files import short_digest
 from skyset.files import write_atomically
 from skyset.loaders.gz3d import SURVEY
 from skyset.partitions.manifest import Manifest
@@ -256,3 +259,17 @@ def test_files_that_may_not_grow_are_one_line(built, tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines() == [f"skyset: cannot write {tmp_path / 'x.png'}: [Errno 27] File too large"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_file_gets_its_name(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "file").write_text("old")
+    put_in_place(tmp_path / "new", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "new" and os.listdir(tmp_path) == ["file"]
+    assert synced == [str(tmp_path / "new"), str(tmp_path)]
+
+
+def test_short_digests_differ_with_the_text():
+    assert short_digest("a") == hashlib.sha256(b"a").hexdigest()[:16] and short_digest("a") != short_digest("b")

@@ -10,7 +10,9 @@ import time
 import pytest
 import requests
 
+from skyset.http import LONGEST_WAIT
 from skyset.http import Client
+from skyset.http import pause
 from skyset.http import retry_after
 from skyset.http import watch
 from skyset.testing.server import RawServer
@@ -150,3 +152,11 @@ def test_retry_after_as_a_date():
     assert retry_after(response) is None
     response.headers["Retry-After"] = email.utils.formatdate(time.time() + 100, usegmt=True)
     assert 90 < retry_after(response) <= 100
+
+
+@pytest.mark.parametrize(
+    ("failed", "asked", "seconds"),
+    [(1, None, 0.5), (2, None, 1), (5, None, 8), (1, 7, 7), (3, 0, 0), (1, 1e6, LONGEST_WAIT), (5000, None, LONGEST_WAIT)],
+)
+def test_the_pause_before_another_try(failed, asked, seconds):
+    assert pause(failed, 0.5, asked) == seconds

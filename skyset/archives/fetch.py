@@ -37,11 +37,13 @@ from urllib3.exceptions import ReadTimeoutError
 from skyset.archives.checksums import LABELS
 from skyset.archives.checksums import Checksum
 from skyset.errors import SkysetError
+from skyset.html import HEAD_BYTES
+from skyset.html import is_html
 from skyset.http import CHUNK
-from skyset.http import LONGEST_WAIT
 from skyset.http import PASSING
 from skyset.http import Client
 from skyset.http import innermost
+from skyset.http import pause
 from skyset.http import retry_after
 from skyset.http import watch
 from skyset.messages import plain
@@ -243,7 +245,7 @@ class Fetcher:
         with self._client() as client:
             for failed in range(self.retries + 1):
                 if failed:
-                    self._pause(self.backoff * 2 ** (failed - 1))
+                    self._pause(pause(failed, self.backoff))
                 start = transfer.start()
                 try:
                     with self._answer(client, transfer, start) as response:
@@ -283,7 +285,7 @@ class Fetcher:
         reason, asked = "", None
         for failed in range(self.retries + 1):
             if failed:
-                self._pause(self.backoff * 2 ** (failed - 1) if asked is None else asked)
+                self._pause(pause(failed, self.backoff, asked))
             self._stop_if_closing()
             client.begin(sum(self.timeout))
             try:
@@ -367,7 +369,7 @@ class Fetcher:
                 since, received = now, 0
 
     def _pause(self, seconds: float) -> None:
-        if self._closing.wait(min(seconds, LONGEST_WAIT)):
+        if self._closing.wait(seconds):
             raise CancelledError
 
     def _stop_if_closing(self) -> None:
@@ -430,7 +432,7 @@ def _is_same(before: dict[str, str], now: dict[str, str]) -> bool:
 def _problem(part: Path, wanted: Checksum | None, page: bool) -> str | None:
     """Why the complete body in `part` is not the file asked for; None if nothing speaks against it."""
     with part.open("rb") as file:
-        is_page = file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+        is_page = is_html(file.read(HEAD_BYTES))
     if wanted is None:
         return "the answer is an HTML page" if is_page and not page else None
     found = wanted.of(part)

@@ -39,6 +39,7 @@ from skyset.errors import UserError
 from skyset.http import PASSING
 from skyset.http import Client
 from skyset.http import innermost
+from skyset.http import pause
 from skyset.http import retry_after
 from skyset.http import watch
 from skyset.messages import plain
@@ -334,8 +335,8 @@ class _Run:
 
     def _pause(self, job: _Job, addresses: int) -> float:
         """Seconds, doubled with each round of all addresses."""
-        rounds = min((job.tries - 1) // addresses, 30)
-        return min(self.pool.backoff * 2**rounds, LONGEST_BACKOFF) * random.uniform(0.5, 1.5)
+        seconds = pause(1 + (job.tries - 1) // addresses, self.pool.backoff)
+        return min(seconds, LONGEST_BACKOFF) * random.uniform(0.5, 1.5)
 
 
 # --- one connection -----------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ without a login. Answers are kept on the disk as they come, and unpacked and par
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import threading
 import time
@@ -64,8 +63,10 @@ from skyset.archives.tap_session import same_host
 from skyset.archives.tap_session import words_in
 from skyset.errors import UserError
 from skyset.files import replacing
+from skyset.files import short_digest
 from skyset.files import write_atomically
 from skyset.http import LONGEST_WAIT
+from skyset.http import pause
 from skyset.secrets import without_login
 from skyset.tables.votable import BrokenVOTable
 from skyset.tables.votable import VOTable
@@ -148,7 +149,7 @@ class SlicedQuery:
 
     def digest(self) -> str:
         """What names the folder: another service or query never meets these slices."""
-        return hashlib.sha256(f"{self.url.rstrip('/?')}\n{self.adql}".encode()).hexdigest()[:16]
+        return short_digest(f"{self.url.rstrip('/?')}\n{self.adql}")
 
 
 def fetch_slices(
@@ -298,7 +299,7 @@ class _Service:
                 if tries > self.retries:
                     self._discard(job_file)
                     raise self._error(low, high, f"{error}, {tries} tries") from error
-                self._pause(self.backoff * 2 ** (tries - 1) if error.pause is None else error.pause)
+                self._pause(pause(tries, self.backoff, error.pause))
         table = answer.table
         assert table is not None  # an answer without one was refused
         if answer.status == "OVERFLOW" or table.num_rows >= (self.query.maxrec or float("inf")):

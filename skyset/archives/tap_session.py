@@ -20,11 +20,13 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from skyset.errors import SkysetError
+from skyset.html import HEAD_BYTES
+from skyset.html import is_html
 from skyset.http import CHUNK
-from skyset.http import LONGEST_WAIT
 from skyset.http import PASSING
 from skyset.http import Client
 from skyset.http import innermost
+from skyset.http import pause
 from skyset.http import retry_after
 from skyset.http import watch
 from skyset.tables.votable import VOTableError
@@ -184,8 +186,7 @@ class Session:
                     raise
                 if tries > self._retries:
                     raise Refused(f"{error}, {tries} tries" if tries > 1 else str(error), error.status) from error
-                pause = self._backoff * 2 ** (tries - 1) if error.pause is None else error.pause
-                if self._closing.wait(min(pause, LONGEST_WAIT)):
+                if self._closing.wait(pause(tries, self._backoff, error.pause)):
                     raise CancelledError from error
         raise AssertionError("counting does not end")
 
@@ -256,8 +257,8 @@ class Session:
     def _check(self, response: requests.Response, body: BinaryIO) -> None:
         """Raise what an answer other than the one hoped for means."""
         status = response.status_code
-        head = beginning(body, 512)
-        is_page = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+        head = beginning(body, HEAD_BYTES)
+        is_page = is_html(head)
         if status < 400 and is_page:
             raise Passing(f"the answer is an HTML page: {readable(beginning(body, SMALL), 200)}")
         if status < 400:

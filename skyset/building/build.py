@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import os
 from collections import deque
@@ -46,6 +45,7 @@ from skyset.command_line import os_reason
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import human_bytes
+from skyset.files import short_digest
 from skyset.partitions.layout import REJECTED
 from skyset.partitions.layout import compression_options
 from skyset.partitions.manifest import Manifest
@@ -198,7 +198,7 @@ def _with_layout(made_of: str, survey: Survey) -> str:
     if not made_of:
         return ""
     layout = [(column.name, column.dtype, column.shape) for column in survey.columns]
-    return hashlib.sha256(json.dumps([made_of, layout]).encode()).hexdigest()[:16]
+    return short_digest(json.dumps([made_of, layout]))
 
 
 def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | None, options: Options) -> None:

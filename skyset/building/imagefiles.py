@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from skyset.building import zips
 from skyset.errors import RecordError
+from skyset.files import short_digest
 from skyset.pixels import ImageError
 from skyset.pixels import decode
 from skyset.pixels import kind_of
@@ -103,7 +103,7 @@ def fingerprint(images: Images, keys: Iterable[str]) -> str:
     """What changes with the images of these objects, without reading them."""
     places = [(images.places[key], key) for key in images.places.keys() & set(keys)]
     traits = [(key, *_traits(place)) for place, key in sorted(places)]  # archive by archive: few are kept open
-    return hashlib.sha256(repr(sorted(traits)).encode()).hexdigest()[:16]
+    return short_digest(repr(sorted(traits)))
 
 
 def _traits(place: Place) -> tuple[int, int]:

@@ -7,7 +7,6 @@ output catalog"; FITS standard 4.0, section 7.3. Layout, units and formats are t
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from skyset import headers
 from skyset.errors import UserError
 from skyset.extraction.columns import COLUMNS
 from skyset.files import Temporary
+from skyset.files import put_in_place
 from skyset.files import replaced_by
 
 _BLOCK = 2880
@@ -174,12 +174,9 @@ class replacing:
 
     def __exit__(self, kind, error, trace) -> None:
         try:
-            if kind is None:
-                self.file.flush()
-                os.fsync(self.file.fileno())
             self.file.close()
             if kind is None:
-                self.temporary.path.replace(self.path)
+                put_in_place(self.temporary.path, self.path)
         except OSError as failed:
             raise UserError(f"cannot write {self.path}: {failed.strerror or failed}") from failed
         finally:

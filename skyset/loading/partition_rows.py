@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import hashlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import pyarrow as pa
 from datasets.iterable_dataset import _BaseExamplesIterable
 
 from skyset.errors import PartitionError
+from skyset.files import short_digest
 from skyset.loading.arrow import arrow_table
 from skyset.loading.arrow import features_of
 from skyset.loading.arrow import needed_columns
@@ -171,7 +171,7 @@ class PartitionRows(_BaseExamplesIterable):
         """Of what is read in which order; not of the root, so that a state outlives a move to another disk."""
         pieces = (f"{'/'.join(p.path.rsplit('/', 2)[1:])} {p.start} {p.stop} {p.rows}" for p in self.pieces)
         order = (self.seed, self.window_bytes // self._row_bytes) if self.seed else None
-        return hashlib.sha256("\n".join([str(order), *pieces]).encode()).hexdigest()[:16]
+        return short_digest("\n".join([str(order), *pieces]))
 
     def _files(self) -> str:
         """A line a file: ``healpix=7/001-of-001.hdf5, 12 rows``. As one string it costs nothing to copy with a state."""

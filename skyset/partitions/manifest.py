@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from skyset.errors import PartitionError
 from skyset.errors import UserError
 from skyset.files import file_sha256
+from skyset.files import short_digest
 from skyset.files import write_atomically
 from skyset.partitions.layout import JOURNAL
 from skyset.partitions.layout import MANIFEST
@@ -241,7 +241,7 @@ def _check_length(size: int) -> None:
 
 def keys_digest(keys: Sequence[str]) -> str:
     """Digest of the rows' keys in their order: tells whether a file holds what is wanted without opening it."""
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
+    return short_digest("\n".join(keys))
 
 
 def describe_file(root: Path, path: str, survey: Survey, split: str) -> FileEntry:

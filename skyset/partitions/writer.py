@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 import zlib
 from collections.abc import Mapping
@@ -17,8 +16,8 @@ import numpy as np
 
 from skyset.errors import PartitionError
 from skyset.files import Temporary
+from skyset.files import put_in_place
 from skyset.files import replaced_by
-from skyset.files import sync_folder
 from skyset.partitions.layout import FORMAT
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.layout import compression_options
@@ -162,10 +161,7 @@ class PartitionWriter:
             self._file.attrs[f"sources_{start}"] = np.array(self._sources[start : start + _SOURCES], np.uint64)
         self._close()
         self._check()
-        with open(self._temporary.path, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self._temporary.path, self.path)
-        sync_folder(self.path.parent)
+        put_in_place(self._temporary.path, self.path)
 
     def _describe(self, column: Column) -> None:
         self._file[column.name].attrs.update({"unit": column.unit, "description": column.description})

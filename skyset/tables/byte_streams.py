@@ -10,6 +10,8 @@ from typing import BinaryIO
 from isal import igzip_threaded
 
 from skyset.errors import UserError
+from skyset.html import HEAD_BYTES
+from skyset.html import is_html
 from skyset.raw import open_regular
 
 BLOCK_BYTES = 2 << 20
@@ -21,14 +23,13 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
     """The file's bytes in their order, unpacked if its name ends in ``.gz``."""
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open_regular(path))
-        head = file.read(512)
+        head = file.read(HEAD_BYTES)
         file.seek(0)
         if not head:
             raise UserError(f"{path}: the file is empty")
         if path.lower().endswith(".gz"):
             if not head.startswith(_GZIP):
-                html = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
-                raise UserError(f"{path}: not a gzip file" + (" (it is an HTML page)" if html else ""))
+                raise UserError(f"{path}: not a gzip file" + (" (it is an HTML page)" if is_html(head) else ""))
             yield stack.enter_context(igzip_threaded.open(file, "rb"))
         elif head.startswith(_GZIP):
             raise UserError(f"{path}: is gzip data; name it {Path(path).name}.gz")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import file_sha256
+from skyset.files import short_digest
 from skyset.survey import Column
 from skyset.survey import fitting
 from skyset.tables.open import open_catalog
@@ -162,4 +162,4 @@ def _words(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
 def digest(sources: Iterable[Source], *more) -> str:
     """What tells whether rows were made of the same sources, and ``more`` (anything that JSON takes)."""
     parts = [[file_sha256(source.path), source.key, dict(source.columns)] for source in sources]
-    return hashlib.sha256(json.dumps([_DIGEST, parts, *more], sort_keys=True).encode()).hexdigest()[:16]
+    return short_digest(json.dumps([_DIGEST, parts, *more], sort_keys=True))

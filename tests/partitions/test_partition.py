@@ -16,9 +16,9 @@ from hypothesis.extra import numpy as arrays
 from skyset.errors import PartitionError
 from skyset.errors import RecordError
 from skyset.errors import UserError
-from skyset.partitions import partition as partitions
 from skyset.partitions.layout import COMPRESSIONS
 from skyset.partitions.layout import cell_of_path
+from skyset.partitions.layout import compression_options
 from skyset.partitions.layout import object_path
 from skyset.partitions.layout import partition_path
 from skyset.partitions.partition import Partition
@@ -163,7 +163,7 @@ def test_unknown_compression_names_the_known_ones(tmp_path):
 def test_compression_without_its_plugin_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "hdf5plugin", None)
     with pytest.raises(UserError, match=r"blosc-lz4 needs hdf5plugin: pip install 'skyset-surveys\[compression\]'"):
-        partitions.compression_options("blosc-lz4", (8, 8))
+        compression_options("blosc-lz4", (8, 8))
 
 
 # --- reading into one's own array ---------------------------------------------------------------------------

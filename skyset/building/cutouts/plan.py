@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import os
@@ -38,6 +37,7 @@ from skyset.building.task import Rejected
 from skyset.errors import RecordError
 from skyset.errors import UserError
 from skyset.files import keep_inputs
+from skyset.files import short_digest
 from skyset.messages import say
 from skyset.sky import healpix_cell
 from skyset.survey import Survey
@@ -137,7 +137,7 @@ def found_in(cutouts: Cutouts, samples: Samples, limit: int | None, made_of: str
     items = [Item(key, file, cell, span=span) for (key, (file, span, _)), cell in zip(chosen, cells, strict=True)]
     survey = as_built(cutouts, items)
     shapes = " ".join(f"{survey.column(name).dtype} {survey.column(name).shape}" for name in survey.shaped_by_build)
-    made_of = hashlib.sha256(f"{made_of} {shapes}".encode()).hexdigest()[:16]
+    made_of = short_digest(f"{made_of} {shapes}")
     return Found(items, samples.rejected, survey, made_of=made_of)
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from skyset.building.tars.read import BLOCK
 from skyset.errors import UserError
+from skyset.files import put_in_place
 
 RECORD = 20 * BLOCK  # an archive's size is a multiple
 
@@ -168,8 +169,7 @@ class Part:
         os.ftruncate(self._tar, size)
         os.ftruncate(self._list, self._ends[len(self.rows)])
         os.fsync(self._list)
-        os.fsync(self._tar)
-        os.replace(self._part, self.archive)
+        put_in_place(self._part, self.archive)
 
     def remove(self) -> None:
         """Delete both files."""
