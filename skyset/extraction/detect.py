@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from astropy.table import QTable
     from astropy.wcs import WCS
 
-    from skyset.extraction.engines import Background
     from skyset.extraction.engines import Engine
+    from skyset.extraction.field import Background
 
 
 @dataclass(frozen=True, eq=False)

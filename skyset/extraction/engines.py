@@ -23,33 +23,13 @@ from skyset.extraction.settings import Settings
 from skyset.versions import install_command
 
 if TYPE_CHECKING:
+    from skyset.extraction.field import Background
     from skyset.extraction.field import Field
 
 ENGINES = ("compiled", "sep")
 #: What an engine is made with, and how to get it.
 _NEEDS = {"compiled": ("numba", "llvmlite"), "sep": ("sep",)}
 _INSTALL = {"compiled": install_command("extraction"), "sep": "pip install 'sep>=1.4'"}
-
-
-class Background(Protocol):
-    """The background of an image: ``level`` and ``rms``, medians over its meshes (counts); ``measured``: what the image has
-    where another level was given, else None; ``size``: of a mesh (width, height), ``rms_mesh``: the noise of each, ``mesh``:
-    the level of each, where that is a check image."""
-
-    level: float
-    rms: float
-    size: tuple[int, int]
-    mesh: np.ndarray
-    rms_mesh: np.ndarray
-    measured: Background | None
-
-    def subtract(self, image: np.ndarray, out: np.ndarray) -> None: ...
-
-    def map(self) -> np.ndarray: ...
-
-    def rms_map(self) -> np.ndarray: ...
-
-    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray: ...
 
 
 class Sources(Protocol):

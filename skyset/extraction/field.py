@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from skyset.extraction.definitions import UNUSABLE
 from skyset.extraction.settings import Settings
 
-if TYPE_CHECKING:
-    from skyset.extraction.engines import Background
-
 _NONE = np.zeros((0, 0), np.float32)
 _NO_MASK = np.zeros((0, 0), np.bool_)
+
+
+class Background(Protocol):
+    """The background of an image: ``level`` and ``rms``, medians over its meshes (counts); ``measured``: what the image has
+    where another level was given, else None; ``size``: of a mesh (width, height), ``rms_mesh``: the noise of each, ``mesh``:
+    the level of each, where that is a check image."""
+
+    level: float
+    rms: float
+    size: tuple[int, int]
+    mesh: np.ndarray
+    rms_mesh: np.ndarray
+    measured: Background | None
+
+    def subtract(self, image: np.ndarray, out: np.ndarray) -> None: ...
+
+    def map(self) -> np.ndarray: ...
+
+    def rms_map(self) -> np.ndarray: ...
+
+    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray: ...
 
 
 def usable_pixels(image: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, bool]:

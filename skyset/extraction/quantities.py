@@ -24,9 +24,9 @@ from skyset.extraction.world import pixel_scale
 from skyset.extraction.world import world_columns
 
 if TYPE_CHECKING:
-    from skyset.extraction.engines import Background
     from skyset.extraction.engines import Light
     from skyset.extraction.engines import Sources
+    from skyset.extraction.field import Background
 
 _APERTURE_FLAGS = {
     "kron": "_kron_flags", "petrosian": "_petrosian_flags", "aperture": "_circle_flags", "radius": "_radius_flags",
