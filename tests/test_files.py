@@ -169,7 +169,7 @@ def locked(built):
 
 READ = """
 import sys, skyset
-from skyset.partitions.manifest import verify
+from skyset.partitions.verify import verify
 rows = list(skyset.load("gz3d", data_dir=sys.argv[1], split="train", streaming=True).with_format("numpy"))
 assert len(rows) == 24 and rows[0]["image"].any(), len(rows)
 assert list(verify(sys.argv[1])) == []

@@ -380,7 +380,7 @@ def read_bytes(monkeypatch):
         sizes.append(preadv(*arguments))
         return sizes[-1]
 
-    monkeypatch.setattr("skyset.partitions.partition.os.preadv", counting)
+    monkeypatch.setattr("skyset.partitions.byte_ranges.os.preadv", counting)
     return sizes
 
 

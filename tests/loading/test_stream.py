@@ -13,7 +13,7 @@ import pytest
 import skyset
 from skyset.errors import PartitionError
 from skyset.errors import UserError
-from skyset.partitions import partition
+from skyset.partitions import byte_ranges
 from skyset.partitions.manifest import Manifest
 from skyset.testing.server import ArchiveServer
 
@@ -138,7 +138,7 @@ def test_stream_opens_a_file_with_hdf5_once(copy, monkeypatch):
     """The second epoch needs no HDF5: offsets are known."""
     stream = skyset.load("gz3d", str(copy))
     first = ids(stream)
-    monkeypatch.setattr(partition._LocalFile, "hdf5", lambda self: pytest.fail("opened again"))
+    monkeypatch.setattr(byte_ranges.LocalFile, "hdf5", lambda self: pytest.fail("opened again"))
     assert ids(stream) == first
     assert sorted(ids(stream.shuffle(seed=0))) == sorted(first)
 

@@ -90,8 +90,8 @@ def text_file(folder: Path, content: str | bytes, name: str = "c.csv") -> Path:
     ],
 )
 def test_wholly_numeric_text_becomes_numbers(texts, numbers):
-    assert same(safe_to_numeric(texts), numeric_text)
-    assert same(safe_to_numeric(pa.array(texts)).to_pylist(), numeric_text)
+    assert same(safe_to_numeric(texts), numbers)
+    assert same(safe_to_numeric(pa.array(texts)).to_pylist(), numbers)
 
 
 @pytest.mark.parametrize(
