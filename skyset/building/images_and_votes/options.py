@@ -42,9 +42,9 @@ def add_options(release: Release, parser: argparse.ArgumentParser) -> None:
     add("--record", default=record.number, metavar="ID", help="Zenodo record (default: %(default)s)")
     if record.tables:
         add("--tables", nargs="+", default=record.tables, metavar="NAME",
-            help="catalogues of the record (default: %(default)s)")
+            help=f"catalogues of the record (default: {', '.join(record.tables)})")
     add("--archives", nargs="+", default=record.archives, metavar="NAME",
-        help="image archives of the record (default: %(default)s)")
+        help=f"image archives of the record (default: {', '.join(record.archives)})")
     add("--keep_archives", action="store_true", help=f"keep the downloaded archives in <output_dir>/{RAW}; by default "
         "each is deleted once its images are in the partitions")
     # fmt: on
