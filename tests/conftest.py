@@ -39,13 +39,19 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
     return folder
 
 
+#: Real files: some in the repository, all of them beside it where it is developed.
+REAL = (Path(__file__).parent / "data", Path(__file__).parents[2] / "shared" / "data")
+
+
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """Real files; users have none."""
-    folder = Path(__file__).parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("the folder with real files is not there (../shared/data)")
-    return folder
+def real() -> Callable[[str], Path]:
+    """The place of a real file or folder by its name, ``"sdss/skyserver_jpegs"``; where there is none the test skips."""
+
+    def find(name: str) -> Path:
+        found = next((folder / name for folder in REAL if (folder / name).exists()), None)
+        return found or pytest.skip(f"{name} is neither in tests/data nor in ../shared/data")
+
+    return find
 
 
 @pytest.fixture(scope="session")

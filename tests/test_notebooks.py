@@ -23,11 +23,11 @@ def test_demo_sdss_galaxy_zoo(built_sdss, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def built_decals(tmp_path_factory, shared):
+def built_decals(tmp_path_factory, real):
     """The 350 real galaxies as partitions, in a folder named ``gz_decals``."""
 
     def make(folder):
-        arguments = ["--local_data_path", str(shared / "gz_decals"), "-o", str(folder / "gz_decals"), "--num_processes", "1"]
+        arguments = ["--local_data_path", str(real("gz_decals")), "-o", str(folder / "gz_decals"), "--num_processes", "1"]
         assert build_decals(arguments) == 0
 
     return once(tmp_path_factory, "real_decals", make) / "gz_decals"

@@ -13,7 +13,6 @@ from collections import Counter
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import parse_qs
 from urllib.parse import urlsplit
 
@@ -47,7 +46,6 @@ from skyset.testing.hips import draw
 from skyset.testing.hips import encode
 from skyset.testing.server import RawServer
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "sdss"
 PIXELS = draw(150.0, 2.0, 0.01, 64, 64)
 
 
@@ -107,15 +105,17 @@ def test_radii_that_are_none(arguments):
 # --- what an image is ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real files are not here")
-def test_real_cutouts_pass_and_the_bmp_does_not():
-    paths = sorted(REAL.glob("skyserver_jpegs/*/*.jpg"))
+def test_real_cutouts_pass(real):
+    paths = sorted(real("sdss/skyserver_jpegs").glob("*/*.jpg"))
     assert len(paths) == 15
     for path in paths:
         check_image(path.read_bytes(), "jpg", 120, 120)
         assert decode(path.read_bytes(), "jpg").shape == (120, 120, 3)
+
+
+def test_a_real_bmp_named_jpeg_does_not(real):
     with pytest.raises(ImageError, match="the answer is BMP, not JPEG"):
-        check_image((REAL / "bmp_named_jpeg.jpeg").read_bytes(), "jpg", 256, 256)
+        check_image(real("sdss/bmp_named_jpeg.jpeg").read_bytes(), "jpg", 256, 256)
 
 
 def half_transparent():

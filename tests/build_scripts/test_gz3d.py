@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +36,6 @@ from tests.builds import link
 from tests.builds import rejected
 from tests.builds import rows
 
-REAL_NAMES = Path(__file__).parents[3] / "shared" / "data" / "gz3d" / "real_filenames.txt"
 MASKS = ("center", "star", "spiral", "bar")
 
 
@@ -181,9 +179,8 @@ def test_key_of_a_name(name):
     assert file_key(name) == "1-106630_127_14715787"
 
 
-@pytest.mark.skipif(not REAL_NAMES.exists(), reason="the folder with real file names is not there (../shared/data)")
-def test_keys_of_real_names_are_distinct():
-    names = REAL_NAMES.read_text().split()
+def test_keys_of_real_names_are_distinct(real):
+    names = real("gz3d/real_filenames.txt").read_text().split()
     keys = {file_key(name) for name in names}
     assert len(names) == len(keys) == 354
     assert all(len(key) <= 64 and re.fullmatch(r"1-\d+_\d+_\d+", key) for key in keys)

@@ -266,8 +266,8 @@ def test_the_script_form(whole):
 
 
 @pytest.mark.slow
-def test_the_350_real_galaxies(tmp_path, shared, capsys):
-    folder = shared / "gz_decals"
+def test_the_350_real_galaxies(tmp_path, real, capsys):
+    folder = real("gz_decals")
     assert build(tmp_path, "--local_data_path", folder, processes=2) == 0
     out = capsys.readouterr().out
     assert "not used: volunteer_votes_panoptes.csv: column id_str holds no IAU names" in out

@@ -395,8 +395,8 @@ def test_cutouts_larger_than_the_usual_limit(server, tmp_path):
     assert next(iter(rows(tmp_path).values()))["image"].shape == (900, 900, 3)
 
 
-def test_real_jpegs_come_through(galaxies, tmp_path, shared):
-    with SDSSServer(galaxies, pictures=shared / "sdss" / "skyserver_jpegs") as running:
+def test_real_jpegs_come_through(galaxies, tmp_path, real):
+    with SDSSServer(galaxies, pictures=real("sdss/skyserver_jpegs")) as running:
         assert build(tmp_path, running, "--limit", 15) == 0
     images = [row["image"] for row in rows(tmp_path).values()]
     assert len(images) == 15 and all(image.std() > 5 for image in images)

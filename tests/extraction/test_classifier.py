@@ -276,10 +276,10 @@ def test_an_area_of_no_pixel_counts_as_a_hundredth_of_the_seeing_squared(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["sep_default.nnw", "sextractor_default.nnw"])
-def test_real_networks_are_read(shared, name):
-    real = classifier.read_nnw(shared / "extraction" / name)
-    assert [weights.shape for weights, _ in real.layers] == [(10, 10), (1, 10)]
-    assert (real.bias[0], real.scale[0], real.output_scale) == (-1.56604, 3.03477, 1.0)
+def test_real_networks_are_read(real, name):
+    found = classifier.read_nnw(real(f"extraction/{name}"))
+    assert [weights.shape for weights, _ in found.layers] == [(10, 10), (1, 10)]
+    assert (found.bias[0], found.scale[0], found.output_scale) == (-1.56604, 3.03477, 1.0)
 
 
 @pytest.mark.parametrize(

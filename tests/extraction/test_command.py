@@ -287,10 +287,10 @@ def test_keywords_are_typed_as_sextractors_users_type_them(image):
     assert text.partition(",")[0] == again.partition(",")[0]
 
 
-def test_a_real_configuration_gives_the_catalogue_that_sextractor_gave(shared, tmp_path, monkeypatch):
+def test_a_real_configuration_gives_the_catalogue_that_sextractor_gave(real, tmp_path, monkeypatch):
     """sep_image.cat is SExtractor's; every one of its sources without flags is found where it was."""
     monkeypatch.chdir(tmp_path)
-    folder = shared / "extraction"
+    folder = real("extraction")
     status, text = skyset(folder / "sep_image.fits", "-c", folder / "sep_default.sex", "-p", folder / "sep_default.param")
     assert status == 0 and "wrote test.cat, back.fits, rms.fits" in text
     ours, theirs = (
@@ -307,8 +307,8 @@ def test_a_real_configuration_gives_the_catalogue_that_sextractor_gave(shared, t
         np.testing.assert_allclose(np.median(ours[name] / theirs[name]), 1, atol=5e-3)
 
 
-def test_the_configuration_of_cfis_with_its_weights_and_flags(image, shared):
-    folder = shared / "megacam"
+def test_the_configuration_of_cfis_with_its_weights_and_flags(image, real):
+    folder = real("megacam")
     config = ("-c", folder / "shapepipe_cfis_default_exp.sex", "-p", folder / "shapepipe_cfis_default.param", "-o", "x.ldac")
     status, text = skyset(image, *config)
     assert (status, "weight.fits: no such file; --weight FILE gives another one" in text) == (2, True)

@@ -58,8 +58,8 @@ def same(one: Settings, other: Settings) -> bool:
 # Real files
 
 
-def test_the_configuration_that_sep_was_compared_with(shared):
-    folder = shared / "extraction"
+def test_the_configuration_that_sep_was_compared_with(real):
+    folder = real("extraction")
     found = read_config(folder / "sep_default.sex", parameters=folder / "sep_default.param")
     wanted = Settings(deblend_cont=1.0, analysis_threshold=1.5, mask_type="none", apertures=(10.0,), kron=(2.5, 0.0),
                       fractions=(0.1, 0.5, 0.6), pixel_scale=1, seeing=1.2)  # fmt: skip
@@ -75,10 +75,10 @@ def test_the_configuration_that_sep_was_compared_with(shared):
     assert "line 20: FILTER_NAME default.conv: no such file" in said and "standard default.conv" in said
 
 
-def test_a_filter_of_the_folder_is_found_before_one_here(shared, tmp_path):
+def test_a_filter_of_the_folder_is_found_before_one_here(real, tmp_path):
     (tmp_path / "x.sex").write_text("FILTER_NAME default.conv")
     (tmp_path / "default.conv").write_text("CONV NONORM\n0 0 0\n0 5 0\n0 0 0\n")
-    (tmp_path / "here" / "default.conv").write_bytes((shared / "extraction" / "sep_default.conv").read_bytes())
+    (tmp_path / "here" / "default.conv").write_bytes(real("extraction/sep_default.conv").read_bytes())
     assert read_config(tmp_path / "x.sex").settings.kernel[1, 1] == 5
     (tmp_path / "default.conv").unlink()
     np.testing.assert_allclose(
@@ -86,9 +86,9 @@ def test_a_filter_of_the_folder_is_found_before_one_here(shared, tmp_path):
     )
 
 
-def test_sextractors_own_default_configuration_needs_no_word(shared):
+def test_sextractors_own_default_configuration_needs_no_word(real):
     """Every keyword of default.sex 2.12 has the value that is meant here anyway, apart from the filter's file."""
-    folder = shared / "extraction"
+    folder = real("extraction")
     found = read_config(folder / "sextractor_default.sex", parameters=folder / "sextractor_default.param")
     assert same(found.settings, Settings(minarea=3, analysis_threshold=1.5, pixel_scale=1, seeing=1.2))
     assert found.columns == ("NUMBER", "X_IMAGE", "Y_IMAGE", "FLAGS")
@@ -96,8 +96,8 @@ def test_sextractors_own_default_configuration_needs_no_word(shared):
 
 
 @pytest.mark.parametrize("which, contrast, value", [("exp", 0.001, None), ("tile", 0.0005, 0.0)])
-def test_the_configuration_of_cfis(shared, which, contrast, value):
-    folder = shared / "megacam"
+def test_the_configuration_of_cfis(real, which, contrast, value):
+    folder = real("megacam")
     found = read_config(folder / f"shapepipe_cfis_default_{which}.sex", parameters=folder / "shapepipe_cfis_default.param")
     wanted = Settings(deblend_cont=contrast, analysis_threshold=1.5, pixel_scale=0, zero_point=30, seeing=0.6,
                       back_value=value, vignet=(51, 51))  # fmt: skip
@@ -330,12 +330,12 @@ def test_weights_given_beside_a_configuration_are_relative_unless_it_says_otherw
     assert read_config(weighted=True).warnings == ()
 
 
-def test_files_that_are_no_configuration(tmp_path, shared):
+def test_files_that_are_no_configuration(tmp_path, real):
     for path, message in (
         (tmp_path / "no.sex", "no.sex: cannot be read as a .sex configuration: No such file"),
         (tmp_path, "a folder, not a regular file"),
-        (shared / "extraction" / "sep_default.param", "no keyword of SExtractor in it"),
-        (shared / "extraction" / "sep_image.fits", "no keyword of SExtractor in it"),
+        (real("extraction/sep_default.param"), "no keyword of SExtractor in it"),
+        (real("extraction/sep_image.fits"), "no keyword of SExtractor in it"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             read_config(path)
@@ -489,10 +489,10 @@ def test_pixel_scale_from_the_header(read):
     assert (read("GAIN 2").settings.seeing, read("GAIN 2").settings.fwhm) == (None, 1.2)
 
 
-def test_pixel_scale_is_sextractors_for_a_megacam_image_with_distortions(shared):
+def test_pixel_scale_is_sextractors_for_a_megacam_image_with_distortions(real):
     """SEXPXSCL of SExtractor 2.25.0 for the same files; the scale at the reference point is 0.1 % off."""
     for name, wanted in (("ossos_cutout-1616687p", 0.185849154007), ("ossos_cutout-1616690p", 0.1869470378935)):
-        assert pixel_scale(fits.getheader(shared / "megacam" / f"{name}.fits")) == pytest.approx(wanted, rel=2e-6)
+        assert pixel_scale(fits.getheader(real(f"megacam/{name}.fits"))) == pytest.approx(wanted, rel=2e-6)
 
 
 def test_thresholds_in_surface_brightness_are_counts_a_pixel(read):
@@ -548,9 +548,9 @@ def test_what_is_no_whole_number(read, value):
     assert "DETECT_MINAREA" in refused(read, f"DETECT_MINAREA {value}")
 
 
-def test_sextractors_own_columns_uncommented(read, shared):
+def test_sextractors_own_columns_uncommented(read, real):
     """All of its default.param, nearly 400: what is measured is wanted, what is not is named with its line."""
-    lines = (shared / "extraction" / "sextractor_default.param").read_text().splitlines()
+    lines = real("extraction/sextractor_default.param").read_text().splitlines()
     lines = [line for line in lines if line.strip("# ")]
     names = [line.lstrip("#").split()[0] for line in lines]
     text = "\n".join(line.lstrip("#") for line in lines)

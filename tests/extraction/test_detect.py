@@ -174,9 +174,9 @@ def test_weights_are_sextractors(field, tmp_path, kind):
 # Against catalogues and libraries that are always there
 
 
-def test_the_real_field_of_sep(shared):
+def test_the_real_field_of_sep(real):
     """``sep_image.cat`` was made by SExtractor with ``sep_default.sex`` beside it."""
-    folder = shared / "extraction"
+    folder = real("extraction")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = fits.getdata(folder / "sep_image.fits")

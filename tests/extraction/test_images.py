@@ -178,12 +178,13 @@ def test_a_mask_that_is_alone_is_measured_aloud(here):
     )
 
 
-def test_exposures_of_hsc(shared):
-    found = choose(shared / "hsc" / "afw_HSC-0908120-056-small.fits")
+def test_exposures_of_hsc(real):
+    exposure = real("hsc/afw_HSC-0908120-056-small.fits")
+    found = choose(exposure)
     assert places(found) == ["[1]"] and "MASK (" in found.notes[0] and "VARIANCE (" in found.notes[0]
-    [variance] = choose(f"{shared / 'hsc' / 'afw_HSC-0908120-056-small.fits'}[variance]").images
+    [variance] = choose(f"{exposure}[variance]").images
     assert variance.hdu == 3 and (variance.pixels() > 0).any()
-    for path in sorted((shared / "hsc" / "das").glob("*.fits")):
+    for path in sorted(real("hsc/das").glob("*.fits")):
         assert places(choose(path)) == ["[1]"] and choose(path).notes == []
 
 
@@ -218,8 +219,8 @@ def test_planes_of_a_cube_by_number_and_by_band(here, compressed):
             choose("cube.fits" + which)
 
 
-def test_the_cutout_of_the_legacy_surveys_is_measured_by_band(shared, here):
-    path = shared / "gz_decals" / "decals_grz_cutout.fits"
+def test_the_cutout_of_the_legacy_surveys_is_measured_by_band(real, here):
+    path = real("gz_decals/decals_grz_cutout.fits")
     tables = []
     for which in ("[0][r]", "[0][1]"):
         done = CliRunner().invoke(app, ["extract", f"{path}{which}", "-o", "x.csv", "-DETECT_THRESH", "5"])

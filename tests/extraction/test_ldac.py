@@ -55,10 +55,10 @@ def hdus(path) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_catalogues_are_read_as_astropy_reads_their_tables(shared, name):
-    [extension] = read_ldac(shared / "megacam" / name)
+def test_real_catalogues_are_read_as_astropy_reads_their_tables(real, name):
+    [extension] = read_ldac(real(f"megacam/{name}"))
     assert (len(extension.table), len(extension.table.colnames)) == REAL[name]
-    reference = fits.getdata(shared / "megacam" / name, 2)
+    reference = fits.getdata(real(f"megacam/{name}"), 2)
     for column in extension.table.colnames:
         values = np.asarray(getattr(extension.table[column], "value", extension.table[column]))
         assert values.dtype.isnative and values.dtype == reference[column].dtype.newbyteorder("=")
@@ -67,8 +67,8 @@ def test_real_catalogues_are_read_as_astropy_reads_their_tables(shared, name):
     assert extension.header["SEXBKDEV"] > 0
 
 
-def test_units_and_what_a_column_is(shared):
-    table = read_ldac(shared / "megacam" / "ldac_decam_cat.fits")[0].table
+def test_units_and_what_a_column_is(real):
+    table = read_ldac(real("megacam/ldac_decam_cat.fits"))[0].table
     assert table["FLUX_AUTO"].unit == u.ct and table["X_IMAGE"].unit == u.pix and table["X2_IMAGE"].unit == u.pix**2
     assert table["MU_MAX"].unit == u.mag / u.arcsec**2
     assert table["FLUX_APER"].shape == (950, 12)
@@ -78,10 +78,10 @@ def test_units_and_what_a_column_is(shared):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_catalogues_are_written_as_they_were(shared, tmp_path, name):
+def test_real_catalogues_are_written_as_they_were(real, tmp_path, name):
     """Every byte, apart from the slash after a value without comment, and cards after the primary header's fourth."""
-    write_ldac(tmp_path / "copy.ldac", read_ldac(shared / "megacam" / name))
-    original, copy = (file.read_bytes() for file in (shared / "megacam" / name, tmp_path / "copy.ldac"))
+    write_ldac(tmp_path / "copy.ldac", read_ldac(real(f"megacam/{name}")))
+    original, copy = (file.read_bytes() for file in (real(f"megacam/{name}"), tmp_path / "copy.ldac"))
     assert len(copy) == len(original)
     cards = zip(*([text[i : i + 80] for i in range(2880, len(text), 80)] for text in (original, copy)), strict=True)
     different = [(one, other) for one, other in cards if one != other]
@@ -89,9 +89,9 @@ def test_real_catalogues_are_written_as_they_were(shared, tmp_path, name):
     assert all(one.rstrip(b" /") == other.rstrip() for one, other in different)
 
 
-def test_the_malformed_catalogue_is_mended_aloud(shared):
+def test_the_malformed_catalogue_is_mended_aloud(real):
     with pytest.warns(UserWarning, match=r"LDAC_IMHEAD\): TDIM1 is \(80, 36\), its cell has 21 cards") as told:
-        [extension] = read_ldac(shared / "megacam" / "ldac_gaia_malformed_tdim.cat")
+        [extension] = read_ldac(real("megacam/ldac_gaia_malformed_tdim.cat"))
     assert len(told) == 1
     assert extension.header["CTYPE2"] == "DEC--STG" and extension.header["CD2_2"] == pytest.approx(0.2 / 3600)
     assert len(extension.header) == 20
@@ -265,8 +265,8 @@ def test_a_table_without_imhead_has_the_primary_header(small):
 
 
 @pytest.mark.skipif(SEXTRACTOR is None, reason="SExtractor is not installed")
-def test_fits_1_0_catalogues_are_read(shared, tmp_path):
-    data = shared / "extraction"
+def test_fits_1_0_catalogues_are_read(real, tmp_path):
+    data = real("extraction")
     (tmp_path / "x.param").write_text("NUMBER\nX_IMAGE\nFLUX_APER(2)\nMU_MAX\n")
     options = "-PARAMETERS_NAME x.param -FILTER N -CATALOG_TYPE FITS_1.0 -PHOT_APERTURES 3,6 -CATALOG_NAME x.cat"
     run(SEXTRACTOR, data / "sep_image.fits", "-c", "/dev/null", *options.split(), cwd=tmp_path)

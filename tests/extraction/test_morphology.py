@@ -441,8 +441,8 @@ def test_one_cutout_is_an_image():
 # --- Real images ----------------------------------------------------------------------------------
 
 
-def test_a_real_galaxy_looks_alike_in_hscs_bands(shared):
-    with np.load(shared / "hsc" / "scarlet_hsc_cosmos.npz") as file:
+def test_a_real_galaxy_looks_alike_in_hscs_bands(real):
+    with np.load(real("hsc/scarlet_hsc_cosmos.npz")) as file:
         images, psfs, catalogue = file["images"], file["psfs"], file["catalog"]
     found = measure_cutouts(images[None], "grizy", psfs)
     # The published catalogue, made from all bands, knows these objects: how far they are from the middle.
@@ -465,11 +465,11 @@ def test_a_real_galaxy_looks_alike_in_hscs_bands(shared):
     assert np.isnan(found["g_sersic_index"][0])
 
 
-def test_a_real_spiral_is_a_disc(shared):
+def test_a_real_spiral_is_a_disc(real):
     from astropy.io import fits
 
-    images = fits.getdata(shared / "hsc" / "scarlet_Cut_HSC.fits")
-    found = measure_cutouts(images[None], "grizy", fits.getdata(shared / "hsc" / "scarlet_PSF_HSC.fits"))
+    images = fits.getdata(real("hsc/scarlet_Cut_HSC.fits"))
+    found = measure_cutouts(images[None], "grizy", fits.getdata(real("hsc/scarlet_PSF_HSC.fits")))
     for band in "grizy":
         row = {name: found[f"{band}_{name}"][0] for name in NAMES}
         assert row["central_image_pop_5px_rad"] == 1 and row["sersic_index"] < 1.5

@@ -105,9 +105,9 @@ def test_they_agree_on_a_simulated_field():
     check_agreement(simulate_ccd(seed=3, shape=(1000, 1000)).image, HOW)
 
 
-def test_they_agree_on_a_real_field(shared):
+def test_they_agree_on_a_real_field(real):
     pytest.importorskip("numba")
-    image = fits.getdata(shared / "extraction" / "sep_image.fits")
+    image = fits.getdata(real("extraction/sep_image.fits"))
     check_agreement(image, dataclasses.replace(HOW, threshold=1.5, gain=2.0), slack=0.05)
 
 

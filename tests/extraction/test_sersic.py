@@ -657,9 +657,9 @@ def residuals(image, psf, source, mask, noise):
     return fits, (away / noise)[near]
 
 
-def test_real_hsc_galaxies_in_cosmos(shared):
+def test_real_hsc_galaxies_in_cosmos(real):
     """Four galaxies of the i band: residuals are noise (that of HSC's coadds is correlated, so that it looks like 0.9)."""
-    with np.load(shared / "hsc" / "scarlet_hsc_cosmos.npz") as file:
+    with np.load(real("hsc/scarlet_hsc_cosmos.npz")) as file:
         image, psf = file["images"][2].astype(np.float64), file["psfs"][2]
     found, noise = brightest(image, 4)
     for source, mask in found:
@@ -674,12 +674,12 @@ def test_real_hsc_galaxies_in_cosmos(shared):
     assert 4 < brightest_fit.n[0] < 7 and 2 < brightest_fit.r_e[0] < 3.2 and brightest_fit.q[0] > 0.8
 
 
-def test_a_real_galaxy_and_a_real_blend(shared):
+def test_a_real_galaxy_and_a_real_blend(real):
     """The compact galaxy leaves noise; two galaxies that were taken for one do not, and chi2 says so."""
     from astropy.io import fits as files
 
-    image = files.getdata(shared / "hsc" / "scarlet_Cut_HSC.fits")[2].astype(np.float64)
-    psf = files.getdata(shared / "hsc" / "scarlet_PSF_HSC.fits")[2].astype(np.float64)
+    image = files.getdata(real("hsc/scarlet_Cut_HSC.fits"))[2].astype(np.float64)
+    psf = files.getdata(real("hsc/scarlet_PSF_HSC.fits"))[2].astype(np.float64)
     found, noise = brightest(image, 2)
     blend, away_blend = residuals(image, psf, *found[0], noise)
     single, away_single = residuals(image, psf, *found[1], noise)

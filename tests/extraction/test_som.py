@@ -260,10 +260,10 @@ def test_memory_does_not_grow_with_the_rows():
     assert large < 10e6
 
 
-def test_real_catalogues(shared):
+def test_real_catalogues(real):
     """Those of SExtractor as astropy reads them: big-endian, columns interleaved with others; one chunk a file."""
     names = ("ISOAREA_IMAGE", "ELONGATION", "ELLIPTICITY", "FLUX_RADIUS")
-    paths = [shared / "megacam" / f"ldac_decam_{kind}.fits" for kind in ("cat", "fullcat")]
+    paths = [real(f"megacam/ldac_decam_{kind}.fits") for kind in ("cat", "fullcat")]
 
     def chunks():
         for path in paths:
