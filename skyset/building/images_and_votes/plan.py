@@ -185,7 +185,7 @@ class Plan:
 
         if options.limit and options.limit <= FEW:
             few = {stem for key in joined.keys for stem in (key, *names.get(key, ()))}
-            where = options.output_dir, options.overwrite
+            where = options.output_dir, making.made_of, options.overwrite
             return build_few(archives, few, options.limit, *where, build_images, rename)
         joined = joined.head(options.limit)  # the same ones, whichever archives have come
         wanted = set(joined.keys) if options.limit else None

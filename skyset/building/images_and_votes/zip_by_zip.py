@@ -15,6 +15,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,8 @@ LEDGER, FEW = "archives", "few"
 #: Bytes of a remote archive that are asked for at a time, where only a few of its images are wanted.
 _BLOCK_BYTES = 1 << 20
 
+#: An archive's name, and the number of a member.
+Origin = tuple[str, int]
 #: Builds the images that the function gives (called while the folder is locked): whether they are the last, and whether
 #: what an earlier build left is to be replaced. Returns an exit status.
 BuildImages = Callable[[Callable[[], Images], bool, bool], int]
@@ -100,8 +103,8 @@ def build_archives(
         if downloads:
             return
         downloads.append(Downloads(root, keep))
-        for path in (root / LEDGER).glob("*.json") if anew else ():
-            path.unlink()
+        if anew:
+            _forget(root)
         for name in ledger.keys() - {file.name for file in waiting}:  # killed at the wrong moment
             downloads[0].remove(root / RAW / name)
         shutil.rmtree(root / RAW / FEW, ignore_errors=True)
@@ -156,10 +159,12 @@ def _read_ledger(root: Path, made_of: str) -> dict[str, dict]:
     for path in sorted((root / LEDGER).glob("*.json")):
         try:
             entry = json.loads(path.read_text())
-            same, ledger[entry["archive"]] = entry["made_of"] == made_of, entry
+            same, few = entry["made_of"] == made_of, entry.get("few", False)
+            if same or not few:
+                ledger[entry["archive"]] = entry
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(f"{path} is damaged: remove it, and its archive is downloaded again") from error
-        if not same:
+        if not same and not few:
             raise UserError(
                 f"{root} was built from other catalogues or options: use the same, another folder, or --overwrite "
                 "(its archives are then downloaded again)"
@@ -170,21 +175,41 @@ def _read_ledger(root: Path, made_of: str) -> dict[str, dict]:
 def _note(root: Path, file: RecordFile, made_of: str, only: list[str] | None, images: Images) -> dict:
     """Write down what an archive held; images that the build rejected are not in the partitions."""
     problems = {stem: reason for stem, _, reason in images.problems if stem not in images.places}
-    path, archive = root / REJECTED, csv_cell((root / RAW / file.name).absolute())
-    stems = {csv_cell(stem): stem for stem in images.places}
-    if path.exists():
-        with open(path, newline="") as rejected:
-            # Of this archive's images alone: a second row of an object in a catalogue says nothing of its image.
-            own = (row for row in csv.DictReader(rejected) if row["file"] == archive)
-            problems |= {stems[row["key"]]: row["reason"] for row in own if row["key"] in stems}
-    entry = {
-        "archive": file.name,
-        "checksum": file.checksum,
-        "made_of": made_of,
-        "only": only,
-        "images": {stem: place.member for stem, place in images.places.items() if stem not in problems},
-        "problems": problems,
-    }
+    archive, stems = csv_cell((root / RAW / file.name).absolute()), {csv_cell(stem): stem for stem in images.places}
+    # Of this archive's images alone: a second row of an object in a catalogue says nothing of its image.
+    own = (row for row in _rejected(root) if row["file"] == archive)
+    problems |= {stems[row["key"]]: row["reason"] for row in own if row["key"] in stems}
+    own = {stem: place.member for stem, place in images.places.items() if stem not in problems}
+    return _write_note(root, file, made_of, only, own, problems)
+
+
+def _rejected(root: Path) -> list[dict[str, str]]:
+    """What the last build rejected."""
+    path = root / REJECTED
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _forget(root: Path) -> None:
+    """No archive is done any more."""
+    for path in (root / LEDGER).glob("*.json"):
+        path.unlink()
+
+
+def _write_note(
+    root: Path,
+    file: RecordFile,
+    made_of: str,
+    only: list[str] | None,
+    images: Mapping[str, int],
+    problems: Mapping[str, str],
+    few: bool = False,
+) -> dict:
+    """Note which members of an archive are in the partitions, by object; ``few``: read out of it, it was not downloaded."""
+    known = {"archive": file.name, "checksum": file.checksum, "made_of": made_of, "only": only, "few": few}
+    entry = known | {"images": dict(images), "problems": dict(problems)}
     (root / LEDGER).mkdir(exist_ok=True)
     write_atomically(root / LEDGER / f"{file.name}.json", json.dumps(entry))
     return entry
@@ -208,6 +233,7 @@ def build_few(
     wanted: set[str],
     count: int,
     root: Path,
+    made_of: str,
     overwrite: bool,
     build: BuildImages,
     rename: Callable[[Images], Images] = lambda images: images,
@@ -218,7 +244,7 @@ def build_few(
         files: the archives.
         wanted: stems of the images that will do.
         count: how many.
-        root, overwrite, rename: as in ``build_archives``.
+        root, made_of, overwrite, rename: as in ``build_archives``, which takes these galaxies over.
         build: builds them.
 
     Returns:
@@ -227,22 +253,39 @@ def build_few(
     Raises:
         UserError: an archive cannot be read.
     """
-    folder, begun = root / RAW / FEW, []
+    folder, origins = root / RAW / FEW, {}
+    begun: list[Images] = []
 
     def images() -> Images:
-        begun.append(folder)  # the folder is locked: this is no other build's
-        return rename(_few_images(files, wanted, count, folder))
+        begun.append(Images())  # the folder is locked: this is no other build's
+        if overwrite:
+            _forget(root)
+        begun[0] = rename(_few_images(files, wanted, count, folder, origins))
+        return begun[0]
 
     try:
-        return build(images, False, overwrite)
+        status = build(images, False, overwrite)
+        _note_few(root, files, made_of, begun[0], origins)
+        return status
     finally:
-        for each in begun:
-            shutil.rmtree(each, ignore_errors=True)
+        if begun:
+            shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 (root / RAW).rmdir()
 
 
-def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folder: Path) -> Images:
+def _note_few(root: Path, files: Sequence[RecordFile], made_of: str, images: Images, origins: Mapping[Path, Origin]) -> None:
+    """Note the images that were read out of archives and are in the partitions now."""
+    rejected = {row["file"] for row in _rejected(root)}
+    kept = {key: place.path for key, place in images.places.items() if csv_cell(place.path.absolute()) not in rejected}
+    for file in files:
+        if own := {key: origins[path][1] for key, path in kept.items() if origins[path][0] == file.name}:
+            _write_note(root, file, made_of, sorted(own), own, {}, few=True)
+
+
+def _few_images(
+    files: Sequence[RecordFile], wanted: set[str], count: int, folder: Path, origins: dict[Path, Origin]
+) -> Images:
     images = Images()
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -251,9 +294,9 @@ def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folde
                 system, path = remote.opened(file.url)
                 remote.check_parts(system, path)
                 with system.open(path, "rb", block_size=_BLOCK_BYTES) as source, zips.Archive(source) as archive:
-                    _take(archive, wanted, count, folder, images)
-            images.checksums |= {place.path: file.checksum for place in images.places.values()
-                                 if place.path not in images.checksums}  # fmt: skip
+                    taken = _take(archive, wanted, count, folder, images)
+            origins |= {path: (file.name, member) for path, member in taken.items()}
+            images.checksums |= dict.fromkeys(taken, file.checksum)
         except Exception as error:  # also what zipfile finds in the bytes
             raise UserError(f"{file.url}: {innermost(error)}") from None
         if len(images.places) >= count:
@@ -261,16 +304,21 @@ def _few_images(files: Sequence[RecordFile], wanted: set[str], count: int, folde
     return images
 
 
-def _take(archive: zipfile.ZipFile, wanted: set[str], count: int, folder: Path, images: Images) -> None:
-    infos = archive.infolist()
+def _take(archive: zipfile.ZipFile, wanted: set[str], count: int, folder: Path, images: Images) -> dict[Path, int]:
+    """Read images out of an archive; returns the members' numbers by the files that they are in now."""
+    infos, taken = archive.infolist(), {}
     for member in zips.members_of(archive):
         if len(images.places) >= count:
-            return
+            break
         if not is_image(member.name) or stem_of(member.name) not in wanted or member.problem:
             continue
         path = folder / member.name.rpartition("/")[2]
+        if path in images.checksums or path in taken:
+            continue  # a second image of this name
         try:
             path.write_bytes(zips.read_member(archive, infos[member.number]))
             images.add(path.name, Place(path))
+            taken[path] = member.number
         except RecordError as error:
             images.add(path.name, Place(path), str(error))
+    return taken

@@ -118,12 +118,25 @@ def test_cells_of_several_files_lose_no_row_of_an_earlier_archive(tmp_path, serv
 
 
 def test_a_few_are_read_out_of_the_remote_archives(tmp_path, server, galaxies, whole):
-    assert remote(tmp_path, server, "--limit", 3, *ONLY) == 0
+    """They are of two archives; the build of all takes them over, although the first archive has not all of them."""
+    assert remote(tmp_path, server, "--tiny", *ONLY) == 0
     found = rows(tmp_path)
-    assert len(found) == 3 and all(row["image"] == galaxies.images[name] for name, row in found.items())
+    assert len(found) == 5 and all(row["image"] == galaxies.images[name] for name, row in found.items())
+    assert not found.keys() <= set(in_archive(galaxies, 0))
     assert not (tmp_path / "raw").exists() and differences(tmp_path) == []
     assert remote(tmp_path, server, *ONLY) == 0
     assert same(rows(tmp_path), rows(whole)) and rejected(tmp_path) == {}
+    assert all(server.downloads(name) >= 1 for name in ARCHIVES)
+
+
+def test_a_few_of_other_catalogues_are_no_reason_to_refuse_all(tmp_path, own_record, galaxies, whole):
+    few = own_record / TABLE
+    galaxies.rows(in_archive(galaxies, 0)).to_csv(few, index=False)
+    with ZenodoServer(own_record, RECORD) as server:
+        assert remote(tmp_path / "out", server, "--limit", 2, *ONLY) == 0
+        galaxies.table.to_csv(few, index=False)
+        assert remote(tmp_path / "out", server, *ONLY) == 0
+    assert same(rows(tmp_path / "out"), rows(whole)) and differences(tmp_path / "out") == []
 
 
 def test_a_limit_whose_galaxies_are_in_a_later_archive(tmp_path, own_record, galaxies, monkeypatch, capsys):
