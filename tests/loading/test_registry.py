@@ -316,3 +316,21 @@ def test_import_order_does_not_matter():
     code = "import datasets; from datasets import load_dataset; import skyset; import skyset; print(load_dataset.__module__)"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "datasets.load"
+
+
+@pytest.mark.parametrize(
+    ("edited", "changes"),
+    [("partitions/layout.py", True), ("loading/reader.py", True), ("survey.py", True), ("pixels.py", True),
+     ("values.py", True), ("cli.py", False), ("explore/info.py", False),
+     ("building/build.py", False), ("archives/fetch.py", False)],
+)  # fmt: skip
+def test_only_code_that_makes_rows_is_in_the_caches_key(tmp_path, monkeypatch, edited, changes):
+    """An edit to the command line must not cost everybody their Arrow caches."""
+    home = tmp_path / "skyset"
+    shutil.copytree(Path(registry.__file__).parents[1], home, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(registry, "__file__", str(home / "loading" / "registry.py"))
+    digest = registry.code_digest.__wrapped__
+    before = digest()
+    with open(home / edited, "a") as file:
+        file.write("# another line\n")
+    assert (digest() != before) == changes
