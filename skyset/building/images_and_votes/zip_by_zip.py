@@ -179,8 +179,8 @@ def _note(root: Path, file: RecordFile, made_of: str, only: list[str] | None, im
     # Of this archive's images alone: a second row of an object in a catalogue says nothing of its image.
     own = (row for row in _rejected(root) if row["file"] == archive)
     problems |= {stems[row["key"]]: row["reason"] for row in own if row["key"] in stems}
-    own = {stem: place.member for stem, place in images.places.items() if stem not in problems}
-    return _write_note(root, file, made_of, only, own, problems)
+    kept = {stem: place.member for stem, place in images.places.items() if stem not in problems}
+    return _write_note(root, file, made_of, only, kept, problems)
 
 
 def _rejected(root: Path) -> list[dict[str, str]]:
@@ -253,7 +253,8 @@ def build_few(
     Raises:
         UserError: an archive cannot be read.
     """
-    folder, origins = root / RAW / FEW, {}
+    folder = root / RAW / FEW
+    origins: dict[Path, Origin] = {}
     begun: list[Images] = []
 
     def images() -> Images:
