@@ -20,6 +20,7 @@ from skyset.building.image_folder import images_in
 from skyset.building.imagefiles import Images
 from skyset.errors import RecordError
 from skyset.errors import UserError
+from skyset.explore.pairs import catalogue_of
 from skyset.explore.pairs import name_in
 from skyset.explore.pairs import positions_in
 from skyset.survey import HEALPIX
@@ -66,7 +67,7 @@ def look(folder: Path, table: Path, object_id: str = "", ra: str = "", dec: str 
         object_id, ra, dec: what the table calls these; by default the usual words for them are looked for.
 
     Raises:
-        UserError: one of them cannot be read, has no names or positions, or no image is named in the table.
+        UserError: one of them cannot be read, has no names or positions that can be used, or no image is named in the table.
     """
     images, catalog = images_in(folder), open_catalog(table)
     if not images.places:
@@ -77,6 +78,7 @@ def look(folder: Path, table: Path, object_id: str = "", ra: str = "", dec: str 
     object_id, (ra, dec) = _usual_name(table, object_id), positions_in(table, ra, dec)
     image, pictured = _column_of_images(rows, images, object_id, f"{table} names an image of {folder}")
     names = Names(object_id or image, ra, dec, image)
+    catalogue_of(table, (), names.object_id, ra, dec)  # refuses positions that are none, and names that lost digits
     columns, notes = [], [*catalog.notes]
     classes: dict[str, tuple[str, ...]] = {}
     for name in rows.schema.names:

@@ -54,6 +54,8 @@ def test_a_fits_table_with_fits_images():
         ("photos", "other.csv", {}, "names an image of photos, such as g0, g1, g2"),
         ("photos", "nameless.csv", {}, "which columns are the positions? --ra COLUMN --dec COLUMN"),
         ("photos", "bare.csv", {}, "bare.csv: no rows"),
+        ("photos", "hours.csv", {}, "hours.csv: ra is string; positions in decimal degrees are needed"),
+        ("photos", "lossy.csv", {}, "identifiers that went through floating point"),
         ("photos", "catalogue.csv", {"object_id": "idd"}, "no column idd; did you mean id?"),
         ("photos", "catalogue.csv", {"ra": "mag"}, "--ra and --dec belong together"),
     ],
@@ -63,6 +65,8 @@ def test_what_cannot_be_a_survey_is_one_line(folder, table, options, told):
     Path("empty").mkdir()
     Path("other.csv").write_text("id,ra,dec\na,1,2\n")
     Path("nameless.csv").write_text("id,x,y\ng0,1,2\n")
+    Path("hours.csv").write_text("id,ra,dec\ng0,00:01:02.5,2\n")
+    Path("lossy.csv").write_text("id,ra,dec,file\n5.87722984435352E+17,1,2,g0\n")
     Path("bare.csv").write_text("id,ra,dec\n")
     with pytest.raises(UserError) as refused:
         look(Path(folder), Path(table), **options)
