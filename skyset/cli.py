@@ -156,15 +156,17 @@ class _BuildOptions(TyperCommand):
     cls=_BuildOptions,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     help="Build a survey's partitions from its archive: `skyset build gz3d --help` lists the survey's options.",
+    epilog="Examples:\n\nskyset build gz3d --tiny -o data/gz3d\n\nskyset build my_survey --module my_survey/my_survey.py",
 )
 def build(
     context: typer.Context,
-    survey: Annotated[str | None, typer.Argument(metavar="SURVEY", autocompletion=_survey_names)] = None,
-) -> None:
+    survey: Annotated[str | None, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists",
+                                                 autocompletion=_survey_names)] = None,
+) -> None:  # fmt: skip
     arguments = list(context.args)
     if survey is None or survey.startswith("-"):
-        console.print(f"Usage: skyset build SURVEY [OPTIONS]\n\nSURVEY is one of: {', '.join(registry.buildable())}")
-        console.print("Its options: skyset build SURVEY --help", highlight=False)
+        sys.stdout.write(context.get_help())  # nothing where typer prints it itself
+        console.print(f" SURVEY is one of: {', '.join(registry.buildable())}\n", highlight=False)
         raise typer.Exit(0 if survey in (None, "--help", "-h") else 2)
     _end(lambda: registry.build_script(survey).main(arguments, program=f"skyset build {survey}"))
 

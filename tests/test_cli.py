@@ -68,7 +68,9 @@ def test_usage_errors_show_no_login(line, shown):
 
 
 def test_build_lists_surveys_and_hands_options_on(capsys):
-    assert "gz3d" in skyset("build")[1]
+    for arguments, status in ((["build"], 0), (["build", "--help"], 0), (["build", "--tiny"], 2)):
+        told, text = skyset(*arguments)
+        assert told == status and "─ Arguments ─" in text and f"SURVEY is one of: {', '.join(registry.buildable())}" in text
     with pytest.raises(SystemExit) as end:
         registry.build_script("gz3d").main(["--help"], program="skyset build gz3d")
     assert end.value.code == 0
