@@ -73,7 +73,7 @@ _pool: list[Block] = []
 class Blocks:
     """Makes memory for slabs, uint8 (bytes,), and remembers the last one made, None outside of workers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.last: Block | None = None
 
     def __call__(self, size: int) -> np.ndarray:
