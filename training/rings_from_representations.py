@@ -26,8 +26,8 @@ from skyset.training.common.arguments import parse
 from skyset.training.common.card import metrics_table
 from skyset.training.common.card import precision_recall_figure
 from skyset.training.common.linear import Logistic
-from skyset.training.common.linear import Standard
 from skyset.training.common.linear import neighbours_share
+from skyset.training.common.linear import standard
 from skyset.training.common.metrics import binary_metrics
 from skyset.training.common.rings import load_rings
 from skyset.training.common.runs import refuse_to_replace
@@ -57,8 +57,8 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     train, train_labels = vectors_of(splits["train"], found)
     test, test_labels = vectors_of(splits["test"], found)
     if found is None:
-        standard = Standard.of(train)  # the parts of the description have different units
-        train, test = standard(train), standard(test)
+        scale = standard().fit(train)  # the parts of the description have different units
+        train, test = scale.transform(train), scale.transform(test)
     scores = ring_scores(train, train_labels, test, args.neighbours, args.strength)
     metrics = {name: binary_metrics(test_labels, values) for name, values in scores.items()}
     folder = Path(args.output_dir)

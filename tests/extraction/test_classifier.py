@@ -362,6 +362,7 @@ def test_class_star_equals_sextractors(searched, tmp_path, detection, analysis, 
 @pytest.mark.slow
 def test_the_training_script_writes_weights_that_work_and_a_card_of_what_it_measured(tmp_path):
     pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
     from skyset.training.star_galaxy import main
 
     folder = tmp_path / "card"
@@ -402,6 +403,7 @@ def test_the_published_card_is_of_the_weights_that_skyset_has(capsys):
 
 def test_the_training_script_refuses_what_makes_no_sense():
     pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
     from skyset.training.star_galaxy import main
 
     cases = {"fields": ["--fields", "0"], "size": ["--size", "10"], "nowhere": ["--nnw", "nowhere.nnw"], "poor": ["--tiny"],
@@ -413,6 +415,7 @@ def test_the_training_script_refuses_what_makes_no_sense():
 
 def test_settings_of_a_field_depend_on_its_number_only():
     pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
     from skyset.training.star_galaxy import draw_settings
 
     assert draw_settings(0, 5, 512) == draw_settings(0, 5, 512)

@@ -25,6 +25,7 @@ from tests.galaxies import galaxy
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytest.importorskip("sklearn")
 
 from skyset.training import extract_representations  # noqa: E402
 from skyset.training import rings_from_representations  # noqa: E402

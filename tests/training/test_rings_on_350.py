@@ -11,6 +11,7 @@ from tests.galaxies import build_rings
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytest.importorskip("sklearn")
 
 from skyset.errors import UserError  # noqa: E402
 from skyset.training import rings_on_350 as comparison  # noqa: E402
@@ -91,10 +92,10 @@ def test_noise_is_not_told_apart():
     """Whatever leaked from a test fold into choosing or fitting would show here."""
     rng = np.random.default_rng(7)
     found = []
-    for seed in range(6):
+    for seed in range(3):
         labels = rng.permutation(np.arange(100) % 2)
         galaxies = comparison.Galaxies(None, labels, None, None, None, None, None)
-        method = comparison.selected(rng.normal(size=(100, 150)))
+        method = comparison.selected(rng.normal(size=(100, 40)))
         found.append(comparison.summary(comparison.cross_validate(method, galaxies, 1, seed), labels, seed, 0)["auc"])
     assert 0.38 < np.mean(found) < 0.62
 

@@ -22,6 +22,7 @@ from skyset.secrets import login_of
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytest.importorskip("sklearn")
 
 import transformers  # noqa: E402
 from datasets import Dataset  # noqa: E402
@@ -125,15 +126,35 @@ def test_metrics_of_a_small_table():
         metrics.auc(labels, np.array([0.1, np.nan, 0.3, 0.2]))
 
 
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_samples_have_the_metrics_of_their_rows(decimals):
+    rng = np.random.default_rng(5)
+    probabilities = -np.sort(-np.round(rng.random(60), decimals))
+    labels = rng.random(60) < probabilities
+    for draw in range(20):
+        rows = rng.integers(0, 60, 60) if draw else rng.choice(np.flatnonzero(labels), 60)  # the first has one class only
+        wanted = metrics.binary_metrics(labels[rows], probabilities[rows], 0.4)
+        found = metrics.metrics_of_sample(labels, probabilities, np.bincount(rows, minlength=60), 0.4)
+        assert found == {name: pytest.approx(value, abs=1e-12) for name, value in wanted.items()}
+
+
 def test_logistic_regression_is_at_its_minimum():
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(80, 5)) * [1, 10, 0.1, 1, 0] + 3
     labels = (rows[:, 0] + rng.normal(size=80) > 3).astype(int)
     model = linear.Logistic.fit(rows, labels, strength=0.5)
-    x, p = model.standard(rows), model.probability(rows)
-    gradient = 0.5 * x.T @ (p - labels) + model.weights
-    assert np.abs(gradient).max() < 1e-4
-    assert abs((p - labels).sum()) < 1e-4  # the bias is not held back
+    x, p = model.pipeline[:-1].transform(rows), model.probability(rows)
+    gradient = 0.5 * x.T @ (p - labels) + model.pipeline[-1].coef_[0]
+    assert x.shape == (80, 4) and np.abs(gradient).max() < 1e-6  # the constant column is left out
+    assert abs((p - labels).sum()) < 1e-6  # the bias is not held back
+    np.testing.assert_allclose(linear.sigmoid(model.score(rows)), p)
+    few = [*np.flatnonzero(labels == 0)[:2], *np.flatnonzero(labels == 1)[:1]]
+    wide = linear.Logistic.fit(rows[few], labels[few])  # fewer rows than columns
+    tall = linear.Logistic.fit(np.repeat(rows[few], 9, 0), np.repeat(labels[few], 9), 1 / 9)
+    np.testing.assert_allclose(wide.score(rows), tall.score(rows), atol=1e-6)
+    for kind in (linear.Logistic, linear.KernelLogistic):
+        with pytest.raises(UserError, match="one class only"):
+            kind.fit(rows, np.ones(80))
 
 
 def test_kernel_logistic_regression_learns_what_a_line_cannot():
@@ -149,7 +170,7 @@ def test_kernel_logistic_regression_learns_what_a_line_cannot():
 def test_neighbours_are_those_of_a_full_sort():
     rng = np.random.default_rng(3)
     train, test, labels = rng.normal(size=(50, 6)), rng.normal(size=(9, 6)), rng.integers(0, 2, 50)
-    shares = linear.neighbours_share(train, labels, test, k=7, chunk=4)
+    shares = linear.neighbours_share(train, labels, test, k=7)
     for row, share in zip(test, shares, strict=True):
         cosine = train @ row / np.linalg.norm(train, axis=1)
         assert share == pytest.approx(labels[np.argsort(-cosine)[:7]].mean())

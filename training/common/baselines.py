@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from datasets import Dataset
 from PIL import Image
+from sklearn.decomposition import PCA
 
 from skyset.explore import description
 from skyset.training.common.images import as_picture
 from skyset.training.common.linear import KernelLogistic
 from skyset.training.common.linear import Logistic
-from skyset.training.common.linear import principal_components
 from skyset.training.common.linear import sigmoid
 
 #: The network's votes in the basic catalogue.
@@ -53,5 +53,5 @@ def score_baselines(train: Dataset, test: Dataset) -> dict[str, np.ndarray]:
 
 def components_scores(train: np.ndarray, test: np.ndarray, labels: np.ndarray, count: int = 30) -> np.ndarray:
     """Log-odds by logistic regression on the first principal components of the training rows."""
-    mean, axes = principal_components(train, min(count, len(train) - 1))
-    return Logistic.fit((train - mean) @ axes.T, labels).score((test - mean) @ axes.T)
+    axes = PCA(min(count, len(train) - 1), svd_solver="full").fit(train)
+    return Logistic.fit(axes.transform(train), labels).score(axes.transform(test))
