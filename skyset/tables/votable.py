@@ -8,7 +8,7 @@ a NaN as well: not every one of the three can tell these apart. Documents are un
 rows go straight into Arrow, a few thousand at a time: a document is never a tree in memory, nor whole.
 
 astropy reads the same tables in 1.4 (TABLEDATA) to 2.7 (BINARY2) times the time; what no library does is to read them in
-bounded memory, with empty 64-bit integers as null and numbers beyond their column's range refused instead of clamped.
+bounded memory, and to refuse numbers beyond their column's range instead of clamping them (40000 as a short to 32767).
 
 Documents come from strangers. What no real one has is refused before it fills the memory: entities of its own,
 elements more than `DEEPEST` deep, more than `FIELDS` columns, a tag, text or row of more than `LONGEST` bytes, and gzip
