@@ -24,6 +24,7 @@ if __name__ == "__main__":
 from skyset.archives.fetch import Fetcher
 from skyset.testing.gz3d import write_archive
 from skyset.testing.server import ArchiveServer
+from tests.building.conftest import COUNT
 from tests.builds import build
 from tests.builds import differences
 from tests.builds import files
@@ -31,10 +32,9 @@ from tests.builds import leftovers
 from tests.builds import rejected
 from tests.builds import rows
 from tests.builds import start
-from tests.conftest import GALAXIES
 from tests.processes import steps_of
 
-KILLS = int(os.environ.get("SKYSET_KILLS", "6"))
+KILLS = int(os.environ.get("SKYSET_KILLS", "4"))
 MODES = ([], ["--files_per_object"], ["--compression", "gzip"])
 
 
@@ -74,7 +74,7 @@ def run_once(root, server, mode, dice, counts, may_kill):
     try:
         if may_kill:
             with contextlib.suppress(TimeoutError):
-                return wait_for_end(process, dice.uniform(0.8, 4.0))
+                return wait_for_end(process, dice.uniform(0.8, 3.0))
             kill(process, dice.random() < 0.3, dice, counts)
         return wait_for_end(process, 60)
     finally:
@@ -119,8 +119,8 @@ def kill(process, a_worker, dice, counts):
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 15 * KILLS)
-def test_a_build_killed_at_random_moments(archive, tmp_path):
-    counts = kill_until(archive, tmp_path / "out", KILLS, seed=KILLS)
+def test_a_build_killed_at_random_moments(small, tmp_path):
+    counts = kill_until(small, tmp_path / "out", KILLS, seed=KILLS)
     assert counts["parent"] + counts["worker"] == KILLS
 
 
@@ -129,20 +129,20 @@ def test_a_build_killed_at_random_moments(archive, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("before", ["empty", "smaller build", "one file an object"])
-def test_killed_before_each_step(archive, tmp_path, before):
+def test_killed_before_each_step(small, tmp_path, before):
     """Renames, deletions and files opened for writing, one after the other, each time from the same start."""
-    wanted = build_reference_of_four(archive, tmp_path / "reference")
+    wanted = build_reference_of_two(small, tmp_path / "reference")
     root, base = tmp_path / "out", tmp_path / "base"
     deaths = 0
     replacing = ["--overwrite"] if before == "one file an object" else []  # another layout is replaced only where asked for
-    with ArchiveServer(archive) as server:
+    with ArchiveServer(small) as server:
         if before == "smaller build":
-            assert build(base, "--base_url", server.url, "--limit", 2) == 0
+            assert build(base, "--base_url", server.url, "--limit", 1) == 0
         elif before == "one file an object":
-            assert build(base, "--base_url", server.url, "--limit", 4, "--files_per_object") == 0
+            assert build(base, "--base_url", server.url, "--limit", 2, "--files_per_object") == 0
 
         def action():
-            return build(root, "--base_url", server.url, "--limit", 4, "--max_connections", 1, *replacing)
+            return build(root, "--base_url", server.url, "--limit", 2, "--max_connections", 1, *replacing)
 
         while True:
             if base.exists():
@@ -157,14 +157,14 @@ def test_killed_before_each_step(archive, tmp_path, before):
     assert deaths >= 6
 
 
-def build_reference_of_four(archive, root):
+def build_reference_of_two(archive, root):
     with ArchiveServer(archive) as server:
-        assert build(root, "--base_url", server.url, "--limit", 4) == 0
+        assert build(root, "--base_url", server.url, "--limit", 2) == 0
     return files(root)
 
 
-def test_an_error_of_one_download_that_nobody_thought_of_is_one_rejection(tmp_path, archive, monkeypatch):
-    spoilt, fetch = sorted(path.name for path in archive.glob("*.fits.gz"))[3], Fetcher.fetch
+def test_an_error_of_one_download_that_nobody_thought_of_is_one_rejection(tmp_path, small, monkeypatch):
+    spoilt, fetch = sorted(path.name for path in small.glob("*.fits.gz"))[3], Fetcher.fetch
 
     def failing(self, url, *arguments, **options):
         if url.endswith(spoilt):
@@ -172,10 +172,10 @@ def test_an_error_of_one_download_that_nobody_thought_of_is_one_rejection(tmp_pa
         return fetch(self, url, *arguments, **options)
 
     monkeypatch.setattr(Fetcher, "fetch", failing)
-    with ArchiveServer(archive) as server:
+    with ArchiveServer(small) as server:
         assert build(tmp_path, "--base_url", server.url) == 1
     assert rejected(tmp_path) == {spoilt: r"download failed: ArithmeticError: what is \x1b[31mthis"}
-    assert len(rows(tmp_path)) == GALAXIES - 1
+    assert len(rows(tmp_path)) == COUNT - 1
 
 
 if __name__ == "__main__":
@@ -184,5 +184,5 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        write_archive(Path(scratch) / "archive", 24, clustered=True)
+        write_archive(Path(scratch) / "archive", COUNT, clustered=True)
         print(kill_until(Path(scratch) / "archive", Path(scratch) / "out", options.kills, options.seed, log=print))
