@@ -13,7 +13,7 @@ from skyset.survey import Layers
 from skyset.survey import Survey
 
 
-class Row(NamedTuple):
+class Described(NamedTuple):
     """One feature or column: its name, dtype, shape (may be empty), unit (FITS standard string) and meaning."""
 
     name: str
@@ -30,14 +30,14 @@ class Row(NamedTuple):
 HEAD = ("dtype", "shape", "unit", "meaning")
 
 
-def column_rows(columns: Iterable[Column]) -> list[Row]:
+def column_rows(columns: Iterable[Column]) -> list[Described]:
     """What is on disk."""
-    return [Row(column.name, column.dtype, column.shape, column.unit, column.description) for column in columns]
+    return [Described(column.name, column.dtype, column.shape, column.unit, column.description) for column in columns]
 
 
-def feature_rows(survey: Survey) -> list[Row]:
+def feature_rows(survey: Survey) -> list[Described]:
     """What the loader hands out; the members of a group as ``group.member``."""
-    rows: list[Row] = []
+    rows: list[Described] = []
     for feature in survey.features:
         if isinstance(feature, Layers):
             rows += _layer_rows(survey, feature)
@@ -47,9 +47,9 @@ def feature_rows(survey: Survey) -> list[Row]:
     return rows
 
 
-def _layer_rows(survey: Survey, layers: Layers) -> Iterator[Row]:
+def _layer_rows(survey: Survey, layers: Layers) -> Iterator[Described]:
     labels = ", ".join(layers.labels)
-    yield Row(f"{layers.name}.{layers.label_field}", "string", (len(layers.labels),), "", f"always {labels}")
+    yield Described(f"{layers.name}.{layers.label_field}", "string", (len(layers.labels),), "", f"always {labels}")
     for key, source in layers.fields.items():
         name = f"{layers.name}.{key}"
         if isinstance(source, str):
@@ -57,14 +57,15 @@ def _layer_rows(survey: Survey, layers: Layers) -> Iterator[Row]:
             continue
         first = survey.column(source[0])
         meaning = f"the columns {', '.join(source)} in this order"
-        yield Row(name, first.dtype, (len(source), *first.shape), first.unit, meaning)
+        yield Described(name, first.dtype, (len(source), *first.shape), first.unit, meaning)
 
 
-def _handed_out(name: str, column: Column, dtype: str | None = None) -> Row:
-    return Row(name, dtype or ("string" if column.is_text else column.dtype), column.shape, column.unit, column.description)
+def _handed_out(name: str, column: Column, dtype: str | None = None) -> Described:
+    dtype = dtype or ("string" if column.is_text else column.dtype)
+    return Described(name, dtype, column.shape, column.unit, column.description)
 
 
-def lines_of(rows: Iterable[Row], first: str) -> list[str]:
+def lines_of(rows: Iterable[Described], first: str) -> list[str]:
     """A line per row under a head, in columns of equal width; the meaning comes last and is not shortened."""
     texts = [(first, *HEAD), *(row.cells() for row in rows)]
     widths = [max(len(text[k]) for text in texts) for k in range(4)]
@@ -86,12 +87,12 @@ class SurveyInfo:
     configs: tuple[str, ...]
 
     @property
-    def features(self) -> list[Row]:
+    def features(self) -> list[Described]:
         """What the loader hands out."""
         return feature_rows(self.survey)
 
     @property
-    def columns(self) -> list[Row]:
+    def columns(self) -> list[Described]:
         """What is on disk."""
         return column_rows(self.survey.columns)
 

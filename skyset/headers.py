@@ -143,8 +143,10 @@ def number(value: object) -> int | float | None:
     if isinstance(value, str):
         if not (match := _NUMBER.fullmatch(value.strip().encode("ascii", "replace"))):
             return None
-        value = b"".join(part or b"" for part in match.groups()[:2]) + b"E" + b"".join(
-            part or b"" for part in (match[3], match[4] or b"0")
+        value = (
+            b"".join(part or b"" for part in match.groups()[:2])
+            + b"E"
+            + b"".join(part or b"" for part in (match[3], match[4] or b"0"))
         )
     value = float(value)
     return value if math.isfinite(value) else None

@@ -3,7 +3,7 @@
 import pytest
 
 import skyset
-from skyset.declaration import Row
+from skyset.declaration import Described
 from skyset.declaration import column_rows
 from skyset.declaration import lines_of
 from skyset.survey import Column
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.datasets3
 def test_info_has_every_feature_with_its_unit():
     found = skyset.info("gz3d")
     rows = {row.name: row for row in found.features}
-    assert rows["ra"] == Row("ra", "float32", (), "deg", "right ascension of the target (ICRS), as published")
+    assert rows["ra"] == Described("ra", "float32", (), "deg", "right ascension of the target (ICRS), as published")
     assert rows["image"].cells()[1:3] == ("uint8", "525 x 525 x 3")
     assert rows["segmentation.class"].shape == (4,)
     assert {row.name for row in found.columns} == {column.name for column in skyset.registry.survey("gz3d").columns}

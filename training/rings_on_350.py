@@ -381,9 +381,7 @@ def convnext_from_scratch(steps: int, size: int = 64) -> Method:
 # ---- the card
 
 
-def card(
-    args: Arguments, galaxies: Galaxies, found: dict, table: dict, spent: dict, held_out: dict | None = None
-) -> Card:
+def card(args: Arguments, galaxies: Galaxies, found: dict, table: dict, spent: dict, held_out: dict | None = None) -> Card:
     """What came out, in the order in which it was measured."""
     best = max(table, key=lambda name: table[name]["auc"])
     lines = ["| method | AUC | 95 % interval | ± over repeats | pooled AUC | repeats of 5 folds | seconds |",

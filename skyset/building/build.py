@@ -154,7 +154,7 @@ def build(
 
     Args:
         survey: its declaration.
-        read: pure, importable function from a raw file (and the object's span in it) to the columns' values; RecordError
+        read: pure, importable function from a raw file (and the object's address in it) to the columns' values; RecordError
             if it cannot be used.
         options: what the user asked for.
         find_items: lists the objects to build, and those that cannot be; it runs while the folder is locked.

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skyset.declaration import HEAD
-from skyset.declaration import Row
+from skyset.declaration import Described
 from skyset.declaration import column_rows
 from skyset.declaration import feature_rows
 from skyset.errors import UserError
@@ -32,7 +32,7 @@ def columns_table(survey: Survey) -> str:
     return _table("column", rows)
 
 
-def _table(first: str, rows: Iterable[Row]) -> str:
+def _table(first: str, rows: Iterable[Described]) -> str:
     lines = [f"| {' | '.join((first, *HEAD))} |", "|---|---|---|---|---|"]
     for row in rows:
         name, *rest = row.cells()

@@ -104,7 +104,9 @@ class Table:
                 rejected.append(Rejected(key, file, str(error)))
                 continue
             path = images.places[stem].path
-            items.append(Item(key, str(path.absolute()), int(healpix_cell(ra, dec)), span=(number, 0), made_of=_trait(path)))
+            items.append(
+                Item(key, str(path.absolute()), int(healpix_cell(ra, dec)), address=(number, 0), made_of=_trait(path))
+            )
         if not items:
             raise UserError(f"nothing to build: none of {len(rows.keys)} rows of {self.path} has a position and an image")
         made_of = digest([self.source], {name: [*words] for name, words in self.classes.items()})

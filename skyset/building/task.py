@@ -35,7 +35,7 @@ class Item:
         checksum: ``"sha1:<hex>"``, where the archive publishes one.
         made_of: what tells of the contents that the row is made of; ``checksum`` by default. A row that an earlier build
             made of other contents is made again.
-        span: two numbers by which ``read`` finds the object in a file of many, such as its first byte and its length.
+        address: two numbers by which ``read`` finds the object in a file of many, such as its first byte and its length.
         split: the split it belongs to.
     """
 
@@ -43,7 +43,7 @@ class Item:
     file: str
     healpix: int
     checksum: str | None = None
-    span: tuple[int, int] | None = None
+    address: tuple[int, int] | None = None
     split: str = "train"
     made_of: str | None = None
 
@@ -188,7 +188,7 @@ def is_made_of(path: Path, made_of: str, items: Sequence[Item] = ()) -> bool:
 def _read_record(task: Task, item: Item, file: Path) -> Mapping:
     if not file.exists():
         raise RecordError("the raw file is gone")
-    values = task.read(file, *item.span) if item.span else task.read(file)
+    values = task.read(file, *item.address) if item.address else task.read(file)
     row = task.survey.record({**values, task.survey.key: item.key, "healpix": task.healpix})
     cell = int(healpix_cell(row["ra"], row["dec"]))
     if cell != task.healpix:

@@ -17,7 +17,7 @@ STAGES = ("isophote", "window", "aperture", "kron", "petrosian", "radius", "clas
 
 
 @dataclass(frozen=True)
-class Column:
+class Quantity:
     """One measured quantity. ``repeat``: what a row's vector runs over (``apertures``, ``fractions``, ``vignet``)."""
 
     name: str
@@ -30,11 +30,11 @@ class Column:
     format: str = "%11.4f"
 
 
-def _parse(text: str, stage: str) -> Iterable[Column]:
+def _parse(text: str, stage: str) -> Iterable[Quantity]:
     for line in text.strip().splitlines():
         name, dtype, unit, form, meaning = (part.strip() for part in line.split("|"))
         repeat = {"FLUX_RADIUS": "fractions", "VIGNET": "vignet"}.get(name, "apertures" if name.endswith("_APER") else "")
-        yield Column(name, dtype, unit, meaning, stage, repeat, form)
+        yield Quantity(name, dtype, unit, meaning, stage, repeat, form)
 
 
 _ISOPHOTE = """
@@ -176,7 +176,7 @@ NIMAFLAGS_ISO   | i4 |                 | %9d     | number of flagged pixels of t
 """
 
 #: Every column by name, in the order of the manual's chapters.
-COLUMNS: dict[str, Column] = {
+COLUMNS: dict[str, Quantity] = {
     column.name: column
     for stage, text in zip(
         STAGES,

@@ -109,9 +109,7 @@ class Configuration:
 def pixel_scale(header: fits.Header) -> float:
     """Side of a pixel in arcsec (`world.pixel_scale`); 0 where the header has no celestial WCS."""
     wcs = celestial_wcs(header)
-    rows, columns = (
-        headers.number(header.get(f"ZNAXIS{axis}", header.get(f"NAXIS{axis}", 0))) or 0.0 for axis in (2, 1)
-    )
+    rows, columns = (headers.number(header.get(f"ZNAXIS{axis}", header.get(f"NAXIS{axis}", 0))) or 0.0 for axis in (2, 1))
     return sky_scale(wcs, (rows, columns)) if wcs is not None else 0.0
 
 
@@ -231,9 +229,7 @@ def _thresholds(sex: SexFile, fields: dict) -> tuple[tuple[float, float] | None,
         if pairs[0] and not pairs[1] and "ANALYSIS_THRESH" not in sex.values:
             analysis = None
             if sex.path is not None:
-                sex.say(
-                    "ANALYSIS_THRESH", "it follows DETECT_THRESH (SExtractor would take 1.5 sigma beside mag/arcsec2)"
-                )
+                sex.say("ANALYSIS_THRESH", "it follows DETECT_THRESH (SExtractor would take 1.5 sigma beside mag/arcsec2)")
         elif not all(pairs):
             key = "DETECT_THRESH" if pairs[0] else "ANALYSIS_THRESH"
             other = "ANALYSIS_THRESH" if pairs[0] else "DETECT_THRESH"

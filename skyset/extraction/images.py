@@ -340,9 +340,7 @@ def contents(path: Path) -> Contents:
             size = path.stat().st_size if isinstance(file, io.BufferedReader) else None  # a packed one's says nothing
             for hdu in _hdus(file):
                 if size is not None and hdu.start + hdu.length > size:
-                    raise UserError(
-                        f"{path}: truncated: the data of HDU {hdu.number} end after the file's {size:,} bytes"
-                    )
+                    raise UserError(f"{path}: truncated: the data of HDU {hdu.number} end after the file's {size:,} bytes")
                 _sort_in(hdu, found)
     except (headers.HeaderError, RecordError) as error:
         raise UserError(f"{path}: cannot be read as a FITS image: {error}") from None

@@ -100,8 +100,14 @@ def extract_file(
     flags = None if flag_image is None else images.partners(flag_image, chosen, "flags")
     jobs = [
         _Job(
-            image, settings, tuple(columns), weights[k] if weights else None, flags[k] if flags else None, classifier,
-            engine, tuple(check),
+            image,
+            settings,
+            tuple(columns),
+            weights[k] if weights else None,
+            flags[k] if flags else None,
+            classifier,
+            engine,
+            tuple(check),
         )
         for k, image in enumerate(chosen.images)
     ]

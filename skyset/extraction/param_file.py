@@ -87,9 +87,7 @@ def _is_values(rest: str) -> bool:
     """Whether numbers or names stand there; any other text is a description, as in SExtractor's own default.param without
     its comment signs."""
     words = re.findall(r"[^\s,]+", rest)
-    return bool(words) and all(
-        word in known.COLUMNS or word in KEYWORDS or re.match(r"[+-]?\.?\d", word) for word in words
-    )
+    return bool(words) and all(word in known.COLUMNS or word in KEYWORDS or re.match(r"[+-]?\.?\d", word) for word in words)
 
 
 def _vector(sex: SexFile, where: str, name: str, sides: tuple[int, ...], lengths: dict, from_file: bool) -> None:

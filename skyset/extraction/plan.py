@@ -189,8 +189,10 @@ def _check_files(made: Plan, named: Iterable[Path] = (), plot: Path | None = Non
                         "(--skip_unknown does)")  # fmt: skip
     inputs = {f"the input {path}": path for path in (made.image, weight, flag_image, made.classifier, *named) if path}
     outputs: dict[Path, str] = {}
-    for what, path in ((("the catalogue", made.output),) if made.format else ()) + tuple(made.check.items()) + (
-        (("the plot", plot),) if plot is not None else ()
+    for what, path in (
+        ((("the catalogue", made.output),) if made.format else ())
+        + tuple(made.check.items())
+        + ((("the plot", plot),) if plot is not None else ())
     ):
         if not path.parent.is_dir():
             raise UserError(f"cannot write {path}: {path.parent} is no folder")

@@ -143,9 +143,7 @@ def measure_background(image: np.ndarray, settings: Settings, bad: np.ndarray | 
         return Background(None, np.nan, np.nan, image.shape, (width, height))
     across, down = settings.back_filter
     image = np.require(image, requirements=["W"])  # sep takes no array that it could not write to
-    made = sep.Background(
-        image, mask=bad, bw=width, bh=height, fw=across, fh=down, fthresh=settings.back_filter_threshold
-    )
+    made = sep.Background(image, mask=bad, bw=width, bh=height, fw=across, fh=down, fthresh=settings.back_filter_threshold)
     rms = float(made.globalrms)
     if rms == 1.0 and not (made.rms(dtype=np.float32) > 0).any():
         rms = 0.0  # where no mesh has any noise sep says 1

@@ -361,9 +361,7 @@ _COUNTS = {"galaxy": (0.55, 0.35), "star": (0.7, 0.13)}
 _EDGE = 30  # pixels around the image where sources are drawn too
 
 
-def expected_counts(
-    shape: tuple[int, int], pixel_scale: float, magnitudes: tuple[float, float]
-) -> tuple[float, float]:
+def expected_counts(shape: tuple[int, int], pixel_scale: float, magnitudes: tuple[float, float]) -> tuple[float, float]:
     """How many stars and galaxies ``simulate_ccd`` draws by default, on average."""
     area = (shape[0] + 2 * _EDGE) * (shape[1] + 2 * _EDGE) * (pixel_scale / 60) ** 2
     bright, faint = magnitudes

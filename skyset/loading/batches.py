@@ -23,7 +23,7 @@ from torch.utils.data import get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from skyset.loading.encoded import Bytes
-from skyset.loading.encoded import Images
+from skyset.loading.encoded import ImageRows
 from skyset.loading.encoded import same_shapes
 from skyset.loading.reader import carve
 from skyset.pixels import ARRAY
@@ -96,7 +96,7 @@ def as_tensors(columns: dict) -> dict:
         else torch.from_numpy(values)
         if isinstance(values, np.ndarray)
         else values.handed_out(finish=torch.from_numpy)
-        if isinstance(values, Images)
+        if isinstance(values, ImageRows)
         else values
         for name, values in columns.items()
     }
@@ -254,7 +254,7 @@ def _decoded(batch: Sequence[Row]) -> dict[int, list[np.ndarray]]:
     pictures: dict[int, list[np.ndarray]] = {
         place: []
         for place, values in enumerate(leaves(batch[0].columns))
-        if isinstance(values, Images) and values.form == ARRAY
+        if isinstance(values, ImageRows) and values.form == ARRAY
     }
     for row in batch if pictures else ():
         columns = list(leaves(row.columns))
@@ -263,7 +263,7 @@ def _decoded(batch: Sequence[Row]) -> dict[int, list[np.ndarray]]:
     return pictures
 
 
-def _stacked(values: Images, images: Sequence[np.ndarray], out: np.ndarray | None):
+def _stacked(values: ImageRows, images: Sequence[np.ndarray], out: np.ndarray | None):
     """Images of one size as one array in ``out``, others as a list of tensors."""
     if out is None:
         return [torch.from_numpy(values.handed_out(finish=None).finished(np.array(image))) for image in images]

@@ -8,7 +8,7 @@ import pyarrow as pa
 from datasets.features.features import _ArrayXD
 
 from skyset.errors import UserError
-from skyset.loading.encoded import Images
+from skyset.loading.encoded import ImageRows
 
 
 def check_cast(old, new, name: str) -> None:
@@ -70,7 +70,7 @@ def cast_values(values, feature, name: str):
         UserError: a value does not fit: 1.5 as an integer, 300 as uint8, "x" as a number.
     """
     if isinstance(feature, datasets.Image):
-        return Images.of_pixels(values)
+        return ImageRows.of_pixels(values)
     fields = _fields(feature)
     if fields is not None:
         return {key: cast_values(part, fields[key], f"{name}.{key}") if key in fields else part

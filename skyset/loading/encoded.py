@@ -88,7 +88,7 @@ class Bytes(Sequence):
         return whole
 
 
-class Images(Bytes):
+class ImageRows(Bytes):
     """Rows of encoded images, decoded one by one when they are asked for.
 
     ``form`` is one of the constants above, ``mode`` the Pillow mode that ``datasets.Image`` asks for (None: the file's own),
@@ -100,7 +100,7 @@ class Images(Bytes):
     _kept: list | None = None
 
     @classmethod
-    def of_pixels(cls, pixels: np.ndarray) -> Images:
+    def of_pixels(cls, pixels: np.ndarray) -> ImageRows:
         """Images of arrays, uint8 (rows, H, W) or (rows, H, W, 3), without bytes: see ``encoded``."""
         from PIL import Image
 
@@ -108,7 +108,7 @@ class Images(Bytes):
         made._kept = [Image.fromarray(np.ascontiguousarray(one)) for one in pixels]
         return made
 
-    def encoded(self) -> Images:
+    def encoded(self) -> ImageRows:
         """The same rows with their bytes: as PNG where they were made of pixels."""
         if self._kept is None or len(self.data):
             return self
@@ -116,7 +116,7 @@ class Images(Bytes):
         data = np.frombuffer(b"".join(parts), np.uint8)
         return self.handed_out(data=data, bounds=bounds_of(np.array([len(part) for part in parts], np.int64)))
 
-    def handed_out(self, **changes) -> Images:
+    def handed_out(self, **changes) -> ImageRows:
         """The same rows in another form."""
         twin = copy.copy(self)
         twin.__dict__.update(changes)

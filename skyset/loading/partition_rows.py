@@ -28,7 +28,7 @@ from skyset.loading.arrow import needed_columns
 from skyset.loading.casts import cast_values
 from skyset.loading.casts import is_picture
 from skyset.loading.encoded import Bytes
-from skyset.loading.encoded import Images
+from skyset.loading.encoded import ImageRows
 from skyset.loading.formatting import Group
 from skyset.loading.reader import PIECE_BYTES
 from skyset.loading.reader import Piece
@@ -296,7 +296,7 @@ class PartitionRows(_BaseExamplesIterable):
         """The rows in runs between those with an image that cannot be decoded."""
         bad: dict[int, PartitionError] = {}
         for values in columns.values():
-            if isinstance(values, Images) and values.form != UNDECODED:
+            if isinstance(values, ImageRows) and values.form != UNDECODED:
                 bad |= values.keep()
         start = 0
         for row in [*sorted(bad), row_count(columns)]:
@@ -327,7 +327,7 @@ class PartitionRows(_BaseExamplesIterable):
         return {name: self._formed(values, name) for name, values in renamed.items()} if self.has_images else renamed
 
     def _formed(self, values, name: str):
-        if not isinstance(values, Images):
+        if not isinstance(values, ImageRows):
             return values
         feature = self._features[name]
         form = UNDECODED if not feature.decode else PIL_IMAGE if self.pil and self.plain else ARRAY

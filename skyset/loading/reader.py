@@ -18,7 +18,7 @@ import numpy as np
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
 from skyset.loading.encoded import Bytes
-from skyset.loading.encoded import Images
+from skyset.loading.encoded import ImageRows
 from skyset.loading.encoded import bounds_of
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.layout import load_filters
@@ -155,9 +155,7 @@ class PieceReader:
         if partition is None:
             if len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
-            partition = self._open[piece.path] = Partition(
-                piece.path, self._columns, piece.rows, piece.bytes, piece.sha256
-            )
+            partition = self._open[piece.path] = Partition(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256)
         self._open.move_to_end(piece.path)
         return partition
 
@@ -261,7 +259,7 @@ class PieceReader:
         if not isinstance(feature, Layers):
             values = raw[feature.source]
             if isinstance(values, Bytes):
-                return Images(values.data, values.bounds, values.origins) if feature.encoded else values
+                return ImageRows(values.data, values.bounds, values.origins) if feature.encoded else values
             return self._finish(values, feature.name)
         group = {feature.label_field: [list(feature.labels) for _ in range(rows)]}
         for key, source in feature.fields.items():

@@ -161,9 +161,7 @@ def _verify_file(
         yield str(error).replace(f"{root}{os.sep}", "", 1)
 
 
-def _verify_description(
-    entry: FileEntry, partition: Partition, manifest: Manifest, survey: Survey | None
-) -> Iterator[str]:
+def _verify_description(entry: FileEntry, partition: Partition, manifest: Manifest, survey: Survey | None) -> Iterator[str]:
     """What a file says of itself."""
     said = partition.attributes()
     for name, expected in (("survey", manifest.survey), ("healpix", entry.healpix)):

@@ -203,9 +203,7 @@ def _check_count(counts: Iterator[int] | Sequence[int], max_pairs: int, which: s
 
 def _joined(parts: Iterator[Pairs]) -> Pairs:
     every = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *parts]
-    return Pairs(
-        *(np.concatenate([getattr(part, name) for part in every]) for name in ("left", "right", "separation"))
-    )
+    return Pairs(*(np.concatenate([getattr(part, name) for part in every]) for name in ("left", "right", "separation")))
 
 
 def nearest(pairs: Pairs, one_to_one: bool = False) -> Pairs:

@@ -42,10 +42,20 @@ def find(options: Options, _network, *, table: Table) -> Found:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this survey."""
     add = parser.add_argument_group("images and table").add_argument
-    add("--local_data_path", type=Path, default=Path(FOLDER), metavar="DIR",
-        help="the images, at any depth (default: %(default)s)")
-    add("--table", type=Path, default=Path(TABLE), metavar="FILE",
-        help="csv, fits, vot (each also .gz) or parquet (default: %(default)s)")
+    add(
+        "--local_data_path",
+        type=Path,
+        default=Path(FOLDER),
+        metavar="DIR",
+        help="the images, at any depth (default: %(default)s)",
+    )
+    add(
+        "--table",
+        type=Path,
+        default=Path(TABLE),
+        metavar="FILE",
+        help="csv, fits, vot (each also .gz) or parquet (default: %(default)s)",
+    )
 
 
 def build_all(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:

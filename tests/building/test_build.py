@@ -755,9 +755,7 @@ def wait_for(condition, seconds=30):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("moment", "processes"), [("downloading", 1), ("workers start", 2), ("half done", 2)]
-)
+@pytest.mark.parametrize(("moment", "processes"), [("downloading", 1), ("workers start", 2), ("half done", 2)])
 def test_ctrl_c(tmp_path, small, undisturbed, processes, moment):
     """As a terminal sends it: to all processes at once. One line, nobody stays behind, and it goes on."""
     with ArchiveServer(small, latency=0.15) as server:

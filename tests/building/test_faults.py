@@ -126,6 +126,7 @@ def test_a_build_killed_at_random_moments(small, tmp_path):
 
 # --- a process that ends before each of its steps on the disk -----------------------------------------------
 
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("before", ["empty", "smaller build", "one file an object"])

@@ -252,9 +252,7 @@ def test_how_far_radii_are_from_their_definitions(n, petro, half):
 
 def test_faint_point_sources_have_no_index():
     """At magnitude 22 a quarter of them had one."""
-    given = [
-        np.isfinite(values(drawn(sources(63.2, 62.9, 100.0), seed=seed))["sersic_index"]) for seed in range(40)
-    ]
+    given = [np.isfinite(values(drawn(sources(63.2, 62.9, 100.0), seed=seed))["sersic_index"]) for seed in range(40)]
     assert sum(given) <= 2
 
 

@@ -152,9 +152,7 @@ INTERVALS = (
 )
 
 
-def metrics_table(
-    models: Mapping[str, Mapping[str, float]], errors: Mapping[str, Mapping[str, float]] | None = None
-) -> str:
+def metrics_table(models: Mapping[str, Mapping[str, float]], errors: Mapping[str, Mapping[str, float]] | None = None) -> str:
     """Markdown: a row a model, a column a metric; empty where a model has none of it. Below it 95 % intervals, if asked for.
 
     Args:

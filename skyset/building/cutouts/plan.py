@@ -134,7 +134,7 @@ def found_in(cutouts: Cutouts, samples: Samples, limit: int | None, made_of: str
     chosen = list(itertools.islice(samples.items.items(), limit))
     positions = np.array([position for _, (*_, position) in chosen]).reshape(-1, 2)
     cells = healpix_cell(*positions.T).tolist()
-    items = [Item(key, file, cell, span=span) for (key, (file, span, _)), cell in zip(chosen, cells, strict=True)]
+    items = [Item(key, file, cell, address=address) for (key, (file, address, _)), cell in zip(chosen, cells, strict=True)]
     survey = as_built(cutouts, items)
     shapes = " ".join(f"{survey.column(name).dtype} {survey.column(name).shape}" for name in survey.shaped_by_build)
     made_of = short_digest(f"{made_of} {shapes}")
@@ -146,7 +146,7 @@ def as_built(cutouts: Cutouts, items: Sequence[Item]) -> Survey:
     survey = cutouts.survey
     for item in items[:100]:
         with contextlib.suppress(RecordError):
-            record = read_record(Path(item.file), *(item.span or ()), cutouts=cutouts)
+            record = read_record(Path(item.file), *(item.address or ()), cutouts=cutouts)
             images = {name: record[name] for name in survey.shaped_by_build}
             return survey.as_built([
                 dataclasses.replace(survey.column(name), dtype=image.dtype.name, shape=image.shape)

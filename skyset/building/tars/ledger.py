@@ -23,7 +23,7 @@ RECORD = 20 * BLOCK  # an archive's size is a multiple
 Line = bytes  # a field of the row has that name
 
 
-class Row(NamedTuple):
+class LedgerRow(NamedTuple):
     """One line: member, bytes and sha256 are those of the sample's first file.
 
     ``end`` is where the sample ends in the archive; it begins where the one before ends. ``crc32`` is of all these bytes.
@@ -54,10 +54,10 @@ def ledger_of(archive: Path) -> Path:
 
 def head(key: str) -> bytes:
     """The first line."""
-    return f"{','.join((key, *Row._fields[1:]))}\n".encode()
+    return f"{','.join((key, *LedgerRow._fields[1:]))}\n".encode()
 
 
-def read_rows(path: Path, key: str) -> list[Row]:
+def read_rows(path: Path, key: str) -> list[LedgerRow]:
     """The rows up to the first line that is none, such as a last one that was cut; none if there is no file.
 
     Raises:
@@ -76,11 +76,11 @@ def read_rows(path: Path, key: str) -> list[Row]:
         if (match := _LINE.fullmatch(line.decode("ascii", errors="replace"))) is None:
             break
         name, archive, member, size, digest, *numbers = match.groups()
-        rows.append(Row(name, archive, member, int(size), digest, *map(int, numbers)))
+        rows.append(LedgerRow(name, archive, member, int(size), digest, *map(int, numbers)))
     return rows
 
 
-def there(archive: Path, rows: Sequence[Row]) -> list[Row]:
+def there(archive: Path, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     """The rows whose bytes are in the archive, up to the first whose are not."""
     found, start = [], 0
     with open(archive, "rb") as file:
@@ -93,7 +93,7 @@ def there(archive: Path, rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def is_of(archive: Path, rows: Sequence[Row]) -> bool:
+def is_of(archive: Path, rows: Sequence[LedgerRow]) -> bool:
     """Whether these are the rows of a complete archive, as far as its size and end tell."""
     if not rows or any(row.archive != archive.name for row in rows):
         return False
@@ -128,7 +128,7 @@ class Part:
         rows: its first samples, which are there; the rest of archive and list is cut off.
     """
 
-    def __init__(self, archive: Path, key: str, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, archive: Path, key: str, rows: Sequence[LedgerRow] = ()) -> None:
         self.archive, self._part = archive, archive.with_name(f"{archive.name}.part")
         if archive.exists():
             os.rename(archive, self._part)
@@ -154,7 +154,7 @@ class Part:
         """Where the last sample ends."""
         return self.rows[-1].end if self.rows else 0
 
-    def add(self, row: Row, data: bytes) -> None:
+    def add(self, row: LedgerRow, data: bytes) -> None:
         """Write a sample's row, then its bytes; what Ctrl-C or a full disk leaves between the two is written over."""
         count = len(self.rows)
         write_all(self._list, row.line, self._ends[count])

@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skyset.building.tars.keys import Keys
+from skyset.building.tars.ledger import LedgerRow
 from skyset.building.tars.ledger import Part
-from skyset.building.tars.ledger import Row
 from skyset.building.tars.ledger import head
 from skyset.building.tars.ledger import is_of
 from skyset.building.tars.ledger import ledger_of
@@ -56,7 +56,7 @@ from skyset.messages import csv_cell
 KEY = re.compile(r"[A-Za-z0-9_+-]{1,80}")
 EXTENSION = re.compile(r"[a-z0-9]{1,8}(\.[a-z0-9]{1,8})?")
 #: Columns of the lists that people are shown.
-LISTED = len(Row._fields) - len(("end", "crc32"))
+LISTED = len(LedgerRow._fields) - len(("end", "crc32"))
 
 
 def numbered(folder: Path, prefix: str, ending: str) -> list[Path]:
@@ -152,7 +152,7 @@ class TarSink:
             if self._part is None:
                 self._part = self._opened()
             end = self._part.stop + len(data)
-            row = Row(key, self._name, f"{key}.{extension}", len(content), digest, int(status), int(tries), end,
+            row = LedgerRow(key, self._name, f"{key}.{extension}", len(content), digest, int(status), int(tries), end,
                       zlib.crc32(data))  # fmt: skip
             self._part.add(row, data)
         except OSError as error:
@@ -293,7 +293,7 @@ class TarSink:
             if all(path.stat().st_mtime_ns <= written for path in lists):
                 return
         with replacing(self.listed) as temporary, open(temporary, "wb") as file, _gzip(file) as packed:
-            packed.write(_line((self.key, *Row._fields[1:LISTED])))
+            packed.write(_line((self.key, *LedgerRow._fields[1:LISTED])))
             for path in lists:
                 packed.write(b"".join(_line(row[:LISTED]) for row in read_rows(path, self.key)))
         self._changed = False
@@ -336,7 +336,7 @@ def packed(key: str, members: Mapping[str, bytes]) -> bytes:
     return b"".join(parts)
 
 
-def rows_in(path: Path) -> list[Row]:
+def rows_in(path: Path) -> list[LedgerRow]:
     """The list of an archive, from its contents: of who sent them, nothing is known.
 
     Raises:
@@ -353,7 +353,7 @@ def rows_in(path: Path) -> list[Row]:
             first = sample.members[0]
             content = data[first.offset - start : first.offset - start + first.size]
             member, digest = f"{sample.key}.{first.extension}", hashlib.sha256(content).hexdigest()
-            rows.append(Row(sample.key, path.name, member, first.size, digest, 200, 1, end, zlib.crc32(data)))
+            rows.append(LedgerRow(sample.key, path.name, member, first.size, digest, 200, 1, end, zlib.crc32(data)))
             start = end
     if not rows:
         raise TarError(path, 0, "no samples")

@@ -15,7 +15,7 @@ from skyset.extraction.sersic.job import Job
 from skyset.extraction.sersic.minimise import ETA_MAX
 from skyset.extraction.sersic.minimise import TOLERANCE
 from skyset.extraction.sersic.minimise import Box
-from skyset.extraction.sersic.minimise import Found
+from skyset.extraction.sersic.minimise import Minimum
 from skyset.extraction.sersic.minimise import minimise
 from skyset.extraction.sersic.psf import FINE_FLOOR
 from skyset.extraction.sersic.psf import PSF_FLOOR
@@ -189,7 +189,7 @@ def _fit_kind(job: Job, stamps: Stamps, kind: int, make, max_iterations: int) ->
         return make(job.psf.grid(members[rows], side, floor), pixels[rows], None if weights is None else weights[rows])
 
     normal, covariance = np.zeros((2, count, 7, 7))
-    found = Found(theta, normal, covariance, np.zeros(count, np.int64), np.zeros(count, bool))
+    found = Minimum(theta, normal, covariance, np.zeros(count, np.int64), np.zeros(count, bool))
     if not (uneven and again):
         # With uneven weights this is only most of the way, at no cost: what stands opposite in place of pixels not used.
         first = make(job.psf.grid(members, side), filled(stamps) if uneven else pixels, None)
@@ -245,7 +245,7 @@ def _overflow(job: Job, stamps: Stamps, theta: np.ndarray, rows: np.ndarray, mak
     return light
 
 
-def _note(job: Job, stamps: Stamps, box: Box, fits: Found, closing) -> None:
+def _note(job: Job, stamps: Stamps, box: Box, fits: Minimum, closing) -> None:
     """Results in the user's terms."""
     theta, covariance = fits.theta, fits.covariance
     members, corners, level, sigma = stamps.members, stamps.corners, stamps.level, stamps.sigma

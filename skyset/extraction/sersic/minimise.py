@@ -142,7 +142,7 @@ def _covariances(theta, gradient, normal, low, high, out):
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Minimum:
     """What Levenberg-Marquardt found: parameters (count, 7), the normal matrices there and covariances (count, 7, 7),
     iterations and whether it converged (count,)."""
 
@@ -152,7 +152,7 @@ class Found:
     iterations: np.ndarray
     converged: np.ndarray
 
-    def take(self, rows: np.ndarray, other: Found) -> None:
+    def take(self, rows: np.ndarray, other: Minimum) -> None:
         """Go on from where some objects were."""
         for name in ("theta", "normal", "covariance", "converged"):
             getattr(self, name)[rows] = getattr(other, name)
@@ -162,7 +162,7 @@ class Found:
 def minimise(
     batch: Batch, theta: np.ndarray, box: Box, max_iterations: int, tolerance: float = TOLERANCE,
     normal: np.ndarray | None = None,
-) -> Found:  # fmt: skip
+) -> Minimum:  # fmt: skip
     """Levenberg-Marquardt on all objects, each until it has converged; ``normal``: the matrices, where they are known."""
     count, theta = len(theta), theta.copy()
     chi2, gradient, full = batch.evaluate(theta, np.arange(count))
@@ -213,4 +213,4 @@ def minimise(
         normal[late] = batch.weighted_normal(theta[late], late)
     covariance = np.empty((count, 7, 7))
     _covariances(theta, gradient, normal, box.low, box.high, covariance)
-    return Found(theta, normal, covariance, iterations, converged)
+    return Minimum(theta, normal, covariance, iterations, converged)

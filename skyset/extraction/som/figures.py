@@ -95,4 +95,5 @@ def _draw_cells(axes, grid, values, title, text, *, colours="viridis", logged=Fa
             axes.text(x, y, text.format(value), ha="center", va="center", fontsize=size, color=colour)
     return cells
 
+
 # --- The map's geometry -------------------------------------------------------------------------

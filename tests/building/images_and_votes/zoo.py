@@ -1,6 +1,5 @@
 """A small survey of images and votes, declared as its author would: a loader's columns and a build script in one file."""
 
-
 import numpy as np
 
 from skyset.building.images_and_votes.release import CutOut
