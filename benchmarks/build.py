@@ -4,7 +4,7 @@
     python benchmarks/build.py --objects 100 --rounds 1
 
 The floor: as many processes do nothing but gunzip and read all HDUs with astropy. The peer: read everything, stack it, write
-a file a cell, as public scripts for this catalogue do. All are whole commands, start-up included, in turn in one run.
+a file per cell, as public scripts for this catalogue do. All are whole commands, start-up included, in turn in one run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_columns(path: Path) -> dict:
 
 
 def stack_everything(folder: Path, output: Path, processes: int) -> None:
-    """The peer: all pixels of the survey in memory, then one file a cell."""
+    """The peer: all pixels of the survey in memory, then one file per cell."""
     import h5py
     import numpy as np
 

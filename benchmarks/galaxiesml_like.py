@@ -1,4 +1,4 @@
-"""A survey shaped like GalaxiesML, of noise: five 64 x 64 float32 images and sixty numbers a row. For benchmarks only."""
+"""A survey shaped like GalaxiesML, of noise: five 64 x 64 float32 images and sixty numbers per row. For benchmarks only."""
 
 from skyset.builder import SurveyBuilder
 from skyset.survey import HEALPIX

@@ -1,1 +1,1 @@
-"""One file a survey: what it is, where it comes from, its columns, its `datasets` builder."""
+"""One file per survey: what it is, where it comes from, its columns, its `datasets` builder."""

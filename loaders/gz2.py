@@ -1,6 +1,6 @@
 """Galaxy Zoo 2: volunteers' detailed morphology of 304,122 SDSS galaxies, with their images where they are at hand.
 
-37 answers to 11 questions, a median of 44 volunteers a galaxy; of each answer the count, the sum of the volunteers' weights,
+37 answers to 11 questions, a median of 44 volunteers per galaxy; of each answer the count, the sum of volunteers' weights,
 both as fractions, a fraction debiased for redshift, and a flag where it is safe to call it so. Galaxies of the Main Galaxy
 Sample brighter than 17 mag, and of Stripe 82. Votes: Willett et al. 2013, MNRAS 435, 2835; debiased again by Hart et al.
 2016, MNRAS 461, 3663. Images, 424 x 424 JPEG: Zenodo record 3565489.

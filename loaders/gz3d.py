@@ -52,7 +52,7 @@ COLUMNS = (
     Column("sample", "S64", (), "", "MaNGA sample the target belongs to"),
     Column("wcs_crpix", "float64", (2,), "pix", "TAN WCS: reference pixel (x, y), counted from 1"),
     Column("wcs_crval", "float64", (2,), "deg", "TAN WCS: right ascension and declination of the reference pixel"),
-    Column("wcs_cd", "float64", (2, 2), "deg", "TAN WCS: CD matrix, degrees a pixel"),
+    Column("wcs_cd", "float64", (2, 2), "deg", "TAN WCS: CD matrix, degrees per pixel"),
 )  # fmt: skip
 
 FEATURES = (

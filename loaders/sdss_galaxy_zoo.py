@@ -31,7 +31,7 @@ VOTES = (
     Column("p_el", "float32", (), "", _VOTES + "elliptical"),
     Column("p_cw", "float32", (), "", _VOTES + "clockwise spiral"),
     Column("p_acw", "float32", (), "", _VOTES + "anticlockwise spiral"),
-    Column("p_edge", "float32", (), "", _VOTES + "edge-on disc, or spiral whose sense cannot be told"),
+    Column("p_edge", "float32", (), "", _VOTES + "edge-on disc, or spiral whose sense cannot be seen"),
     Column("p_dk", "float32", (), "", _VOTES + "star, artefact or do not know"),
     Column("p_mg", "float32", (), "", _VOTES + "merger"),
     Column("p_cs", "float32", (), "", _VOTES + "spiral of any kind: p_cw + p_acw + p_edge"),

@@ -416,7 +416,7 @@ def extract(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEYWORD=VALUE", help="instead of the configuration's "
                                                    "value; the same as -KEYWORD VALUE")] = None,
     processes: Annotated[int | None, typer.Option("--processes", min=1, metavar="N", help="extensions at once (default: "
-                                                  "one a core)")] = None,
+                                                  "one per core)")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="the image, each source in an ellipse")] = None,
 ) -> None:  # fmt: skip
     def run() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, which colour-blind readers can tell from each other too.
+#: Okabe and Ito's colours, which colour-blind readers can distinguish too.
 COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 VOLUNTEERS, NETWORK = COLOURS[1], COLOURS[2]
 #: Length of the arrows to north and east, in points.

@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, elsewhere (a log, a pipe, a notebook) a line a minute."""
+"""How far long work is: a bar on a terminal, elsewhere (a log, a pipe, a notebook) a line per minute."""
 
 from __future__ import annotations
 

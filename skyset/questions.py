@@ -66,7 +66,7 @@ def check(tree: Tree) -> None:
 
 
 def tagged(tree: Tree, tag: str) -> Tree:
-    """The tree with a tag behind the questions' names, as in ``bar-dr12_yes``, to tell campaigns apart in one table."""
+    """The tree with a tag behind the questions' names, as in ``bar-dr12_yes``, to distinguish campaigns in one table."""
     names = {stem: f"{q.name}{tag}_{answer}" for q in tree for stem, answer in zip(q.stems, q.answers, strict=True)}
     return tuple(replace(q, name=q.name + tag, depends_on=tuple(names[stem] for stem in q.depends_on)) for q in tree)
 
@@ -218,7 +218,7 @@ def table(tree: Tree) -> list[dict[str, str]]:
 
 
 def markdown(trees: Mapping[str, Tree]) -> str:
-    """The trees as a Markdown table, one line a question."""
+    """The trees as a Markdown table, one line per question."""
     lines = ["| schema | question | asked | answers | depends on |", "|---|---|---|---|---|"]
     for schema, tree in trees.items():
         for q in tree:

@@ -55,7 +55,7 @@ class Column:
     Args:
         name: name on disk.
         dtype: numpy dtype of one value, ``"S<n>"`` for text of at most n ASCII characters; ``"bytes"`` for any number of
-            bytes a row, such as PNG and JPEG files as the archive has them.
+            bytes per row, such as PNG and JPEG files as the archive has them.
         shape: shape of one row, ``()`` for a scalar and for bytes.
         unit: FITS standard unit string, empty where there is none.
         description: what it means, one sentence.
@@ -187,7 +187,7 @@ class Layers:
         labels: the layers' names in their order.
         label_field: the key under which the names themselves are handed out.
         fields: for each other key, either one column on disk whose first axis runs over the layers, or a tuple of
-            columns, one a layer.
+            columns, one per layer.
     """
 
     name: str

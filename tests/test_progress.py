@@ -12,7 +12,7 @@ from skyset.progress import progress_bar
 
 @pytest.fixture
 def log(monkeypatch, capsys):
-    """What standard error, which is no terminal here, has got; lines come twenty times a second."""
+    """What standard error, which is no terminal here, has got; lines come twenty times per second."""
     monkeypatch.setattr(progress, "LINE_EVERY", 0.05)
     seen = []
 

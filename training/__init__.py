@@ -1,1 +1,1 @@
-"""Scripts that train and use models on the surveys, one a task; what they share is in ``common``."""
+"""Scripts that train and use models on the surveys, one per task; what they share is in ``common``."""

@@ -73,7 +73,7 @@ from skyset.training.common.views import Views
 
 logger = logging.getLogger("finetune_rings")
 
-#: Galaxies to train, and to measure, the simpler models on: a kernel and 10 ms a galaxy bound it.
+#: Galaxies to train, and to measure, the simpler models on: a kernel and 10 ms per galaxy bound it.
 MOST_FOR_BASELINES = 3000
 
 

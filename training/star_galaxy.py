@@ -7,7 +7,7 @@
 The folder gets ``star_galaxy.npz``, the card with its figure, and ``training.json``, which says how the weights were made.
 
 Fields are drawn over seeing, pixel scale, depth, threshold, crowding and the PSF's shape; ``skyset.extraction`` detects and
-measures; each detection is named after the brightest source at its place. A perceptron learns to tell stars from their
+measures; each detection is named after the brightest source at its place. A perceptron learns to separate stars from their
 isophotal areas and core widths. It is measured on whole CCDs of other seeds, beside SExtractor's network where the program
 is installed, and with seeing that is wrong. The same seed gives the same fields, whatever the number of processes.
 """

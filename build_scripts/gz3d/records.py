@@ -86,7 +86,7 @@ def read_mask(data: np.ndarray | None, where: str) -> np.ndarray:
 
 
 def read_wcs(*hdu_headers) -> dict:
-    """Columns wcs_* and scale (degrees a pixel) of the first header that has a celestial WCS."""
+    """Columns wcs_* and scale (degrees per pixel) of the first header that has a celestial WCS."""
     from astropy.wcs import WCS
     from astropy.wcs.utils import proj_plane_pixel_scales
 

@@ -93,7 +93,7 @@ class ImagePool:
         backoff: seconds before asking again, doubled each round, times 0.5 to 1.5 by chance. Retry-After, where sent,
             comes first; with status 429 it holds all threads up.
         timeout: seconds to wait for (a connection, the next bytes).
-        rate: requests a second over all threads; None: no limit.
+        rate: requests per second over all threads; None: no limit.
         max_bytes: larger answers are refused; at most ``4 * connections`` answers are in memory.
         check: called with each answer of status 200 in the thread that got it; raises ImageError to refuse it; any
             other exception refuses it too.

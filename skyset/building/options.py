@@ -89,7 +89,7 @@ def with_underscores(argument: str) -> str:
 def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | None = None) -> None:
     """Add the options that all build scripts share.
 
-    ``raw`` names the survey's raw files (``"fits"``) where the archive has one an object; without it the survey itself
+    ``raw`` names the survey's raw files (``"fits"``) where the archive has one per object; without it the survey itself
     asks where its data come from.
     """
     add = parser.add_argument
@@ -147,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
         default="none",
         help=f"none is the fastest to stream; blosc-lz4 about halves the size (needs: {install_command('compression')})",
     )
-    disk.add_argument("--files_per_object", action="store_true", help="one HDF5 file an object instead of one a cell")
+    disk.add_argument("--files_per_object", action="store_true", help="one HDF5 file per object instead of one per cell")
 
 
 def _add_archive_arguments(source: argparse._ArgumentGroup, survey: Survey, raw: str) -> None:

@@ -28,7 +28,7 @@ class Script:
         survey: the declaration.
         build: builds what was asked for.
         add_options: adds the options of the survey's own to a parser.
-        raw: name of the raw files (``"fits"``) where the archive has one an object.
+        raw: name of the raw files (``"fits"``) where the archive has one per object.
     """
 
     description: str

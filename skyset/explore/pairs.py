@@ -80,7 +80,7 @@ def catalogue_of(
         ``unit`` in the fields' metadata. Rows are in the order of the manifest's files and of the rows in them.
 
     Raises:
-        UserError: there is no such catalogue or column, it is damaged, a column has several values a row, identifiers went
+        UserError: there is no such catalogue or column, it is damaged, a column has several values per row, identifiers went
             through floating point, or positions are no numbers or not in degrees.
     """
     wanted = {"object_id": object_id, "ra": ra, "dec": dec}

@@ -259,7 +259,7 @@ def similar_figure(images: Sequence, titles: Sequence[str], caption: str = "", c
 
     Args:
         images: PIL images, or arrays (height, width[, 3]).
-        titles: one line an image.
+        titles: one line per image.
         caption: below the grid: which representation was compared.
 
     Row 0 of the images is north, and east is left.

@@ -78,7 +78,7 @@ def features(measured: Mapping[str, np.ndarray], *, seeing: float, pixel_scale: 
     Args:
         measured: ``OWN_COLUMNS``, each (rows,): isophotal areas in pixels; peak, threshold, isophotal flux and its error
             in counts above the background; FWHM and rms axes in pixels. ``FLUX_APER`` (rows, 3), if it is there, are the
-            fluxes in circles whose diameters are ``APERTURES`` times the seeing: with them stars are told better.
+            fluxes in circles whose diameters are ``APERTURES`` times the seeing: with them stars are recognised better.
         seeing: FWHM of a star, arcsec.
         pixel_scale: arcsec a pixel.
 

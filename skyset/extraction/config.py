@@ -75,7 +75,7 @@ class Configuration:
     def for_header(self, header: fits.Header) -> Settings:
         """The settings of one image: its header's GAIN_KEY and SATUR_KEY before GAIN and SATUR_LEVEL, as SExtractor does
         (the extension's own header: the primary one is not inherited); PIXEL_SCALE 0 from the WCS; thresholds in
-        mag/arcsec2 as counts a pixel. A header's value that cannot be meant is named in a warning, and the configuration's
+        mag/arcsec2 as counts per pixel. A header's value that cannot be meant is named in a warning, and the configuration's
         used. Raises UserError where thresholds in mag/arcsec2 are none with that scale."""
         found: dict[str, Any] = {}
         header = headers.readable(header)
@@ -362,7 +362,7 @@ def _not_honoured(sex: SexFile, dropped: list[str]) -> None:
 
 
 def _counts(surface: tuple, scale: float) -> dict[str, float]:
-    """Thresholds of surface brightness as counts a pixel: 10^(-0.4 (mu - ZP)) times the pixel's area in arcsec2."""
+    """Thresholds of surface brightness as counts per pixel: 10^(-0.4 (mu - ZP)) times the pixel's area in arcsec2."""
     fields = ("threshold", "analysis_threshold")
     counts = [math.exp(min(math.log(10) * -0.4 * (pair[0] - pair[1]), 700)) * scale**2 if pair else None for pair in surface]
     return {field: count for field, count in zip(fields, counts, strict=True) if count is not None}

@@ -150,7 +150,7 @@ def _noise(weight: np.ndarray, settings: Settings, bad: np.ndarray | None, backg
 
 
 def _as_rms(weight: np.ndarray, settings: Settings) -> np.ndarray:
-    """Noise by weights, in counts or relative, float32; not finite or 0 where it cannot be told."""
+    """Noise by weights, in counts or relative, float32; not finite or 0 where it is unknown."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         rms = np.asarray(weight, np.float64)
         if settings.weight_type == "weight":

@@ -70,7 +70,7 @@ def extract_file(
         classifier: a ``default.nnw``; None: our own.
         engine: ``"compiled"`` or ``"sep"``; None: compiled where numba is installed (see `engines`).
         check: check images wanted, `columns.CHECKS`.
-        processes: images at once, each in a process of its own; None: one a core. With more than one, a script must
+        processes: images at once, each in a process of its own; None: one per core. With more than one, a script must
             have its code below ``if __name__ == "__main__":``, and a function for ``settings`` must be one that other
             processes can import.
         progress: show a bar.

@@ -26,7 +26,7 @@ SOURCE = np.dtype([("x", "f8"), ("y", "f8"), ("flux", "f8"), ("mag", "f8"), ("ki
 #: The central galaxy of a cutout: as a source, and whether a neighbour's light matters to it.
 CENTRAL = np.dtype([*SOURCE.descr, ("blended", "?")])
 
-_ORDER, _FINE = 6, 2  # B-splines of degree 5, grid points a pixel
+_ORDER, _FINE = 6, 2  # B-splines of degree 5, grid points per pixel
 _SPACING = 0.8  # of points on the outer rings, in pixels: any below 1 will do, as the PSF's sampling ends there
 _TILE = 512
 
@@ -69,7 +69,7 @@ def moffat_psf(fwhm: float, beta: float = 3.5, size: int | None = None, q: float
     Args:
         fwhm: along the major axis, pixels.
         beta: exponent, above 1.
-        size: odd number of pixels a side; default ten times the FWHM, at least 25.
+        size: odd number of pixels per side; default ten times the FWHM, at least 25.
         q, pa: axis ratio and position angle (degrees).
 
     Returns:
@@ -96,7 +96,7 @@ def _integrated(profile, fwhm: float, size: int | None, q: float, pa: float) -> 
         raise ValueError(f"FWHM {fwhm} pixels and axis ratio {q}: the first must be above 0, the second in (0, 1]")
     size = max(25, 2 * math.ceil(5 * fwhm) + 1) if size is None else size
     if size < 1 or size % 2 == 0:
-        raise ValueError(f"size is {size}; a PSF has an odd number of pixels a side")
+        raise ValueError(f"size is {size}; a PSF has an odd number of pixels per side")
     nodes, weights = np.polynomial.legendre.leggauss(5 if fwhm * q > 1.5 else 25)
     pixels = np.arange(size) - size // 2
     cos, sin = math.cos(math.radians(pa)), math.sin(math.radians(pa))
@@ -174,7 +174,7 @@ def _ring_radius(t, h):
 
 @jit
 def _spread_sersic(grid, reach, x, y, flux, r_e, n, q, pa, faintest, wx, wy):
-    """Add a galaxy at (x, y) pixels of the grid, out to ``faintest`` counts a pixel; what falls off the grid is left out.
+    """Add a galaxy at (x, y) pixels of the grid, out to ``faintest`` counts per pixel; what falls off the grid is left out.
 
     Trapezoidal sums over smooth periodic or decaying integrands converge exponentially (Trefethen & Weideman 2014, SIAM
     Review 56, 385): over the angle, and over t = ln r + r / h, which is logarithmic within h pixels and linear beyond.
@@ -275,17 +275,17 @@ def render(shape: tuple[int, int], table: np.ndarray, psf: np.ndarray, faintest:
         shape: rows, columns.
         table: sources, dtype ``SOURCE`` (see ``sources``).
         psf: (odd, odd), pixel-integrated, as centred in the middle; between its pixels it is what the sampling theorem says.
-        faintest: galaxies end where their unconvolved profile falls below so many counts a pixel.
+        faintest: galaxies end where their unconvolved profile falls below so many counts per pixel.
 
     Returns:
         float64 of ``shape``.
 
     Raises:
-        ValueError: the PSF is not square with an odd number of pixels a side.
+        ValueError: the PSF is not square with an odd number of pixels per side.
     """
     psf = np.asarray(psf, np.float64)
     if psf.ndim != 2 or psf.shape[0] != psf.shape[1] or psf.shape[0] % 2 == 0:
-        raise ValueError(f"the PSF has shape {psf.shape}; it must be square with an odd number of pixels a side")
+        raise ValueError(f"the PSF has shape {psf.shape}; it must be square with an odd number of pixels per side")
     tile = min(shape[0], _TILE), min(shape[1], _TILE)
     convolution = _Convolution(tile, psf)
     image = np.empty(shape)
@@ -407,7 +407,7 @@ def simulate_ccd(
         seeing: FWHM of the Moffat PSF, arcsec.
         pixel_scale: arcsec a pixel.
         zero_point: magnitude of one count.
-        sky: counts a pixel.
+        sky: counts per pixel.
         gain: electrons a count.
         read_noise: electrons.
         stars, galaxies: how many are drawn; default: the number counts of a field far from the Milky Way. They lie on the
@@ -448,7 +448,7 @@ def simulate_cutouts(
     """Cutouts like those of HSC's coadds, sky subtracted, each with a galaxy within half a pixel of the middle.
 
     Args:
-        count, size: how many, and pixels a side.
+        count, size: how many, and pixels per side.
         seed: the same arguments and seed give the same images; a larger ``count`` goes on with others.
         pixel_scale, seeing: arcsec a pixel, and FWHM of the Moffat PSF in arcsec.
         zero_point: magnitude of one count.

@@ -2,7 +2,7 @@
 
 Rows that come straight from a slab remember it (``Row``), and ``default_collate``, which a ``DataLoader`` uses unless told
 otherwise, is told of the type. A worker's slabs lie in shared memory and hold as many rows as a batch, so that a batch is
-the slab itself; to the main process it travels as one tensor (``Packed``) in place of one a column. A row or a batch
+the slab itself; to the main process it travels as one tensor (``Packed``) in place of one per column. A row or a batch
 that somebody changed goes the ordinary way.
 
 Only processes that have imported torch import this module.

@@ -174,7 +174,7 @@ class PartitionRows(_BaseExamplesIterable):
         return short_digest("\n".join([str(order), *pieces]))
 
     def _files(self) -> str:
-        """A line a file: ``healpix=7/001-of-001.hdf5, 12 rows``. As one string it costs nothing to copy with a state."""
+        """A line per file: ``healpix=7/001-of-001.hdf5, 12 rows``. As one string it costs nothing to copy with a state."""
         names = {piece.path: f"{'/'.join(piece.path.rsplit('/', 2)[1:])}, {piece.rows} rows" for piece in self.pieces}
         return "\n".join(names.values())
 

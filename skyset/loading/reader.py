@@ -360,7 +360,7 @@ def rows_of(columns: Mapping) -> Iterator[dict]:
 
 
 def python_numbers(columns: Mapping) -> dict:
-    """Columns whose numbers are Python's; arrays of more than one number a row stay arrays."""
+    """Columns whose numbers are Python's; arrays of more than one number per row stay arrays."""
     return {
         name: python_numbers(values)
         if isinstance(values, Mapping)

@@ -4,7 +4,7 @@ Layout (MultimodalUniverse's, so that its tools feel at home), ``<root>`` being 
 
     <root>/[<split>/]healpix=<pix>/<kkk>-of-<nnn>.hdf5
 
-One HDF5 dataset a column, row = axis 0, attributes ``unit`` and ``description``. Pixels are stored contiguously, so that a
+One HDF5 dataset per column, row = axis 0, attributes ``unit`` and ``description``. Pixels are stored contiguously, so that a
 slab of rows is one read at a known offset, unless a compression was asked for. A column of bytes is two datasets:
 ``<name>``, uint8, has the bytes of all rows one after the other, always contiguous (encoded images do not compress);
 ``<name>_end``, int64, says where each row ends.

@@ -272,7 +272,7 @@ def unique(column: str) -> Cut:
     def keep(batch):
         values = batch[require(batch.schema.names, column, "the catalogue")]
         if not pa.types.is_integer(values.type):
-            raise UserError(f"column {column} is {values.type}; only integers can be told apart exactly here")
+            raise UserError(f"column {column} is {values.type}; only integers can be distinguished exactly here")
         numbers, missing = values_and_mask(values)
         # The bits are what is compared: one to one for a column of one type.
         numbers = numbers.view(np.int64) if numbers.dtype == np.uint64 else numbers.astype(np.int64, copy=False)

@@ -95,7 +95,7 @@ def _fits_columns(header, path: str) -> tuple[list[_FitsColumn], list[str]]:
             ))  # fmt: skip
         offset += size
     if offset != header["NAXIS1"] or offset > MAX_BYTES:
-        raise UserError(f"{path}: its columns take {offset} bytes a row, its header says {header['NAXIS1']}")
+        raise UserError(f"{path}: its columns take {offset} bytes per row, its header says {header['NAXIS1']}")
     return columns, notes
 
 

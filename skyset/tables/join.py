@@ -141,7 +141,7 @@ def as_numpy(values: pa.ChunkedArray, column: Column) -> np.ndarray:
 
 
 def _check_exact(array: np.ndarray) -> None:
-    """Refuse floats that are too large to tell one integer from the next."""
+    """Refuse floats that are too large to distinguish one integer from the next."""
     large = array[np.abs(array) >= _EXACT_BELOW]
     if len(large):
         raise RecordError(f"holds {large[0]!s}, an integer that lost digits in floating point: export it again, as text")

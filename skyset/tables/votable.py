@@ -4,7 +4,7 @@
     table.schema.field("ra").metadata  # {b"unit": b"deg", b"description": b"Right ascension", ...}
 
 TABLEDATA, BINARY and BINARY2 give the same table, which is why an empty cell is null in every column, text too, and
-a NaN as well: not every one of the three can tell these apart. Documents are unpacked and parsed as they come, and
+a NaN as well: not every one of the three can distinguish these. Documents are unpacked and parsed as they come, and
 rows go straight into Arrow, a few thousand at a time: a document is never a tree in memory, nor whole.
 
 astropy reads the same tables in 1.4 (TABLEDATA) to 2.7 (BINARY2) times the time; what no library does is to read them in

@@ -20,8 +20,8 @@ fault                  what the client sees
 ``bmp``, ``png``       200 with an image of that kind, called image/jpeg
 ``blank``              200 with a black image, as outside of the footprint
 ``size``               200 with an image twice as wide
-``drip``               the body at ten bytes a second
-``slow-head``          the headers at ten bytes a second
+``drip``               the body at ten bytes per second
+``slow-head``          the headers at ten bytes per second
 ``hang``               half of the body, then silence
 ``mute``               no answer at all
 =====================  ======================================================================================

@@ -15,7 +15,7 @@ fault              what the client sees
 ``truncated``      half of the body under a Content-Length of its own, as from a careless proxy
 ``wrong-checksum`` a body with one byte changed
 ``html``           200 with an HTML error page
-``drip``           the body at ten bytes a second
+``drip``           the body at ten bytes per second
 ``hang``           half of the body, then silence
 ``no-range``       200 with the whole body, whatever Range asks for
 =================  ==========================================================================================

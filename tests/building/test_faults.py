@@ -129,17 +129,17 @@ def test_a_build_killed_at_random_moments(small, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("before", ["empty", "smaller build", "one file an object"])
+@pytest.mark.parametrize("before", ["empty", "smaller build", "one file per object"])
 def test_killed_before_each_step(small, tmp_path, before):
     """Renames, deletions and files opened for writing, one after the other, each time from the same start."""
     wanted = build_reference_of_two(small, tmp_path / "reference")
     root, base = tmp_path / "out", tmp_path / "base"
     deaths = 0
-    replacing = ["--overwrite"] if before == "one file an object" else []  # another layout is replaced only where asked for
+    replacing = ["--overwrite"] if before == "one file per object" else []  # another layout is replaced only where asked for
     with ArchiveServer(small) as server:
         if before == "smaller build":
             assert build(base, "--base_url", server.url, "--limit", 1) == 0
-        elif before == "one file an object":
+        elif before == "one file per object":
             assert build(base, "--base_url", server.url, "--limit", 2, "--files_per_object") == 0
 
         def action():

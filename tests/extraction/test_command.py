@@ -563,7 +563,7 @@ def test_a_missing_package_is_one_sentence(image):
 
 
 def test_a_full_disk_is_named_with_the_file_that_did_not_fit(image, tmp_path):
-    """40 kB a file are enough for the catalogue, not for the check image."""
+    """40 kB per file are enough for the catalogue, not for the check image."""
     skyset(image, "-o", "x.ldac", "--check", "segmentation.fits", "--seeing", "1")  # what numba compiles is in files, too
     for name in ("x.ldac", "segmentation.fits"):
         (tmp_path / name).unlink()

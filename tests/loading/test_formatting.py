@@ -232,7 +232,7 @@ SIDES = {"gz3d": 525, "sdss_galaxy_zoo": 64, "gz_decals": 16, "gz_decals, decode
 
 @pytest.fixture(params=SIDES)
 def survey(request):
-    """(name, folder, pixels a side) of each survey with images, stored as pixels and encoded."""
+    """(name, folder, pixels per side) of each survey with images, stored as pixels and encoded."""
     fixtures = dict(zip(SIDES, ("built", "built_sdss", "rings", "decoded_rings"), strict=True))
     return request.param.partition(",")[0], request.getfixturevalue(fixtures[request.param]), SIDES[request.param]
 

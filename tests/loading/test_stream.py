@@ -150,7 +150,7 @@ def test_shuffled_stream_reads_rows_where_they_lie(built, monkeypatch):
     monkeypatch.setattr(os, "preadv", lambda *arguments: sizes.append(real(*arguments)) or sizes[-1])
     rows = iter(skyset.load("gz3d", str(built)).shuffle(seed=0))
     next(rows)
-    assert sum(sizes) < 6 * 525 * 525 * 7  # 4 rows a slab, and the small columns of all
+    assert sum(sizes) < 6 * 525 * 525 * 7  # 4 rows per slab, and the small columns of all
 
 
 @pytest.mark.parametrize(

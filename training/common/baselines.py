@@ -1,4 +1,4 @@
-"""What a network has to beat: logistic regression on a few numbers a galaxy."""
+"""What a network has to beat: logistic regression on a few numbers per galaxy."""
 
 from __future__ import annotations
 

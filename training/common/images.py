@@ -19,7 +19,7 @@ def to_tensor(image, size: int, channels: int = 3) -> Tensor:
 
     Args:
         image: PIL image in any mode, or uint8 array (height, width), (height, width, channels) or (channels, height, width).
-        size: pixels a side; the image is averaged down or interpolated up, its longer side cut to the shorter.
+        size: pixels per side; the image is averaged down or interpolated up, its longer side cut to the shorter.
         channels: 3 makes colour of grey; 1 makes grey of colour; any other number must be what the image has.
 
     Returns:
@@ -65,7 +65,7 @@ class LabelledImages(torch.utils.data.Dataset):
 
     Args:
         rows: with the features ``image`` and ``label``.
-        size: pixels a side.
+        size: pixels per side.
         channels: that the model takes.
         repeats: for each class, how often its rows stand in the dataset on average: at 1.9, nine in ten stand twice.
         seed: of which they are.

@@ -206,7 +206,7 @@ def image_size(model: PreTrainedModel, asked: int | None = None) -> int:
     own = own[0] if isinstance(own, (list, tuple)) else own
     fixed = own and "position_embeddings" in " ".join(name for name, _ in model.named_parameters())
     if asked and fixed and asked != own:
-        raise UserError(f"the model takes {own} pixels a side; leave --image_size out, or set it in --config_overrides")
+        raise UserError(f"the model takes {own} pixels per side; leave --image_size out, or set it in --config_overrides")
     return asked or own or 224
 
 
@@ -224,7 +224,7 @@ def block_depths(model: PreTrainedModel) -> tuple[dict[str, int], int]:
     lists = ((name, part) for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList) and len(part) > 1)
     _, blocks = next(lists, ("", ()))
     if not blocks or encoder is model:
-        raise UserError(f"{type(model).__name__} has no blocks that can be told: no --freeze, --n_blocks or --layer_decay")
+        raise UserError(f"{type(model).__name__} has no blocks that are known: no --freeze, --n_blocks or --layer_decay")
     inside = {id(p) for p in encoder.parameters()}
     first = {id(p): 1 + number for number, block in enumerate(blocks) for p in block.parameters()}
     seen_blocks = False
@@ -246,7 +246,7 @@ def freeze_all_but(model: PreTrainedModel, n_blocks: int) -> None:
     Frozen parts stay in evaluation mode, so that dropout and the running means of batch normalisation stand still too.
 
     Raises:
-        UserError: more blocks than there are, or a model whose blocks cannot be told.
+        UserError: more blocks than there are, or a model whose blocks cannot be distinguished.
     """
     depths, head = block_depths(model)
     if not 0 <= n_blocks <= head:

@@ -20,7 +20,7 @@ AMOUNTS = ("log ring contrast", "ring radius", "log bulge light", "disc scale le
 
 
 class _Draw:
-    """Random numbers a galaxy, shaped (galaxies, 1, 1) for use on its grid."""
+    """Random numbers per galaxy, shaped (galaxies, 1, 1) for use on its grid."""
 
     def __init__(self, galaxies: int, generator: torch.Generator):
         self.shape, self.generator = (galaxies, 1, 1), generator

@@ -76,7 +76,7 @@ class EpochBatches(Sampler[list[int]]):
 
     Args:
         rows: of the dataset.
-        batch_size: rows a batch and process, at most (exceeded by one where ``rows`` leaves no other way).
+        batch_size: rows per batch and process, at most (exceeded by one where ``rows`` leaves no other way).
         seed: of the shuffling.
         rank, world: this process, and how many there are.
 

@@ -19,7 +19,7 @@ class Views(nn.Module):
     `Trainer` saves and restores: a resumed run draws what an unbroken one would.
 
     Args:
-        size: pixels a side of the output.
+        size: pixels per side of the output.
         mean, std: of the channels, for pixels between 0 and 1; one value or one a channel.
         zoom: smallest and largest share of the image's side that a training view shows.
         eval_zoom: the share that all other views show.
@@ -80,7 +80,7 @@ def resample(images: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Ten
 
     Args:
         images: uint8, or float between 0 and 1, (batch, channels, height, width).
-        size: pixels a side of the output.
+        size: pixels per side of the output.
         angle: (batch,) radians, counter-clockwise.
         mirror: (batch,) 1, or -1 to mirror left and right.
         zoom: (batch,) share of the image's side that the output shows.

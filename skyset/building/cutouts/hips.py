@@ -41,7 +41,7 @@ class HipsImages:
         margin: the longer side is ``2 x radius x (1 + margin)``.
         format: one of `FORMATS`.
         connections: requests at a time.
-        rate: requests a second at most; None: as many as come back.
+        rate: requests per second at most; None: as many as come back.
     """
 
     services: tuple[str, ...]

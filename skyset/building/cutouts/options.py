@@ -75,7 +75,7 @@ def add_hips_options(add: Callable, hips: str, size: int, margin: float, radius:
 def add_archive_options(add: Callable) -> None:
     """How images are asked for, and archives that are there already."""
     # fmt: off
-    add("--rate", type=above_zero, metavar="N", help="requests a second at most (default: as many as come back)")
+    add("--rate", type=above_zero, metavar="N", help="requests per second at most (default: as many as come back)")
     add("--from_tar", type=Path, metavar="DIR", help="build from the TAR archives in this folder alone, "
         "without network; they were cut when they were made")
     # fmt: on

@@ -122,7 +122,7 @@ def build_cut(survey: Survey, root: Path, selected: Selection, making: Making) -
 
 
 def build_vectors(survey: Survey, joined: Joined, vectors: np.ndarray, making: Making) -> int:
-    """Build representations, float32 (rows, length), one a row of the catalogue."""
+    """Build representations, float32 (rows, length), one per row of the catalogue."""
     name = next(column.name for column in survey.columns if column.name in survey.shaped_by_build)
     shaped = survey.as_built([dataclasses.replace(survey.column(name), shape=vectors.shape[1:])])
     rows = Joined(joined.keys, joined.values | {name: vectors}, joined.rejected)

@@ -41,7 +41,7 @@ from skyset.tables.join import Joined
 
 #: Images that no catalogue knows: a release has more of them than of votes, so that they are no fault of a build.
 UNUSED = "unused.csv"
-#: A name that names a file and nothing else, also where there is a file an object.
+#: A name that names a file and nothing else, also where there is a file per object.
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 NO_IMAGE = "in the catalogue, but there is no image of it"
 

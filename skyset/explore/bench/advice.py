@@ -87,7 +87,7 @@ def compression_advice(compression: str | None, cold_floor: float | None, share:
 
     Args:
         compression: of the files, None if not known.
-        cold_floor: bytes a second that the disk reads, None if not measured.
+        cold_floor: bytes per second that the disk reads, None if not measured.
         share: of the warm floor that the best way reaches.
     """
     if compression == "gzip" and share < 0.8:

@@ -42,12 +42,12 @@ BUFFER_BYTES = 64 << 20
 SAMPLE_FILES, SAMPLE_BYTES = 4096, 32 << 30
 #: What the warm ways loop over: small enough to stay in memory.
 WARM_BYTES = 2 << 30
-#: No machine hands out more bytes a second; how often to repeat the warm files follows from it.
+#: No machine hands out more bytes per second; how often to repeat the warm files follows from it.
 TOP_SPEED = 20e9
 MOST_PIECES = 20_000
 #: Of the shuffled way: less than the default, so that a short measurement sees several windows of rows.
 SHUFFLE_BYTES = 64 << 20
-#: Arrays with fewer bytes a row are no pixels.
+#: Arrays with fewer bytes per row are no pixels.
 PIXEL_BYTES = 256
 FLOOR = "files end to end (floor)"
 ROWS, BATCHES, SHUFFLED = "rows", f"iter(batch_size={BATCH})", "rows, shuffled"

@@ -62,7 +62,7 @@ FORMAT = "skyset-bench/1"
 # --- the machine ---------------------------------------------------------------------------------------------------------
 
 
-# --- advice: from numbers to words; rates are rows a second unless bytes are said ------------------------------------------
+# --- advice: from numbers to words; rates are rows per second unless bytes are said --------------------
 
 
 # --- showing -------------------------------------------------------------------------------------------------------------

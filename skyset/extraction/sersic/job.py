@@ -109,7 +109,7 @@ def _as_images(images, what: str) -> list[np.ndarray]:
 
 
 def _companions(given, images: list[np.ndarray], what: str) -> list[np.ndarray] | None:
-    """Masks or inverse variances, one an image."""
+    """Masks or inverse variances, one per image."""
     if given is None:
         return None
     given = _as_images(given, what)

@@ -33,7 +33,7 @@ class SersicFlag(IntFlag):
     MASKED = 32
     #: The flux is below 3 sigma.
     FAINT = 64
-    #: The image ends within 4 r_e of the centre: background and outer light are hard to tell apart.
+    #: The image ends within 4 r_e of the centre: background and outer light are hard to separate.
     TRUNCATED = 128
     #: All values are NaN: no pixel to use, nothing above the background, or more than half of the light unseen.
     NOT_MEASURED = 256
@@ -43,7 +43,7 @@ class SersicFlag(IntFlag):
 
 @dataclass(frozen=True, eq=False)
 class SersicFits:
-    """One row an object; NaN where not measured.
+    """One row per object; NaN where not measured.
 
     Attributes:
         n: Sersic index.
@@ -52,7 +52,7 @@ class SersicFits:
         pa: degrees counter-clockwise from +x, in [-90, 90).
         flux: of the whole profile, to infinity; counts.
         x, y: pixels of the image, 0-based.
-        background: counts a pixel, under the galaxy.
+        background: counts per pixel, under the galaxy.
         covariance: (count, 7, 7), in the order of ``PARAMETERS``, for noise as given and independent between pixels; NaN in
             the rows of a parameter at its bound.
         chi2: reduced, over the pixels of the stamp that were used.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MISSING = ("raise", "drop")
-#: Spread of the noise, in standard deviations, that tells units apart which would otherwise start at the same place.
+#: Spread of the noise, in standard deviations, that distinguishes units which would otherwise start at the same place.
 _JITTER = 0.01
 #: Width of the neighbourhood in the last epochs: adjacent units weigh 0.0003.
 _LAST_SIGMA = 0.25

@@ -191,7 +191,8 @@ def _columns(chunk: Any, names: tuple[str, ...]) -> tuple[list[np.ndarray], int]
         columns = [_column(chunk[name]) for name in names]
     for name, column in zip(names, columns, strict=True):
         if column.ndim != 1 or column.dtype.kind not in "buif" or len(column) != len(columns[0]):
-            raise UserError(f"{name} must be one number a row, {len(columns[0])} of them, not {column.dtype} {column.shape}")
+            count = len(columns[0])
+            raise UserError(f"{name} must be one number per row, {count} of them, not {column.dtype} {column.shape}")
     return columns, len(columns[0])
 
 
