@@ -70,9 +70,7 @@ def stack_everything(folder: Path, output: Path, processes: int) -> None:
 
 def make_archive(folder: Path, objects: int) -> Path:
     """``objects`` files with their metadata table: UNIQUE galaxies, and copies of them under other names."""
-    from skyset.testing.gz3d import draw_sample
-    from skyset.testing.gz3d import metadata_table
-    from skyset.testing.gz3d import write_archive
+    from skyset.testing.gz3d import draw_sample, metadata_table, write_archive
 
     folder.mkdir()
     galaxies = draw_sample(UNIQUE, clustered=True)
@@ -111,9 +109,7 @@ def main() -> None:
 
 
 def speed(folder: Path, arguments: argparse.Namespace) -> None:
-    from benchmarks.measure import interleave
-    from benchmarks.measure import machine
-    from benchmarks.measure import ratios
+    from benchmarks.measure import interleave, machine, ratios
 
     archive = make_archive(folder / "archive", arguments.objects)
     bare = folder / "bare"
@@ -142,8 +138,7 @@ def speed(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def memory(folder: Path, arguments: argparse.Namespace) -> None:
-    from benchmarks.measure import Series
-    from benchmarks.measure import run
+    from benchmarks.measure import Series, run
 
     print("\n| objects | peak MB a process | peak MB together |\n|---|---|---|")
     for objects in (200, 2000):

@@ -79,8 +79,7 @@ def skyset_way(source: Path, target: Path) -> int:
 
 def floor_way(source: Path, target: Path) -> int:
     from isal import igzip_threaded
-    from pyarrow import PythonFile
-    from pyarrow import csv
+    from pyarrow import PythonFile, csv
 
     rows = 0
     with igzip_threaded.open(source, "rb") as file, igzip_threaded.open(target, "wb", compresslevel=2) as output:
@@ -144,9 +143,7 @@ def main() -> None:
 
 
 def compare(folder: Path, arguments: argparse.Namespace) -> None:
-    from benchmarks.measure import interleave
-    from benchmarks.measure import machine
-    from benchmarks.measure import ratios
+    from benchmarks.measure import interleave, machine, ratios
 
     source = folder / "catalogue.csv.gz"
     make_catalogue(source, arguments.rows)

@@ -65,8 +65,7 @@ def way_skyset(left: np.ndarray, right: np.ndarray):
 
 
 def way_skyset_nearest(left: np.ndarray, right: np.ndarray):
-    from skyset.tables.match import match_positions
-    from skyset.tables.match import nearest
+    from skyset.tables.match import match_positions, nearest
 
     return lambda: len(nearest(match_positions(*left, *right, RADIUS_ARCSEC)))
 
@@ -108,9 +107,7 @@ def work(way: str, folder: Path) -> None:
 
 
 def speed(folder: Path, arguments: argparse.Namespace) -> None:
-    from benchmarks.measure import interleave
-    from benchmarks.measure import machine
-    from benchmarks.measure import ratios
+    from benchmarks.measure import interleave, machine, ratios
 
     make_catalogues(folder, *arguments.rows)
     names = list(WAYS) if importlib.util.find_spec("scipy") else list(WAYS)[:3]
@@ -131,8 +128,7 @@ def speed(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def memory(folder: Path, arguments: argparse.Namespace) -> None:
-    from benchmarks.measure import Series
-    from benchmarks.measure import run
+    from benchmarks.measure import Series, run
 
     print("\n| objects | pairs | seconds | peak MB | of them before the match |\n|---|---|---|---|---|")
     for left, right in (tuple(arguments.rows), (1_000_000, 2_000_000)):

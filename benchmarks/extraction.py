@@ -73,8 +73,7 @@ def make_cutouts(folder: Path, count: int) -> None:
 def work(way: str, folder: Path, wanted: str, count: int) -> None:
     """What a process of ours, or of sep's, does."""
     from skyset.extraction.detect import measure
-    from skyset.extraction.engines import ENGINES
-    from skyset.extraction.engines import load_engine
+    from skyset.extraction.engines import ENGINES, load_engine
     from skyset.extraction.mosaic import extract_file
     from skyset.extraction.settings import Settings
 

@@ -1,10 +1,7 @@
 """A survey shaped like GalaxiesML, of noise: five 64 x 64 float32 images and sixty numbers per row. For benchmarks only."""
 
 from skyset.builder import SurveyBuilder
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Feature
-from skyset.survey import Survey
+from skyset.survey import HEALPIX, Column, Feature, Survey
 
 NUMBERS = [f"{band}_{name}" for band in "grizy" for name in (
     "mag", "magerr", "ellipticity", "half_light_radius", "isophotal_area", "major_axis", "minor_axis",

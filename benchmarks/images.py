@@ -40,8 +40,7 @@ def urls(base: str, images: int) -> list[str]:
 
 
 def skyset_pool(base: str, images: int, connections: int) -> int:
-    from skyset.archives.image_pool import ImagePool
-    from skyset.archives.image_pool import ImageRequest
+    from skyset.archives.image_pool import ImagePool, ImageRequest
     from skyset.building.tars.sink import TarSink
     from skyset.pixels import check_image
 

@@ -81,8 +81,7 @@ def _write_psf(folder: Path, psf: np.ndarray) -> None:
     """100 bright stars at random fractions of pixels, and PSFEx's model of them."""
     from astropy.io import fits
 
-    from skyset.extraction.simulate import render
-    from skyset.extraction.simulate import sources
+    from skyset.extraction.simulate import render, sources
 
     rng = np.random.default_rng(0)
     y, x = np.mgrid[60:1024:100, 60:1024:100].reshape(2, -1) + rng.uniform(-0.5, 0.5, (2, 100))
@@ -205,8 +204,7 @@ def work(way: str, folder: Path) -> None:
 
 def table(rounds: int = 5, count: int = 300, device: str | None = None) -> list[str]:
     """Lines of Markdown: CPU milliseconds a fit, peak memory, bias and scatters of each way, interleaved."""
-    from benchmarks.measure import interleave
-    from benchmarks.measure import machine
+    from benchmarks.measure import interleave, machine
 
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # what is counted is one core
     with tempfile.TemporaryDirectory() as place:
@@ -230,8 +228,7 @@ def table(rounds: int = 5, count: int = 300, device: str | None = None) -> list[
 
 
 def _line(name: str, results: list[dict], ours: list[float], truth: np.ndarray, peak: int) -> str:
-    from benchmarks.measure import Series
-    from benchmarks.measure import ratios
+    from benchmarks.measure import Series, ratios
 
     seconds = [each["seconds"] for each in results]
     alone = [each["alone"] for each in results if "alone" in each]

@@ -12,8 +12,7 @@ import sys
 import numpy as np
 
 import skyset
-from skyset.explore import description
-from skyset.explore import similar
+from skyset.explore import description, similar
 
 NEIGHBOURS = 5
 PREDICTED = {"featured": "smooth-or-featured_featured-or-disk_fraction", "spiral arms": "has-spiral-arms_no_fraction"}

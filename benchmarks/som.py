@@ -188,10 +188,7 @@ def judge(folder: Path, way: str) -> tuple[float, float]:
 
 def table(rounds: int = 5, rows: int = 3_000_000) -> list[str]:
     """The measured table's lines, in Markdown, with a line on the machine above."""
-    from benchmarks.measure import Series
-    from benchmarks.measure import interleave
-    from benchmarks.measure import machine
-    from benchmarks.measure import run
+    from benchmarks.measure import Series, interleave, machine, run
 
     have = importlib.util.find_spec("minisom") is not None
     ways, slow = ([name for name in group if have or "MiniSom" not in name] for group in (WAYS, SLOW))

@@ -22,8 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def declaration(kind: str):
 def make_data(folder: Path, kind: str, files: int, rows: int) -> None:
     """Partitions of noise with a manifest, written as a build writes them: ``files`` cells of ``rows`` rows each."""
     from skyset.partitions.layout import partition_path
-    from skyset.partitions.manifest import Manifest
-    from skyset.partitions.manifest import describe_file
+    from skyset.partitions.manifest import Manifest, describe_file
     from skyset.partitions.writer import PartitionWriter
 
     survey, rng = declaration(kind), np.random.default_rng(0)

@@ -6,10 +6,7 @@ import inspect
 import re
 from pathlib import Path
 
-from skyset.building.card import card_path
-from skyset.building.card import more_blocks
-from skyset.building.card import new_card
-from skyset.building.card import refreshed
+from skyset.building.card import card_path, more_blocks, new_card, refreshed
 from skyset.loading import registry
 
 #: Of the last lines of a loader's docstring; here it stands in the card.

@@ -10,16 +10,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
-from skyset.errors import SkysetError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, RecordError, SkysetError, UserError
 from skyset.loading import registry
-from skyset.loading.registry import configs
-from skyset.loading.registry import find_root
-from skyset.loading.registry import install
-from skyset.loading.registry import register
-from skyset.loading.registry import surveys
+from skyset.loading.registry import configs, find_root, install, register, surveys
 from skyset.versions import __version__
 
 if TYPE_CHECKING:

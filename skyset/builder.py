@@ -13,21 +13,15 @@ import datasets
 
 from skyset.errors import UserError
 from skyset.files import short_digest
-from skyset.loading.arrow import features_of
-from skyset.loading.arrow import needed_columns
+from skyset.loading.arrow import features_of, needed_columns
 from skyset.loading.partition_rows import PartitionRows
-from skyset.loading.places import find_root
-from skyset.loading.places import looked_in
+from skyset.loading.places import find_root, looked_in
 from skyset.loading.reader import cut
-from skyset.loading.registry import code_digest
-from skyset.loading.registry import how_to_make
-from skyset.loading.stream import SurveyStream
-from skyset.loading.stream import adopt
+from skyset.loading.registry import code_digest, how_to_make
+from skyset.loading.stream import SurveyStream, adopt
 from skyset.partitions.manifest import Manifest
 from skyset.secrets import without_login
-from skyset.survey import Feature
-from skyset.survey import Layers
-from skyset.survey import Survey
+from skyset.survey import Feature, Layers, Survey
 
 
 @dataclass

@@ -6,26 +6,21 @@ import contextlib
 import functools
 import re
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
-from typing import TextIO
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
-from typer.core import TyperCommand
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from skyset.command_line import main as exit_status
 from skyset.errors import UserError
-from skyset.files import keep_inputs
-from skyset.files import replacing
+from skyset.files import keep_inputs, replacing
 from skyset.loading import registry
 from skyset.loading.places import looked_in
-from skyset.messages import plain
-from skyset.messages import say
+from skyset.messages import plain, say
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify as find_differences
@@ -192,8 +187,7 @@ def new(
 ) -> None:  # fmt: skip
     def run() -> None:
         from skyset.template.found import look
-        from skyset.template.new import check_name
-        from skyset.template.new import write
+        from skyset.template.new import check_name, write
 
         check_name(name)
         if (images is None) != (table is None):
@@ -229,11 +223,8 @@ def info(
     def run() -> None:
         import json
 
-        from skyset.declaration import column_rows
-        from skyset.declaration import lines_of
-        from skyset.explore.info import facts
-        from skyset.explore.info import print_info
-        from skyset.explore.info import sky_figure
+        from skyset.declaration import column_rows, lines_of
+        from skyset.explore.info import facts, print_info, sky_figure
 
         manifest = Manifest.load(partitions_of(where))
         if plot is not None:
@@ -314,18 +305,18 @@ def _sides(text: str | None) -> tuple[str, str]:
 
 
 def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, partitions) -> None:
-    from skyset.explore.pairs import catalogue_of
-    from skyset.explore.pairs import check_output
-    from skyset.explore.pairs import columns_in
-    from skyset.explore.pairs import name_in
-    from skyset.explore.pairs import pairs_table
-    from skyset.explore.pairs import positions_in
-    from skyset.explore.pairs import with_positions
-    from skyset.explore.pairs import write_pairs
-    from skyset.explore.pairs import write_partitions
-    from skyset.tables.match import match_keys
-    from skyset.tables.match import match_positions
-    from skyset.tables.match import nearest
+    from skyset.explore.pairs import (
+        catalogue_of,
+        check_output,
+        columns_in,
+        name_in,
+        pairs_table,
+        positions_in,
+        with_positions,
+        write_pairs,
+        write_partitions,
+    )
+    from skyset.tables.match import match_keys, match_positions, nearest
 
     left, right = without_login(left), without_login(right)
     if output is not None:
@@ -532,9 +523,7 @@ def card(
     file: Annotated[Path | None, typer.Argument(metavar="CARD", help="default: README.md beside the build script")] = None,
 ) -> None:
     def run() -> None:
-        from skyset.building.card import card_path
-        from skyset.building.card import more_blocks
-        from skyset.building.card import write_card
+        from skyset.building.card import card_path, more_blocks, write_card
 
         path = file or card_path(survey)
         existed = path.exists()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
-from skyset.survey import Column
-from skyset.survey import Layers
-from skyset.survey import Survey
+from skyset.survey import Column, Layers, Survey
 
 
 class Described(NamedTuple):

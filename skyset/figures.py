@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skyset.pixels import as_array
-from skyset.questions import Campaign
-from skyset.questions import Reached
-from skyset.questions import answers_of
+from skyset.questions import Campaign, Reached, answers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -206,9 +206,7 @@ def decoded_image(data: bytes | np.ndarray) -> PIL.Image.Image:
     Raises:
         ImageError: neither PNG nor JPEG, damaged, or of more than `MAX_PIXELS`.
     """
-    from PIL import Image
-    from PIL import ImageOps
-    from PIL import UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     kind = kind_of(bytes(data[:16]))
     if kind not in FORMATS:

@@ -11,8 +11,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from isal import isal_zlib
 

@@ -13,11 +13,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from urllib.parse import SplitResult
-from urllib.parse import quote
-from urllib.parse import quote_plus
-from urllib.parse import unquote
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, quote_plus, unquote, urlsplit
 
 HIDDEN = "***"
 #: Passwords like this are hidden wherever they stand, not only in addresses; others would be found in ordinary text.

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from functools import cache
-from functools import cached_property
-from typing import get_args
-from typing import get_origin
-from typing import get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import RecordError, UserError
 from skyset.sky import check_position
 from skyset.values import as_stored
 

@@ -82,8 +82,7 @@ def build_gz3d(folder: Path) -> None:
 
 def build_sdss(folder: Path) -> None:
     from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main
-    from skyset.testing.sdss import SDSSServer
-    from skyset.testing.sdss import draw_galaxies
+    from skyset.testing.sdss import SDSSServer, draw_galaxies
 
     with SDSSServer(draw_galaxies(600)) as server:
         where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]

@@ -8,13 +8,9 @@ import numpy as np
 from skyset.builder import SurveyBuilder
 from skyset.building.build import build
 from skyset.building.script import Script
-from skyset.building.task import Found
-from skyset.building.task import Item
+from skyset.building.task import Found, Item
 from skyset.sky import healpix_cell
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Survey
-from skyset.survey import plain_features
+from skyset.survey import HEALPIX, Column, Survey, plain_features
 
 COLUMNS = (
     Column("object_id", "S16", (), "", "name of the JPEG"),

@@ -3,8 +3,7 @@
 import pytest
 
 from skyset.build_scripts.sdss_galaxy_zoo import catalog
-from skyset.testing.adql import ADQLError
-from skyset.testing.adql import check
+from skyset.testing.adql import ADQLError, check
 
 SHIPPED = (catalog.ZOOSPEC, catalog.VOTES, catalog.DESCRIPTIONS, catalog.TARGETS)
 

@@ -7,9 +7,7 @@ import hashlib
 import io
 import json
 import threading
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import astropy_healpix
 import numpy as np
@@ -20,15 +18,17 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from skyset.testing.__main__ import arguments
-from skyset.testing.gz3d import CHECKSUMS_NAME
-from skyset.testing.gz3d import METADATA_NAME
-from skyset.testing.gz3d import draw_galaxy
-from skyset.testing.gz3d import draw_sample
-from skyset.testing.gz3d import fits_gz_bytes
-from skyset.testing.gz3d import galaxy_hdus
-from skyset.testing.gz3d import masks
-from skyset.testing.gz3d import picture
-from skyset.testing.gz3d import write_archive
+from skyset.testing.gz3d import (
+    CHECKSUMS_NAME,
+    METADATA_NAME,
+    draw_galaxy,
+    draw_sample,
+    fits_gz_bytes,
+    galaxy_hdus,
+    masks,
+    picture,
+    write_archive,
+)
 from skyset.testing.server import ArchiveServer
 
 TABLE_COLUMNS = [

@@ -15,18 +15,13 @@ from PIL import Image
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from skyset import __version__
-from skyset import load
-from skyset.building.card import card_path
-from skyset.building.card import refresh
+from skyset import __version__, load
+from skyset.building.card import card_path, refresh
 from skyset.cli import app
 from skyset.errors import UserError
-from skyset.explore.info import ra_range
-from skyset.explore.info import sky_figure
-from skyset.explore.objects import object_figure
-from skyset.explore.objects import row_figure
-from skyset.figures import COLOURS
-from skyset.figures import overlay_figure
+from skyset.explore.info import ra_range, sky_figure
+from skyset.explore.objects import object_figure, row_figure
+from skyset.figures import COLOURS, overlay_figure
 from skyset.loading import registry
 from skyset.partitions.manifest import Manifest
 

@@ -23,10 +23,8 @@ import pytest
 from datasets import iterable_dataset as stock
 from datasets.formatting.np_formatter import NumpyFormatter
 
-from skyset.loading.steps import links
-from skyset.loading.steps import makes_batches
-from skyset.loading.stream import SurveyStream
-from skyset.loading.stream import SurveyTable
+from skyset.loading.steps import links, makes_batches
+from skyset.loading.stream import SurveyStream, SurveyTable
 
 pytestmark = pytest.mark.datasets3
 

@@ -3,9 +3,7 @@
 import pytest
 
 import skyset
-from skyset.declaration import Described
-from skyset.declaration import column_rows
-from skyset.declaration import lines_of
+from skyset.declaration import Described, column_rows, lines_of
 from skyset.survey import Column
 
 pytestmark = pytest.mark.datasets3

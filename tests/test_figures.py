@@ -6,19 +6,9 @@ from astropy.wcs import WCS
 from matplotlib.figure import Figure
 
 from skyset.extraction.world import compass
-from skyset.figures import ARROW
-from skyset.figures import VOLUNTEERS
-from skyset.figures import draw_marks
-from skyset.figures import image_figure
-from skyset.figures import overlay_figure
-from skyset.figures import votes_figure
-from skyset.loaders import gz2
-from skyset.loaders import gz3d
-from skyset.loaders import gz_decals
-from skyset.loaders import sdss_galaxy_zoo
-from skyset.questions import along
-from skyset.questions import answers_of
-from skyset.questions import columns
+from skyset.figures import ARROW, VOLUNTEERS, draw_marks, image_figure, overlay_figure, votes_figure
+from skyset.loaders import gz2, gz3d, gz_decals, sdss_galaxy_zoo
+from skyset.questions import along, answers_of, columns
 
 
 def texts(axes) -> list[str]:

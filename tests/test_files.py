@@ -25,20 +25,21 @@ from skyset.command_line import main as exit_status
 from skyset.errors import UserError
 from skyset.explore.bench import run
 from skyset.extraction.ldac import write_ldac
-from skyset.files import Temporary
-from skyset.files import clear_leftovers
-from skyset.files import keep_inputs
-from skyset.files import open_locked
-from skyset.files import put_in_place
-from skyset.files import replacing
-from skyset.files import short_digest
-from skyset.files import write_atomically
+from skyset.files import (
+    Temporary,
+    clear_leftovers,
+    keep_inputs,
+    open_locked,
+    put_in_place,
+    replacing,
+    short_digest,
+    write_atomically,
+)
 from skyset.loaders.gz3d import SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
 from skyset.tables.delimited_writer import write_csv
-from tests.builds import build
-from tests.builds import rows
+from tests.builds import build, rows
 
 HOLD = """
 import sys

@@ -9,10 +9,8 @@ from astropy.wcs import WCS
 
 from skyset import headers
 from skyset.extraction.config import pixel_scale
-from skyset.extraction.world import celestial_wcs
+from skyset.extraction.world import celestial_wcs, sky_faults, world_columns
 from skyset.extraction.world import pixel_scale as sky_scale
-from skyset.extraction.world import sky_faults
-from skyset.extraction.world import world_columns
 
 BASE = ["CTYPE1  = 'RA---TAN'", "CTYPE2  = 'DEC--TAN'", "CRVAL1  = 150.0", "CRVAL2  = 30.0", "CRPIX1  = 100.5",
         "CRPIX2  = 100.5", "CD1_1   = -0.001", "CD1_2   = 0.0", "CD2_1   = 0.0", "CD2_2   = 0.001"]  # fmt: skip

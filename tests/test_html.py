@@ -4,8 +4,7 @@ import gzip
 
 import pytest
 
-from skyset.html import HEAD_BYTES
-from skyset.html import is_html
+from skyset.html import HEAD_BYTES, is_html
 
 PAGES = [
     b"<html>down</html>",

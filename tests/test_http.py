@@ -10,11 +10,7 @@ import time
 import pytest
 import requests
 
-from skyset.http import LONGEST_WAIT
-from skyset.http import Client
-from skyset.http import pause
-from skyset.http import retry_after
-from skyset.http import watch
+from skyset.http import LONGEST_WAIT, Client, pause, retry_after, watch
 from skyset.testing.server import RawServer
 
 OK = b"HTTP/1.1 200 OK\r\n"

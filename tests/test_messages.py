@@ -4,12 +4,8 @@ import pytest
 
 from skyset.archives.fetch import FetchError
 from skyset.building.tars.read import TarError
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
-from skyset.errors import UserError
-from skyset.messages import csv_cell
-from skyset.messages import plain
-from skyset.messages import say
+from skyset.errors import PartitionError, RecordError, UserError
+from skyset.messages import csv_cell, plain, say
 from skyset.pixels import ImageError
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\nb\tc\0d\x9be\u202ef\u2028g\x7f\udc80"

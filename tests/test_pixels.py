@@ -12,32 +12,18 @@ from numpy.testing import assert_array_equal
 from PIL import ImageOps
 
 import skyset
-from skyset.archives.hips import MIRROR
-from skyset.archives.hips import hips2fits_url
+from skyset.archives.hips import MIRROR, hips2fits_url
 from skyset.builder import SurveyBuilder
-from skyset.building.imagefiles import Place
-from skyset.building.imagefiles import pixels_of
-from skyset.building.imagefiles import read_image
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.building.imagefiles import Place, pixels_of, read_image
+from skyset.errors import PartitionError, RecordError, UserError
 from skyset.explore.description import as_bands
 from skyset.figures import image_figure
 from skyset.partitions.layout import partition_path
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.manifest import describe_file
+from skyset.partitions.manifest import Manifest, describe_file
 from skyset.partitions.writer import PartitionWriter
-from skyset.pixels import MAX_PIXELS
-from skyset.pixels import ImageError
-from skyset.pixels import check_image
-from skyset.pixels import decode
-from skyset.pixels import decoded_image
-from skyset.pixels import rgb
+from skyset.pixels import MAX_PIXELS, ImageError, check_image, decode, decoded_image, rgb
 from skyset.sky import healpix_cell
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Feature
-from skyset.survey import Survey
+from skyset.survey import HEALPIX, Column, Feature, Survey
 
 COLUMNS = (
     Column("object_id", "S40"),

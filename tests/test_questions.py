@@ -2,11 +2,7 @@
 
 import pytest
 
-from skyset.questions import Campaign
-from skyset.questions import Measure
-from skyset.questions import Question
-from skyset.questions import answers_of
-from skyset.questions import campaign_of
+from skyset.questions import Campaign, Measure, Question, answers_of, campaign_of
 
 COUNT, SHARE = Measure("", "int32", "count", "voters"), Measure("_fraction", "float32", "", "share")
 TOTAL = Measure("_total-votes", "int32", "count", "all", ("_total",))

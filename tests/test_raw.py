@@ -13,12 +13,7 @@ import pytest
 from astropy.io import fits
 
 from skyset.errors import RecordError
-from skyset.raw import MAX_BYTES
-from skyset.raw import gunzip
-from skyset.raw import open_fits
-from skyset.raw import open_regular
-from skyset.raw import read_header
-from skyset.raw import read_regular
+from skyset.raw import MAX_BYTES, gunzip, open_fits, open_regular, read_header, read_regular
 
 
 def fits_bytes(*hdus):

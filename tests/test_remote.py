@@ -7,19 +7,14 @@ import pytest
 from torch.utils.data import DataLoader
 
 import skyset
-from skyset import remote
-from skyset import secrets
-from skyset.errors import PartitionError
-from skyset.errors import UserError
+from skyset import remote, secrets
+from skyset.errors import PartitionError, UserError
 from skyset.loaders.gz3d import SURVEY
 from skyset.loading.reader import Piece
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 from skyset.testing.server import ArchiveServer
-from tests.test_secrets import BASIC
-from tests.test_secrets import PASSWORD
-from tests.test_secrets import QUOTED
-from tests.test_secrets import with_login
+from tests.test_secrets import BASIC, PASSWORD, QUOTED, with_login
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,10 @@ import traceback
 import pytest
 
 from skyset import secrets
-from skyset.archives.fetch import Fetcher
-from skyset.archives.fetch import FetchError
-from skyset.archives.image_pool import ImagePool
-from skyset.archives.image_pool import ImageRequest
+from skyset.archives.fetch import Fetcher, FetchError
+from skyset.archives.image_pool import ImagePool, ImageRequest
 from skyset.partitions.manifest import Manifest
-from skyset.secrets import login_of
-from skyset.secrets import redacted
-from skyset.secrets import remember
-from skyset.secrets import without_login
+from skyset.secrets import login_of, redacted, remember, without_login
 from skyset.testing.server import ArchiveServer
 from tests.builds import build
 

@@ -3,8 +3,7 @@
 import pytest
 
 from skyset.errors import RecordError
-from skyset.sky import is_name
-from skyset.sky import position_of
+from skyset.sky import is_name, position_of
 
 
 @pytest.mark.parametrize(

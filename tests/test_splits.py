@@ -2,8 +2,7 @@
 
 import pytest
 
-from skyset.splits import SPLITS
-from skyset.splits import split_of
+from skyset.splits import SPLITS, split_of
 
 
 def test_splits_are_as_they_were():

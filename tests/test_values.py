@@ -5,13 +5,11 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.errors import RecordError
-from skyset.survey import Column
-from skyset.survey import fitting
+from skyset.survey import Column, fitting
 from skyset.values import as_stored
 
 NUMBERS = ("bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64", ">i4", ">f8")

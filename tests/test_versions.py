@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 import skyset
-from skyset.versions import DISTRIBUTION
-from skyset.versions import default_user_agent
-from skyset.versions import install_command
+from skyset.versions import DISTRIBUTION, default_user_agent, install_command
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,9 +15,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -29,18 +27,12 @@ from datasets import IterableDataset
 from transformers import PreTrainedModel
 
 import skyset
-from skyset.errors import PartitionError
-from skyset.errors import UserError
-from skyset.files import clear_leftovers
-from skyset.files import replacing
+from skyset.errors import PartitionError, UserError
+from skyset.files import clear_leftovers, replacing
 from skyset.progress import progress_bar
-from skyset.training.common.arguments import ImageArguments
-from skyset.training.common.arguments import ModelArguments
-from skyset.training.common.arguments import parse
+from skyset.training.common.arguments import ImageArguments, ModelArguments, parse
 from skyset.training.common.images import to_tensor
-from skyset.training.common.models import Normalisation
-from skyset.training.common.models import image_size
-from skyset.training.common.models import load_encoder
+from skyset.training.common.models import Normalisation, image_size, load_encoder
 from skyset.training.common.rings import build_of
 from skyset.training.common.views import Views
 

@@ -20,55 +20,25 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
-from datasets import DatasetDict
-from datasets import concatenate_datasets
-from transformers import EarlyStoppingCallback
-from transformers import EvalPrediction
-from transformers import PreTrainedModel
-from transformers import set_seed
+from datasets import Dataset, DatasetDict, concatenate_datasets
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, set_seed
 
 from skyset.errors import UserError
-from skyset.loaders.gz_decals import CITATION
-from skyset.loaders.gz_decals import CLASSES
-from skyset.loaders.gz_decals import NO_RING_BELOW
-from skyset.loaders.gz_decals import RING_ABOVE
-from skyset.training.common.arguments import ImageArguments
-from skyset.training.common.arguments import ModelArguments
-from skyset.training.common.arguments import parse
+from skyset.loaders.gz_decals import CITATION, CLASSES, NO_RING_BELOW, RING_ABOVE
+from skyset.training.common.arguments import ImageArguments, ModelArguments, parse
 from skyset.training.common.baselines import score_baselines
-from skyset.training.common.card import CALIBRATION
-from skyset.training.common.card import Card
-from skyset.training.common.card import Measured
-from skyset.training.common.card import calibration_figure
-from skyset.training.common.card import metrics_table
-from skyset.training.common.card import roc_figure
+from skyset.training.common.card import CALIBRATION, Card, Measured, calibration_figure, metrics_table, roc_figure
 from skyset.training.common.images import LabelledImages
-from skyset.training.common.metrics import binary_metrics
-from skyset.training.common.metrics import bootstrap_errors
-from skyset.training.common.metrics import softmax
-from skyset.training.common.models import Normalisation
-from skyset.training.common.models import fingerprint
-from skyset.training.common.models import freeze_all_but
-from skyset.training.common.models import image_size
-from skyset.training.common.models import load_classifier
-from skyset.training.common.models import remember
-from skyset.training.common.rings import LICENCE
-from skyset.training.common.rings import galaxies_text
-from skyset.training.common.rings import load_rings
-from skyset.training.common.rings import revision_of
-from skyset.training.common.runs import Run
-from skyset.training.common.runs import read_record
-from skyset.training.common.runs import settings_of
-from skyset.training.common.runs import versions
-from skyset.training.common.trainer import ImageTrainer
-from skyset.training.common.trainer import ImageTrainingArguments
+from skyset.training.common.metrics import binary_metrics, bootstrap_errors, softmax
+from skyset.training.common.models import Normalisation, fingerprint, freeze_all_but, image_size, load_classifier, remember
+from skyset.training.common.rings import LICENCE, galaxies_text, load_rings, revision_of
+from skyset.training.common.runs import Run, read_record, settings_of, versions
+from skyset.training.common.trainer import ImageTrainer, ImageTrainingArguments
 from skyset.training.common.views import Views
 
 logger = logging.getLogger("finetune_rings")

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,10 @@ from datasets import Dataset
 
 from skyset.errors import UserError
 from skyset.explore import description
-from skyset.explore.similar import Representations
-from skyset.explore.similar import load_representations
+from skyset.explore.similar import Representations, load_representations
 from skyset.training.common.arguments import parse
-from skyset.training.common.card import metrics_table
-from skyset.training.common.card import precision_recall_figure
-from skyset.training.common.linear import Logistic
-from skyset.training.common.linear import neighbours_share
-from skyset.training.common.linear import standard
+from skyset.training.common.card import metrics_table, precision_recall_figure
+from skyset.training.common.linear import Logistic, neighbours_share, standard
 from skyset.training.common.metrics import binary_metrics
 from skyset.training.common.rings import load_rings
 from skyset.training.common.runs import refuse_to_replace

@@ -15,52 +15,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
-from datasets import concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from transformers import set_seed
 
 from skyset.errors import UserError
 from skyset.explore import description as polar
-from skyset.loaders.gz_decals import CITATION
-from skyset.loaders.gz_decals import CLASSES
+from skyset.loaders.gz_decals import CITATION, CLASSES
 from skyset.training.common.arguments import parse
-from skyset.training.common.baselines import components_scores
-from skyset.training.common.baselines import fractions
-from skyset.training.common.baselines import thumbnail
-from skyset.training.common.card import CALIBRATION
-from skyset.training.common.card import Card
-from skyset.training.common.card import Measured
-from skyset.training.common.card import calibration_figure
-from skyset.training.common.card import roc_figure
+from skyset.training.common.baselines import components_scores, fractions, thumbnail
+from skyset.training.common.card import CALIBRATION, Card, Measured, calibration_figure, roc_figure
 from skyset.training.common.images import LabelledImages
-from skyset.training.common.linear import KernelLogistic
-from skyset.training.common.linear import Logistic
-from skyset.training.common.linear import sigmoid
-from skyset.training.common.linear import stratified_folds
-from skyset.training.common.metrics import auc
-from skyset.training.common.metrics import binary_metrics
-from skyset.training.common.metrics import bootstrap_errors
-from skyset.training.common.metrics import interval
+from skyset.training.common.linear import KernelLogistic, Logistic, sigmoid, stratified_folds
+from skyset.training.common.metrics import auc, binary_metrics, bootstrap_errors, interval
 from skyset.training.common.models import load_classifier
-from skyset.training.common.polar_network import PolarNetwork
-from skyset.training.common.polar_network import mean_over_views
-from skyset.training.common.polar_network import pretrain
-from skyset.training.common.polar_network import train_on_labels
-from skyset.training.common.rings import LICENCE
-from skyset.training.common.rings import galaxies_text
-from skyset.training.common.rings import load_rings
-from skyset.training.common.rings import revision_of
-from skyset.training.common.runs import refuse_to_replace
-from skyset.training.common.runs import versions
-from skyset.training.common.trainer import ImageTrainer
-from skyset.training.common.trainer import ImageTrainingArguments
+from skyset.training.common.polar_network import PolarNetwork, mean_over_views, pretrain, train_on_labels
+from skyset.training.common.rings import LICENCE, galaxies_text, load_rings, revision_of
+from skyset.training.common.runs import refuse_to_replace, versions
+from skyset.training.common.trainer import ImageTrainer, ImageTrainingArguments
 from skyset.training.common.views import Views
 
 FOLDS = 5

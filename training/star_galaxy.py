@@ -21,12 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -38,18 +35,13 @@ from huggingface_hub import ModelCardData
 from skyset.errors import UserError
 from skyset.extraction import classifier
 from skyset.extraction.detect import extract
-from skyset.extraction.simulate import Simulated
-from skyset.extraction.simulate import expected_counts
-from skyset.extraction.simulate import simulate_ccd
-from skyset.files import file_sha256
-from skyset.files import write_atomically
+from skyset.extraction.simulate import Simulated, expected_counts, simulate_ccd
+from skyset.files import file_sha256, write_atomically
 from skyset.progress import progress_bar
 from skyset.training.common.arguments import parse
 from skyset.training.common.card import reliability_figure
-from skyset.training.common.metrics import auc
-from skyset.training.common.metrics import auc_error
-from skyset.training.common.runs import refuse_to_replace
-from skyset.training.common.runs import versions
+from skyset.training.common.metrics import auc, auc_error
+from skyset.training.common.runs import refuse_to_replace, versions
 
 FILES = ("README.md", "reliability.png", "training.json")
 LEAST = 10  # stars and galaxies in a bin of which an AUC is given

@@ -13,15 +13,9 @@ gz2_filename_mapping.csv gives it. The folder holds `default`, all galaxies; in 
 
 import numpy as np
 
-from skyset.building.images_and_votes.release import CutOut
-from skyset.building.images_and_votes.release import ImageNames
-from skyset.building.images_and_votes.release import Names
-from skyset.building.images_and_votes.release import Record
-from skyset.building.images_and_votes.release import Release
-from skyset.building.images_and_votes.release import Selection
+from skyset.building.images_and_votes.release import CutOut, ImageNames, Names, Record, Release, Selection
 from skyset.building.images_and_votes.script import script
-from skyset.building.images_and_votes.votes import labels
-from skyset.building.images_and_votes.votes import shares
+from skyset.building.images_and_votes.votes import labels, shares
 from skyset.building.script import run_as_file
 from skyset.loaders import gz2
 from skyset.tables.join import Joined

@@ -11,34 +11,28 @@ import argparse
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from skyset.archives.fetch import Fetcher
 from skyset.archives.listing import listing
 from skyset.build_scripts.gz3d.records import read_record
-from skyset.build_scripts.gz3d.targets import Target
-from skyset.build_scripts.gz3d.targets import archive_checksums
-from skyset.build_scripts.gz3d.targets import file_key
-from skyset.build_scripts.gz3d.targets import local_checksums
-from skyset.build_scripts.gz3d.targets import read_metadata
-from skyset.build_scripts.gz3d.targets import scan_files
-from skyset.build_scripts.gz3d.targets import sha1_of
+from skyset.build_scripts.gz3d.targets import (
+    Target,
+    archive_checksums,
+    file_key,
+    local_checksums,
+    read_metadata,
+    scan_files,
+    sha1_of,
+)
 from skyset.building.build import build
 from skyset.building.options import Options
-from skyset.building.script import Script
-from skyset.building.script import run_as_file
-from skyset.building.task import Found
-from skyset.building.task import Item
-from skyset.building.task import Rejected
-from skyset.errors import RecordError
-from skyset.errors import UserError
-from skyset.loaders.gz3d import METADATA
-from skyset.loaders.gz3d import SURVEY
-from skyset.sky import check_position
-from skyset.sky import healpix_cell
+from skyset.building.script import Script, run_as_file
+from skyset.building.task import Found, Item, Rejected
+from skyset.errors import RecordError, UserError
+from skyset.loaders.gz3d import METADATA, SURVEY
+from skyset.sky import check_position, healpix_cell
 
 SUFFIX = ".fits.gz"
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from skyset import headers
 from skyset.errors import RecordError
-from skyset.loaders.gz3d import CLASSES
-from skyset.loaders.gz3d import SIZE
+from skyset.loaders.gz3d import CLASSES, SIZE
 from skyset.raw import open_fits
 from skyset.values import as_stored
 

@@ -8,18 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skyset.archives.checksums import read_checksums
-from skyset.archives.fetch import Fetcher
-from skyset.archives.fetch import FetchError
-from skyset.build_scripts.gz3d.records import COUNTS
-from skyset.build_scripts.gz3d.records import read_table
-from skyset.build_scripts.gz3d.records import vote_fractions
+from skyset.archives.fetch import Fetcher, FetchError
+from skyset.build_scripts.gz3d.records import COUNTS, read_table, vote_fractions
 from skyset.building.runner import executor
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import RecordError, UserError
 from skyset.loaders.gz3d import CHECKSUMS
 from skyset.progress import progress_bar
-from skyset.raw import open_fits
-from skyset.raw import open_regular
+from skyset.raw import open_fits, open_regular
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,12 @@ images by their names, whatever the extensions say. Stop it at any moment: the s
 
 import numpy as np
 
-from skyset.building.images_and_votes.release import CutOut
-from skyset.building.images_and_votes.release import Names
-from skyset.building.images_and_votes.release import Record
-from skyset.building.images_and_votes.release import Release
-from skyset.building.images_and_votes.release import Selection
+from skyset.building.images_and_votes.release import CutOut, Names, Record, Release, Selection
 from skyset.building.images_and_votes.script import script
-from skyset.building.images_and_votes.votes import labels
-from skyset.building.images_and_votes.votes import shares
+from skyset.building.images_and_votes.votes import labels, shares
 from skyset.building.script import run_as_file
 from skyset.loaders import gz_decals as decals
-from skyset.sky import is_name
-from skyset.sky import position_of
+from skyset.sky import is_name, position_of
 from skyset.survey import Column
 from skyset.tables.join import Joined
 

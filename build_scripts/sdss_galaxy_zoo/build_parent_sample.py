@@ -19,34 +19,18 @@ import numpy as np
 import pyarrow.compute as pc
 
 from skyset.build_scripts.sdss_galaxy_zoo import catalog
-from skyset.building.cutouts.declaration import CatalogueSource
-from skyset.building.cutouts.declaration import Chosen
-from skyset.building.cutouts.declaration import Cutouts
-from skyset.building.cutouts.hips import HipsImages
-from skyset.building.cutouts.hips import read_image
+from skyset.building.cutouts.declaration import CatalogueSource, Chosen, Cutouts
+from skyset.building.cutouts.hips import HipsImages, read_image
 from skyset.building.cutouts.matched import MatchedCatalogues
-from skyset.building.cutouts.options import above_zero
-from skyset.building.cutouts.options import add_archive_options
-from skyset.building.cutouts.options import add_hips_options
-from skyset.building.cutouts.options import add_tap_options
-from skyset.building.cutouts.options import share
+from skyset.building.cutouts.options import above_zero, add_archive_options, add_hips_options, add_tap_options, share
 from skyset.building.cutouts.plan import script
-from skyset.building.cutouts.sources import FileCatalogue
-from skyset.building.cutouts.sources import TapCatalogue
-from skyset.building.cutouts.sources import asked_query
-from skyset.building.cutouts.sources import read_adql
+from skyset.building.cutouts.sources import FileCatalogue, TapCatalogue, asked_query, read_adql
 from skyset.building.options import Options
 from skyset.building.script import run_as_file
 from skyset.errors import RecordError
 from skyset.loaders import sdss_galaxy_zoo as sdss
 from skyset.secrets import without_login
-from skyset.tables.cuts import Cut
-from skyset.tables.cuts import equals
-from skyset.tables.cuts import given
-from skyset.tables.cuts import max_error
-from skyset.tables.cuts import on_sky
-from skyset.tables.cuts import unique
-from skyset.tables.cuts import valid_magnitudes
+from skyset.tables.cuts import Cut, equals, given, max_error, on_sky, unique, valid_magnitudes
 
 #: Arcsec. No galaxy of the Main Galaxy Sample is larger, and a cutout must be one on the sky.
 LARGEST = 600

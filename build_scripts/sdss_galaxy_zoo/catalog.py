@@ -16,15 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.archives.tap import SlicedQuery
-from skyset.archives.tap import fetch_slices
-from skyset.building.cutouts.columns import Columns
-from skyset.building.cutouts.columns import Names
+from skyset.archives.tap import SlicedQuery, fetch_slices
+from skyset.building.cutouts.columns import Columns, Names
 from skyset.building.cutouts.sources import RETRIES
 from skyset.errors import UserError
-from skyset.loaders.sdss_galaxy_zoo import CATALOG
-from skyset.loaders.sdss_galaxy_zoo import CLASSES
-from skyset.loaders.sdss_galaxy_zoo import PHOTOMETRY
+from skyset.loaders.sdss_galaxy_zoo import CATALOG, CLASSES, PHOTOMETRY
 from skyset.tables.slices import read_slices
 
 #: Degrees by which a slice of photometry is wider than one of votes: two releases differ by fractions of an arcsec.

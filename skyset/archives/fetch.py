@@ -22,30 +22,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from dataclasses import field
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 import requests
-from urllib3.exceptions import ProtocolError
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
-from skyset.archives.checksums import LABELS
-from skyset.archives.checksums import Checksum
+from skyset.archives.checksums import LABELS, Checksum
 from skyset.errors import SkysetError
-from skyset.html import HEAD_BYTES
-from skyset.html import is_html
-from skyset.http import CHUNK
-from skyset.http import PASSING
-from skyset.http import Client
-from skyset.http import innermost
-from skyset.http import pause
-from skyset.http import retry_after
-from skyset.http import watch
+from skyset.html import HEAD_BYTES, is_html
+from skyset.http import CHUNK, PASSING, Client, innermost, pause, retry_after, watch
 from skyset.messages import plain
 from skyset.secrets import without_login
 

@@ -6,8 +6,7 @@ url = hips2fits_url(SERVICE, "CDS/P/DSS2/color", ra=202.47, dec=47.2, fov=field_
 from __future__ import annotations
 
 import math
-from urllib.parse import urlencode
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from skyset.errors import UserError
 from skyset.pixels import MAX_PIXELS

@@ -16,14 +16,9 @@ import random
 import threading
 import time
 import zlib
-from collections import Counter
-from collections import deque
-from collections.abc import Callable
-from collections.abc import Generator
-from collections.abc import Iterable
-from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import field
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from http.client import responses as PHRASES
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -31,20 +26,11 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from skyset.archives.pacing import LONGEST_BACKOFF
-from skyset.archives.pacing import Hosts
-from skyset.archives.pacing import Schedule
-from skyset.archives.pacing import host_of
+from skyset.archives.pacing import LONGEST_BACKOFF, Hosts, Schedule, host_of
 from skyset.errors import UserError
-from skyset.http import PASSING
-from skyset.http import Client
-from skyset.http import innermost
-from skyset.http import pause
-from skyset.http import retry_after
-from skyset.http import watch
+from skyset.http import PASSING, Client, innermost, pause, retry_after, watch
 from skyset.messages import plain
-from skyset.pixels import ImageError
-from skyset.pixels import words_of
+from skyset.pixels import ImageError, words_of
 from skyset.secrets import without_login
 
 NOT_THERE = (404, 410)

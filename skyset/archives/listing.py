@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
-from urllib.parse import unquote
-from urllib.parse import urljoin
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
-from skyset.archives.fetch import Fetcher
-from skyset.archives.fetch import FetchError
+from skyset.archives.fetch import Fetcher, FetchError
 from skyset.files import is_plain_name
 from skyset.http import innermost
 

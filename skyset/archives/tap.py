@@ -25,56 +25,40 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator
-from collections.abc import Iterator
-from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC
-from datetime import datetime
-from itertools import count
-from itertools import pairwise
+from datetime import UTC, datetime
+from itertools import count, pairwise
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote
-from urllib.parse import urljoin
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from xml.etree import ElementTree
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyset.archives.tap_session import GRACE
-from skyset.archives.tap_session import LARGEST
-from skyset.archives.tap_session import MAY_PASS
-from skyset.archives.tap_session import PATIENCE
-from skyset.archives.tap_session import SMALL
-from skyset.archives.tap_session import TIME_LIMIT
-from skyset.archives.tap_session import Passing
-from skyset.archives.tap_session import Refused
-from skyset.archives.tap_session import Session
-from skyset.archives.tap_session import TooLarge
-from skyset.archives.tap_session import TooLong
-from skyset.archives.tap_session import beginning
-from skyset.archives.tap_session import same_host
-from skyset.archives.tap_session import words_in
+from skyset.archives.tap_session import (
+    GRACE,
+    LARGEST,
+    MAY_PASS,
+    PATIENCE,
+    SMALL,
+    TIME_LIMIT,
+    Passing,
+    Refused,
+    Session,
+    TooLarge,
+    TooLong,
+    beginning,
+    same_host,
+    words_in,
+)
 from skyset.errors import UserError
-from skyset.files import replacing
-from skyset.files import short_digest
-from skyset.files import write_atomically
-from skyset.http import LONGEST_WAIT
-from skyset.http import pause
+from skyset.files import replacing, short_digest, write_atomically
+from skyset.http import LONGEST_WAIT, pause
 from skyset.secrets import without_login
-from skyset.tables.votable import BrokenVOTable
-from skyset.tables.votable import VOTable
-from skyset.tables.votable import VOTableError
-from skyset.tables.votable import check_xml
-from skyset.tables.votable import one_line
-from skyset.tables.votable import read_votable
-from skyset.tables.votable import readable
+from skyset.tables.votable import BrokenVOTable, VOTable, VOTableError, check_xml, one_line, read_votable, readable
 
 __all__ = ["SlicedQuery", "TapError", "fetch_slices"]
 

@@ -10,31 +10,16 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
-from typing import BinaryIO
-from typing import cast
-from urllib.parse import urljoin
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, cast
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
 from skyset.errors import SkysetError
-from skyset.html import HEAD_BYTES
-from skyset.html import is_html
-from skyset.http import CHUNK
-from skyset.http import PASSING
-from skyset.http import Client
-from skyset.http import innermost
-from skyset.http import pause
-from skyset.http import retry_after
-from skyset.http import watch
-from skyset.tables.votable import VOTableError
-from skyset.tables.votable import inflated
-from skyset.tables.votable import one_line
-from skyset.tables.votable import pieces_of
-from skyset.tables.votable import read_votable
-from skyset.tables.votable import readable
+from skyset.html import HEAD_BYTES, is_html
+from skyset.http import CHUNK, PASSING, Client, innermost, pause, retry_after, watch
+from skyset.tables.votable import VOTableError, inflated, one_line, pieces_of, read_votable, readable
 
 # What they say where it needs more time than they give: half of the slice may succeed.
 TIME_LIMIT = re.compile(

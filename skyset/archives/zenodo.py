@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from skyset.archives.checksums import Checksum
-from skyset.archives.fetch import Fetcher
-from skyset.archives.fetch import FetchError
+from skyset.archives.fetch import Fetcher, FetchError
 from skyset.errors import UserError
 from skyset.files import is_plain_name
 from skyset.messages import plain

@@ -13,41 +13,24 @@ import errno
 import json
 import os
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED
-from concurrent.futures import CancelledError
-from concurrent.futures import Executor
-from concurrent.futures import Future
-from concurrent.futures import wait
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from tqdm import tqdm
 
-from skyset.archives.fetch import Fetcher
-from skyset.archives.fetch import FetchError
+from skyset.archives.fetch import Fetcher, FetchError
 from skyset.building.card import leave_card
 from skyset.building.folder import BuildFolder
 from skyset.building.options import Options
 from skyset.building.runner import executor
-from skyset.building.task import Found
-from skyset.building.task import Item
-from skyset.building.task import Rejected
-from skyset.building.task import Task
-from skyset.building.task import Written
-from skyset.building.task import build_partition
-from skyset.building.task import existing_rows
+from skyset.building.task import Found, Item, Rejected, Task, Written, build_partition, existing_rows
 from skyset.command_line import os_reason
-from skyset.errors import PartitionError
-from skyset.errors import UserError
-from skyset.files import human_bytes
-from skyset.files import short_digest
-from skyset.partitions.layout import REJECTED
-from skyset.partitions.layout import compression_options
+from skyset.errors import PartitionError, UserError
+from skyset.files import human_bytes, short_digest
+from skyset.partitions.layout import REJECTED, compression_options
 from skyset.partitions.manifest import Manifest
 from skyset.survey import Survey
 

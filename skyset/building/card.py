@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from skyset.declaration import HEAD
-from skyset.declaration import Described
-from skyset.declaration import column_rows
-from skyset.declaration import feature_rows
+from skyset.declaration import HEAD, Described, column_rows, feature_rows
 from skyset.errors import UserError
 from skyset.files import write_atomically
 from skyset.loading import registry

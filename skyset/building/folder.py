@@ -12,46 +12,19 @@ import re
 import stat
 import sys
 from collections import defaultdict
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from skyset.building.downloads import RAW
-from skyset.building.downloads import Downloads
+from skyset.building.downloads import RAW, Downloads
 from skyset.building.options import Options
-from skyset.building.task import Found
-from skyset.building.task import Item
-from skyset.building.task import Rejected
-from skyset.building.task import Task
-from skyset.building.task import existing_rows
-from skyset.building.task import is_made_of
-from skyset.errors import PartitionError
-from skyset.errors import UserError
-from skyset.files import clear_leftovers
-from skyset.files import file_sha256
-from skyset.files import open_locked
-from skyset.files import opened_hdf5
-from skyset.files import write_atomically
-from skyset.messages import csv_cell
-from skyset.messages import say
-from skyset.partitions.layout import JOURNAL
-from skyset.partitions.layout import MANIFEST
-from skyset.partitions.layout import MAX_FILE_BYTES
-from skyset.partitions.layout import REJECTED
-from skyset.partitions.layout import SUFFIX
-from skyset.partitions.layout import object_path
-from skyset.partitions.layout import partition_path
-from skyset.partitions.manifest import FileEntry
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.manifest import describe_file
-from skyset.partitions.manifest import keys_digest
-from skyset.partitions.manifest import partition_files
-from skyset.partitions.manifest import split_folders
+from skyset.building.task import Found, Item, Rejected, Task, existing_rows, is_made_of
+from skyset.errors import PartitionError, UserError
+from skyset.files import clear_leftovers, file_sha256, open_locked, opened_hdf5, write_atomically
+from skyset.messages import csv_cell, say
+from skyset.partitions.layout import JOURNAL, MANIFEST, MAX_FILE_BYTES, REJECTED, SUFFIX, object_path, partition_path
+from skyset.partitions.manifest import FileEntry, Manifest, describe_file, keys_digest, partition_files, split_folders
 from skyset.partitions.partition import Partition
-from skyset.survey import Column
-from skyset.survey import Survey
+from skyset.survey import Column, Survey
 from skyset.versions import versions
 
 #: How a journal's line begins, also one that a kill cut.

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from skyset.building.imagefiles import SUFFIXES as PICTURES
-from skyset.building.imagefiles import Images
-from skyset.building.imagefiles import Place
-from skyset.building.imagefiles import files_below
-from skyset.building.imagefiles import pixels_of
-from skyset.building.imagefiles import read_image
-from skyset.building.task import Found
-from skyset.building.task import Item
-from skyset.building.task import Rejected
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.building.imagefiles import Images, Place, files_below, pixels_of, read_image
+from skyset.building.task import Found, Item, Rejected
+from skyset.errors import RecordError, UserError
 from skyset.raw import open_fits
-from skyset.sky import check_position
-from skyset.sky import healpix_cell
+from skyset.sky import check_position, healpix_cell
 from skyset.survey import Column
-from skyset.tables.join import Source
-from skyset.tables.join import digest
-from skyset.tables.join import join
+from skyset.tables.join import Source, digest, join
 
 FITS = (".fits", ".fit", ".fits.gz", ".fit.gz")
 SUFFIXES = (*PICTURES, *FITS)

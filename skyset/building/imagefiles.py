@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from skyset.building import zips
 from skyset.errors import RecordError
 from skyset.files import short_digest
-from skyset.pixels import ImageError
-from skyset.pixels import decode
-from skyset.pixels import kind_of
+from skyset.pixels import ImageError, decode, kind_of
 from skyset.raw import read_regular
 from skyset.survey import MAX_VALUE_BYTES
 

@@ -8,13 +8,11 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from skyset.building.downloads import RAW
 from skyset.messages import plain
-from skyset.partitions.layout import COMPRESSIONS
-from skyset.partitions.layout import REJECTED
+from skyset.partitions.layout import COMPRESSIONS, REJECTED
 from skyset.secrets import without_login
 from skyset.survey import Survey
 from skyset.versions import install_command

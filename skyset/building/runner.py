@@ -7,12 +7,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from collections.abc import Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import Executor
-from concurrent.futures import Future
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
@@ -107,8 +103,7 @@ def executor(processes: int, scheduler: str | None = None) -> Iterator[Executor]
 @contextlib.contextmanager
 def _dask_executor(address: str) -> Iterator[Executor]:
     try:
-        from distributed import Client
-        from distributed import KilledWorker
+        from distributed import Client, KilledWorker
     except ImportError:
         raise UserError(f"--scheduler needs dask.distributed: {install_command('scale')}") from None
     try:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from skyset.building.options import BuildParser
-from skyset.building.options import Options
+from skyset.building.options import BuildParser, Options
 from skyset.command_line import main as exit_status
 from skyset.survey import Survey
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from skyset.building.imagefiles import Place
-from skyset.building.imagefiles import pixels_of
-from skyset.building.imagefiles import read_image
+from skyset.building.imagefiles import Place, pixels_of, read_image
 from skyset.partitions.partition import Partition
-from skyset.survey import Column
-from skyset.survey import fitting
+from skyset.survey import Column, fitting
 
 #: The column of images, of surveys that have one.
 IMAGE = "image"

@@ -5,20 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
+from skyset.errors import PartitionError, RecordError
 from skyset.files import opened_hdf5
-from skyset.partitions.manifest import FileEntry
-from skyset.partitions.manifest import describe_file
-from skyset.partitions.partition import Partition
-from skyset.partitions.partition import row_sources
+from skyset.partitions.manifest import FileEntry, describe_file
+from skyset.partitions.partition import Partition, row_sources
 from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
 from skyset.survey import Survey

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skyset.declaration import HEAD
-from skyset.declaration import column_rows
+from skyset.declaration import HEAD, column_rows
 from skyset.errors import UserError
 from skyset.explore.objects import SKY_DEG2
 from skyset.files import human_bytes

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skyset.errors import PartitionError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.figures import drawable
 from skyset.loading import registry
-from skyset.loading.reader import Piece
-from skyset.loading.reader import PieceReader
-from skyset.loading.reader import python_numbers
-from skyset.loading.reader import rows_of
+from skyset.loading.reader import Piece, PieceReader, python_numbers, rows_of
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
-from skyset.survey import Feature
-from skyset.survey import Survey
+from skyset.survey import Feature, Survey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

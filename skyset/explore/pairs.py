@@ -21,20 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, RecordError, UserError
 from skyset.files import replaced_by
 from skyset.partitions.layout import partition_path
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.manifest import describe_file
+from skyset.partitions.manifest import Manifest, describe_file
 from skyset.partitions.partition import Partition
 from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
 from skyset.survey import Survey
-from skyset.tables.match import Pairs
-from skyset.tables.match import is_text
-from skyset.tables.match import separation_arcsec
+from skyset.tables.match import Pairs, is_text, separation_arcsec
 
 #: Usual names, in any case, of the column of objects' names: the first that a catalogue has.
 NAMES = ("object_id", "iauname", "id_str", "objid", "source_id", "id", "name", "number")
@@ -328,8 +323,7 @@ def _write_astropy(table: pa.Table, path: Path, ending: str) -> None:
 
 def _astropy_column(field: pa.Field, values: pa.ChunkedArray):
     """A column of an astropy table: missing text is empty, a missing float NaN, a missing integer masked."""
-    from astropy.table import Column
-    from astropy.table import MaskedColumn
+    from astropy.table import Column, MaskedColumn
 
     about = {"name": field.name, "unit": _unit(field) or None}
     if is_text(field.type):

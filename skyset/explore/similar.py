@@ -6,9 +6,7 @@ Where there are none, ``describe_rows`` makes some from the images (`description
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from skyset.errors import PartitionError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.explore import description
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 from skyset.pixels import as_array
-from skyset.tables.representations import CHUNK
-from skyset.tables.representations import iter_vectors
+from skyset.tables.representations import CHUNK, iter_vectors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

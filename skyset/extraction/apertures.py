@@ -13,11 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from skyset.extraction.compiled import jit
-from skyset.extraction.definitions import APERTURE_INCOMPLETE
-from skyset.extraction.definitions import CROWDED
-from skyset.extraction.definitions import KRON_ZONE
-from skyset.extraction.definitions import NEIGHBOURS
-from skyset.extraction.definitions import WINDOW_FWHM
+from skyset.extraction.definitions import APERTURE_INCOMPLETE, CROWDED, KRON_ZONE, NEIGHBOURS, WINDOW_FWHM
 from skyset.extraction.isophotes import PIXEL
 
 #: MASK_TYPE: what stands in a neighbour's pixels: what lies there, nothing, or the pixel opposite of the source's centre.

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
-from astropy.table import QTable
-from astropy.table import vstack
+from astropy.table import QTable, vstack
 
 from skyset.errors import UserError
 from skyset.extraction.columns import COLUMNS
-from skyset.extraction.ldac import column_format
-from skyset.extraction.ldac import replacing
-from skyset.extraction.ldac import unit_text
-from skyset.extraction.ldac import write_ldac
-from skyset.extraction.ldac import write_table
+from skyset.extraction.ldac import column_format, replacing, unit_text, write_ldac, write_table
 from skyset.extraction.tables import as_arrow
 
 #: Formats of catalogues; the first ones by CATALOG_TYPE.

@@ -10,10 +10,7 @@ import dataclasses
 import re
 import time
 import warnings
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +20,14 @@ from astropy.table import QTable
 from skyset.errors import UserError
 from skyset.extraction.catalogues import write_catalogue
 from skyset.extraction.check_images import CheckImages
-from skyset.extraction.columns import COLUMNS
-from skyset.extraction.columns import DEFAULT_WORLD
-from skyset.extraction.config import Configuration
-from skyset.extraction.config import read_config
+from skyset.extraction.columns import COLUMNS, DEFAULT_WORLD
+from skyset.extraction.config import Configuration, read_config
 from skyset.extraction.engines import load_engine
-from skyset.extraction.figure import DRAWN
-from skyset.extraction.figure import figure
-from skyset.extraction.figure import sources_text
+from skyset.extraction.figure import DRAWN, figure, sources_text
 from skyset.extraction.image_headers import image_header
 from skyset.extraction.ldac import ignore_odd_cards
-from skyset.extraction.mosaic import Extension
-from skyset.extraction.mosaic import extract_file
-from skyset.extraction.plan import Plan
-from skyset.extraction.plan import make_plan
-from skyset.extraction.plan import stem
+from skyset.extraction.mosaic import Extension, extract_file
+from skyset.extraction.plan import Plan, make_plan, stem
 from skyset.extraction.tables import as_table
 
 

@@ -7,12 +7,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from skyset.extraction import apertures
-from skyset.extraction import isophotes
-from skyset.extraction import segments
+from skyset.extraction import apertures, isophotes, segments
 from skyset.extraction.background import measure_background as measure_background
-from skyset.extraction.columns import CHECKS
-from skyset.extraction.columns import COLUMNS
+from skyset.extraction.columns import CHECKS, COLUMNS
 from skyset.extraction.field import Field
 from skyset.extraction.settings import Settings
 from skyset.versions import __version__

@@ -11,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +23,10 @@ from skyset.errors import UserError
 from skyset.extraction import columns as known
 from skyset.extraction.images import split
 from skyset.extraction.param_file import read_columns
-from skyset.extraction.settings import DEFAULT_KERNEL
-from skyset.extraction.settings import Settings
-from skyset.extraction.settings import read_kernel
-from skyset.extraction.sex_file import INPUTS
-from skyset.extraction.sex_file import NUMBERS
-from skyset.extraction.sex_file import SexFile
-from skyset.extraction.sex_file import Value
-from skyset.extraction.sex_file import find
-from skyset.extraction.sex_file import value_text
-from skyset.extraction.world import celestial_wcs
+from skyset.extraction.settings import DEFAULT_KERNEL, Settings, read_kernel
+from skyset.extraction.sex_file import INPUTS, NUMBERS, SexFile, Value, find, value_text
+from skyset.extraction.world import celestial_wcs, sky_faults
 from skyset.extraction.world import pixel_scale as sky_scale
-from skyset.extraction.world import sky_faults
 
 
 @dataclass(frozen=True)

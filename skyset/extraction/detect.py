@@ -14,26 +14,18 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skyset.errors import UserError
 from skyset.extraction import columns as names
 from skyset.extraction.columns import CHECKS
-from skyset.extraction.engines import default_columns
-from skyset.extraction.engines import load_engine
-from skyset.extraction.engines import refuse
-from skyset.extraction.field import Field
-from skyset.extraction.field import bad_weights
-from skyset.extraction.field import in_shape
-from skyset.extraction.field import usable_pixels
-from skyset.extraction.quantities import Quantities
-from skyset.extraction.quantities import network
+from skyset.extraction.engines import default_columns, load_engine, refuse
+from skyset.extraction.field import Field, bad_weights, in_shape, usable_pixels
+from skyset.extraction.quantities import Quantities, network
 from skyset.extraction.settings import Settings
-from skyset.extraction.tables import as_arrow
-from skyset.extraction.tables import as_table
+from skyset.extraction.tables import as_arrow, as_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterable
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-from typing import Protocol
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from skyset.errors import UserError
-from skyset.extraction.columns import DEFAULT
-from skyset.extraction.columns import DEFAULT_WORLD
+from skyset.extraction.columns import DEFAULT, DEFAULT_WORLD
 from skyset.extraction.settings import Settings
 from skyset.versions import install_command
 
 if TYPE_CHECKING:
-    from skyset.extraction.field import Background
-    from skyset.extraction.field import Field
+    from skyset.extraction.field import Background, Field
 
 ENGINES = ("compiled", "sep")
 #: What an engine is made with, and how to get it.

@@ -8,8 +8,7 @@ import numpy as np
 
 from skyset.extraction.images import Image
 from skyset.extraction.plan import Plan
-from skyset.extraction.world import celestial_wcs
-from skyset.extraction.world import compass
+from skyset.extraction.world import celestial_wcs, compass
 from skyset.figures import draw_marks
 
 if TYPE_CHECKING:

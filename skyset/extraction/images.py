@@ -18,26 +18,19 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from astropy.io import fits
 
 from skyset import headers
-from skyset.errors import RecordError
-from skyset.errors import UserError
-from skyset.extraction.world import celestial_wcs
-from skyset.extraction.world import pixel_scale
-from skyset.raw import ends
-from skyset.raw import open_regular
-from skyset.raw import read_header
+from skyset.errors import RecordError, UserError
+from skyset.extraction.world import celestial_wcs, pixel_scale
+from skyset.raw import ends, open_regular, read_header
 
 #: Words that EXTNAME or EXTTYPE of images begin or end with which come along with one of the sky: HST, JWST, HSC and LSST,
 #: DES, DECam, Euclid, astropy's CCDData.

@@ -12,11 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from skyset.extraction.compiled import jit
-from skyset.extraction.definitions import BLENDED
-from skyset.extraction.definitions import CORE
-from skyset.extraction.definitions import FLATTEST
-from skyset.extraction.definitions import ISOPHOTE_INCOMPLETE
-from skyset.extraction.definitions import TRUNCATED
+from skyset.extraction.definitions import BLENDED, CORE, FLATTEST, ISOPHOTE_INCOMPLETE, TRUNCATED
 
 #: The columns of what `measure` gives.
 NAMES = (

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -24,9 +23,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 from skyset import headers
 from skyset.errors import UserError
 from skyset.extraction.columns import COLUMNS
-from skyset.files import Temporary
-from skyset.files import put_in_place
-from skyset.files import replaced_by
+from skyset.files import Temporary, put_in_place, replaced_by
 
 _BLOCK = 2880
 _CARD = 80

@@ -36,8 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,8 +47,7 @@ from skyset.survey import Column
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from skyset.extraction.sersic import Gaussian
-    from skyset.extraction.sersic import Moffat
+    from skyset.extraction.sersic import Gaussian, Moffat
 
 #: SExtractor's ``gauss_1.5_3x3.conv``: a Gaussian of 1.5 pixels FWHM.
 GAUSS_1_5 = np.outer([0.365325, 1, 0.365325], [0.365325, 1, 0.365325]).astype(np.float32)
@@ -221,8 +219,7 @@ def _check_shapes(images, bands: list[str], mask) -> int:
 
 def _psfs(psf, bands: list[str], count: int, pixel_scale: float) -> dict:
     """Each band's PSF, as `fit_sersic` takes it."""
-    from skyset.extraction.sersic import Gaussian
-    from skyset.extraction.sersic import Moffat
+    from skyset.extraction.sersic import Gaussian, Moffat
 
     if psf is None:
         return {band: hsc_psf(band, pixel_scale) for band in bands}
@@ -341,8 +338,7 @@ def _values(source: dict[str, float], settings: Settings) -> dict[str, float]:
 
 def _fit(stamps: list[_Stamp], psf, device: str | None) -> np.ndarray:
     """Sersic indices, NaN where there is none."""
-    from skyset.extraction.sersic import SersicFlag
-    from skyset.extraction.sersic import fit_sersic
+    from skyset.extraction.sersic import SersicFlag, fit_sersic
 
     def each(name: str) -> np.ndarray:
         return np.array([getattr(stamp, name) for stamp in stamps])

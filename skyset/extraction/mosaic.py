@@ -7,9 +7,7 @@ import os
 import pickle
 import signal
 import warnings
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,8 +20,7 @@ from astropy.io import fits
 from skyset.errors import UserError
 from skyset.extraction import columns as names
 from skyset.extraction import images
-from skyset.extraction.detect import Measured
-from skyset.extraction.detect import measure
+from skyset.extraction.detect import Measured, measure
 from skyset.extraction.engines import load_engine
 from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import Settings

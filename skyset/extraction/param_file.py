@@ -13,12 +13,7 @@ from typing import Any
 from skyset.errors import UserError
 from skyset.extraction import columns as known
 from skyset.extraction.settings import read_lines
-from skyset.extraction.sex_file import KEYWORDS
-from skyset.extraction.sex_file import MOST_SAID
-from skyset.extraction.sex_file import SexFile
-from skyset.extraction.sex_file import find
-from skyset.extraction.sex_file import near_names
-from skyset.extraction.sex_file import without_comment
+from skyset.extraction.sex_file import KEYWORDS, MOST_SAID, SexFile, find, near_names, without_comment
 
 #: How many columns without a reason are named.
 _MOST_NAMED = 500

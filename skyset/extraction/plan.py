@@ -9,24 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skyset.errors import UserError
-from skyset.extraction.catalogues import CATALOGUE_TYPES
-from skyset.extraction.catalogues import FORMAT_OF_ENDING
-from skyset.extraction.catalogues import FORMATS
-from skyset.extraction.catalogues import ending_of
-from skyset.extraction.columns import CHECKS
-from skyset.extraction.columns import COLUMNS
-from skyset.extraction.columns import DEFAULT
+from skyset.extraction.catalogues import CATALOGUE_TYPES, FORMAT_OF_ENDING, FORMATS, ending_of
+from skyset.extraction.columns import CHECKS, COLUMNS, DEFAULT
 from skyset.extraction.config import Configuration
-from skyset.extraction.engines import ENGINES
-from skyset.extraction.engines import Engine
-from skyset.extraction.engines import default_columns
-from skyset.extraction.engines import default_engine
-from skyset.extraction.engines import load_engine
-from skyset.extraction.engines import refuse
-from skyset.extraction.images import Chosen
-from skyset.extraction.images import Image
-from skyset.extraction.images import choose
-from skyset.extraction.images import split
+from skyset.extraction.engines import ENGINES, Engine, default_columns, default_engine, load_engine, refuse
+from skyset.extraction.images import Chosen, Image, choose, split
 from skyset.extraction.world import sky_faults
 from skyset.files import keep_inputs
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,18 +12,14 @@ import numpy as np
 
 from skyset.extraction import classifier as stars
 from skyset.extraction import columns as names
-from skyset.extraction.definitions import BLENDED
-from skyset.extraction.definitions import NO_MAGNITUDE
-from skyset.extraction.definitions import SATURATED
+from skyset.extraction.definitions import BLENDED, NO_MAGNITUDE, SATURATED
 from skyset.extraction.field import Field
 from skyset.extraction.seeing import stellar_fwhm
 from skyset.extraction.settings import Settings
-from skyset.extraction.world import pixel_scale
-from skyset.extraction.world import world_columns
+from skyset.extraction.world import pixel_scale, world_columns
 
 if TYPE_CHECKING:
-    from skyset.extraction.engines import Light
-    from skyset.extraction.engines import Sources
+    from skyset.extraction.engines import Light, Sources
     from skyset.extraction.field import Background
 
 _APERTURE_FLAGS = {

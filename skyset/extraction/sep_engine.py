@@ -11,8 +11,7 @@ random (the same for the same image), and a detection that is cleaned away is dr
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,17 +20,19 @@ import sep
 
 from skyset.errors import UserError
 from skyset.extraction.columns import CHECKS
-from skyset.extraction.definitions import APERTURE_INCOMPLETE
-from skyset.extraction.definitions import BLENDED
-from skyset.extraction.definitions import CORE
-from skyset.extraction.definitions import CROWDED
-from skyset.extraction.definitions import FLATTEST
-from skyset.extraction.definitions import ISOPHOTE_INCOMPLETE
-from skyset.extraction.definitions import KRON_ZONE
-from skyset.extraction.definitions import NEIGHBOURS
-from skyset.extraction.definitions import OVERFLOW
-from skyset.extraction.definitions import TRUNCATED
-from skyset.extraction.definitions import WINDOW_FWHM
+from skyset.extraction.definitions import (
+    APERTURE_INCOMPLETE,
+    BLENDED,
+    CORE,
+    CROWDED,
+    FLATTEST,
+    ISOPHOTE_INCOMPLETE,
+    KRON_ZONE,
+    NEIGHBOURS,
+    OVERFLOW,
+    TRUNCATED,
+    WINDOW_FWHM,
+)
 from skyset.extraction.field import Field
 from skyset.extraction.settings import Settings
 

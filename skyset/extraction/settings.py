@@ -168,8 +168,7 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     without, UTF-8, UTF-16 or Latin-1; ended by LF, CR LF or CR.
 
     Raises UserError where it is no regular file, cannot be read or is larger than any configuration."""
-    from skyset.errors import RecordError
-    from skyset.errors import UserError
+    from skyset.errors import RecordError, UserError
     from skyset.raw import read_regular
 
     try:

@@ -9,8 +9,7 @@ import numpy as np
 from astropy.table import QTable
 
 from skyset.extraction.columns import COLUMNS
-from skyset.extraction.ldac import parse_unit
-from skyset.extraction.ldac import quantity
+from skyset.extraction.ldac import parse_unit, quantity
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Collection
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,8 +135,7 @@ def _j2000(wcs: WCS, lon: np.ndarray, lat: np.ndarray) -> tuple[np.ndarray, np.n
     frame = _frame(wcs)
     if frame is None or not len(lon):
         return lon, lat
-    from astropy.coordinates import FK5
-    from astropy.coordinates import SkyCoord
+    from astropy.coordinates import FK5, SkyCoord
 
     turned = SkyCoord(lon, lat, unit="deg", frame=frame).transform_to(FK5(equinox="J2000"))
     return turned.ra.deg, turned.dec.deg

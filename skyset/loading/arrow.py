@@ -9,9 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from skyset.loading.encoded import Bytes
-from skyset.survey import Column
-from skyset.survey import Layers
-from skyset.survey import Survey
+from skyset.survey import Column, Layers, Survey
 
 
 def features_of(survey: Survey, image_size: int | None = None) -> datasets.Features:

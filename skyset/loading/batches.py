@@ -12,19 +12,15 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
-from torch.utils.data import get_worker_info
+from torch.utils.data import default_collate, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from skyset.loading.encoded import Bytes
-from skyset.loading.encoded import ImageRows
-from skyset.loading.encoded import same_shapes
+from skyset.loading.encoded import Bytes, ImageRows, same_shapes
 from skyset.loading.reader import carve
 from skyset.pixels import ARRAY
 

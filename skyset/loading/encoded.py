@@ -9,21 +9,13 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.pixels import ARRAY
-from skyset.pixels import PIL_IMAGE
-from skyset.pixels import UNDECODED
-from skyset.pixels import ImageError
-from skyset.pixels import decoded_image
-from skyset.pixels import rgb
+from skyset.pixels import ARRAY, PIL_IMAGE, UNDECODED, ImageError, decoded_image, rgb
 
 if TYPE_CHECKING:
     import PIL.Image

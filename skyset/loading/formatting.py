@@ -14,20 +14,13 @@ from types import NoneType
 
 import numpy as np
 import pyarrow as pa
-from datasets import Features
-from datasets import Image
-from datasets import Value
-from datasets import config
+from datasets import Features, Image, Value, config
 from datasets.features.features import _ArrayXD
-from datasets.formatting import _register_formatter
-from datasets.formatting import get_format_type_from_alias
-from datasets.formatting.formatting import LazyBatch
-from datasets.formatting.formatting import LazyRow
-from datasets.formatting.formatting import PythonFormatter
+from datasets.formatting import _register_formatter, get_format_type_from_alias
+from datasets.formatting.formatting import LazyBatch, LazyRow, PythonFormatter
 from datasets.formatting.np_formatter import NumpyFormatter
 
-from skyset.pixels import is_image
-from skyset.pixels import rgb
+from skyset.pixels import is_image, rgb
 
 _NUMPY, _TORCH = "skyset_numpy", "skyset_torch"
 _OURS = {"numpy": _NUMPY, "torch": _TORCH}

@@ -7,11 +7,7 @@ import copy
 import functools
 import sys
 import warnings
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,26 +18,22 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 
 from skyset.errors import PartitionError
 from skyset.files import short_digest
-from skyset.loading.arrow import arrow_table
-from skyset.loading.arrow import features_of
-from skyset.loading.arrow import needed_columns
-from skyset.loading.casts import cast_values
-from skyset.loading.casts import is_picture
-from skyset.loading.encoded import Bytes
-from skyset.loading.encoded import ImageRows
+from skyset.loading.arrow import arrow_table, features_of, needed_columns
+from skyset.loading.casts import cast_values, is_picture
+from skyset.loading.encoded import Bytes, ImageRows
 from skyset.loading.formatting import Group
-from skyset.loading.reader import PIECE_BYTES
-from skyset.loading.reader import Piece
-from skyset.loading.reader import PieceReader
-from skyset.loading.reader import ReadAhead
-from skyset.loading.reader import is_remote
-from skyset.loading.reader import join
-from skyset.loading.reader import python_numbers
-from skyset.loading.reader import row_bytes
-from skyset.loading.reader import rows_of
-from skyset.pixels import ARRAY
-from skyset.pixels import PIL_IMAGE
-from skyset.pixels import UNDECODED
+from skyset.loading.reader import (
+    PIECE_BYTES,
+    Piece,
+    PieceReader,
+    ReadAhead,
+    is_remote,
+    join,
+    python_numbers,
+    row_bytes,
+    rows_of,
+)
+from skyset.pixels import ARRAY, PIL_IMAGE, UNDECODED
 from skyset.survey import Survey
 
 #: Of rows that a shuffled stream mixes at a time. Those of local files do not take that memory.

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from concurrent.futures import Future
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
-from skyset.loading.encoded import Bytes
-from skyset.loading.encoded import ImageRows
-from skyset.loading.encoded import bounds_of
-from skyset.partitions.layout import PIXELS_FROM
-from skyset.partitions.layout import load_filters
-from skyset.partitions.layout import slab_starts
-from skyset.partitions.layout import slabs
+from skyset.loading.encoded import Bytes, ImageRows, bounds_of
+from skyset.partitions.layout import PIXELS_FROM, load_filters, slab_starts, slabs
 from skyset.partitions.manifest import FileEntry
-from skyset.partitions.partition import Partition
-from skyset.partitions.partition import decoded
-from skyset.secrets import login_of
-from skyset.secrets import remember
-from skyset.survey import Column
-from skyset.survey import Feature
-from skyset.survey import Layers
-from skyset.survey import Survey
+from skyset.partitions.partition import Partition, decoded
+from skyset.secrets import login_of, remember
+from skyset.survey import Column, Feature, Layers, Survey
 
 #: What is read at a time, and handed to a worker or a node at a time: a part of one file.
 PIECE_BYTES = 8 << 20

@@ -17,17 +17,17 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skyset.errors import UserError
-from skyset.loading.places import find_root  # noqa: F401  (part of this module's interface)
-from skyset.loading.places import survey_in
+from skyset.loading.places import (
+    find_root,  # noqa: F401  (part of this module's interface)
+    survey_in,
+)
 from skyset.partitions.layout import MANIFEST
 
 if TYPE_CHECKING:
@@ -352,8 +352,7 @@ def _giving_arrays(find: Callable) -> Callable:
     """``get_formatter`` that gives tables of ours, which it knows by their features, numpy arrays without a format."""
 
     def find_formatter(format_type, features=None, **kwargs):
-        from skyset.loading.formatting import ArrayFeatures
-        from skyset.loading.formatting import ArrayFormatter
+        from skyset.loading.formatting import ArrayFeatures, ArrayFormatter
 
         if format_type is None and isinstance(features, ArrayFeatures):
             return ArrayFormatter(features=features, **kwargs)
@@ -379,9 +378,7 @@ def _keeping_ours(function: Callable) -> Callable:
     """A function of one dataset, or a list of them, that gives back one of ours for ours."""
 
     def keep(given, *args, **kwargs):
-        from skyset.loading.stream import SurveyStream
-        from skyset.loading.stream import SurveyTable
-        from skyset.loading.stream import adopt
+        from skyset.loading.stream import SurveyStream, SurveyTable, adopt
 
         result = function(given, *args, **kwargs)
         every = given if isinstance(given, list) else [given]

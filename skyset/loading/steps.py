@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 
@@ -17,21 +15,23 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import iterable_dataset as stock
-from datasets.iterable_dataset import BufferShuffledExamplesIterable
-from datasets.iterable_dataset import CyclingMultiSourcesExamplesIterable
-from datasets.iterable_dataset import FilteredExamplesIterable
-from datasets.iterable_dataset import FormattedExamplesIterable
-from datasets.iterable_dataset import HorizontallyConcatenatedMultiSourcesExamplesIterable
-from datasets.iterable_dataset import MappedExamplesIterable
-from datasets.iterable_dataset import RandomlyCyclingMultiSourcesExamplesIterable
-from datasets.iterable_dataset import RebatchedArrowExamplesIterable
-from datasets.iterable_dataset import RepeatExamplesIterable
-from datasets.iterable_dataset import SelectColumnsIterable
-from datasets.iterable_dataset import SkipExamplesIterable
-from datasets.iterable_dataset import StepExamplesIterable
-from datasets.iterable_dataset import TakeExamplesIterable
-from datasets.iterable_dataset import VerticallyConcatenatedMultiSourcesExamplesIterable
-from datasets.iterable_dataset import _BaseExamplesIterable
+from datasets.iterable_dataset import (
+    BufferShuffledExamplesIterable,
+    CyclingMultiSourcesExamplesIterable,
+    FilteredExamplesIterable,
+    FormattedExamplesIterable,
+    HorizontallyConcatenatedMultiSourcesExamplesIterable,
+    MappedExamplesIterable,
+    RandomlyCyclingMultiSourcesExamplesIterable,
+    RebatchedArrowExamplesIterable,
+    RepeatExamplesIterable,
+    SelectColumnsIterable,
+    SkipExamplesIterable,
+    StepExamplesIterable,
+    TakeExamplesIterable,
+    VerticallyConcatenatedMultiSourcesExamplesIterable,
+    _BaseExamplesIterable,
+)
 from datasets.table import cast_table_to_features
 
 from skyset.loading.casts import cast_values

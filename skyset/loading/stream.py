@@ -11,51 +11,45 @@ import copy
 import functools
 import inspect
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import datasets
 import numpy as np
-from datasets.iterable_dataset import CyclingMultiSourcesExamplesIterable
-from datasets.iterable_dataset import ExamplesIterable
-from datasets.iterable_dataset import FormattedExamplesIterable
-from datasets.iterable_dataset import FormattingConfig
-from datasets.iterable_dataset import HorizontallyConcatenatedMultiSourcesExamplesIterable
-from datasets.iterable_dataset import IterableDataset
-from datasets.iterable_dataset import MappedExamplesIterable
-from datasets.iterable_dataset import RebatchedArrowExamplesIterable
-from datasets.iterable_dataset import SelectColumnsIterable
-from datasets.iterable_dataset import _BaseExamplesIterable
+from datasets.iterable_dataset import (
+    CyclingMultiSourcesExamplesIterable,
+    ExamplesIterable,
+    FormattedExamplesIterable,
+    FormattingConfig,
+    HorizontallyConcatenatedMultiSourcesExamplesIterable,
+    IterableDataset,
+    MappedExamplesIterable,
+    RebatchedArrowExamplesIterable,
+    SelectColumnsIterable,
+    _BaseExamplesIterable,
+)
 
 from skyset.errors import UserError
-from skyset.loading.casts import check_cast
-from skyset.loading.casts import is_picture
-from skyset.loading.formatting import ArrayFeatures
-from skyset.loading.formatting import DecodedFeatures
-from skyset.loading.formatting import is_tensor_format
-from skyset.loading.formatting import merge
-from skyset.loading.formatting import own_format
-from skyset.loading.formatting import stock_format
-from skyset.loading.partition_rows import BUFFER_BYTES
-from skyset.loading.partition_rows import PartitionRows
-from skyset.loading.partition_rows import row_count
-from skyset.loading.steps import Cast
-from skyset.loading.steps import Fixed
-from skyset.loading.steps import Renamed
-from skyset.loading.steps import Repeated
-from skyset.loading.steps import Replayed
-from skyset.loading.steps import Shuffled
-from skyset.loading.steps import Whole
-from skyset.loading.steps import children
-from skyset.loading.steps import goes_through
-from skyset.loading.steps import is_exact
-from skyset.loading.steps import links
-from skyset.loading.steps import made_exact
-from skyset.loading.steps import makes_batches
-from skyset.loading.steps import rebuilt
-from skyset.loading.steps import rows_in
+from skyset.loading.casts import check_cast, is_picture
+from skyset.loading.formatting import ArrayFeatures, DecodedFeatures, is_tensor_format, merge, own_format, stock_format
+from skyset.loading.partition_rows import BUFFER_BYTES, PartitionRows, row_count
+from skyset.loading.steps import (
+    Cast,
+    Fixed,
+    Renamed,
+    Repeated,
+    Replayed,
+    Shuffled,
+    Whole,
+    children,
+    goes_through,
+    is_exact,
+    links,
+    made_exact,
+    makes_batches,
+    rebuilt,
+    rows_in,
+)
 
 
 def map_source(rows: _BaseExamplesIterable, change: Callable[[PartitionRows], PartitionRows]) -> _BaseExamplesIterable:

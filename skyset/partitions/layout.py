@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from skyset.errors import PartitionError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.versions import install_command
 
 MANIFEST = "manifest.json"

@@ -7,29 +7,17 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from skyset.errors import PartitionError
-from skyset.errors import UserError
-from skyset.files import file_sha256
-from skyset.files import short_digest
-from skyset.files import write_atomically
-from skyset.partitions.layout import JOURNAL
-from skyset.partitions.layout import MANIFEST
-from skyset.partitions.layout import PIXELS_FROM
-from skyset.partitions.layout import SUFFIX
-from skyset.partitions.layout import cell_of_path
+from skyset.errors import PartitionError, UserError
+from skyset.files import file_sha256, short_digest, write_atomically
+from skyset.partitions.layout import JOURNAL, MANIFEST, PIXELS_FROM, SUFFIX, cell_of_path
 from skyset.partitions.partition import Partition
 from skyset.secrets import redacted_values
-from skyset.survey import Column
-from skyset.survey import Survey
-from skyset.survey import check_columns
-from skyset.survey import check_types
+from skyset.survey import Column, Survey, check_columns, check_types
 
 FORMAT = "skyset-manifest/1"
 LARGEST = 1 << 30  # bytes of a manifest that is read; one of a million files has less

@@ -15,8 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +23,10 @@ import h5py
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.partitions.byte_ranges import LocalFile
-from skyset.partitions.byte_ranges import RemoteFile
-from skyset.partitions.chunks import Unsound
-from skyset.partitions.chunks import check_filters
-from skyset.partitions.chunks import check_superblock
-from skyset.partitions.chunks import unpacked_chunk
+from skyset.partitions.byte_ranges import LocalFile, RemoteFile
+from skyset.partitions.chunks import Unsound, check_filters, check_superblock, unpacked_chunk
 from skyset.partitions.layout import SLAB_BYTES
-from skyset.survey import MAX_VALUE_BYTES
-from skyset.survey import Column
+from skyset.survey import MAX_VALUE_BYTES, Column
 
 #: Of a column of bytes, at a time. Slabs are cut by the mean length of a file's rows, and are far below that.
 MAX_READ_BYTES = 256 << 20

@@ -9,36 +9,29 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
-from skyset.files import file_sha256
-from skyset.files import is_temporary
-from skyset.partitions.layout import BESIDE
-from skyset.partitions.layout import FILTERS
-from skyset.partitions.layout import JOURNAL
-from skyset.partitions.layout import MANIFEST
-from skyset.partitions.layout import PIXELS_FROM
-from skyset.partitions.layout import REJECTED
-from skyset.partitions.layout import SUFFIX
-from skyset.partitions.layout import cell_of_path
-from skyset.partitions.layout import partition_path
-from skyset.partitions.layout import split_of_path
-from skyset.partitions.manifest import FileEntry
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.manifest import keys_digest
-from skyset.partitions.manifest import read_values
-from skyset.partitions.manifest import reasons_told
+from skyset.errors import PartitionError, RecordError
+from skyset.files import file_sha256, is_temporary
+from skyset.partitions.layout import (
+    BESIDE,
+    FILTERS,
+    JOURNAL,
+    MANIFEST,
+    PIXELS_FROM,
+    REJECTED,
+    SUFFIX,
+    cell_of_path,
+    partition_path,
+    split_of_path,
+)
+from skyset.partitions.manifest import FileEntry, Manifest, keys_digest, read_values, reasons_told
 from skyset.partitions.partition import Partition
-from skyset.sky import check_position
-from skyset.sky import healpix_cell
-from skyset.survey import Column
-from skyset.survey import Survey
+from skyset.sky import check_position, healpix_cell
+from skyset.survey import Column, Survey
 
 
 def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Iterator[str]:

@@ -6,8 +6,7 @@ import contextlib
 import io
 import tempfile
 import zlib
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,13 +14,8 @@ import h5py
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.files import Temporary
-from skyset.files import put_in_place
-from skyset.files import replaced_by
-from skyset.partitions.layout import FORMAT
-from skyset.partitions.layout import PIXELS_FROM
-from skyset.partitions.layout import compression_options
-from skyset.partitions.layout import slabs
+from skyset.files import Temporary, put_in_place, replaced_by
+from skyset.partitions.layout import FORMAT, PIXELS_FROM, compression_options, slabs
 from skyset.partitions.partition import Partition
 from skyset.survey import Column
 

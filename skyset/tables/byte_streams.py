@@ -10,8 +10,7 @@ from typing import BinaryIO
 from isal import igzip_threaded
 
 from skyset.errors import UserError
-from skyset.html import HEAD_BYTES
-from skyset.html import is_html
+from skyset.html import HEAD_BYTES, is_html
 from skyset.raw import open_regular
 
 BLOCK_BYTES = 2 << 20

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from isal import isal_zlib
 
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import RecordError, UserError
 from skyset.tables.numeric_text import is_text
 
 ROWS = 65536

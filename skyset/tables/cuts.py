@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from functools import partial
-from functools import reduce
-from typing import TYPE_CHECKING
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +15,7 @@ import pyarrow.compute as pc
 from skyset.errors import UserError
 from skyset.messages import plain
 from skyset.tables.catalog import require
-from skyset.tables.numeric_text import is_text
-from skyset.tables.numeric_text import values_and_mask
+from skyset.tables.numeric_text import is_text, values_and_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -14,14 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skyset.errors import UserError
-from skyset.tables.byte_streams import BLOCK_BYTES
-from skyset.tables.byte_streams import open_bytes
-from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import chosen_columns
-from skyset.tables.numeric_text import NULLS
-from skyset.tables.numeric_text import Seen
-from skyset.tables.numeric_text import look
-from skyset.tables.numeric_text import to_number
+from skyset.tables.byte_streams import BLOCK_BYTES, open_bytes
+from skyset.tables.catalog import Catalog, chosen_columns
+from skyset.tables.numeric_text import NULLS, Seen, look, to_number
 
 _PEEK_BYTES = 1 << 20
 DELIMITERS = {"csv": ",", "tsv": "\t"}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
@@ -16,14 +15,9 @@ import pyarrow.compute as pc
 
 from skyset import headers
 from skyset.errors import UserError
-from skyset.raw import MAX_BYTES
-from skyset.raw import ends
-from skyset.raw import read_header
-from skyset.tables.byte_streams import BLOCK_BYTES
-from skyset.tables.byte_streams import open_bytes
-from skyset.tables.byte_streams import read_fully
-from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import chosen_columns
+from skyset.raw import MAX_BYTES, ends, read_header
+from skyset.tables.byte_streams import BLOCK_BYTES, open_bytes, read_fully
+from skyset.tables.catalog import Catalog, chosen_columns
 
 LONGEST_FITS_HEADER = 16 << 20  # bytes: 999 columns with all that can be said of them are fewer
 _FITS_CODES = {"L": "S1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.errors import RecordError
-from skyset.errors import UserError
-from skyset.files import file_sha256
-from skyset.files import short_digest
-from skyset.survey import Column
-from skyset.survey import fitting
+from skyset.errors import RecordError, UserError
+from skyset.files import file_sha256, short_digest
+from skyset.survey import Column, fitting
 from skyset.tables.open import open_catalog
 
 #: How text says yes and no where a column of flags was written as words.

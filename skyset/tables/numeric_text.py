@@ -239,8 +239,7 @@ def _numeric_numpy(column: np.ndarray):
     values, missing = values_and_mask(numbers)
     masked |= bool(missing.any()) and numbers.type != pa.float64()
     if hasattr(column, "info"):  # astropy's, with its name, unit and description
-        from astropy.table import Column
-        from astropy.table import MaskedColumn
+        from astropy.table import Column, MaskedColumn
 
         about = {key: getattr(column, key) for key in ("name", "unit", "description", "meta")}
         return MaskedColumn(values, mask=missing, **about) if masked else Column(values, **about)

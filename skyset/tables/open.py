@@ -6,20 +6,14 @@ through floating point. A CSV file is read twice: a column is numeric only if al
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from skyset.errors import UserError
 from skyset.raw import check_regular
-from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import chosen_columns
-from skyset.tables.catalog import explained
-from skyset.tables.catalog import kind_of
-from skyset.tables.delimited import DELIMITERS
-from skyset.tables.delimited import csv_layout
-from skyset.tables.delimited import open_csv
+from skyset.tables.catalog import Catalog, chosen_columns, explained, kind_of
+from skyset.tables.delimited import DELIMITERS, csv_layout, open_csv
 from skyset.tables.fits import open_fits
 from skyset.tables.parquet import open_parquet
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +10,7 @@ import pyarrow as pa
 
 from skyset.errors import UserError
 from skyset.files import replacing
-from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import chosen_columns
-from skyset.tables.catalog import explained
+from skyset.tables.catalog import Catalog, chosen_columns, explained
 
 
 def open_parquet(paths: list[str], columns: Sequence[str] | None) -> Catalog:

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import RecordError, UserError
 from skyset.tables.open import open_catalog
 from skyset.values import as_stored
 

@@ -25,13 +25,9 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
-from typing import TypeGuard
+from typing import BinaryIO, TypeGuard
 from xml.parsers import expat
 
 import pyarrow as pa

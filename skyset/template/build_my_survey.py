@@ -13,15 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skyset.building.build import build
-from skyset.building.image_folder import Names
-from skyset.building.image_folder import Table
-from skyset.building.image_folder import image_value
+from skyset.building.image_folder import Names, Table, image_value
 from skyset.building.options import Options
 from skyset.building.script import Script
 from skyset.building.task import Found
-from skyset.template.my_survey import CLASSES
-from skyset.template.my_survey import COLUMNS
-from skyset.template.my_survey import SURVEY
+from skyset.template.my_survey import CLASSES, COLUMNS, SURVEY
 
 #: Where the images and the table are, unless the command says otherwise.
 FOLDER, TABLE = "photos", "catalogue.csv"

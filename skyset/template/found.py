@@ -12,19 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.building.image_folder import FITS
-from skyset.building.image_folder import Names
-from skyset.building.image_folder import fits_image
-from skyset.building.image_folder import image_stem
-from skyset.building.image_folder import images_in
+from skyset.building.image_folder import FITS, Names, fits_image, image_stem, images_in
 from skyset.building.imagefiles import Images
-from skyset.errors import RecordError
-from skyset.errors import UserError
-from skyset.explore.pairs import catalogue_of
-from skyset.explore.pairs import name_in
-from skyset.explore.pairs import positions_in
-from skyset.survey import HEALPIX
-from skyset.survey import Column
+from skyset.errors import RecordError, UserError
+from skyset.explore.pairs import catalogue_of, name_in, positions_in
+from skyset.survey import HEALPIX, Column
 from skyset.tables.numeric_text import is_text
 from skyset.tables.open import open_catalog
 

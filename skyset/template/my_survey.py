@@ -1,10 +1,7 @@
 """My survey: what it is, in a line or two. Instrument, sample, size, paper."""
 
 from skyset.builder import SurveyBuilder
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Survey
-from skyset.survey import plain_features
+from skyset.survey import HEALPIX, Column, Survey, plain_features
 
 BUILD_SCRIPT = "skyset.template.build_my_survey"
 

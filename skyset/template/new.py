@@ -8,16 +8,14 @@ import keyword
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from skyset.building.card import new_card
 from skyset.building.image_folder import Names
 from skyset.errors import UserError
 from skyset.loading import registry
-from skyset.survey import HEALPIX
-from skyset.survey import Column
+from skyset.survey import HEALPIX, Column
 from skyset.template import build_my_survey as build_example
 from skyset.template import my_survey as example
 from skyset.template.found import Declared

@@ -5,10 +5,8 @@ import csv
 import pytest
 
 import skyset
-from skyset.template.build_my_survey import NAMES
-from skyset.template.build_my_survey import main
-from skyset.template.my_survey import CLASSES
-from skyset.template.my_survey import SURVEY
+from skyset.template.build_my_survey import NAMES, main
+from skyset.template.my_survey import CLASSES, SURVEY
 from skyset.testing.image_folder import write_objects
 
 OBJECTS = 5

@@ -5,11 +5,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from skyset.testing.gz3d import CHECKSUMS_NAME
-from skyset.testing.gz3d import write_archive
-from skyset.testing.server import KINDS
-from skyset.testing.server import ArchiveServer
-from skyset.testing.server import known_kind
+from skyset.testing.gz3d import CHECKSUMS_NAME, write_archive
+from skyset.testing.server import KINDS, ArchiveServer, known_kind
 
 EXAMPLES = f"""\
 examples:

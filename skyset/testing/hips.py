@@ -44,20 +44,15 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
-from typing import cast
-from urllib.parse import parse_qs
-from urllib.parse import urlsplit
+from typing import NamedTuple, cast
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 from PIL import Image

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from skyset.building.image_folder import Names
-from skyset.survey import Column
-from skyset.survey import Survey
+from skyset.survey import Column, Survey
 
 SIZE = 48
 

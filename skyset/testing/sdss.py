@@ -25,13 +25,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 
-from skyset.testing.hips import BODY_FAULTS
-from skyset.testing.hips import Hips
-from skyset.testing.hips import send_answer
-from skyset.testing.hips import shape_at
-from skyset.testing.tap import ServiceHandler
-from skyset.testing.tap import ServiceServer
-from skyset.testing.tap import TapService
+from skyset.testing.hips import BODY_FAULTS, Hips, send_answer, shape_at
+from skyset.testing.tap import ServiceHandler, ServiceServer, TapService
 
 BANDS = "ugriz"
 #: What is wrong with a galaxy that a cut removes; in turn.

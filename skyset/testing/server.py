@@ -33,26 +33,17 @@ import threading
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import UTC
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from fnmatch import fnmatch
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
-from typing import Self
-from urllib.parse import quote
-from urllib.parse import unquote
-from urllib.parse import urlsplit
+from typing import NamedTuple, Self
+from urllib.parse import quote, unquote, urlsplit
 
 KINDS = ("404", "500", "429", "cut", "truncated", "wrong-checksum", "html", "drip", "hang", "no-range")
 ERROR_PAGE = b"<!DOCTYPE html>\n<html><body><h1>The archive is down for maintenance</h1></body></html>\n"

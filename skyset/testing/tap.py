@@ -49,34 +49,19 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 from itertools import count
-from typing import Any
-from typing import Protocol
-from typing import cast
-from urllib.parse import parse_qsl
-from urllib.parse import unquote
-from urllib.parse import urlsplit
-from xml.sax.saxutils import escape
-from xml.sax.saxutils import quoteattr
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import pyarrow as pa
 
-from skyset.testing.adql import RESERVED
-from skyset.testing.adql import check
-from skyset.testing.server import ERROR_PAGE
-from skyset.testing.server import Answer
-from skyset.testing.server import ArchiveServer
-from skyset.testing.server import Handler
-from skyset.testing.server import Request
-from skyset.testing.server import spoil
-from skyset.testing.server import status_of
+from skyset.testing.adql import RESERVED, check
+from skyset.testing.server import ERROR_PAGE, Answer, ArchiveServer, Handler, Request, spoil, status_of
 
 REQUEST_KINDS = ("404", "500", "429", "cut", "truncated", "html", "hang", "silence")
 QUERY_KINDS = ("error", "aborted", "lost", "slow", "overflow")

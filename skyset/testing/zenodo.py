@@ -23,13 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from skyset.loaders.gz_decals import ARCHIVES
-from skyset.loaders.gz_decals import DR5
-from skyset.loaders.gz_decals import DR12
-from skyset.loaders.gz_decals import TABLES
-from skyset.testing.server import Answer
-from skyset.testing.server import ArchiveServer
-from skyset.testing.server import Handler
+from skyset.loaders.gz_decals import ARCHIVES, DR5, DR12, TABLES
+from skyset.testing.server import Answer, ArchiveServer, Handler
 
 SIDE = 24
 

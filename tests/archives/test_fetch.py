@@ -5,27 +5,18 @@ import hashlib
 import pickle
 import threading
 import time
-from concurrent.futures import CancelledError
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skyset.archives.checksums import read_checksums
-from skyset.archives.fetch import Fetcher
-from skyset.archives.fetch import FetchError
+from skyset.archives.fetch import Fetcher, FetchError
 from skyset.archives.listing import listing
-from skyset.testing.server import KINDS
-from skyset.testing.server import ArchiveServer
-from skyset.testing.server import RawServer
+from skyset.testing.server import KINDS, ArchiveServer, RawServer
 
 BODY = bytes(range(256)) * 400  # 102,400 bytes
 SHA1 = f"sha1:{hashlib.sha1(BODY).hexdigest()}"

@@ -10,40 +10,23 @@ import time
 import tracemalloc
 import zlib
 from collections import Counter
-from datetime import UTC
-from datetime import datetime
-from datetime import timedelta
-from urllib.parse import parse_qs
-from urllib.parse import urlsplit
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from skyset.archives import fetch
-from skyset.archives import pacing
-from skyset.archives.hips import MIRROR
-from skyset.archives.hips import SERVICE
-from skyset.archives.hips import field_of_view
-from skyset.archives.hips import hips2fits_url
-from skyset.archives.image_pool import ImagePool
-from skyset.archives.image_pool import ImageRequest
-from skyset.archives.pacing import Hosts
-from skyset.archives.pacing import Schedule
+from skyset.archives import fetch, pacing
+from skyset.archives.hips import MIRROR, SERVICE, field_of_view, hips2fits_url
+from skyset.archives.image_pool import ImagePool, ImageRequest
+from skyset.archives.pacing import Hosts, Schedule
 from skyset.errors import UserError
-from skyset.pixels import ImageError
-from skyset.pixels import check_image
-from skyset.pixels import decode
-from skyset.testing.hips import ERROR_PAGE
-from skyset.testing.hips import HIPS
-from skyset.testing.hips import Hips
-from skyset.testing.hips import HipsServer
-from skyset.testing.hips import draw
-from skyset.testing.hips import encode
+from skyset.pixels import ImageError, check_image, decode
+from skyset.testing.hips import ERROR_PAGE, HIPS, Hips, HipsServer, draw, encode
 from skyset.testing.server import RawServer
 
 PIXELS = draw(150.0, 2.0, 0.01, 64, 64)

@@ -24,21 +24,17 @@ import pyarrow.parquet as pq
 import pytest
 import pyvo
 import requests
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.archives import tap as module
-from skyset.archives.tap import SlicedQuery
-from skyset.archives.tap import TapError
-from skyset.archives.tap import fetch_slices
+from skyset.archives.tap import SlicedQuery, TapError, fetch_slices
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import ZOOSPEC
 from skyset.errors import UserError
 from skyset.tables.slices import read_slices
 from skyset.testing import dachs
 from skyset.testing.sdss import draw_galaxies
-from skyset.testing.server import Answer
-from skyset.testing.server import RawServer
+from skyset.testing.server import Answer, RawServer
 from skyset.testing.tap import TapServer
 
 ADQL = "SELECT objID, ra, name FROM sdss.photo WHERE ra >= {low} AND ra < {high}"

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from skyset.archives.fetch import Fetcher
-from skyset.archives.zenodo import RecordFile
-from skyset.archives.zenodo import record_files
+from skyset.archives.zenodo import RecordFile, record_files
 from skyset.errors import UserError
 from skyset.testing.server import RawServer
 

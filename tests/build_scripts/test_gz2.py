@@ -12,28 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
-from datasets import concatenate_datasets
-from datasets import get_dataset_config_names
-from datasets import load_dataset
+from datasets import concatenate_datasets, get_dataset_config_names, load_dataset
 
 import skyset
 from skyset.build_scripts.gz2.build_parent_sample import main
 from skyset.cli import app
-from skyset.loaders.gz2 import ARCHIVE
-from skyset.loaders.gz2 import CONFIGS
-from skyset.loaders.gz2 import MAPPING
-from skyset.loaders.gz2 import QUESTIONS
-from skyset.loaders.gz2 import RECORD
-from skyset.loaders.gz2 import VOTES
+from skyset.loaders.gz2 import ARCHIVE, CONFIGS, MAPPING, QUESTIONS, RECORD, VOTES
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
-from skyset.questions import check
-from skyset.questions import table
-from skyset.splits import SPLITS
-from skyset.splits import split_of
-from skyset.testing.zenodo import ZenodoServer
-from skyset.testing.zenodo import picture
-from skyset.testing.zenodo import write_zip
+from skyset.questions import check, table
+from skyset.splits import SPLITS, split_of
+from skyset.testing.zenodo import ZenodoServer, picture, write_zip
 
 COUNT = 15
 IDS = [587722981736120347 + 13 * k for k in range(COUNT)]

@@ -12,29 +12,17 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyset.build_scripts.gz3d.records import read_record
-from skyset.build_scripts.gz3d.records import vote_fractions
-from skyset.build_scripts.gz3d.targets import Target
-from skyset.build_scripts.gz3d.targets import file_key
-from skyset.build_scripts.gz3d.targets import read_metadata
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.build_scripts.gz3d.records import read_record, vote_fractions
+from skyset.build_scripts.gz3d.targets import Target, file_key, read_metadata
+from skyset.errors import RecordError, UserError
 from skyset.loaders.gz3d import SURVEY
 from skyset.raw import gunzip
-from skyset.testing.gz3d import draw_galaxy
-from skyset.testing.gz3d import fits_gz_bytes
-from skyset.testing.gz3d import galaxy_hdus
-from skyset.testing.gz3d import metadata_table
+from skyset.testing.gz3d import draw_galaxy, fits_gz_bytes, galaxy_hdus, metadata_table
 from skyset.testing.server import ERROR_PAGE
-from tests.builds import build
-from tests.builds import differences
-from tests.builds import link
-from tests.builds import rejected
-from tests.builds import rows
+from tests.builds import build, differences, link, rejected, rows
 
 MASKS = ("center", "star", "spiral", "bar")
 

@@ -14,33 +14,18 @@ import pytest
 from datasets import load_dataset
 
 import skyset
-from skyset.build_scripts.gz_decals.build_parent_sample import RELEASE
-from skyset.build_scripts.gz_decals.build_parent_sample import main
+from skyset.build_scripts.gz_decals.build_parent_sample import RELEASE, main
 from skyset.building.images_and_votes.tables import recognise
 from skyset.cli import app
 from skyset.errors import UserError
-from skyset.loaders.gz_decals import ARCHIVES
-from skyset.loaders.gz_decals import CONFIGS
-from skyset.loaders.gz_decals import DR5
-from skyset.loaders.gz_decals import DR12
-from skyset.loaders.gz_decals import QUESTIONS
-from skyset.loaders.gz_decals import RECORD
-from skyset.loaders.gz_decals import SURVEY
-from skyset.loaders.gz_decals import TABLES
+from skyset.loaders.gz_decals import ARCHIVES, CONFIGS, DR5, DR12, QUESTIONS, RECORD, SURVEY, TABLES
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
 from skyset.pixels import decode
-from skyset.questions import check
-from skyset.questions import table
-from skyset.splits import SPLITS
-from skyset.splits import split_of
-from skyset.testing.zenodo import ZenodoServer
-from skyset.testing.zenodo import arrow_table
-from skyset.testing.zenodo import draw_decals
-from skyset.testing.zenodo import write_decals
-from tests.building.images_and_votes.builds import rejected
-from tests.building.images_and_votes.builds import rows
-from tests.building.images_and_votes.builds import same
+from skyset.questions import check, table
+from skyset.splits import SPLITS, split_of
+from skyset.testing.zenodo import ZenodoServer, arrow_table, draw_decals, write_decals
+from tests.building.images_and_votes.builds import rejected, rows, same
 from tests.conftest import once
 
 COUNT = 16

@@ -22,36 +22,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table
-from datasets import ClassLabel
-from datasets import load_dataset
+from datasets import ClassLabel, load_dataset
 from PIL import Image
 
 import skyset
 from skyset.build_scripts.sdss_galaxy_zoo import catalog
-from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import CUTOUTS
-from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import cuts
-from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import describe
-from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import flags
-from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main
-from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import parser
+from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import CUTOUTS, cuts, describe, flags, main, parser
 from skyset.build_scripts.sdss_galaxy_zoo.catalog import CASJOBS
-from skyset.building.cutouts.catalogue import possible
-from skyset.building.cutouts.catalogue import write_list
+from skyset.building.cutouts.catalogue import possible, write_list
 from skyset.building.cutouts.columns import present
 from skyset.building.options import Options
 from skyset.errors import UserError
-from skyset.loaders.sdss_galaxy_zoo import CATALOG
-from skyset.loaders.sdss_galaxy_zoo import SURVEY
+from skyset.loaders.sdss_galaxy_zoo import CATALOG, SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
-from skyset.tables.cuts import Counts
-from skyset.tables.cuts import apply
+from skyset.tables.cuts import Counts, apply
 from skyset.testing.hips import draw
-from skyset.testing.sdss import SPOILT
-from skyset.testing.sdss import VIZIER
-from skyset.testing.sdss import SDSSServer
-from skyset.testing.sdss import distance_modulus
-from skyset.testing.sdss import draw_galaxies
+from skyset.testing.sdss import SPOILT, VIZIER, SDSSServer, distance_modulus, draw_galaxies
 from tests.builds import leftovers
 from tests.processes import interruptible
 

@@ -25,23 +25,13 @@ from skyset.build_scripts.gz3d.targets import file_key
 from skyset.building import build as build_module
 from skyset.building import folder as folder_module
 from skyset.building import options as options_module
-from skyset.building.runner import InlineExecutor
-from skyset.building.runner import executor
+from skyset.building.runner import InlineExecutor, executor
 from skyset.errors import UserError
 from skyset.partitions.manifest import Manifest
-from skyset.testing.gz3d import METADATA_NAME
-from skyset.testing.gz3d import write_checksums
-from skyset.testing.server import KINDS
-from skyset.testing.server import ArchiveServer
+from skyset.testing.gz3d import METADATA_NAME, write_checksums
+from skyset.testing.server import KINDS, ArchiveServer
 from tests.building.conftest import COUNT
-from tests.builds import build
-from tests.builds import differences
-from tests.builds import files
-from tests.builds import leftovers
-from tests.builds import link
-from tests.builds import rejected
-from tests.builds import rows
-from tests.builds import start
+from tests.builds import build, differences, files, leftovers, link, rejected, rows, start
 
 pytestmark = pytest.mark.timeout(120)
 

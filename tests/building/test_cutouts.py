@@ -17,40 +17,27 @@ import pytest
 from PIL import Image
 
 from skyset.archives.tap import SlicedQuery
-from skyset.building.cutouts.catalogue import first_rows
-from skyset.building.cutouts.catalogue import listed_rows
-from skyset.building.cutouts.catalogue import possible
-from skyset.building.cutouts.columns import Columns
-from skyset.building.cutouts.columns import present
-from skyset.building.cutouts.declaration import Answer
-from skyset.building.cutouts.declaration import Chosen
-from skyset.building.cutouts.declaration import Cutouts
-from skyset.building.cutouts.hips import HipsImages
-from skyset.building.cutouts.hips import read_image
+from skyset.building.cutouts.catalogue import first_rows, listed_rows, possible
+from skyset.building.cutouts.columns import Columns, present
+from skyset.building.cutouts.declaration import Answer, Chosen, Cutouts
+from skyset.building.cutouts.hips import HipsImages, read_image
 from skyset.building.cutouts.matched import MatchedCatalogues
-from skyset.building.cutouts.options import above_zero
-from skyset.building.cutouts.options import add_archive_options
-from skyset.building.cutouts.options import add_hips_options
-from skyset.building.cutouts.options import add_tap_options
-from skyset.building.cutouts.options import share
-from skyset.building.cutouts.options import zero_or_more
+from skyset.building.cutouts.options import (
+    above_zero,
+    add_archive_options,
+    add_hips_options,
+    add_tap_options,
+    share,
+    zero_or_more,
+)
 from skyset.building.cutouts.plan import script
-from skyset.building.cutouts.sources import FileCatalogue
-from skyset.building.cutouts.sources import Query
-from skyset.building.cutouts.sources import asked_query
-from skyset.building.cutouts.sources import read_adql
+from skyset.building.cutouts.sources import FileCatalogue, Query, asked_query, read_adql
 from skyset.building.options import Options
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import RecordError, UserError
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Survey
-from skyset.survey import plain_features
-from skyset.tables.cuts import on_sky
-from skyset.tables.cuts import positive
-from skyset.tables.cuts import unique
+from skyset.survey import HEALPIX, Column, Survey, plain_features
+from skyset.tables.cuts import on_sky, positive, unique
 from tests.builds import leftovers
 
 CATALOG = (

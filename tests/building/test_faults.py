@@ -25,13 +25,7 @@ from skyset.archives.fetch import Fetcher
 from skyset.testing.gz3d import write_archive
 from skyset.testing.server import ArchiveServer
 from tests.building.conftest import COUNT
-from tests.builds import build
-from tests.builds import differences
-from tests.builds import files
-from tests.builds import leftovers
-from tests.builds import rejected
-from tests.builds import rows
-from tests.builds import start
+from tests.builds import build, differences, files, leftovers, rejected, rows, start
 from tests.processes import steps_of
 
 KILLS = int(os.environ.get("SKYSET_KILLS", "4"))

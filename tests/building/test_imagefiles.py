@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from skyset.building.imagefiles import files_below
-from skyset.building.imagefiles import images_below
+from skyset.building.imagefiles import files_below, images_below
 
 
 def test_links_to_folders_are_followed_once(tmp_path):

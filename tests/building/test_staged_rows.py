@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from skyset.building.staged_rows import row_of
-from skyset.building.staged_rows import stage
+from skyset.building.staged_rows import row_of, stage
 from skyset.errors import RecordError
 from skyset.survey import Column
 

@@ -9,10 +9,7 @@ import datasets
 import numpy as np
 import pytest
 
-from skyset.explore.bench import advice
-from skyset.explore.bench import machine
-from skyset.explore.bench import measure
-from skyset.explore.bench import run
+from skyset.explore.bench import advice, machine, measure, run
 from skyset.explore.bench.measure import Speed
 from skyset.partitions.manifest import Manifest
 from tests.test_cli import skyset

@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import example
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from typer.testing import CliRunner
@@ -17,18 +15,12 @@ from typer.testing import CliRunner
 import skyset
 from skyset.cli import app
 from skyset.errors import UserError
-from skyset.explore.pairs import catalogue_of
-from skyset.explore.pairs import pairs_table
-from skyset.explore.pairs import write_pairs
+from skyset.explore.pairs import catalogue_of, pairs_table, write_pairs
 from skyset.loaders.crossmatch import SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
 from skyset.tables import match
-from skyset.tables.match import Pairs
-from skyset.tables.match import match_keys
-from skyset.tables.match import match_positions
-from skyset.tables.match import nearest
-from skyset.tables.match import separation_arcsec
+from skyset.tables.match import Pairs, match_keys, match_positions, nearest, separation_arcsec
 from skyset.tables.open import open_catalog
 
 NONE = np.zeros(0)

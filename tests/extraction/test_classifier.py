@@ -11,14 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.errors import UserError
 from skyset.extraction import classifier
-from skyset.extraction.simulate import moffat_psf
-from skyset.extraction.simulate import simulate_ccd
+from skyset.extraction.simulate import moffat_psf, simulate_ccd
 
 SEEING = {"seeing": 0.7, "pixel_scale": 0.187}
 NNW = "/usr/share/source-extractor/default.nnw"

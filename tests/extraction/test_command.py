@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import QTable
-from astropy.table import Table
+from astropy.table import QTable, Table
 from astropy.wcs import WCS
 from PIL import Image
-from pyarrow import csv
-from pyarrow import parquet
+from pyarrow import csv, parquet
 from typer.testing import CliRunner
 
 from skyset.cli import app

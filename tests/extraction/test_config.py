@@ -11,13 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from skyset.errors import UserError
-from skyset.extraction import config
-from skyset.extraction import sex_file
+from skyset.extraction import config, sex_file
 from skyset.extraction.columns import COLUMNS
-from skyset.extraction.config import pixel_scale
-from skyset.extraction.config import read_config
-from skyset.extraction.settings import DEFAULT_KERNEL
-from skyset.extraction.settings import Settings
+from skyset.extraction.config import pixel_scale, read_config
+from skyset.extraction.settings import DEFAULT_KERNEL, Settings
 from skyset.extraction.sex_file import KEYWORDS
 
 

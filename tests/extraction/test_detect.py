@@ -19,15 +19,12 @@ from skyset.errors import UserError
 from skyset.extraction import columns as names
 from skyset.extraction.background import measure_background
 from skyset.extraction.columns import CHECKS
-from skyset.extraction.detect import extract
-from skyset.extraction.detect import measure
+from skyset.extraction.detect import extract, measure
 from skyset.extraction.mosaic import extract_file
 from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.seeing import stellar_fwhm
-from skyset.extraction.settings import DEFAULT_KERNEL
-from skyset.extraction.settings import Settings
-from skyset.extraction.simulate import simulate_ccd
-from skyset.extraction.simulate import simulate_cutouts
+from skyset.extraction.settings import DEFAULT_KERNEL, Settings
+from skyset.extraction.simulate import simulate_ccd, simulate_cutouts
 from tests.extraction import sextractor
 
 #: Shares within 1e-3 of SExtractor's on FLAGS == 0 that notes of the project measured for good recipes, 0.02 below.

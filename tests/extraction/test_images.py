@@ -18,9 +18,7 @@ from typer.testing import CliRunner
 from skyset.cli import app
 from skyset.errors import UserError
 from skyset.extraction.command import extract
-from skyset.extraction.images import Image
-from skyset.extraction.images import choose
-from skyset.extraction.images import partners
+from skyset.extraction.images import Image, choose, partners
 from skyset.extraction.ldac import read_ldac
 from skyset.tables.open import open_catalog
 

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
-from astropy.table import MaskedColumn
-from astropy.table import QTable
+from astropy.table import MaskedColumn, QTable
 from astropy.wcs import WCS
-from hypothesis import HealthCheck
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from skyset.errors import UserError
-from skyset.extraction.ldac import LdacExtension
-from skyset.extraction.ldac import parse_unit
-from skyset.extraction.ldac import read_ldac
-from skyset.extraction.ldac import unit_text
-from skyset.extraction.ldac import write_ldac
+from skyset.extraction.ldac import LdacExtension, parse_unit, read_ldac, unit_text, write_ldac
 
 SEXTRACTOR = shutil.which("source-extractor") or shutil.which("sex")
 REAL = {"ldac_decam_cat.fits": (950, 99), "ldac_decam_fullcat.fits": (2469, 101), "ldac_sextractor_sim.fits": (10000, 19)}

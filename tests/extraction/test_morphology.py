@@ -7,24 +7,14 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.extraction import morphology
-from skyset.extraction.morphology import GALAXIESML
-from skyset.extraction.morphology import NAMES
-from skyset.extraction.morphology import measure_cutout
-from skyset.extraction.morphology import measure_cutouts
-from skyset.extraction.sersic import Gaussian
-from skyset.extraction.sersic import Moffat
-from skyset.extraction.sersic import fit_sersic
+from skyset.extraction.morphology import GALAXIESML, NAMES, measure_cutout, measure_cutouts
+from skyset.extraction.sersic import Gaussian, Moffat, fit_sersic
 from skyset.extraction.settings import read_kernel
-from skyset.extraction.simulate import gaussian_psf
-from skyset.extraction.simulate import moffat_psf
-from skyset.extraction.simulate import render
-from skyset.extraction.simulate import simulate_cutouts
-from skyset.extraction.simulate import sources
+from skyset.extraction.simulate import gaussian_psf, moffat_psf, render, simulate_cutouts, sources
 from tests.extraction import sextractor
 
 NOISE = 0.07

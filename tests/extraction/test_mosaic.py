@@ -12,10 +12,8 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from skyset.errors import UserError
-from skyset.extraction.config import pixel_scale
-from skyset.extraction.config import read_config
-from skyset.extraction.detect import extract
-from skyset.extraction.detect import measure
+from skyset.extraction.config import pixel_scale, read_config
+from skyset.extraction.detect import extract, measure
 from skyset.extraction.mosaic import extract_file
 from skyset.extraction.settings import Settings
 

@@ -19,13 +19,9 @@ from hypothesis import strategies as st
 
 from skyset.errors import UserError
 from skyset.extraction import sep_engine
-from skyset.extraction.columns import COLUMNS
-from skyset.extraction.columns import DEFAULT
-from skyset.extraction.detect import Measured
-from skyset.extraction.detect import extract
-from skyset.extraction.detect import measure
-from skyset.extraction.engines import default_engine
-from skyset.extraction.engines import load_engine
+from skyset.extraction.columns import COLUMNS, DEFAULT
+from skyset.extraction.detect import Measured, extract, measure
+from skyset.extraction.engines import default_engine, load_engine
 from skyset.extraction.settings import Settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extraction_engines.md"

@@ -5,29 +5,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.extraction import hankel
-from skyset.extraction.sersic import PARAMETERS
-from skyset.extraction.sersic import Gaussian
-from skyset.extraction.sersic import Moffat
-from skyset.extraction.sersic import SersicFits
-from skyset.extraction.sersic import SersicFlag
-from skyset.extraction.sersic import fit_sersic
-from skyset.extraction.sersic import kernels
-from skyset.extraction.sersic import model
+from skyset.extraction.sersic import PARAMETERS, Gaussian, Moffat, SersicFits, SersicFlag, fit_sersic, kernels, model
 from skyset.extraction.sersic.batch_numba import NumbaBatch
 from skyset.extraction.sersic.batch_torch import TorchBatch
-from skyset.extraction.sersic.job import SIDES
-from skyset.extraction.sersic.job import clipped_noise
-from skyset.extraction.sersic.job import side_for
+from skyset.extraction.sersic.job import SIDES, clipped_noise, side_for
 from skyset.extraction.sersic.psf import Psf
-from skyset.extraction.simulate import gaussian_psf
-from skyset.extraction.simulate import moffat_psf
-from skyset.extraction.simulate import render_sersic
-from skyset.extraction.simulate import simulate_cutouts
+from skyset.extraction.simulate import gaussian_psf, moffat_psf, render_sersic, simulate_cutouts
 
 PSF = moffat_psf(3.9, 3.5, 65)
 NOISE = 0.07

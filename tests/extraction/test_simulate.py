@@ -4,19 +4,20 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyset.extraction.simulate import expected_counts
-from skyset.extraction.simulate import gaussian_psf
-from skyset.extraction.simulate import moffat_psf
-from skyset.extraction.simulate import render
-from skyset.extraction.simulate import render_sersic
-from skyset.extraction.simulate import sersic_b
-from skyset.extraction.simulate import simulate_ccd
-from skyset.extraction.simulate import simulate_cutouts
-from skyset.extraction.simulate import sources
+from skyset.extraction.simulate import (
+    expected_counts,
+    gaussian_psf,
+    moffat_psf,
+    render,
+    render_sersic,
+    sersic_b,
+    simulate_ccd,
+    simulate_cutouts,
+    sources,
+)
 
 PSF = moffat_psf(3.87, 3.5, 65)
 

@@ -11,19 +11,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from astropy.io import fits
-from astropy.table import MaskedColumn
-from astropy.table import QTable
-from astropy.table import Table
+from astropy.table import MaskedColumn, QTable, Table
 from astropy.utils.masked import Masked
 from datasets import Dataset
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
 from skyset.errors import UserError
-from skyset.extraction.som import SOM
-from skyset.extraction.som import sums
+from skyset.extraction.som import SOM, sums
 from skyset.extraction.som.grid import TOPOLOGIES
 
 NAMES = ("AREA", "ELONGATION", "CLASS_STAR")

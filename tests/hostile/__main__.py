@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.hostile.cases import STRUCTURED
 from tests.hostile.engine import ALLOWED
-from tests.hostile.workers import not_allowed
-from tests.hostile.workers import run_batch
+from tests.hostile.workers import not_allowed, run_batch
 
 
 def message_class(result: dict) -> str:

@@ -7,14 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tests.hostile.good import IMAGE
-from tests.hostile.good import RECORDS
-from tests.hostile.good import ROWS
-from tests.hostile.good import SIDE
-from tests.hostile.structured import STRUCTURED
-from tests.hostile.structured import beside_image
-from tests.hostile.structured import dataset
-from tests.hostile.structured import instead_of_image
+from tests.hostile.good import IMAGE, RECORDS, ROWS, SIDE
+from tests.hostile.structured import STRUCTURED, beside_image, dataset, instead_of_image
 
 
 def declare_types() -> None:

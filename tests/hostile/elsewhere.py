@@ -7,13 +7,7 @@ from pathlib import Path
 import h5py
 
 from tests.hostile.good import IMAGE
-from tests.hostile.structured import STRUCTURED
-from tests.hostile.structured import beside_image
-from tests.hostile.structured import dataset
-from tests.hostile.structured import instead_of_image
-from tests.hostile.structured import link
-from tests.hostile.structured import structured
-from tests.hostile.structured import virtual
+from tests.hostile.structured import STRUCTURED, beside_image, dataset, instead_of_image, link, structured, virtual
 
 
 def declare_links() -> None:

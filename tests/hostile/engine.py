@@ -17,21 +17,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from skyset.errors import PartitionError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.partitions import partition as partitions
-from skyset.partitions.layout import PIXELS_FROM
-from skyset.partitions.layout import slabs
+from skyset.partitions.layout import PIXELS_FROM, slabs
 from skyset.partitions.partition import Partition
 from skyset.survey import Column
 from tests.hostile.cases import STRUCTURED
 from tests.hostile.elsewhere import NAMES
-from tests.hostile.good import COLUMNS
-from tests.hostile.good import EXPECTED
-from tests.hostile.good import IMAGE
-from tests.hostile.good import ROWS
-from tests.hostile.good import SIDE
-from tests.hostile.good import make_bases
+from tests.hostile.good import COLUMNS, EXPECTED, IMAGE, ROWS, SIDE, make_bases
 from tests.hostile.mutations import Mutator
 
 #: Limits on one case: seconds, and bytes of memory that are touched above what the process had before it.

@@ -9,8 +9,7 @@ import h5py
 import numpy as np
 from h5py import h5d
 
-from skyset.partitions.layout import COMPRESSIONS
-from skyset.partitions.layout import load_filters
+from skyset.partitions.layout import COMPRESSIONS, load_filters
 from skyset.partitions.writer import PartitionWriter
 from skyset.survey import Column
 

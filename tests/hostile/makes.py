@@ -10,12 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from tests.hostile.good import EXPECTED
-from tests.hostile.good import IMAGE
-from tests.hostile.good import SIDE
-from tests.hostile.structured import STRUCTURED
-from tests.hostile.structured import reserve
-from tests.hostile.structured import structured
+from tests.hostile.good import EXPECTED, IMAGE, SIDE
+from tests.hostile.structured import STRUCTURED, reserve, structured
 
 
 def rewritten(name: str, options: dict, change: Callable[[h5py.File], object] = lambda file: None, expected="rows") -> None:

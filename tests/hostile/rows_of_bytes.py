@@ -5,13 +5,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-from tests.hostile.good import ENDS
-from tests.hostile.good import NOTE
-from tests.hostile.good import ROWS
-from tests.hostile.structured import instead_of_notes
-from tests.hostile.structured import other
-from tests.hostile.structured import reserve
-from tests.hostile.structured import virtual
+from tests.hostile.good import ENDS, NOTE, ROWS
+from tests.hostile.structured import instead_of_notes, other, reserve, virtual
 
 
 def declare_bytes() -> None:

@@ -9,14 +9,8 @@ from itertools import product
 import h5py
 import numpy as np
 
-from tests.hostile.good import IMAGE
-from tests.hostile.good import ROWS
-from tests.hostile.good import SIDE
-from tests.hostile.structured import LIBRARY
-from tests.hostile.structured import PLUGINS
-from tests.hostile.structured import dataset
-from tests.hostile.structured import instead_of_image
-from tests.hostile.structured import raw_chunks
+from tests.hostile.good import IMAGE, ROWS, SIDE
+from tests.hostile.structured import LIBRARY, PLUGINS, dataset, instead_of_image, raw_chunks
 
 
 def declare_storage() -> None:

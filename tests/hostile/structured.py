@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5d
-from h5py import h5p
-from h5py import h5s
-from h5py import h5t
+from h5py import h5d, h5p, h5s, h5t
 
-from tests.hostile.good import IMAGE
-from tests.hostile.good import SIDE
+from tests.hostile.good import IMAGE, SIDE
 
 #: hdf5plugin's filters, and those that come with HDF5: shuffle, fletcher32, szip, nbit, scale-offset; h5py's lzf.
 PLUGINS = (307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028, 32033)

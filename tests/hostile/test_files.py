@@ -11,8 +11,7 @@ import pytest
 from tests.hostile.cases import STRUCTURED
 from tests.hostile.good import make_bases
 from tests.hostile.mutations import Mutator
-from tests.hostile.workers import not_allowed
-from tests.hostile.workers import run_batch
+from tests.hostile.workers import not_allowed, run_batch
 
 CI_CASES = 600
 BATCH = 150

@@ -9,20 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.errors import UserError
-from skyset.partitions.layout import MANIFEST
-from skyset.partitions.layout import cell_of_path
-from skyset.partitions.manifest import FileEntry
-from skyset.partitions.manifest import Manifest
-from skyset.survey import HEALPIX
-from skyset.survey import Column
+from skyset.partitions.layout import MANIFEST, cell_of_path
+from skyset.partitions.manifest import FileEntry, Manifest
+from skyset.survey import HEALPIX, Column
 from tests.hostile.elsewhere import NAMES
-from tests.hostile.good import COLUMNS
-from tests.hostile.good import ROWS
+from tests.hostile.good import COLUMNS, ROWS
 
 PATH = "healpix=7/001-of-001.hdf5"
 KNOWN = Manifest(

@@ -10,10 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.hostile.engine import ADDRESS_SPACE
-from tests.hostile.engine import Bench
-from tests.hostile.good import COLUMNS
-from tests.hostile.good import ROWS
+from tests.hostile.engine import ADDRESS_SPACE, Bench
+from tests.hostile.good import COLUMNS, ROWS
 
 
 def work() -> None:

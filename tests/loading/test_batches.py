@@ -6,9 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
-from torch.utils.data import IterableDataset
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 import skyset
 from skyset.loading.batches import Row

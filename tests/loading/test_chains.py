@@ -10,14 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from datasets import IterableDataset
-from datasets import concatenate_datasets
-from datasets import interleave_datasets
-from datasets import load_dataset
+from datasets import IterableDataset, concatenate_datasets, interleave_datasets, load_dataset
 from datasets.distributed import split_dataset_by_node
-from hypothesis import HealthCheck
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skyset.errors import UserError

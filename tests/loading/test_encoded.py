@@ -16,9 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from datasets import concatenate_datasets
-from datasets import interleave_datasets
-from datasets import load_dataset
+from datasets import concatenate_datasets, interleave_datasets, load_dataset
 from datasets.distributed import split_dataset_by_node
 from numpy.testing import assert_array_equal
 from PIL.PngImagePlugin import PngInfo
@@ -28,33 +26,22 @@ import skyset
 from skyset import figures
 from skyset.builder import SurveyBuilder
 from skyset.building import card
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, RecordError, UserError
 from skyset.explore import info as info_module
 from skyset.explore import objects
-from skyset.explore.bench import advice
-from skyset.explore.bench import measure
-from skyset.explore.bench import run
+from skyset.explore.bench import advice, measure, run
 from skyset.loading import encoded
 from skyset.loading.reader import cut
 from skyset.partitions import partition as partitions
 from skyset.partitions import writer
-from skyset.partitions.layout import COMPRESSIONS
-from skyset.partitions.layout import partition_path
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.manifest import describe_file
+from skyset.partitions.layout import COMPRESSIONS, partition_path
+from skyset.partitions.manifest import Manifest, describe_file
 from skyset.partitions.partition import Partition
 from skyset.partitions.verify import verify
 from skyset.partitions.writer import PartitionWriter
-from skyset.pixels import decoded_image
-from skyset.pixels import rgb
+from skyset.pixels import decoded_image, rgb
 from skyset.sky import healpix_cell
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Feature
-from skyset.survey import Layers
-from skyset.survey import Survey
+from skyset.survey import HEALPIX, Column, Feature, Layers, Survey
 from skyset.testing.server import ArchiveServer
 
 pytestmark = pytest.mark.datasets3

@@ -11,13 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from datasets import concatenate_datasets
-from datasets import interleave_datasets
-from datasets import load_dataset
-from datasets import load_from_disk
+from datasets import concatenate_datasets, interleave_datasets, load_dataset, load_from_disk
 
-from skyset.loading.formatting import ArrayFeatures
-from skyset.loading.formatting import as_arrays
+from skyset.loading.formatting import ArrayFeatures, as_arrays
 from skyset.loading.stream import SurveyTable
 
 pytestmark = pytest.mark.datasets3

@@ -9,9 +9,7 @@ from typer.testing import CliRunner
 
 from skyset.cli import app
 from skyset.loading import places
-from skyset.loading.places import find_root
-from skyset.loading.places import looked_in
-from skyset.loading.places import survey_in
+from skyset.loading.places import find_root, looked_in, survey_in
 
 pytestmark = pytest.mark.datasets3
 

@@ -18,20 +18,15 @@ import torch
 from astropy import units
 from astropy.io import fits
 from astropy_healpix import lonlat_to_healpix
-from datasets import concatenate_datasets
-from datasets import interleave_datasets
-from datasets import load_dataset
+from datasets import concatenate_datasets, interleave_datasets, load_dataset
 from datasets.distributed import split_dataset_by_node
 
 import skyset
 from skyset.build_scripts.gz3d.build_parent_sample import main as build
-from skyset.errors import PartitionError
-from skyset.errors import SkysetError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, SkysetError, UserError
 from skyset.loading.formatting import merge
 from skyset.partitions.partition import Partition
-from skyset.testing.gz3d import PIXEL_SCALE
-from skyset.testing.gz3d import write_archive
+from skyset.testing.gz3d import PIXEL_SCALE, write_archive
 from skyset.testing.server import ArchiveServer
 from tests.conftest import once
 

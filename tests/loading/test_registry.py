@@ -16,8 +16,7 @@ import datasets.inspect
 import datasets.load
 import numpy as np
 import pytest
-from datasets import load_dataset
-from datasets import load_dataset_builder
+from datasets import load_dataset, load_dataset_builder
 
 import skyset
 from skyset.errors import UserError

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import skyset
-from skyset.errors import PartitionError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.partitions import byte_ranges
 from skyset.partitions.manifest import Manifest
 from skyset.testing.server import ArchiveServer

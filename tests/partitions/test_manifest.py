@@ -14,19 +14,12 @@ import pytest
 
 from skyset.errors import UserError
 from skyset.files import write_atomically
-from skyset.partitions.layout import MANIFEST
-from skyset.partitions.layout import cell_of_path
-from skyset.partitions.layout import partition_path
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.manifest import describe_file
-from skyset.partitions.manifest import keys_digest
+from skyset.partitions.layout import MANIFEST, cell_of_path, partition_path
+from skyset.partitions.manifest import Manifest, describe_file, keys_digest
 from skyset.partitions.verify import verify
 from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Feature
-from skyset.survey import Survey
+from skyset.survey import HEALPIX, Column, Feature, Survey
 
 SURVEY = Survey(
     name="toy", title="Toy survey", homepage="", citation="", license="", base_url="http://127.0.0.1/",

@@ -8,23 +8,15 @@ import h5py
 import numpy as np
 import pytest
 from astropy import units
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from skyset.errors import PartitionError
-from skyset.errors import RecordError
-from skyset.errors import UserError
-from skyset.partitions.layout import COMPRESSIONS
-from skyset.partitions.layout import cell_of_path
-from skyset.partitions.layout import compression_options
-from skyset.partitions.layout import object_path
-from skyset.partitions.layout import partition_path
+from skyset.errors import PartitionError, RecordError, UserError
+from skyset.partitions.layout import COMPRESSIONS, cell_of_path, compression_options, object_path, partition_path
 from skyset.partitions.partition import Partition
 from skyset.partitions.writer import PartitionWriter
-from skyset.sky import check_position
-from skyset.sky import healpix_cell
+from skyset.sky import check_position, healpix_cell
 from skyset.survey import Column
 
 DTYPES = ("uint8", "int8", "uint16", "int32", "int64", "uint64", "float16", "float32", "float64", "bool", "S7")

@@ -8,9 +8,7 @@ import pytest
 
 from skyset.errors import UserError
 from skyset.survey import Column
-from skyset.tables.join import Source
-from skyset.tables.join import digest
-from skyset.tables.join import join
+from skyset.tables.join import Source, digest, join
 
 COLUMNS = {column.name: column for column in (
     Column("count", "int16"), Column("share", "float32"), Column("objid", "int64"), Column("spectrum", "uint64"),

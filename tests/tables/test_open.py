@@ -15,27 +15,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from astropy.io import fits
-from astropy.io import votable
-from astropy.table import Column
-from astropy.table import MaskedColumn
-from astropy.table import Table
-from hypothesis import given
-from hypothesis import settings
+from astropy.io import fits, votable
+from astropy.table import Column, MaskedColumn, Table
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from rich.console import Console
 
 from skyset.errors import UserError
 from skyset.tables import catalog as catalog_module
-from skyset.tables import cuts
-from skyset.tables import numeric_text
-from skyset.tables.cuts import Counts
-from skyset.tables.cuts import Cut
+from skyset.tables import cuts, numeric_text
+from skyset.tables.cuts import Counts, Cut
 from skyset.tables.delimited_writer import write_csv
 from skyset.tables.numeric_text import safe_to_numeric
-from skyset.tables.open import column_names
-from skyset.tables.open import open_catalog
+from skyset.tables.open import column_names, open_catalog
 from skyset.tables.parquet import write_parquet
 
 #: Tables of votes, and their rows.

@@ -8,11 +8,7 @@ from pyarrow import parquet
 
 from skyset.errors import UserError
 from skyset.explore.similar import load_representations
-from skyset.tables.representations import features_in
-from skyset.tables.representations import iter_vectors
-from skyset.tables.representations import key_in
-from skyset.tables.representations import read_vectors
-from skyset.tables.representations import vector_columns
+from skyset.tables.representations import features_in, iter_vectors, key_in, read_vectors, vector_columns
 
 NAMES = [f"J{number:02d}" for number in range(30)]
 VECTORS = np.random.default_rng(0).normal(size=(30, 9)).astype(np.float32)

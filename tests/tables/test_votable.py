@@ -14,22 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from astropy.io.votable import parse
-from astropy.io.votable.tree import Field
-from astropy.io.votable.tree import Resource
-from astropy.io.votable.tree import TableElement
-from astropy.io.votable.tree import VOTableFile
-from hypothesis import given
-from hypothesis import settings
+from astropy.io.votable.tree import Field, Resource, TableElement, VOTableFile
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.tables import votable as module
-from skyset.tables.votable import BrokenVOTable
-from skyset.tables.votable import VOTableError
-from skyset.tables.votable import check_xml
-from skyset.tables.votable import one_line
-from skyset.tables.votable import read_votable
-from skyset.tables.votable import readable
-from skyset.tables.votable import votable_to_arrow
+from skyset.tables.votable import BrokenVOTable, VOTableError, check_xml, one_line, read_votable, readable, votable_to_arrow
 from skyset.testing.tap import votable
 
 FIRST = 587722984435351614

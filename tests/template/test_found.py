@@ -4,13 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from skyset.building.image_folder import Names
-from skyset.building.image_folder import image_stem
+from skyset.building.image_folder import Names, image_stem
 from skyset.errors import UserError
 from skyset.survey import Column
 from skyset.template.found import look
-from tests.template.test_new import cutouts
-from tests.template.test_new import photos
+from tests.template.test_new import cutouts, photos
 
 
 @pytest.fixture(autouse=True)

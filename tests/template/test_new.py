@@ -17,10 +17,7 @@ from skyset.cli import app
 from skyset.errors import UserError
 from skyset.loading import registry
 from skyset.survey import Column
-from skyset.template.new import FILES
-from skyset.template.new import card
-from skyset.template.new import rendered
-from skyset.template.new import write
+from skyset.template.new import FILES, card, rendered, write
 
 
 def run(*arguments):

@@ -16,22 +16,20 @@ from PIL import Image
 
 from skyset.build_scripts.gz_decals.build_parent_sample import main as build_decals
 from skyset.errors import UserError
-from skyset.explore import description
-from skyset.explore import similar
-from tests.galaxies import CONVNEXT
-from tests.galaxies import VIT
-from tests.galaxies import build_rings
-from tests.galaxies import galaxy
+from skyset.explore import description, similar
+from tests.galaxies import CONVNEXT, VIT, build_rings, galaxy
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sklearn")
 
-from skyset.training import extract_representations  # noqa: E402
-from skyset.training import rings_from_representations  # noqa: E402
-from skyset.training.common.images import to_tensor  # noqa: E402
-from skyset.training.common.models import load_encoder  # noqa: E402
-from skyset.training.common.views import Views  # noqa: E402
+from skyset.training import (
+    extract_representations,
+    rings_from_representations,
+)
+from skyset.training.common.images import to_tensor
+from skyset.training.common.models import load_encoder
+from skyset.training.common.views import Views
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 SCRIPT = Path(extract_representations.__file__)

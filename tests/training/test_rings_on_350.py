@@ -13,14 +13,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sklearn")
 
-from skyset.errors import UserError  # noqa: E402
-from skyset.training import rings_on_350 as comparison  # noqa: E402
-from skyset.training.common.metrics import auc  # noqa: E402
-from skyset.training.common.polar_network import PolarNetwork  # noqa: E402
-from skyset.training.common.polar_network import mean_over_views  # noqa: E402
-from skyset.training.common.polar_network import pretrain  # noqa: E402
-from skyset.training.common.polar_network import train_on_labels  # noqa: E402
-from skyset.training.common.simulated import simulate  # noqa: E402
+from skyset.errors import UserError
+from skyset.training import rings_on_350 as comparison
+from skyset.training.common.metrics import auc
+from skyset.training.common.polar_network import (
+    PolarNetwork,
+    mean_over_views,
+    pretrain,
+    train_on_labels,
+)
+from skyset.training.common.simulated import simulate
 
 CARD = Path(__file__).resolve().parents[2] / "model_cards" / "rings_gz_decals_350"
 

@@ -24,34 +24,48 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sklearn")
 
-import transformers  # noqa: E402
-from datasets import Dataset  # noqa: E402
-from transformers import AutoModelForImageClassification  # noqa: E402
-from transformers import TrainerCallback  # noqa: E402
+import transformers
+from datasets import Dataset
+from transformers import (
+    AutoModelForImageClassification,
+    TrainerCallback,
+)
 
-from skyset.training import finetune_rings  # noqa: E402
-from skyset.training.common import linear  # noqa: E402
-from skyset.training.common import metrics  # noqa: E402
-from skyset.training.common import timm_convnext  # noqa: E402
-from skyset.training.common.arguments import parse  # noqa: E402
-from skyset.training.common.images import LabelledImages  # noqa: E402
-from skyset.training.common.images import repeats_of_rows  # noqa: E402
-from skyset.training.common.images import to_tensor  # noqa: E402
-from skyset.training.common.models import block_depths  # noqa: E402
-from skyset.training.common.models import freeze_all_but  # noqa: E402
-from skyset.training.common.models import image_size  # noqa: E402
-from skyset.training.common.models import layer_decay_groups  # noqa: E402
-from skyset.training.common.models import load_classifier  # noqa: E402
-from skyset.training.common.models import load_encoder  # noqa: E402
-from skyset.training.common.rings import label_by_votes  # noqa: E402
-from skyset.training.common.rings import load_rings  # noqa: E402
-from skyset.training.common.rings import revision_of  # noqa: E402
-from skyset.training.common.trainer import EpochBatches  # noqa: E402
-from skyset.training.common.views import Views  # noqa: E402
-from skyset.training.common.views import resample  # noqa: E402
-from tests.galaxies import CONVNEXT  # noqa: E402
-from tests.galaxies import VIT  # noqa: E402
-from tests.galaxies import build_rings  # noqa: E402
+from skyset.training import finetune_rings
+from skyset.training.common import (
+    linear,
+    metrics,
+    timm_convnext,
+)
+from skyset.training.common.arguments import parse
+from skyset.training.common.images import (
+    LabelledImages,
+    repeats_of_rows,
+    to_tensor,
+)
+from skyset.training.common.models import (
+    block_depths,
+    freeze_all_but,
+    image_size,
+    layer_decay_groups,
+    load_classifier,
+    load_encoder,
+)
+from skyset.training.common.rings import (
+    label_by_votes,
+    load_rings,
+    revision_of,
+)
+from skyset.training.common.trainer import EpochBatches
+from skyset.training.common.views import (
+    Views,
+    resample,
+)
+from tests.galaxies import (
+    CONVNEXT,
+    VIT,
+    build_rings,
+)
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 SCRIPT = Path(finetune_rings.__file__)

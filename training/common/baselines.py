@@ -9,9 +9,7 @@ from sklearn.decomposition import PCA
 
 from skyset.explore import description
 from skyset.training.common.images import as_picture
-from skyset.training.common.linear import KernelLogistic
-from skyset.training.common.linear import Logistic
-from skyset.training.common.linear import sigmoid
+from skyset.training.common.linear import KernelLogistic, Logistic, sigmoid
 
 #: The network's votes in the basic catalogue.
 FRACTIONS = ("smooth-or-featured_featured-or-disk_fraction", "disk-edge-on_no_fraction", "has-spiral-arms_no_fraction")

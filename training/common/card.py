@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub import EvalResult
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from matplotlib.figure import Figure
 
-from skyset.training.common.metrics import auc
-from skyset.training.common.metrics import binomial_interval
-from skyset.training.common.metrics import calibration
-from skyset.training.common.metrics import interval
-from skyset.training.common.metrics import precision_recall_curve
-from skyset.training.common.metrics import roc_curve
+from skyset.training.common.metrics import auc, binomial_interval, calibration, interval, precision_recall_curve, roc_curve
 
 NAMES = {
     "auc": "AUC", "average_precision": "average precision", "accuracy": "accuracy", "precision": "precision",

@@ -10,11 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from torch import nn
-from transformers import CONFIG_MAPPING
-from transformers import AutoConfig
-from transformers import AutoModel
-from transformers import AutoModelForImageClassification
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
 from skyset.errors import UserError
 from skyset.files import file_sha256
@@ -155,9 +151,7 @@ def _download(name_or_path: str, revision: str, cache_dir: str | None, token: st
     if folder.is_dir():
         raise UserError(f"{folder} has no config.json: it is not a model")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     options = {"allow_patterns": ["*.json", "*.safetensors"], "cache_dir": cache_dir, "token": token}
     try:

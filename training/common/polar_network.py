@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from skyset.training.common.simulated import AMOUNTS
-from skyset.training.common.simulated import PRESENT
-from skyset.training.common.simulated import simulate
+from skyset.training.common.simulated import AMOUNTS, PRESENT, simulate
 
 
 class PolarBlock(nn.Module):

@@ -10,11 +10,8 @@ import datasets
 import numpy as np
 
 import skyset  # noqa: F401  registers the surveys with datasets
-from skyset.errors import PartitionError
-from skyset.errors import UserError
-from skyset.loaders.gz_decals import CLASSES
-from skyset.loaders.gz_decals import NO_RING_BELOW
-from skyset.loaders.gz_decals import RING_ABOVE
+from skyset.errors import PartitionError, UserError
+from skyset.loaders.gz_decals import CLASSES, NO_RING_BELOW, RING_ABOVE
 from skyset.loading import registry
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition

@@ -11,14 +11,9 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from platform import python_version
@@ -28,8 +23,7 @@ from transformers import TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
 from skyset.errors import UserError
-from skyset.files import file_sha256
-from skyset.files import write_atomically
+from skyset.files import file_sha256, write_atomically
 from skyset.versions import __version__
 
 logger = logging.getLogger("skyset.training")

@@ -13,8 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import ConvNextConfig
-from transformers import ConvNextForImageClassification
+from transformers import ConvNextConfig, ConvNextForImageClassification
 
 from skyset.errors import UserError
 

@@ -6,27 +6,19 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader
-from torch.utils.data import Sampler
-from transformers import Trainer
-from transformers import TrainerCallback
-from transformers import TrainerState
-from transformers import TrainingArguments
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from skyset.errors import UserError
 from skyset.training.common.images import collate
 from skyset.training.common.models import layer_decay_groups
-from skyset.training.common.runs import RECORD
-from skyset.training.common.runs import Run
-from skyset.training.common.runs import Start
-from skyset.training.common.runs import ended
+from skyset.training.common.runs import RECORD, Run, Start, ended
 from skyset.training.common.views import Views
 
 logger = logging.getLogger("skyset.training")

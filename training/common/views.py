@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,14 +13,10 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from skyset.building.cutouts.columns import present
-from skyset.building.cutouts.declaration import CatalogueSource
-from skyset.building.cutouts.declaration import Chosen
-from skyset.building.cutouts.declaration import Cutouts
+from skyset.building.cutouts.declaration import CatalogueSource, Chosen, Cutouts
 from skyset.building.options import Options
 from skyset.errors import UserError
-from skyset.tables.cuts import Counts
-from skyset.tables.cuts import Cut
-from skyset.tables.cuts import apply
+from skyset.tables.cuts import Counts, Cut, apply
 from skyset.tables.delimited_writer import write_csv
 from skyset.tables.open import open_catalog
 

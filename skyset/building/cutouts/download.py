@@ -6,15 +6,12 @@ import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from skyset.building.cutouts.declaration import ImageSource
 from skyset.building.options import Options
-from skyset.building.tars.sink import TarSink
-from skyset.building.tars.sink import numbered
+from skyset.building.tars.sink import TarSink, numbered
 from skyset.errors import UserError
 from skyset.files import write_atomically
 from skyset.messages import say

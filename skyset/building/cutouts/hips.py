@@ -5,26 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-from collections.abc import Generator
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from skyset.archives.hips import FORMATS
-from skyset.archives.hips import MIRROR
-from skyset.archives.hips import SERVICE
-from skyset.archives.hips import field_of_view
-from skyset.archives.hips import hips2fits_url
-from skyset.archives.image_pool import ImagePool
-from skyset.archives.image_pool import ImageRequest
+from skyset.archives.hips import FORMATS, MIRROR, SERVICE, field_of_view, hips2fits_url
+from skyset.archives.image_pool import ImagePool, ImageRequest
 from skyset.building.cutouts.declaration import Answer
 from skyset.errors import RecordError
-from skyset.pixels import ImageError
-from skyset.pixels import check_image
-from skyset.pixels import decode
+from skyset.pixels import ImageError, check_image, decode
 
 LARGEST_ANSWER = 8 << 20  # bytes
 

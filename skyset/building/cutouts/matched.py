@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Generator
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.building.cutouts.columns import Columns
-from skyset.building.cutouts.columns import present
+from skyset.building.cutouts.columns import Columns, present
 from skyset.building.cutouts.sources import Query
-from skyset.tables.match import match_positions
-from skyset.tables.match import nearest
+from skyset.tables.match import match_positions, nearest
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from skyset.archives.hips import FORMATS
-from skyset.archives.hips import MIRROR
-from skyset.archives.hips import SERVICE
-from skyset.building.cutouts.sources import NARROW_SLICES
-from skyset.building.cutouts.sources import SLICES
+from skyset.archives.hips import FORMATS, MIRROR, SERVICE
+from skyset.building.cutouts.sources import NARROW_SLICES, SLICES
 from skyset.building.options import positive_integer
 from skyset.secrets import without_login
 

@@ -10,34 +10,21 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from skyset.building.build import build
-from skyset.building.cutouts.catalogue import listed_rows
-from skyset.building.cutouts.catalogue import write_list
-from skyset.building.cutouts.declaration import Cutouts
-from skyset.building.cutouts.declaration import ImageSource
-from skyset.building.cutouts.download import archives_in
-from skyset.building.cutouts.download import discard
-from skyset.building.cutouts.download import download
-from skyset.building.cutouts.samples import Samples
-from skyset.building.cutouts.samples import digest_of
-from skyset.building.cutouts.samples import read_archives
-from skyset.building.cutouts.samples import read_record
+from skyset.building.cutouts.catalogue import listed_rows, write_list
+from skyset.building.cutouts.declaration import Cutouts, ImageSource
+from skyset.building.cutouts.download import archives_in, discard, download
+from skyset.building.cutouts.samples import Samples, digest_of, read_archives, read_record
 from skyset.building.options import Options
 from skyset.building.script import Script
-from skyset.building.task import Found
-from skyset.building.task import Item
-from skyset.building.task import Rejected
-from skyset.errors import RecordError
-from skyset.errors import UserError
-from skyset.files import keep_inputs
-from skyset.files import short_digest
+from skyset.building.task import Found, Item, Rejected
+from skyset.errors import RecordError, UserError
+from skyset.files import keep_inputs, short_digest
 from skyset.messages import say
 from skyset.sky import healpix_cell
 from skyset.survey import Survey

@@ -6,20 +6,15 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from skyset.building.cutouts.declaration import Cutouts
 from skyset.building.cutouts.download import digest_of_members
-from skyset.building.tars.read import Sample
-from skyset.building.tars.read import TarError
-from skyset.building.tars.read import index
-from skyset.building.tars.read import read_sample
+from skyset.building.tars.read import Sample, TarError, index, read_sample
 from skyset.building.task import Rejected
 from skyset.errors import RecordError
 from skyset.progress import progress_bar

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable
-from collections.abc import Generator
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyset.archives.tap import SlicedQuery
-from skyset.archives.tap import fetch_slices
-from skyset.building.cutouts.columns import Columns
-from skyset.building.cutouts.columns import Names
+from skyset.archives.tap import SlicedQuery, fetch_slices
+from skyset.building.cutouts.columns import Columns, Names
 from skyset.building.options import Options
 from skyset.errors import UserError
 from skyset.tables.open import open_catalog

@@ -7,11 +7,8 @@ from typing import NamedTuple
 
 from skyset.building.images_and_votes.objects import NothingToBuild
 from skyset.building.images_and_votes.release import Selection
-from skyset.building.staged_rows import IMAGE
-from skyset.building.staged_rows import stage
-from skyset.building.task import Found
-from skyset.building.task import Item
-from skyset.building.task import Rejected
+from skyset.building.staged_rows import IMAGE, stage
+from skyset.building.task import Found, Item, Rejected
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 from skyset.survey import Survey

@@ -6,28 +6,19 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from skyset.building.build import build
 from skyset.building.imagefiles import Images
-from skyset.building.images_and_votes.cut_out import TAKEN
-from skyset.building.images_and_votes.cut_out import cut_out
-from skyset.building.images_and_votes.objects import NothingToBuild
-from skyset.building.images_and_votes.objects import found_pictured
-from skyset.building.images_and_votes.objects import image_column
-from skyset.building.images_and_votes.objects import with_columns
+from skyset.building.images_and_votes.cut_out import TAKEN, cut_out
+from skyset.building.images_and_votes.objects import NothingToBuild, found_pictured, image_column, with_columns
 from skyset.building.images_and_votes.release import Selection
 from skyset.building.options import Options
-from skyset.building.staged_rows import IMAGE
-from skyset.building.staged_rows import read_cut
-from skyset.building.staged_rows import read_pictured
+from skyset.building.staged_rows import IMAGE, read_cut, read_pictured
 from skyset.building.task import Found
 from skyset.messages import say
 from skyset.partitions.manifest import Manifest

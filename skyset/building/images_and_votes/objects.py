@@ -6,37 +6,25 @@ import csv
 import dataclasses
 import io
 import re
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from skyset.building.imagefiles import Images
-from skyset.building.imagefiles import Place
-from skyset.building.imagefiles import pixels_of
-from skyset.building.imagefiles import read_image
+from skyset.building.imagefiles import Images, Place, pixels_of, read_image
 from skyset.building.images_and_votes.release import SPLIT
 from skyset.building.options import Options
-from skyset.building.staged_rows import IMAGE
-from skyset.building.staged_rows import stage
-from skyset.building.task import Found
-from skyset.building.task import Item
-from skyset.building.task import Rejected
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.building.staged_rows import IMAGE, stage
+from skyset.building.task import Found, Item, Rejected
+from skyset.errors import RecordError, UserError
 from skyset.files import write_atomically
-from skyset.messages import csv_cell
-from skyset.messages import say
+from skyset.messages import csv_cell, say
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
-from skyset.sky import check_position
-from skyset.sky import healpix_cell
-from skyset.splits import SPLITS
-from skyset.splits import split_of
-from skyset.survey import Column
-from skyset.survey import Survey
+from skyset.sky import check_position, healpix_cell
+from skyset.splits import SPLITS, split_of
+from skyset.survey import Column, Survey
 from skyset.tables.join import Joined
 
 #: Images that no catalogue knows: a release has more of them than of votes, so that they are no fault of a build.

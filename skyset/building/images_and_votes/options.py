@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from skyset.building.downloads import RAW
-from skyset.building.images_and_votes.release import VECTORS
-from skyset.building.images_and_votes.release import Release
+from skyset.building.images_and_votes.release import VECTORS, Release
 from skyset.secrets import without_login
 
 

@@ -4,45 +4,24 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skyset.archives.fetch import Fetcher
-from skyset.archives.zenodo import RecordFile
-from skyset.archives.zenodo import need
-from skyset.archives.zenodo import record_files
-from skyset.building.imagefiles import Images
-from skyset.building.imagefiles import files_below
-from skyset.building.imagefiles import fingerprint
-from skyset.building.imagefiles import images_below
-from skyset.building.images_and_votes.image_names import by_object
-from skyset.building.images_and_votes.image_names import read_names
-from skyset.building.images_and_votes.making import Making
-from skyset.building.images_and_votes.making import build_cut
-from skyset.building.images_and_votes.making import build_pictured
-from skyset.building.images_and_votes.making import build_vectors
-from skyset.building.images_and_votes.positions import placed
-from skyset.building.images_and_votes.positions import with_positions
-from skyset.building.images_and_votes.release import ALL
-from skyset.building.images_and_votes.release import VECTORS
-from skyset.building.images_and_votes.release import Release
-from skyset.building.images_and_votes.tables import FOLDER
-from skyset.building.images_and_votes.tables import Table
-from skyset.building.images_and_votes.tables import find_tables
-from skyset.building.images_and_votes.zip_by_zip import build_archives
-from skyset.building.images_and_votes.zip_by_zip import build_few
-from skyset.building.images_and_votes.zip_by_zip import fetched_file
+from skyset.archives.zenodo import RecordFile, need, record_files
+from skyset.building.imagefiles import Images, files_below, fingerprint, images_below
+from skyset.building.images_and_votes.image_names import by_object, read_names
+from skyset.building.images_and_votes.making import Making, build_cut, build_pictured, build_vectors
+from skyset.building.images_and_votes.positions import placed, with_positions
+from skyset.building.images_and_votes.release import ALL, VECTORS, Release
+from skyset.building.images_and_votes.tables import FOLDER, Table, find_tables
+from skyset.building.images_and_votes.zip_by_zip import build_archives, build_few, fetched_file
 from skyset.building.options import Options
 from skyset.errors import UserError
 from skyset.files import file_sha256
 from skyset.messages import say
-from skyset.tables.join import Joined
-from skyset.tables.join import digest
-from skyset.tables.join import join
+from skyset.tables.join import Joined, digest, join
 from skyset.tables.representations import read_vectors
 
 #: So few objects are read out of the remote archives, one by one.

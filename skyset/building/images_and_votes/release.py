@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from skyset.archives.zenodo import API_URL
 from skyset.building.staged_rows import IMAGE
 from skyset.questions import Campaign
-from skyset.survey import Column
-from skyset.survey import Survey
+from skyset.survey import Column, Survey
 from skyset.tables.join import Joined
 
 #: The dataset of all objects, and that of vectors.

@@ -5,29 +5,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from skyset.archives.fetch import Fetcher
-from skyset.archives.zenodo import need
-from skyset.archives.zenodo import record_files
+from skyset.archives.zenodo import need, record_files
 from skyset.building.imagefiles import files_below
-from skyset.building.images_and_votes.release import ALL
-from skyset.building.images_and_votes.release import POSITION
-from skyset.building.images_and_votes.release import SPLIT
-from skyset.building.images_and_votes.release import VECTORS
-from skyset.building.images_and_votes.release import Names
-from skyset.building.images_and_votes.release import Release
+from skyset.building.images_and_votes.release import ALL, POSITION, SPLIT, VECTORS, Names, Release
 from skyset.building.images_and_votes.zip_by_zip import fetched_file
 from skyset.errors import UserError
 from skyset.messages import say
-from skyset.questions import Campaign
-from skyset.questions import campaign_of
-from skyset.tables.catalog import Catalog
-from skyset.tables.catalog import check_ids
+from skyset.questions import Campaign, campaign_of
+from skyset.tables.catalog import Catalog, check_ids
 from skyset.tables.join import Source
 from skyset.tables.open import open_catalog
 from skyset.tables.representations import features_in

@@ -14,29 +14,20 @@ import json
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from skyset import remote
-from skyset.archives.fetch import Fetcher
-from skyset.archives.fetch import FetchError
+from skyset.archives.fetch import Fetcher, FetchError
 from skyset.archives.zenodo import RecordFile
 from skyset.building import zips
-from skyset.building.downloads import RAW
-from skyset.building.downloads import Downloads
-from skyset.building.imagefiles import Images
-from skyset.building.imagefiles import Place
-from skyset.building.imagefiles import is_image
-from skyset.building.imagefiles import stem_of
+from skyset.building.downloads import RAW, Downloads
+from skyset.building.imagefiles import Images, Place, is_image, stem_of
 from skyset.building.images_and_votes.objects import NothingToBuild
-from skyset.errors import RecordError
-from skyset.errors import UserError
+from skyset.errors import RecordError, UserError
 from skyset.files import write_atomically
 from skyset.http import innermost
-from skyset.messages import csv_cell
-from skyset.messages import say
+from skyset.messages import csv_cell, say
 from skyset.partitions.layout import REJECTED
 
 LEDGER, FEW = "archives", "few"

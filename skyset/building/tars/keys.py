@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Set
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 

@@ -10,12 +10,9 @@ import io
 import itertools
 import os
 import tarfile
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
-from typing import NamedTuple
-from typing import cast
+from typing import BinaryIO, NamedTuple, cast
 
 from skyset.errors import SkysetError
 from skyset.messages import plain

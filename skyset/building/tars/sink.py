@@ -29,28 +29,15 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from skyset.building.tars.keys import Keys
-from skyset.building.tars.ledger import LedgerRow
-from skyset.building.tars.ledger import Part
-from skyset.building.tars.ledger import head
-from skyset.building.tars.ledger import is_of
-from skyset.building.tars.ledger import ledger_of
-from skyset.building.tars.ledger import read_rows
-from skyset.building.tars.ledger import there
-from skyset.building.tars.read import BLOCK
-from skyset.building.tars.read import TarError
-from skyset.building.tars.read import index
+from skyset.building.tars.ledger import LedgerRow, Part, head, is_of, ledger_of, read_rows, there
+from skyset.building.tars.read import BLOCK, TarError, index
 from skyset.errors import UserError
-from skyset.files import clear_leftovers
-from skyset.files import open_locked
-from skyset.files import replacing
-from skyset.files import sync_folder
-from skyset.files import write_atomically
+from skyset.files import clear_leftovers, open_locked, replacing, sync_folder, write_atomically
 from skyset.messages import csv_cell
 
 KEY = re.compile(r"[A-Za-z0-9_+-]{1,80}")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from skyset.explore.bench.machine import PREFETCH
-from skyset.explore.bench.machine import ahead_bytes
-from skyset.explore.bench.machine import free_shared_memory
-from skyset.explore.bench.machine import memory_bytes
-from skyset.explore.bench.measure import BATCH
-from skyset.explore.bench.measure import BATCHES
-from skyset.explore.bench.measure import COLD
-from skyset.explore.bench.measure import FLOOR
-from skyset.explore.bench.measure import ROWS
-from skyset.explore.bench.measure import WARM
-from skyset.explore.bench.measure import Results
-from skyset.explore.bench.measure import Speed
-from skyset.explore.bench.measure import Target
-from skyset.explore.bench.measure import Way
-from skyset.explore.bench.measure import stored_compression
+from skyset.explore.bench.machine import PREFETCH, ahead_bytes, free_shared_memory, memory_bytes
+from skyset.explore.bench.measure import (
+    BATCH,
+    BATCHES,
+    COLD,
+    FLOOR,
+    ROWS,
+    WARM,
+    Results,
+    Speed,
+    Target,
+    Way,
+    stored_compression,
+)
 from skyset.files import human_bytes
 
 

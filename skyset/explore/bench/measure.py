@@ -6,14 +6,8 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
-from collections.abc import Generator
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -22,18 +16,14 @@ import datasets
 import numpy as np
 
 import skyset
-from skyset.errors import PartitionError
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.explore.bench.machine import memory_bytes
 from skyset.loading import registry
 from skyset.loading.arrow import needed_columns
 from skyset.loading.partition_rows import row_count
-from skyset.loading.stream import SurveyStream
-from skyset.loading.stream import map_source
-from skyset.partitions.manifest import FileEntry
-from skyset.partitions.manifest import Manifest
-from skyset.survey import Feature
-from skyset.survey import Survey
+from skyset.loading.stream import SurveyStream, map_source
+from skyset.partitions.manifest import FileEntry, Manifest
+from skyset.survey import Feature, Survey
 
 BATCH = 32  # rows
 BLOCK_BYTES = 8 << 20

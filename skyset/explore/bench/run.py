@@ -10,12 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from datetime import UTC
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,24 +19,22 @@ import datasets
 
 from skyset.errors import UserError
 from skyset.explore.bench.advice import advice
-from skyset.explore.bench.machine import core_count
-from skyset.explore.bench.machine import free_shared_memory
-from skyset.explore.bench.machine import machine
-from skyset.explore.bench.machine import worker_counts
-from skyset.explore.bench.measure import BATCH
-from skyset.explore.bench.measure import COLD
-from skyset.explore.bench.measure import FLOOR
-from skyset.explore.bench.measure import Results
-from skyset.explore.bench.measure import Speed
-from skyset.explore.bench.measure import Target
-from skyset.explore.bench.measure import Way
-from skyset.explore.bench.measure import measure_all
-from skyset.explore.bench.measure import open_target
-from skyset.explore.bench.measure import stored_compression
-from skyset.explore.bench.measure import total_bytes
-from skyset.explore.bench.measure import ways
-from skyset.files import human_bytes
-from skyset.files import write_atomically
+from skyset.explore.bench.machine import core_count, free_shared_memory, machine, worker_counts
+from skyset.explore.bench.measure import (
+    BATCH,
+    COLD,
+    FLOOR,
+    Results,
+    Speed,
+    Target,
+    Way,
+    measure_all,
+    open_target,
+    stored_compression,
+    total_bytes,
+    ways,
+)
+from skyset.files import human_bytes, write_atomically
 from skyset.versions import versions
 
 if TYPE_CHECKING:

@@ -28,13 +28,8 @@ astropy's models and scipy's least squares take one image at a time, without the
 
 from __future__ import annotations
 
-from skyset.extraction.sersic.fit import fit_sersic
-from skyset.extraction.sersic.fit import model
-from skyset.extraction.sersic.psf import Gaussian
-from skyset.extraction.sersic.psf import Moffat
-from skyset.extraction.sersic.results import PARAMETERS
-from skyset.extraction.sersic.results import UNITS
-from skyset.extraction.sersic.results import SersicFits
-from skyset.extraction.sersic.results import SersicFlag
+from skyset.extraction.sersic.fit import fit_sersic, model
+from skyset.extraction.sersic.psf import Gaussian, Moffat
+from skyset.extraction.sersic.results import PARAMETERS, UNITS, SersicFits, SersicFlag
 
 __all__ = ["PARAMETERS", "UNITS", "Gaussian", "Moffat", "SersicFits", "SersicFlag", "fit_sersic", "model"]

@@ -8,11 +8,7 @@ import numpy as np
 
 from skyset.extraction.hankel import sersic_table
 from skyset.extraction.sersic.psf import Grid
-from skyset.extraction.sersic.theta import E1
-from skyset.extraction.sersic.theta import E2
-from skyset.extraction.sersic.theta import F
-from skyset.extraction.sersic.theta import N
-from skyset.extraction.sersic.theta import R
+from skyset.extraction.sersic.theta import E1, E2, F, N, R
 
 #: ln r_c of a point source: its transform is 1 everywhere.
 POINT = -30.0

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skyset.extraction.sersic.batch import Batch
-from skyset.extraction.sersic.kernels import jacobian_modes
-from skyset.extraction.sersic.kernels import model_modes
-from skyset.extraction.sersic.kernels import normal_equations
-from skyset.extraction.sersic.kernels import pixel_sums
+from skyset.extraction.sersic.kernels import jacobian_modes, model_modes, normal_equations, pixel_sums
 from skyset.extraction.sersic.psf import Grid
 
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from skyset.extraction.sersic.batch import Batch
 from skyset.extraction.sersic.psf import Grid
-from skyset.extraction.sersic.theta import E1
-from skyset.extraction.sersic.theta import E2
+from skyset.extraction.sersic.theta import E1, E2
 
 
 class TorchBatch(Batch):

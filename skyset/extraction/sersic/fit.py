@@ -10,36 +10,12 @@ from skyset.extraction.fourier import good_size
 from skyset.extraction.sersic.batch import Batch
 from skyset.extraction.sersic.batch_numba import NumbaBatch
 from skyset.extraction.sersic.batch_torch import TorchBatch
-from skyset.extraction.sersic.job import SIDES
-from skyset.extraction.sersic.job import Job
-from skyset.extraction.sersic.minimise import ETA_MAX
-from skyset.extraction.sersic.minimise import TOLERANCE
-from skyset.extraction.sersic.minimise import Box
-from skyset.extraction.sersic.minimise import Minimum
-from skyset.extraction.sersic.minimise import minimise
-from skyset.extraction.sersic.psf import FINE_FLOOR
-from skyset.extraction.sersic.psf import PSF_FLOOR
-from skyset.extraction.sersic.psf import Grid
-from skyset.extraction.sersic.psf import Psf
-from skyset.extraction.sersic.results import PARAMETERS
-from skyset.extraction.sersic.results import SersicFits
-from skyset.extraction.sersic.results import SersicFlag
-from skyset.extraction.sersic.stamps import EVEN
-from skyset.extraction.sersic.stamps import ON_CORE
-from skyset.extraction.sersic.stamps import Stamps
-from skyset.extraction.sersic.stamps import bounds
-from skyset.extraction.sersic.stamps import cut_stamps
-from skyset.extraction.sersic.stamps import filled
-from skyset.extraction.sersic.stamps import weight_kinds
-from skyset.extraction.sersic.theta import E1
-from skyset.extraction.sersic.theta import E2
-from skyset.extraction.sersic.theta import F
-from skyset.extraction.sersic.theta import N
-from skyset.extraction.sersic.theta import R
-from skyset.extraction.sersic.theta import X
-from skyset.extraction.sersic.theta import Y
-from skyset.extraction.sersic.theta import from_theta
-from skyset.extraction.sersic.theta import to_theta
+from skyset.extraction.sersic.job import SIDES, Job
+from skyset.extraction.sersic.minimise import ETA_MAX, TOLERANCE, Box, Minimum, minimise
+from skyset.extraction.sersic.psf import FINE_FLOOR, PSF_FLOOR, Grid, Psf
+from skyset.extraction.sersic.results import PARAMETERS, SersicFits, SersicFlag
+from skyset.extraction.sersic.stamps import EVEN, ON_CORE, Stamps, bounds, cut_stamps, filled, weight_kinds
+from skyset.extraction.sersic.theta import E1, E2, F, N, R, X, Y, from_theta, to_theta
 
 #: Light that wraps around matters where a galaxy's surface brightness at the stamp's edge is above this, sigmas of a pixel.
 WRAPPED = 0.1

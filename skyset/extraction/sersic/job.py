@@ -8,10 +8,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from skyset.extraction.sersic.psf import Psf
-from skyset.extraction.sersic.psf import one_each
-from skyset.extraction.sersic.results import SersicFits
-from skyset.extraction.sersic.results import SersicFlag
+from skyset.extraction.sersic.psf import Psf, one_each
+from skyset.extraction.sersic.results import SersicFits, SersicFlag
 
 #: Sides of the square stamps that are fitted.
 SIDES = (48, 64, 80, 96, 112, 125, 160, 192, 240, 320, 448, 640, 896, 1280, 1792, 2560)

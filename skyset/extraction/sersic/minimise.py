@@ -9,8 +9,7 @@ import numpy as np
 
 from skyset.extraction.compiled import jit
 from skyset.extraction.sersic.batch import Batch
-from skyset.extraction.sersic.theta import E1
-from skyset.extraction.sersic.theta import E2
+from skyset.extraction.sersic.theta import E1, E2
 
 #: Least axis ratio and radius (pixels, of the circle of the same area).
 Q_MIN, R_MIN = 0.05, 0.05

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skyset.extraction.hankel import N_MAX
-from skyset.extraction.hankel import N_MIN
+from skyset.extraction.hankel import N_MAX, N_MIN
 from skyset.extraction.sersic.job import Job
-from skyset.extraction.sersic.minimise import R_MIN
-from skyset.extraction.sersic.minimise import Box
-from skyset.extraction.sersic.theta import N
-from skyset.extraction.sersic.theta import R
-from skyset.extraction.sersic.theta import X
-from skyset.extraction.sersic.theta import Y
+from skyset.extraction.sersic.minimise import R_MIN, Box
+from skyset.extraction.sersic.theta import N, R, X, Y
 
 #: Weights count as uneven on the core within so many FWHM of the PSF from where the fit starts.
 CORE = 3.0

@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skyset.errors import UserError
 from skyset.extraction.som import figures
-from skyset.extraction.som.grid import TOPOLOGIES
-from skyset.extraction.som.grid import Grid
-from skyset.extraction.som.kernels import keep_smallest
-from skyset.extraction.som.kernels import uniform
-from skyset.extraction.som.rows import BLOCK
-from skyset.extraction.som.rows import Importance
-from skyset.extraction.som.rows import Stream
-from skyset.extraction.som.rows import names_in
-from skyset.extraction.som.sums import Compiled
-from skyset.extraction.som.sums import Moments
-from skyset.extraction.som.sums import Torch
+from skyset.extraction.som.grid import TOPOLOGIES, Grid
+from skyset.extraction.som.kernels import keep_smallest, uniform
+from skyset.extraction.som.rows import BLOCK, Importance, Stream, names_in
+from skyset.extraction.som.sums import Compiled, Moments, Torch
 from skyset.files import replacing
 
 if TYPE_CHECKING:

@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 
 from skyset.errors import UserError
-from skyset.extraction.som.kernels import FARTHEST
-from skyset.extraction.som.kernels import add_up
-from skyset.extraction.som.kernels import block_moments
-from skyset.extraction.som.kernels import distances_to
-from skyset.extraction.som.kernels import nearest_units
-from skyset.extraction.som.kernels import scale_rows
-from skyset.extraction.som.rows import BLOCK
-from skyset.extraction.som.rows import Block
-from skyset.extraction.som.rows import Importance
-from skyset.extraction.som.rows import Stream
+from skyset.extraction.som.kernels import FARTHEST, add_up, block_moments, distances_to, nearest_units, scale_rows
+from skyset.extraction.som.rows import BLOCK, Block, Importance, Stream
 
 #: Numbers of a block's distances to all units, float32, that torch has at a time: on a GPU 128 MB, else 2 MB, for the cache.
 _GPU_NUMBERS, _CORE_NUMBERS = 1 << 25, 1 << 19

@@ -12,14 +12,8 @@ import pandas as pd
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
 from skyset.splits import SPLITS
-from skyset.testing.zenodo import iau_name
-from skyset.testing.zenodo import picture
-from skyset.testing.zenodo import write_zip
-from tests.building.images_and_votes.zoo import ARCHIVES
-from tests.building.images_and_votes.zoo import CAMPAIGN
-from tests.building.images_and_votes.zoo import CONFIGS
-from tests.building.images_and_votes.zoo import TABLE
-from tests.building.images_and_votes.zoo import main
+from skyset.testing.zenodo import iau_name, picture, write_zip
+from tests.building.images_and_votes.zoo import ARCHIVES, CAMPAIGN, CONFIGS, TABLE, main
 
 COUNT = 12
 

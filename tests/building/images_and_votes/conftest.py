@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from skyset.testing.zenodo import ZenodoServer
-from tests.building.images_and_votes import builds
-from tests.building.images_and_votes import zoo
+from tests.building.images_and_votes import builds, zoo
 from tests.conftest import once
 
 

@@ -12,16 +12,9 @@ import pytest
 from skyset.pixels import decode
 from skyset.sky import position_of
 from skyset.splits import split_of
-from skyset.testing.zenodo import picture
-from skyset.testing.zenodo import write_zip
-from tests.building.images_and_votes.builds import COUNT
-from tests.building.images_and_votes.builds import build
-from tests.building.images_and_votes.builds import differences
-from tests.building.images_and_votes.builds import rejected
-from tests.building.images_and_votes.builds import rows
-from tests.building.images_and_votes.builds import same
-from tests.building.images_and_votes.zoo import CAMPAIGN
-from tests.building.images_and_votes.zoo import TABLE
+from skyset.testing.zenodo import picture, write_zip
+from tests.building.images_and_votes.builds import COUNT, build, differences, rejected, rows, same
+from tests.building.images_and_votes.zoo import CAMPAIGN, TABLE
 
 ONLY = ("--configs", "default")
 

@@ -7,10 +7,7 @@ import pandas as pd
 import pytest
 
 from skyset.building.images_and_votes.release import Names
-from skyset.building.images_and_votes.tables import NotOurs
-from skyset.building.images_and_votes.tables import describe
-from skyset.building.images_and_votes.tables import needs_published
-from skyset.building.images_and_votes.tables import recognise
+from skyset.building.images_and_votes.tables import NotOurs, describe, needs_published, recognise
 from skyset.errors import UserError
 from tests.building.images_and_votes.builds import galaxies
 from tests.building.images_and_votes.zoo import RELEASE

@@ -5,19 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skyset.building.imagefiles import Images
-from skyset.building.imagefiles import Place
-from skyset.building.images_and_votes.image_names import by_object
-from skyset.building.images_and_votes.image_names import read_names
-from skyset.building.images_and_votes.positions import placed
-from skyset.building.images_and_votes.positions import with_positions
-from skyset.building.images_and_votes.release import ImageNames
-from skyset.building.images_and_votes.release import Names
-from skyset.building.images_and_votes.votes import labels
-from skyset.building.images_and_votes.votes import shares
+from skyset.building.imagefiles import Images, Place
+from skyset.building.images_and_votes.image_names import by_object, read_names
+from skyset.building.images_and_votes.positions import placed, with_positions
+from skyset.building.images_and_votes.release import ImageNames, Names
+from skyset.building.images_and_votes.votes import labels, shares
 from skyset.errors import UserError
-from skyset.sky import is_name
-from skyset.sky import position_of
+from skyset.sky import is_name, position_of
 from skyset.tables.join import Joined
 
 NUMBERS, IAU = Names(("objid",)), Names(("name",), "IAU names", is_name, position_of)

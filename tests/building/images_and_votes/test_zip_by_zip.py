@@ -16,19 +16,9 @@ import pytest
 
 from skyset.archives.fetch import Fetcher
 from skyset.building import zips
-from skyset.testing.zenodo import ZenodoServer
-from skyset.testing.zenodo import picture
-from skyset.testing.zenodo import write_zip
-from tests.building.images_and_votes.builds import COUNT
-from tests.building.images_and_votes.builds import differences
-from tests.building.images_and_votes.builds import rejected
-from tests.building.images_and_votes.builds import remote
-from tests.building.images_and_votes.builds import rows
-from tests.building.images_and_votes.builds import same
-from tests.building.images_and_votes.zoo import ARCHIVES
-from tests.building.images_and_votes.zoo import RECORD
-from tests.building.images_and_votes.zoo import SURVEY
-from tests.building.images_and_votes.zoo import TABLE
+from skyset.testing.zenodo import ZenodoServer, picture, write_zip
+from tests.building.images_and_votes.builds import COUNT, differences, rejected, remote, rows, same
+from tests.building.images_and_votes.zoo import ARCHIVES, RECORD, SURVEY, TABLE
 from tests.processes import interruptible
 
 ONLY = ("--configs", "default")

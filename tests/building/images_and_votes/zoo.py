@@ -2,24 +2,13 @@
 
 import numpy as np
 
-from skyset.building.images_and_votes.release import CutOut
-from skyset.building.images_and_votes.release import Names
-from skyset.building.images_and_votes.release import Record
-from skyset.building.images_and_votes.release import Release
-from skyset.building.images_and_votes.release import Selection
+from skyset.building.images_and_votes.release import CutOut, Names, Record, Release, Selection
 from skyset.building.images_and_votes.script import script
-from skyset.building.images_and_votes.votes import labels
-from skyset.building.images_and_votes.votes import shares
+from skyset.building.images_and_votes.votes import labels, shares
 from skyset.building.script import run_as_file
-from skyset.questions import Campaign
-from skyset.questions import Measure
-from skyset.questions import Question
-from skyset.sky import is_name
-from skyset.sky import position_of
-from skyset.survey import HEALPIX
-from skyset.survey import Column
-from skyset.survey import Survey
-from skyset.survey import plain_features
+from skyset.questions import Campaign, Measure, Question
+from skyset.sky import is_name, position_of
+from skyset.survey import HEALPIX, Column, Survey, plain_features
 from skyset.tables.join import Joined
 
 RECORD, TABLE, ARCHIVES = 77, "votes.csv", ("a.zip", "b.zip", "c.zip")

@@ -1,7 +1,6 @@
 """A large set of names."""
 
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.building.tars import keys as module

@@ -7,17 +7,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skyset.building.tars.read import BLOCK
-from skyset.building.tars.read import TarError
-from skyset.building.tars.read import index
-from skyset.building.tars.read import read_sample
+from skyset.building.tars.read import BLOCK, TarError, index, read_sample
 from skyset.building.tars.sink import packed
-from tests.samples import fill
-from tests.samples import members
+from tests.samples import fill, members
 
 # --- reading ------------------------------------------------------------------------------------------------
 

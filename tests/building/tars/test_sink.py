@@ -20,17 +20,13 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from skyset.building.tars.ledger import head
-from skyset.building.tars.ledger import read_rows
+from skyset.building.tars.ledger import head, read_rows
 from skyset.building.tars.read import BLOCK
 from skyset.building.tars.sink import TarSink
 from skyset.errors import UserError
 from skyset.testing.hips import HipsServer
-from tests.processes import interruptible
-from tests.processes import steps_of
-from tests.samples import content
-from tests.samples import fill
-from tests.samples import members
+from tests.processes import interruptible, steps_of
+from tests.samples import content, fill, members
 
 KILLS = int(os.environ.get("SKYSET_KILLS", "12"))
 COLUMNS = ["objid", "archive", "member", "bytes", "sha256", "http_status", "tries"]
