@@ -28,6 +28,7 @@ peers:
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/python -m mypy skyset
 
 # The site, in site/. Every page is checked: a link or an anchor that leads nowhere ends it.

@@ -45,8 +45,10 @@ def main() -> int:
     for row in rows.take(3):
         votes = dict(zip(row["segmentation"]["class"], row["segmentation"]["vote_fraction"], strict=True))
         image = row["image"]
-        print(f"   {row['object_id']:>9}  image {image.shape} {image.dtype}  "
-              f"spiral {votes['spiral']:5.2f}  bar {votes['bar']:5.2f}")  # fmt: skip
+        print(
+            f"   {row['object_id']:>9}  image {image.shape} {image.dtype}  "
+            f"spiral {votes['spiral']:5.2f}  bar {votes['bar']:5.2f}"
+        )
 
     print("4. Drawing one with its masks")
     figure = object_figure(skyset.loading.registry.survey("gz3d"), str(OUTPUT), OBJECT)

@@ -133,8 +133,10 @@ def speed(folder: Path, arguments: argparse.Namespace) -> None:
     print("| way | objects/s | speed to the floor | peak MB a process | peak MB together |\n|---|---|---|---|---|")
     base = next(iter(results.values()))
     for name, series in results.items():
-        print(f"| {name} | {arguments.objects / series.median:.0f} | {ratios(series, base)} "
-              f"| {series.peak_process / 1e6:.0f} | {series.peak_total / 1e6:.0f} |")  # fmt: skip
+        print(
+            f"| {name} | {arguments.objects / series.median:.0f} | {ratios(series, base)} "
+            f"| {series.peak_process / 1e6:.0f} | {series.peak_total / 1e6:.0f} |"
+        )
 
 
 def memory(folder: Path, arguments: argparse.Namespace) -> None:
@@ -153,8 +155,17 @@ def _work(what: str, folder: Path, *arguments: str | Path) -> list[str]:
 
 def _skyset(archive: Path, output: Path, processes: int, *options: str) -> list[str]:
     script = ROOT / "build_scripts" / "gz3d" / "build_parent_sample.py"
-    return [sys.executable, str(script), "--local_data_path", str(archive), "-o", str(_empty(output)),
-            "--num_processes", str(processes), *options]  # fmt: skip
+    return [
+        sys.executable,
+        str(script),
+        "--local_data_path",
+        str(archive),
+        "-o",
+        str(_empty(output)),
+        "--num_processes",
+        str(processes),
+        *options,
+    ]
 
 
 def _empty(folder: Path) -> Path:

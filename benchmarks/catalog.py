@@ -154,12 +154,16 @@ def compare(folder: Path, arguments: argparse.Namespace) -> None:
         return [sys.executable, __file__, "--work", way, str(source), str(folder / "filtered.csv.gz")]
 
     results = interleave({way: lambda way=way: command(way) for way in chosen}, arguments.rounds)
-    print(f"\n{machine()}; {arguments.rows:,} rows x 45 columns, {source.stat().st_size / 1e6:.0f} MB gzipped, "
-          f"{arguments.rounds} rounds\n")  # fmt: skip
+    print(
+        f"\n{machine()}; {arguments.rows:,} rows x 45 columns, {source.stat().st_size / 1e6:.0f} MB gzipped, "
+        f"{arguments.rounds} rounds\n"
+    )
     print("| way | seconds | rows/s | speed to the floor | peak MB |\n|---|---|---|---|---|")
     for name, series in results.items():
-        print(f"| {name} | {series.median:.1f} | {arguments.rows / series.median:,.0f} "
-              f"| {ratios(series, results[base])} | {series.peak_process / 1e6:.0f} |")  # fmt: skip
+        print(
+            f"| {name} | {series.median:.1f} | {arguments.rows / series.median:,.0f} "
+            f"| {ratios(series, results[base])} | {series.peak_process / 1e6:.0f} |"
+        )
 
 
 if __name__ == "__main__":

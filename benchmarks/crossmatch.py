@@ -137,8 +137,10 @@ def memory(folder: Path, arguments: argparse.Namespace) -> None:
         run(_command("loaded", place), before)
         run(_command("**skyset, all pairs**", place), series)
         last = json.loads((place / "results.jsonl").read_text().splitlines()[-1])
-        print(f"| {left:,} x {right:,} | {last['pairs']:,} | {last['seconds']:.2f} | {series.peak_process / 1e6:.0f} "
-              f"| {before.peak_process / 1e6:.0f} |")  # fmt: skip
+        print(
+            f"| {left:,} x {right:,} | {last['pairs']:,} | {last['seconds']:.2f} | {series.peak_process / 1e6:.0f} "
+            f"| {before.peak_process / 1e6:.0f} |"
+        )
 
 
 def _command(way: str, folder: Path) -> list[str]:

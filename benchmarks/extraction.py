@@ -37,9 +37,21 @@ PROGRAM = shutil.which("source-extractor") or shutil.which("sex")
 COLUMNS = {
     "quality": columns.IMAGE_QUALITY,
     "all": columns.DEFAULT,
-    "cutout": ["X_IMAGE", "Y_IMAGE", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "ELLIPTICITY", "ISOAREA_IMAGE", "FLUX_AUTO",
-               "FLUX_RADIUS", "PETRO_RADIUS", "MU_MAX", "FLAGS"],
-}  # fmt: skip
+    "cutout": [
+        "X_IMAGE",
+        "Y_IMAGE",
+        "A_IMAGE",
+        "B_IMAGE",
+        "THETA_IMAGE",
+        "ELLIPTICITY",
+        "ISOAREA_IMAGE",
+        "FLUX_AUTO",
+        "FLUX_RADIUS",
+        "PETRO_RADIUS",
+        "MU_MAX",
+        "FLAGS",
+    ],
+}
 SETTINGS = {
     "mosaic": {"threshold": 3, "seeing": 0.7, "pixel_scale": 0.187, "zero_point": 34.9, "gain": 1.6, "saturation": 6e4},
     "cutouts": {"threshold": 3, "seeing": 0.65, "pixel_scale": 0.168, "zero_point": 27.0},
@@ -128,12 +140,22 @@ def sextractor(folder: Path, images: list[str], wanted: str, settings: dict) -> 
     (folder / "pyramid.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
     (folder / "empty.sex").write_text("")
     how = {
-        "PARAMETERS_NAME": parameters, "CATALOG_NAME": folder / "out.cat", "CATALOG_TYPE": "FITS_LDAC",
-        "VERBOSE_TYPE": "QUIET", "DETECT_THRESH": 3, "ANALYSIS_THRESH": 3, "FILTER_NAME": folder / "pyramid.conv",
-        "SEEING_FWHM": settings["seeing"], "PIXEL_SCALE": settings["pixel_scale"], "MAG_ZEROPOINT": settings["zero_point"],
-        "GAIN": settings.get("gain", 0), "SATUR_LEVEL": settings.get("saturation", 50000), "NTHREADS": 1,
-        "MEMORY_PIXSTACK": 3000000, "STARNNW_NAME": _network(),
-    }  # fmt: skip
+        "PARAMETERS_NAME": parameters,
+        "CATALOG_NAME": folder / "out.cat",
+        "CATALOG_TYPE": "FITS_LDAC",
+        "VERBOSE_TYPE": "QUIET",
+        "DETECT_THRESH": 3,
+        "ANALYSIS_THRESH": 3,
+        "FILTER_NAME": folder / "pyramid.conv",
+        "SEEING_FWHM": settings["seeing"],
+        "PIXEL_SCALE": settings["pixel_scale"],
+        "MAG_ZEROPOINT": settings["zero_point"],
+        "GAIN": settings.get("gain", 0),
+        "SATUR_LEVEL": settings.get("saturation", 50000),
+        "NTHREADS": 1,
+        "MEMORY_PIXSTACK": 3000000,
+        "STARNNW_NAME": _network(),
+    }
     options = " ".join(f"-{key} {value}" for key, value in how.items())
     program = f"{PROGRAM} $image -c {folder}/empty.sex {options}"
     return ["sh", "-c", f"for image in {' '.join(images)}; do {program} || exit 1; done"]

@@ -3,10 +3,24 @@
 from skyset.builder import SurveyBuilder
 from skyset.survey import HEALPIX, Column, Feature, Survey
 
-NUMBERS = [f"{band}_{name}" for band in "grizy" for name in (
-    "mag", "magerr", "ellipticity", "half_light_radius", "isophotal_area", "major_axis", "minor_axis",
-    "peak_surface_brightness", "petro_rad", "pos_angle", "sersic_index", "total_galaxies",
-)]  # fmt: skip
+NUMBERS = [
+    f"{band}_{name}"
+    for band in "grizy"
+    for name in (
+        "mag",
+        "magerr",
+        "ellipticity",
+        "half_light_radius",
+        "isophotal_area",
+        "major_axis",
+        "minor_axis",
+        "peak_surface_brightness",
+        "petro_rad",
+        "pos_angle",
+        "sersic_index",
+        "total_galaxies",
+    )
+]
 
 COLUMNS = (
     Column("object_id", "S20"),

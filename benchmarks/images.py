@@ -167,8 +167,10 @@ def table(base: str, connections: int, arguments: argparse.Namespace) -> None:
         rate = arguments.images / statistics.median(seconds[name])
         ratio = statistics.median(b / a for a, b in zip(seconds[name], seconds["raw"], strict=True))
         shares = sorted(arguments.images / taken / limit for taken in seconds[name])
-        print(f"| {title} | {rate:.0f} | {statistics.median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f}) "
-              f"| {ratio:.2f} | {peaks[name] / 1e6:.0f} |")  # fmt: skip
+        print(
+            f"| {title} | {rate:.0f} | {statistics.median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f}) "
+            f"| {ratio:.2f} | {peaks[name] / 1e6:.0f} |"
+        )
     if arguments.full:
         taken, memory = measured("skyset", base, arguments.full, connections)
         rate = arguments.full / taken
@@ -190,8 +192,10 @@ def main() -> None:
         return
     from benchmarks.measure import machine
 
-    print(f"{machine()}; {os.cpu_count()} cores shared with the server, {1000 * arguments.latency:g} ms, "
-          f"{arguments.rounds} rounds of {arguments.images:,} images")  # fmt: skip
+    print(
+        f"{machine()}; {os.cpu_count()} cores shared with the server, {1000 * arguments.latency:g} ms, "
+        f"{arguments.rounds} rounds of {arguments.images:,} images"
+    )
     with server(arguments.latency) as base:
         for connections in arguments.connections:
             table(base, connections, arguments)

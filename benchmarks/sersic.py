@@ -36,11 +36,28 @@ sys.path.insert(0, str(ROOT))
 SIZE, NOISE, ZERO_POINT, PIXEL_SCALE, SEEING = 127, 0.07, 27.0, 0.168, 0.65
 BATCH = 4096
 #: SExtractor's SERSIC fit and where it starts from.
-MODEL = ("XMODEL_IMAGE", "YMODEL_IMAGE", "FLUX_SPHEROID", "SPHEROID_REFF_IMAGE", "SPHEROID_ASPECT_IMAGE",
-         "SPHEROID_THETA_IMAGE", "SPHEROID_SERSICN")  # fmt: skip
+MODEL = (
+    "XMODEL_IMAGE",
+    "YMODEL_IMAGE",
+    "FLUX_SPHEROID",
+    "SPHEROID_REFF_IMAGE",
+    "SPHEROID_ASPECT_IMAGE",
+    "SPHEROID_THETA_IMAGE",
+    "SPHEROID_SERSICN",
+)
 MEASURED = ("X_IMAGE", "Y_IMAGE", "FLUX_AUTO", "FLUX_RADIUS", "FLAGS")
-STARS = ("VIGNET(45,45)", "X_IMAGE", "Y_IMAGE", "FLUX_APER(1)", "FLUXERR_APER(1)", "FLUX_RADIUS", "ELONGATION", "FLAGS",
-         "SNR_WIN", "FLUX_MAX")  # fmt: skip
+STARS = (
+    "VIGNET(45,45)",
+    "X_IMAGE",
+    "Y_IMAGE",
+    "FLUX_APER(1)",
+    "FLUXERR_APER(1)",
+    "FLUX_RADIUS",
+    "ELONGATION",
+    "FLAGS",
+    "SNR_WIN",
+    "FLUX_MAX",
+)
 
 
 # --- What is fitted -------------------------------------------------------------------------------
@@ -88,9 +105,19 @@ def _write_psf(folder: Path, psf: np.ndarray) -> None:
     field = render((1024, 1024), sources(x, y, 1e4), psf)
     fits.writeto(folder / "stars.fits", (field + rng.normal(0, NOISE, field.shape)).astype(np.float32))
     sextractor(folder, "stars.fits", "stars.ldac", STARS, CATALOG_TYPE="FITS_LDAC", PHOT_APERTURES=20)
-    settings = {"SAMPLE_AUTOSELECT": "N", "SAMPLE_FWHMRANGE": "1,20", "PSF_SIZE": "45,45", "PSF_SAMPLING": 0.5,
-                "PSFVAR_DEGREES": 0, "BASIS_TYPE": "PIXEL_AUTO", "CHECKPLOT_TYPE": "NONE", "CHECKIMAGE_TYPE": "NONE",
-                "WRITE_XML": "N", "VERBOSE_TYPE": "QUIET", "NTHREADS": 1}  # fmt: skip
+    settings = {
+        "SAMPLE_AUTOSELECT": "N",
+        "SAMPLE_FWHMRANGE": "1,20",
+        "PSF_SIZE": "45,45",
+        "PSF_SAMPLING": 0.5,
+        "PSFVAR_DEGREES": 0,
+        "BASIS_TYPE": "PIXEL_AUTO",
+        "CHECKPLOT_TYPE": "NONE",
+        "CHECKIMAGE_TYPE": "NONE",
+        "WRITE_XML": "N",
+        "VERBOSE_TYPE": "QUIET",
+        "NTHREADS": 1,
+    }
     _run(folder, ["psfex", "stars.ldac", *(word for key, value in settings.items() for word in (f"-{key}", str(value)))])
 
 
@@ -98,10 +125,24 @@ def sextractor(folder: Path, image: str, catalogue: str, columns: tuple[str, ...
     """Run SExtractor; its CPU seconds."""
     (folder / f"{catalogue}.param").write_text("\n".join(columns) + "\n")
     (folder / "filter.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
-    everything = {"PARAMETERS_NAME": f"{catalogue}.param", "CATALOG_NAME": catalogue, "CATALOG_TYPE": "FITS_1.0",
-                  "FILTER_NAME": "filter.conv", "DETECT_THRESH": 3, "ANALYSIS_THRESH": 3, "GAIN": 0, "SATUR_LEVEL": 1e9,
-                  "MAG_ZEROPOINT": ZERO_POINT, "PIXEL_SCALE": PIXEL_SCALE, "SEEING_FWHM": SEEING, "BACK_SIZE": 64,
-                  "VERBOSE_TYPE": "QUIET", "WRITE_XML": "N", "NTHREADS": 1, **settings}  # fmt: skip
+    everything = {
+        "PARAMETERS_NAME": f"{catalogue}.param",
+        "CATALOG_NAME": catalogue,
+        "CATALOG_TYPE": "FITS_1.0",
+        "FILTER_NAME": "filter.conv",
+        "DETECT_THRESH": 3,
+        "ANALYSIS_THRESH": 3,
+        "GAIN": 0,
+        "SATUR_LEVEL": 1e9,
+        "MAG_ZEROPOINT": ZERO_POINT,
+        "PIXEL_SCALE": PIXEL_SCALE,
+        "SEEING_FWHM": SEEING,
+        "BACK_SIZE": 64,
+        "VERBOSE_TYPE": "QUIET",
+        "WRITE_XML": "N",
+        "NTHREADS": 1,
+        **settings,
+    }
     words = [word for key, value in everything.items() for word in (f"-{key}", str(value))]
     (folder / "empty.sex").write_text("")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -219,8 +260,18 @@ def table(rounds: int = 5, count: int = 300, device: str | None = None) -> list[
     results = {name: [each for each in measured if each["way"] == name][1:] for name in names}  # the first warmed up
     lines = [f"{machine()}; {count} simulated cutouts of {SIZE} x {SIZE}, magnitude 18 to 23, {rounds} rounds, one core", ""]
     lines += ["" if have_sextractor() else "source-extractor or psfex is not installed: left out\n"]
-    head = ["way", "CPU ms a fit, all in", "the fit alone", "time to skyset's", "bias of n", "scatter of n, mag < 20",
-            "20 to 22", "scatter of r_e", "not fitted", "peak MB"]  # fmt: skip
+    head = [
+        "way",
+        "CPU ms a fit, all in",
+        "the fit alone",
+        "time to skyset's",
+        "bias of n",
+        "scatter of n, mag < 20",
+        "20 to 22",
+        "scatter of r_e",
+        "not fitted",
+        "peak MB",
+    ]
     lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     ours = [each["seconds"] for each in results[names[0]]]
     lines += [_line(name, results[name], ours, truth, series[name].peak_total) for name in names]
@@ -239,10 +290,15 @@ def _line(name: str, results: list[dict], ours: list[float], truth: np.ndarray, 
     spread = {key: _scatter(relative[fitted & chosen]) for key, chosen in spread.items()}
     milliseconds = [f"{1e3 * statistics.median(each) / len(n):.2f}" if each else "" for each in (seconds, alone)]
     cells = [
-        *milliseconds, ratios(Series(ours), Series(seconds)), f"{np.median((n - truth['n'])[fitted]):+.3f}",
-        f"{spread['bright']:.3f}", f"{spread['middle']:.3f}", f"{_scatter((r_e / truth['r_e'] - 1)[fitted]):.3f}",
-        f"{np.count_nonzero(~fitted)}", f"{peak / 1e6:.0f}",
-    ]  # fmt: skip
+        *milliseconds,
+        ratios(Series(ours), Series(seconds)),
+        f"{np.median((n - truth['n'])[fitted]):+.3f}",
+        f"{spread['bright']:.3f}",
+        f"{spread['middle']:.3f}",
+        f"{_scatter((r_e / truth['r_e'] - 1)[fitted]):.3f}",
+        f"{np.count_nonzero(~fitted)}",
+        f"{peak / 1e6:.0f}",
+    ]
     return f"| {name} | " + " | ".join(cells) + " |"
 
 

@@ -352,9 +352,11 @@ def speed_table(folder: Path, kind: str, rounds: int, seconds: float) -> None:
     print("| way of iterating | rows/s | to the floor | to stock | memory, MB | first row, s |\n|---|---|---|---|---|---|")
     for way, runs in results.items():
         stock_way = STOCK_TWIN.get(way)
-        print(f"| {way} | {median(runs, 'rate'):.0f} | {ratio(runs, results[FLOOR]):.2f} "
-              f"| {f'{ratio(runs, results[stock_way]):.1f}' if stock_way else ''} "
-              f"| {max(run['memory'] for run in runs) / 1e6:.0f} | {median(runs, 'first'):.2f} |")  # fmt: skip
+        print(
+            f"| {way} | {median(runs, 'rate'):.0f} | {ratio(runs, results[FLOOR]):.2f} "
+            f"| {f'{ratio(runs, results[stock_way]):.1f}' if stock_way else ''} "
+            f"| {max(run['memory'] for run in runs) / 1e6:.0f} | {median(runs, 'first'):.2f} |"
+        )
 
 
 FLOOR = next(iter(WAYS))

@@ -48,7 +48,7 @@ TREE = (
              (_SPIRAL,)),
     Question("t11_arms_number", "How many spiral arms are there?",
              ("a31_1", "a32_2", "a33_3", "a34_4", "a36_more_than_4", "a37_cant_tell"), (_SPIRAL,)),
-)  # fmt: skip
+)
 QUESTIONS = {"gz2": TREE}
 
 _NOT_GIVEN = "where not given"
@@ -85,7 +85,7 @@ BASE = (
     HEALPIX,
 )
 PICTURE = Column("image", "bytes", (), "", "gri colour image, JPEG as published; row 0 is north, east is left",
-                 typical_bytes=15_000)  # fmt: skip
+                 typical_bytes=15_000)
 LABEL = Column("label", "int64", (), "", "0 no_ring, 1 ring, -1 uncertain")
 CLASSES = ("no_ring", "ring")
 
@@ -145,7 +145,7 @@ CONFIGS = {
     "rings": SURVEY.variant("Galaxy Zoo 2: rings by the share of volunteers who saw one",
                             (*BASE, PICTURE, LABEL, *RING_VOTES), (PICTURE,), label=CLASSES),
     "representations": SURVEY.variant("Galaxy Zoo 2: what a network made of each image", (*BASE, REPRESENTATION)),
-}  # fmt: skip
+}
 
 
 class GZ2(SurveyBuilder):

@@ -53,7 +53,7 @@ COLUMNS = (
     Column("wcs_crpix", "float64", (2,), "pix", "TAN WCS: reference pixel (x, y), counted from 1"),
     Column("wcs_crval", "float64", (2,), "deg", "TAN WCS: right ascension and declination of the reference pixel"),
     Column("wcs_cd", "float64", (2, 2), "deg", "TAN WCS: CD matrix, degrees per pixel"),
-)  # fmt: skip
+)
 
 FEATURES = (
     Feature("total_classifications", "gz_total_classifications"),

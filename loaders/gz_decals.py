@@ -47,7 +47,7 @@ DR5 = (
              ("has-spiral-arms_yes",)),
     Question("merging", "Is the galaxy currently merging, or is there any sign of tidal debris or disturbance?",
              ("none", "minor-disturbance", "major-disturbance", "merger"), _ANY_GALAXY),
-)  # fmt: skip
+)
 
 _EARLIER = {
     "bar": ("yes", "no"),
@@ -68,7 +68,7 @@ DEBIASED = Measure("_debiased", "float32", "", "share expected at redshift 0.02;
 TOTAL = Measure("_total-votes", "int32", "count", "volunteers who answered the question; -1 where not given", ("_total",))
 PREDICTED = Measure("_fraction", "float32", "", "share of volunteers that the network expects; NaN where not given")
 ASKED = Measure("_proportion_volunteers_asked", "float32", "",
-                "share of volunteers that the network expects to be asked this; NaN where not given")  # fmt: skip
+                "share of volunteers that the network expects to be asked this; NaN where not given")
 
 #: One table holds both campaigns and the network's answers: tags behind the questions' names are what sets them apart.
 GZD5 = Campaign("votes of GZD-5", DR5, (COUNT, FRACTION, DEBIASED), (TOTAL,), known_by=("",), voters="_total-votes")
@@ -90,7 +90,7 @@ PHOTOMETRY = (
     Column("wrong_size_statistic", "float32", (), "pix", "mean distance of the source's pixels from the centre"),
     Column("wrong_size_warning", "int32", (), "", "1 where that is above 161: the field of view is probably too large; "
            "0 where not, -1 where not given"),
-)  # fmt: skip
+)
 
 BASE = (
     Column("object_id", "S24", (), "", "IAU name (NASA-Sloan Atlas), unique to a galaxy"),
@@ -99,9 +99,9 @@ BASE = (
     Column("dec", "float64", (), "deg", "declination (ICRS); where the catalogue has none, from the name: truncated to "
            "0.1 arcsec"),
     HEALPIX,
-)  # fmt: skip
+)
 PICTURE = Column("image", "bytes", (), "", "grz colour image, PNG or JPEG as published; row 0 is north, east is left",
-                 typical_bytes=300_000)  # fmt: skip
+                 typical_bytes=300_000)
 LABEL = Column("label", "int64", (), "", "0 no_ring, 1 ring; -1 uncertain, in rings_advanced alone")
 CLASSES = ("no_ring", "ring")
 
@@ -176,7 +176,7 @@ CONFIGS = {
     "rings_advanced": SURVEY.variant("Galaxy Zoo DECaLS: rings by the share of volunteers who saw one",
                                      (*BASE, PICTURE, LABEL, *RING_VOTES), label=CLASSES),
     "representations": SURVEY.variant("Galaxy Zoo DECaLS: what a network made of each image", (*BASE, REPRESENTATION)),
-}  # fmt: skip
+}
 
 
 class GZDecals(SurveyBuilder):

@@ -55,7 +55,7 @@ PHOTOMETRY = (
     Column("redshift", "float32", (), "", "spectroscopic redshift; NaN where there is none"),
     Column("clean", "int32", (), "", "1 where SDSS calls the photometry clean, 0 where not, -1 where not given"),
     Column("flags", "int64", (), "", "bits of PhotoObj.flags; -1 where not given"),
-)  # fmt: skip
+)
 
 #: What the catalogue brings.
 CATALOG = (

@@ -97,8 +97,17 @@ def info(name: str, config: str = "default") -> SurveyInfo:
     return SurveyInfo(registry.survey(name, config), config, tuple(registry.configs(name)))
 
 
-def load(path: str, name: str | None = None, data_dir: str | None = None, *, config: str | None = None,
-         split: str = "train", streaming: bool = True, format: str | None = "numpy", **options):  # fmt: skip
+def load(
+    path: str,
+    name: str | None = None,
+    data_dir: str | None = None,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    streaming: bool = True,
+    format: str | None = "numpy",
+    **options,
+):
     """Short for ``load_dataset(path, name, data_dir=..., split=..., streaming=...).with_format(format)``.
 
     Args:

@@ -121,8 +121,10 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if self.config.decode not in ("array", "pil"):
             raise UserError(f'decode must be "array" or "pil", not {self.config.decode!r}')
         if self.config.decode == "pil" and not encoded:
-            raise UserError(f"{survey.name} has no images stored as JPEG or PNG, so that there is nothing to decode: "
-                            'cast_column("image", datasets.Image()) makes PIL images of pixels')  # fmt: skip
+            raise UserError(
+                f"{survey.name} has no images stored as JPEG or PNG, so that there is nothing to decode: "
+                'cast_column("image", datasets.Image()) makes PIL images of pixels'
+            )
         if not isinstance(self.config.verify, bool):
             raise UserError(f"verify must be True or False, not {self.config.verify!r}")
         return datasets.DatasetInfo(

@@ -76,10 +76,17 @@ def _survey_names(incomplete: str) -> list[str]:
     return [name for name in registry.surveys() if name.startswith(incomplete)]
 
 
-SurveyName = Annotated[str, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists",
-                                           autocompletion=_survey_names)]  # fmt: skip
-Where = Annotated[str, typer.Argument(metavar="DIR|SURVEY", help="a folder of partitions, or a survey whose folder is found "
-                                      "(`skyset surveys`)", autocompletion=_survey_names)]  # fmt: skip
+SurveyName = Annotated[
+    str, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists", autocompletion=_survey_names)
+]
+Where = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR|SURVEY",
+        help="a folder of partitions, or a survey whose folder is found (`skyset surveys`)",
+        autocompletion=_survey_names,
+    ),
+]
 
 
 def partitions_of(given: str) -> str:
@@ -99,8 +106,9 @@ def partitions_of(given: str) -> str:
     registry.loader(given)
     root = registry.find_root(given)
     if root is None:
-        raise UserError(f"no {given} partitions found: name their folder, or `{registry.how_to_make(given)}` first; "
-                        f"{looked_in(given)}")  # fmt: skip
+        raise UserError(
+            f"no {given} partitions found: name their folder, or `{registry.how_to_make(given)}` first; {looked_in(given)}"
+        )
     return root
 
 
@@ -117,11 +125,18 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _before(
-    module: Annotated[list[str] | None, typer.Option("--module", metavar="MODULE", help="a loader of your own to know too: "
-                      "an importable module, or a file such as mine.py; anywhere on the line")] = None,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version,
-                                          help="print the version")] = False,
-) -> None:  # fmt: skip
+    module: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--module",
+            metavar="MODULE",
+            help="a loader of your own to know too: an importable module, or a file such as mine.py; anywhere on the line",
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version")
+    ] = False,
+) -> None:
     def run() -> None:
         for each in module or []:
             registry.register_module(each)
@@ -155,9 +170,10 @@ class _BuildOptions(TyperCommand):
 )
 def build(
     context: typer.Context,
-    survey: Annotated[str | None, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists",
-                                                 autocompletion=_survey_names)] = None,
-) -> None:  # fmt: skip
+    survey: Annotated[
+        str | None, typer.Argument(metavar="SURVEY", help="a name that `skyset surveys` lists", autocompletion=_survey_names)
+    ] = None,
+) -> None:
     arguments = list(context.args)
     if survey is None or survey.startswith("-"):
         sys.stdout.write(context.get_help())  # nothing where typer prints it itself
@@ -173,18 +189,34 @@ def build(
 )
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="what people will load it by: my_survey")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="the new folder (default: NAME, "
-                                                "here)")] = None,
-    images: Annotated[Path | None, typer.Option("--from", metavar="DIR", help="your images: PNG, JPEG or FITS, one an "
-                                                "object")] = None,
-    table: Annotated[Path | None, typer.Option("--table", metavar="FILE", help="your table, a row an object: csv, fits, vot "
-                                               "(each also .gz) or parquet")] = None,
-    ids: Annotated[str, typer.Option("--ids", metavar="COLUMN", help="the names of objects (default: object_id, id, ..., "
-                                     "whichever is there, or the images' names)")] = "",
-    ra: Annotated[str, typer.Option("--ra", metavar="COLUMN", help="right ascension, degrees (default: ra, RAJ2000, ..., "
-                                    "whichever is there)")] = "",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="the new folder (default: NAME, here)")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="your images: PNG, JPEG or FITS, one an object")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table", metavar="FILE", help="your table, a row an object: csv, fits, vot (each also .gz) or parquet"
+        ),
+    ] = None,
+    ids: Annotated[
+        str,
+        typer.Option(
+            "--ids",
+            metavar="COLUMN",
+            help="the names of objects (default: object_id, id, ..., whichever is there, or the images' names)",
+        ),
+    ] = "",
+    ra: Annotated[
+        str,
+        typer.Option(
+            "--ra", metavar="COLUMN", help="right ascension, degrees (default: ra, RAJ2000, ..., whichever is there)"
+        ),
+    ] = "",
     dec: Annotated[str, typer.Option("--dec", metavar="COLUMN", help="declination, degrees")] = "",
-) -> None:  # fmt: skip
+) -> None:
     def run() -> None:
         from skyset.template.found import look
         from skyset.template.new import check_name, write
@@ -197,16 +229,22 @@ def new(
             found = look(images.expanduser(), table.expanduser(), ids, ra, dec)
             for line in found.notes:
                 say(line)
-            say(f"{found.rows} rows in {table}, {found.pictured} images of them in {images} (by the column "
-                f"{found.names.image}); {len(found.columns)} columns, {len(found.classes)} of them of classes")  # fmt: skip
+            say(
+                f"{found.rows} rows in {table}, {found.pictured} images of them in {images} (by the column "
+                f"{found.names.image}); {len(found.columns)} columns, {len(found.classes)} of them of classes"
+            )
         folder = output or Path(name)
         written = write(name, folder, found, images, table)
         say(f"wrote {folder}: {', '.join(written)}")
         module = f"--module {folder / name}.py"
         source = "" if found is not None else " --local_data_path DIR --table FILE"
         say(f"describe the columns in {folder / name}.py, then:")
-        for line in (f"python -m pytest {folder}", f"skyset build {name} {module}{source}", f"skyset show {name} {module}",
-                     f"skyset card {name} {module}"):  # fmt: skip
+        for line in (
+            f"python -m pytest {folder}",
+            f"skyset build {name} {module}{source}",
+            f"skyset show {name} {module}",
+            f"skyset card {name} {module}",
+        ):
             say(f"  {line}")
         say(f'in Python: import skyset; skyset.register("{name}", "{folder / name}.py"); skyset.load("{name}")')
 
@@ -271,23 +309,56 @@ def verify(where: Where) -> None:
 def crossmatch(
     left: Annotated[str, typer.Argument(metavar="LEFT", help="a folder of partitions (or its URL), or a catalogue's file")],
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="the same")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help=".parquet, .csv, .csv.gz, .fits or "
-                                                ".vot")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help=".parquet, .csv, .csv.gz, .fits or .vot")
+    ] = None,
     radius: Annotated[float, typer.Option("--radius", metavar="ARCSEC", help="largest separation")] = 1.0,
-    key: Annotated[str | None, typer.Option("--key", metavar="COLUMN[=COLUMN]", help="match equal names instead of "
-                                            "positions: iauname, id_str, left_name=right_name")] = None,
-    best: Annotated[str, typer.Option("--best", metavar="HOW", help="all pairs, the nearest of each left object, or mutual "
-                                      "(nearest of each other)")] = "all",
-    ids: Annotated[str | None, typer.Option("--ids", metavar="COLUMN[=COLUMN]", help="the names of objects (default: "
-                                            "object_id, iauname, id, ..., whichever is there)")] = None,
-    ra: Annotated[str | None, typer.Option("--ra", metavar="COLUMN[=COLUMN]", help="right ascension, degrees (default: ra, "
-                                           "RAJ2000, ALPHA_J2000, ..., whichever is there)")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--key",
+            metavar="COLUMN[=COLUMN]",
+            help="match equal names instead of positions: iauname, id_str, left_name=right_name",
+        ),
+    ] = None,
+    best: Annotated[
+        str,
+        typer.Option(
+            "--best", metavar="HOW", help="all pairs, the nearest of each left object, or mutual (nearest of each other)"
+        ),
+    ] = "all",
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            "--ids",
+            metavar="COLUMN[=COLUMN]",
+            help="the names of objects (default: object_id, iauname, id, ..., whichever is there)",
+        ),
+    ] = None,
+    ra: Annotated[
+        str | None,
+        typer.Option(
+            "--ra",
+            metavar="COLUMN[=COLUMN]",
+            help="right ascension, degrees (default: ra, RAJ2000, ALPHA_J2000, ..., whichever is there)",
+        ),
+    ] = None,
     dec: Annotated[str | None, typer.Option("--dec", metavar="COLUMN[=COLUMN]", help="declination, degrees")] = None,
-    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="further columns of either side for the "
-                                                "table: mag_r becomes mag_r_left, mag_r_right")] = None,
-    partitions: Annotated[Path | None, typer.Option("--partitions", metavar="DIR", help="the pairs as partitions too: "
-                                                    'load_dataset("crossmatch", data_dir=DIR)')] = None,
-) -> None:  # fmt: skip
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="A,B",
+            help="further columns of either side for the table: mag_r becomes mag_r_left, mag_r_right",
+        ),
+    ] = None,
+    partitions: Annotated[
+        Path | None,
+        typer.Option(
+            "--partitions", metavar="DIR", help='the pairs as partitions too: load_dataset("crossmatch", data_dir=DIR)'
+        ),
+    ] = None,
+) -> None:
     def run() -> None:
         if best not in ("all", "nearest", "mutual"):
             raise UserError(f"--best {best}: it is all, nearest or mutual")
@@ -376,40 +447,98 @@ class _SExtractorOptions(TyperCommand):
     "Any keyword of SExtractor may be given as -KEYWORD value. What is not honoured is said.",
 )
 def extract(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="a FITS file; every 2-D image of the sky in it is "
-                                         "measured; image.fits\\[1], image.fits\\[SCI] and image.fits\\[SCI,2] are one of "
-                                         "them, cube.fits\\[0]\\[2] a plane of a cube")],
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE",
+            help="a FITS file; every 2-D image of the sky in it is "
+            "measured; image.fits\\[1], image.fits\\[SCI] and image.fits\\[SCI,2] are one of "
+            "them, cube.fits\\[0]\\[2] a plane of a cube",
+        ),
+    ],
     config: Annotated[Path | None, typer.Option("-c", "--config", metavar="SEX", help="SExtractor's configuration")] = None,
-    parameters: Annotated[Path | None, typer.Option("-p", "--parameters", metavar="PARAM", help="the columns wanted, one a "
-                                                    "line (default: PARAMETERS_NAME)")] = None,
-    columns: Annotated[str | None, typer.Option("--columns", metavar="A,B", help="instead of a .param file: "
-                                                "X_IMAGE,Y_IMAGE,FLUX_RADIUS(2)")] = None,
-    skip_unknown: Annotated[bool, typer.Option("--skip_unknown", help="leave out what is not measured here, and "
-                                            "columns of the sky where an image has none")] = False,
-    output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="the catalogue: .ldac, .fits, "
-                                               ".parquet, .csv, .csv.gz, .vot (default: CATALOG_NAME, or IMAGE's name with "
-                                               ".ldac)")] = None,
-    format: Annotated[str | None, typer.Option("--format", metavar="FORMAT", help="ldac, fits, parquet, csv, ascii_head, "
-                                               "ascii or votable (default: by the ending, then CATALOG_TYPE)")] = None,
-    check: Annotated[str | None, typer.Option("--check", metavar="FILES", help="check images, by their names "
-                                              "(segmentation.fits,background.fits,rms.fits) or as TYPE=FILE")] = None,
-    weight: Annotated[Path | None, typer.Option("--weight", metavar="FITS", help="weights, such as "
-                                              "both.fits\\[WHT] (default: WEIGHT_IMAGE)")] = None,
+    parameters: Annotated[
+        Path | None,
+        typer.Option(
+            "-p", "--parameters", metavar="PARAM", help="the columns wanted, one a line (default: PARAMETERS_NAME)"
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", metavar="A,B", help="instead of a .param file: X_IMAGE,Y_IMAGE,FLUX_RADIUS(2)")
+    ] = None,
+    skip_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--skip_unknown", help="leave out what is not measured here, and columns of the sky where an image has none"
+        ),
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="the catalogue: .ldac, .fits, "
+            ".parquet, .csv, .csv.gz, .vot (default: CATALOG_NAME, or IMAGE's name with "
+            ".ldac)",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="ldac, fits, parquet, csv, ascii_head, ascii or votable (default: by the ending, then CATALOG_TYPE)",
+        ),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="FILES",
+            help="check images, by their names (segmentation.fits,background.fits,rms.fits) or as TYPE=FILE",
+        ),
+    ] = None,
+    weight: Annotated[
+        Path | None,
+        typer.Option("--weight", metavar="FITS", help="weights, such as both.fits\\[WHT] (default: WEIGHT_IMAGE)"),
+    ] = None,
     flag: Annotated[Path | None, typer.Option("--flag", metavar="FITS", help="flag image (default: FLAG_IMAGE)")] = None,
-    classifier: Annotated[Path | None, typer.Option("--classifier", metavar="NNW", help="SExtractor's default.nnw "
-                                                    "(default: STARNNW_NAME, else our own)")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="what finds and measures: compiled, our own "
-                                               "kernels, has every column and needs numba; sep, the package, has most and "
-                                               "starts at once (default: compiled where numba is installed)")] = None,
-    seeing: Annotated[str | None, typer.Option("--seeing", metavar="ARCSEC", help="FWHM of a star: CLASS_STAR "
-                                               "needs it, and the WCS's or -PIXEL_SCALE's pixel (default: SEEING_FWHM); "
-                                               "auto: from the stars of each image")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEYWORD=VALUE", help="instead of the configuration's "
-                                                   "value; the same as -KEYWORD VALUE")] = None,
-    processes: Annotated[int | None, typer.Option("--processes", min=1, metavar="N", help="extensions at once (default: "
-                                                  "one per core)")] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option("--classifier", metavar="NNW", help="SExtractor's default.nnw (default: STARNNW_NAME, else our own)"),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="NAME",
+            help="what finds and measures: compiled, our own "
+            "kernels, has every column and needs numba; sep, the package, has most and "
+            "starts at once (default: compiled where numba is installed)",
+        ),
+    ] = None,
+    seeing: Annotated[
+        str | None,
+        typer.Option(
+            "--seeing",
+            metavar="ARCSEC",
+            help="FWHM of a star: CLASS_STAR "
+            "needs it, and the WCS's or -PIXEL_SCALE's pixel (default: SEEING_FWHM); "
+            "auto: from the stars of each image",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEYWORD=VALUE", help="instead of the configuration's value; the same as -KEYWORD VALUE"
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, metavar="N", help="extensions at once (default: one per core)")
+    ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="the image, each source in an ellipse")] = None,
-) -> None:  # fmt: skip
+) -> None:
     def run() -> None:
         from skyset.extraction import command
 
@@ -420,13 +549,24 @@ def extract(
             keep_inputs(each, inputs)
         keep_inputs(picture, {"the catalogue": output})
         made = command.extract(
-            image, config, parameters=parameters, columns=columns, skip_unknown=skip_unknown,
+            image,
+            config,
+            parameters=parameters,
+            columns=columns,
+            skip_unknown=skip_unknown,
             overrides=[*(set_ or []), *([] if seeing is None else [f"SEEING_FWHM={seeing}"])],
-            output=output, format=format, check=check, weight=weight, flag_image=flag, classifier=classifier,
+            output=output,
+            format=format,
+            check=check,
+            weight=weight,
+            flag_image=flag,
+            classifier=classifier,
             engine=engine,
-            processes=processes, draw=picture is not None, plot=picture,
+            processes=processes,
+            draw=picture is not None,
+            plot=picture,
             tell=functools.partial(print, "skyset:", file=sys.stderr),
-        )  # fmt: skip
+        )
         print(made)
         if picture is not None:
             save_figure(made.figure(), picture)
@@ -479,10 +619,17 @@ def similar(
     to: Annotated[str, typer.Option("--to", metavar="ID", help="object_id")],
     k: Annotated[int, typer.Option("--k", min=1, metavar="N", help="how many")] = 12,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="the picture")] = Path("similar.png"),
-    representations: Annotated[str | None, typer.Option("--representations", metavar="FILE", help="parquet file or folder "
-        "of vectors, as training/extract_representations.py writes (default: DIR/representations, or DIR_representations "
-        "beside it; without any, a description made from the images, 10 ms each)")] = None,
-) -> None:  # fmt: skip
+    representations: Annotated[
+        str | None,
+        typer.Option(
+            "--representations",
+            metavar="FILE",
+            help="parquet file or folder of vectors, as training/extract_representations.py writes (default: "
+            "DIR/representations, or DIR_representations beside it; without any, a description made from the images, "
+            "10 ms each)",
+        ),
+    ] = None,
+) -> None:
     def run() -> None:
         from skyset.explore.objects import lookalikes_figure
         from skyset.progress import progress_bar

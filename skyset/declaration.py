@@ -96,8 +96,13 @@ class SurveyInfo:
     def _facts(self) -> list[tuple[str, str]]:
         several = f"{self.config} (of {', '.join(self.configs)})" if len(self.configs) > 1 else ""
         survey = self.survey
-        facts = {"survey": survey.name, "config": several, "archive": survey.base_url, "homepage": survey.homepage,
-                 "licence": survey.license}  # fmt: skip
+        facts = {
+            "survey": survey.name,
+            "config": several,
+            "archive": survey.base_url,
+            "homepage": survey.homepage,
+            "licence": survey.license,
+        }
         return [(name, value) for name, value in facts.items() if value]
 
     def __str__(self) -> str:
@@ -113,5 +118,7 @@ class SurveyInfo:
             "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row.cells()) + "</tr>"
             for row in self.features
         )
-        return (f"<b>{escape(self.survey.title)}</b><br>{facts}"
-                f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")  # fmt: skip
+        return (
+            f"<b>{escape(self.survey.title)}</b><br>{facts}"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )

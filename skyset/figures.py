@@ -45,9 +45,13 @@ def draw_sky(axes: Axes, image, scale_arcsec: float | None = None, origin: str =
 
 
 def draw_marks(
-    axes: Axes, shape: Sequence[int], scale_arcsec: float | None = None, north: Sequence[float] | np.ndarray = (0, 1),
-    east: Sequence[float] | np.ndarray = (-1, 0), colour: str = "white",
-) -> None:  # fmt: skip
+    axes: Axes,
+    shape: Sequence[int],
+    scale_arcsec: float | None = None,
+    north: Sequence[float] | np.ndarray = (0, 1),
+    east: Sequence[float] | np.ndarray = (-1, 0),
+    colour: str = "white",
+) -> None:
     """Arrows to north and east, and a scale bar where the scale is known, on an image that fills the axes.
 
     Args:
@@ -65,9 +69,15 @@ def draw_marks(
     place = axes.transAxes + ScaledTranslation(*corner / 72, axes.figure.dpi_scale_trans)
     style = {"color": colour, "path_effects": _outlined(colour), "fontsize": 7, "ha": "center", "va": "center"}
     for direction, name in ((to_east, "E"), (to_north, "N")):
-        axes.annotate(name, (0, 0), ARROW * direction, xycoords=place, textcoords="offset points", **style,
-                      arrowprops={"arrowstyle": "<-", "color": colour, "path_effects": _outlined(colour), "shrinkA": 3,
-                                  "shrinkB": 0})  # fmt: skip
+        axes.annotate(
+            name,
+            (0, 0),
+            ARROW * direction,
+            xycoords=place,
+            textcoords="offset points",
+            **style,
+            arrowprops={"arrowstyle": "<-", "color": colour, "path_effects": _outlined(colour), "shrinkA": 3, "shrinkB": 0},
+        )
     if scale_arcsec:
         _draw_bar(axes, shape[1] * scale_arcsec, colour)
 
@@ -88,10 +98,20 @@ def _draw_bar(axes: Axes, width_arcsec: float, colour: str) -> None:
     length = max((bar for bar in BARS if bar <= width_arcsec / 4), default=BARS[0])
     text = f"{length / 60:g} arcmin" if length >= 60 else f"{length:g} arcsec"
     share = length / width_arcsec
-    axes.plot([0.96 - share, 0.96], [0.05, 0.05], transform=axes.transAxes, color=colour, lw=2,
-              path_effects=_outlined(colour))  # fmt: skip
-    axes.text(0.97, 0.07, text, transform=axes.transAxes, color=colour, ha="right", va="bottom", fontsize=8,
-              path_effects=_outlined(colour))  # fmt: skip
+    axes.plot(
+        [0.96 - share, 0.96], [0.05, 0.05], transform=axes.transAxes, color=colour, lw=2, path_effects=_outlined(colour)
+    )
+    axes.text(
+        0.97,
+        0.07,
+        text,
+        transform=axes.transAxes,
+        color=colour,
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        path_effects=_outlined(colour),
+    )
 
 
 def drawable(image: np.ndarray) -> np.ndarray:
@@ -198,9 +218,14 @@ def _draw_answers(axes: Axes, answers: Sequence[Reached], colour: str) -> None:
 
 
 def overlay_figure(
-    image, masks, labels: Sequence[str], title: str = "", scale_arcsec: float | None = None, origin: str = "lower",
+    image,
+    masks,
+    labels: Sequence[str],
+    title: str = "",
+    scale_arcsec: float | None = None,
+    origin: str = "lower",
     volunteers: int | None = None,
-) -> Figure:  # fmt: skip
+) -> Figure:
     """A cutout beside the same cutout with its masks overlaid, and the colour key.
 
     Args:

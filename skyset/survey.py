@@ -251,8 +251,11 @@ class Survey:
         absent = set(self.optional) - {column.name for column in columns}
         if not found and not absent:
             return self
-        built = (replace(c, dtype=found[c.name].dtype, shape=found[c.name].shape) if c.name in found else c
-                 for c in self.columns if c.name not in absent)  # fmt: skip
+        built = (
+            replace(c, dtype=found[c.name].dtype, shape=found[c.name].shape) if c.name in found else c
+            for c in self.columns
+            if c.name not in absent
+        )
         features = tuple(f for f in self.features if isinstance(f, Layers) or f.source not in absent)
         axes = {name: axis for name, axis in self.image_axes.items() if name.partition(".")[0] in {f.name for f in features}}
         return replace(self, columns=tuple(built), features=features, image_axes=axes)
@@ -272,9 +275,14 @@ class Survey:
         names = {column.name for column in columns}
         axes = {name: axis for name, axis in self.image_axes.items() if name in names}
         return replace(
-            self, title=title, columns=columns, features=plain_features(columns, classes), image_axes=axes,
-            optional=tuple(column.name for column in optional), plot=self.plot if axes else None,
-        )  # fmt: skip
+            self,
+            title=title,
+            columns=columns,
+            features=plain_features(columns, classes),
+            image_axes=axes,
+            optional=tuple(column.name for column in optional),
+            plot=self.plot if axes else None,
+        )
 
     def hands_out_images(self, feature: Feature) -> bool:
         """Whether a feature is a ``datasets.Image``: encoded, and not stored as pixels."""

@@ -104,8 +104,10 @@ def build_rings(folder: Path, *options: str) -> None:
     from skyset.build_scripts.gz_decals.build_parent_sample import main as build
 
     (folder / "raw" / "images").mkdir(parents=True)
-    lines = ["id_str,ring,smooth-or-featured_featured-or-disk_fraction,disk-edge-on_no_fraction,"
-             "has-spiral-arms_no_fraction,file_loc"]  # fmt: skip
+    lines = [
+        "id_str,ring,smooth-or-featured_featured-or-disk_fraction,disk-edge-on_no_fraction,"
+        "has-spiral-arms_no_fraction,file_loc"
+    ]
     for n in range(40):
         name = f"J{n % 24:02d}{n // 24:02d}12.00+{n:02d}{n:02d}30.0"
         pixels = np.random.default_rng(n).integers(0, 255, (16, 20, 3), np.uint8)[:, 2:18]

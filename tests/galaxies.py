@@ -9,8 +9,17 @@ import numpy as np
 from PIL import Image
 
 CONVNEXT = json.dumps({"depths": [1, 1], "hidden_sizes": [8, 16], "num_stages": 2, "drop_path_rate": 0.1})
-VIT = json.dumps({"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-                  "image_size": 32, "patch_size": 8, "hidden_dropout_prob": 0.1})  # fmt: skip
+VIT = json.dumps(
+    {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 32,
+        "patch_size": 8,
+        "hidden_dropout_prob": 0.1,
+    }
+)
 
 
 def galaxy(number: int, ring: bool, size: int = 64) -> np.ndarray:

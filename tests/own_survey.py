@@ -53,8 +53,14 @@ def rows(folder):
 
 def find_items(options, network):
     folder = options.local_data_path
-    return Found([Item(row["object_id"], str(folder / f"{row['object_id']}.jpg"),
-                       healpix_cell(float(row["ra"]), float(row["dec"]))) for row in rows(folder)])  # fmt: skip
+    return Found(
+        [
+            Item(
+                row["object_id"], str(folder / f"{row['object_id']}.jpg"), healpix_cell(float(row["ra"]), float(row["dec"]))
+            )
+            for row in rows(folder)
+        ]
+    )
 
 
 def build_all(asked, options, command):

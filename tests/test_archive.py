@@ -32,9 +32,19 @@ from skyset.testing.gz3d import (
 from skyset.testing.server import ArchiveServer
 
 TABLE_COLUMNS = [
-    "ra", "dec", "MANGAID", "IAUNAME", "IFUDESIGNSIZE", "MANGA_TILEID", "NSA_ID", "explorer_link",
-    "GZ_total_classifications", "GZ_bar_votes", "GZ_spiral_votes", "sample",
-]  # fmt: skip
+    "ra",
+    "dec",
+    "MANGAID",
+    "IAUNAME",
+    "IFUDESIGNSIZE",
+    "MANGA_TILEID",
+    "NSA_ID",
+    "explorer_link",
+    "GZ_total_classifications",
+    "GZ_bar_votes",
+    "GZ_spiral_votes",
+    "sample",
+]
 CLUSTER_COLUMNS = [
     "x",
     "y",

@@ -99,8 +99,11 @@ def test_help_of_a_build_looks_like_that_of_the_other_commands(survey, capsys, m
 def test_a_wrong_option_of_a_build_is_three_lines(capsys):
     with pytest.raises(SystemExit) as end:
         registry.build_script("gz3d").main(["--limt", "3"], program="skyset build gz3d")
-    told = ["Usage: skyset build gz3d [OPTIONS]", "Try 'skyset build gz3d --help' for help.",
-            "skyset build gz3d: error: unrecognized arguments: --limt 3"]  # fmt: skip
+    told = [
+        "Usage: skyset build gz3d [OPTIONS]",
+        "Try 'skyset build gz3d --help' for help.",
+        "skyset build gz3d: error: unrecognized arguments: --limt 3",
+    ]
     assert (end.value.code, capsys.readouterr().err.splitlines()) == (2, told)
 
 
@@ -459,8 +462,18 @@ def test_vectors_of_a_network_come_before_a_description(built_sdss, tmp_path):
     vectors[3] = vectors[9] * 2
     columns = {f"feat_{i}": vectors[:, i] for i in range(len(objects))}
     parquet.write_table(pa.table({"object_id": objects, **columns}), tmp_path / "features.parquet")
-    status, text = skyset("similar", str(built_sdss), "--to", objects[9], "--k", "1", "-o", str(tmp_path / "p.png"),
-                          "--representations", str(tmp_path / "features.parquet"))  # fmt: skip
+    status, text = skyset(
+        "similar",
+        str(built_sdss),
+        "--to",
+        objects[9],
+        "--k",
+        "1",
+        "-o",
+        str(tmp_path / "p.png"),
+        "--representations",
+        str(tmp_path / "features.parquet"),
+    )
     assert status == 0 and f"1.0000  {objects[3]}" in text
     status, text = skyset("similar", str(built_sdss), "--to", "nobody")
     assert status == 2 and "no object nobody" in text
@@ -500,5 +513,8 @@ def test_no_result_takes_the_place_of_what_it_is_made_of(tmp_path, monkeypatch, 
     status, text = skyset(*words)
     assert status == 2 and f"would replace {what}: choose another name for the result" in " ".join(text.split())
     assert (tmp_path / "link.csv").is_symlink()
-    assert all(path.read_text() == f"this is {path.relative_to(tmp_path)}" for path in tmp_path.rglob("*.*")
-               if path.name != "link.csv")  # fmt: skip
+    assert all(
+        path.read_text() == f"this is {path.relative_to(tmp_path)}"
+        for path in tmp_path.rglob("*.*")
+        if path.name != "link.csv"
+    )

@@ -61,8 +61,16 @@ CALLED = {
     "builder.ArrowBasedBuilder._generate_tables": ("self", BUILD),
     "builder.ArrowBasedBuilder._get_examples_iterable_for_split": ("self", "split_generator", BUILD),
     "builder.BuilderConfig.create_config_id": ("self", "config_kwargs", "tables of other options come from the cache"),
-    "iterable_dataset.IterableDataset.__init__": ("self", "ex_iterable", "info", "split", "formatting", "distributed",
-                                                  "token_per_repo_id", STREAM),
+    "iterable_dataset.IterableDataset.__init__": (
+        "self",
+        "ex_iterable",
+        "info",
+        "split",
+        "formatting",
+        "distributed",
+        "token_per_repo_id",
+        STREAM,
+    ),
     "iterable_dataset.IterableDataset._prepare_ex_iterable_for_iteration": ("self", "batch_size", "drop_last_batch", STREAM),
     "iterable_dataset.IterableDataset._resolve_features": ("self", KEEP),
     "iterable_dataset.IterableDataset._step": ("self", "step", "offset", KEEP),
@@ -75,7 +83,12 @@ CALLED = {
     "iterable_dataset._BaseExamplesIterable.shuffle_data_sources": ("self", "generator", STREAM),
     "iterable_dataset._BaseExamplesIterable.shard_data_sources": ("self", "num_shards", "index", "contiguous", STREAM),
     "iterable_dataset._BaseExamplesIterable.split_shard_indices_by_worker": (
-        "self", "num_shards", "index", "contiguous", STREAM),
+        "self",
+        "num_shards",
+        "index",
+        "contiguous",
+        STREAM,
+    ),
     "formatting._register_formatter": ("formatter_cls", "format_type", DTYPES),
     "formatting.get_format_type_from_alias": ("format_type", DTYPES),
     "formatting.formatting.LazyBatch": ("pa_table", "formatter", SHOW),
@@ -92,13 +105,16 @@ CALLED = {
     "Features.decode_column": ("self", "column", "column_name", SHOW),
     "Features.decode_batch": ("self", "batch", SHOW),
     "table.cast_table_to_features": ("table", "features", "cast and cast_column of streams change nothing in tables"),
-}  # fmt: skip
+}
 if not IS_OLD:
     CALLED["Dataset._fast_select_column"] = ("self", "column_name", SHOW)
 TORCH = "formatting.torch_formatter.TorchFormatter"
 if datasets.config.TORCH_AVAILABLE:
-    CALLED |= {f"{TORCH}._consolidate": ("self", "column", DTYPES), f"{TORCH}._tensorize": ("self", "value", DTYPES),
-               f"{TORCH}.recursive_tensorize": ("self", "data_struct", DTYPES)}  # fmt: skip
+    CALLED |= {
+        f"{TORCH}._consolidate": ("self", "column", DTYPES),
+        f"{TORCH}._tensorize": ("self", "value", DTYPES),
+        f"{TORCH}.recursive_tensorize": ("self", "data_struct", DTYPES),
+    }
 
 #: What skyset reads or sets of what `datasets` makes, by class.
 READ = {
@@ -112,17 +128,33 @@ READ = {
     "FormattingConfig": ("format_type", "is_table", "is_tensor"),
     "HorizontallyConcatenatedMultiSourcesExamplesIterable": ("ex_iterables",),
     "VerticallyConcatenatedMultiSourcesExamplesIterable": ("ex_iterables",),
-    "MappedExamplesIterable": ("ex_iterable", "function", "with_indices", "batched", "batch_size", "drop_last_batch",
-                               "formatting"),
+    "MappedExamplesIterable": (
+        "ex_iterable",
+        "function",
+        "with_indices",
+        "batched",
+        "batch_size",
+        "drop_last_batch",
+        "formatting",
+    ),
     "RebatchedArrowExamplesIterable": ("ex_iterable",),
     "RepeatExamplesIterable": ("ex_iterable", "num_times"),
     "SelectColumnsIterable": ("ex_iterable", "column_names"),
     "SkipExamplesIterable": ("ex_iterable", "n", "block_sources_order_when_shuffling"),
     "TakeExamplesIterable": ("ex_iterable", "n", "block_sources_order_when_shuffling"),
     "StepExamplesIterable": ("ex_iterable", "step", "offset"),
-    "IterableDataset": ("_ex_iterable", "_info", "_split", "_formatting", "_distributed", "_token_per_repo_id",
-                        "_starting_state_dict", "_state_dict", "epoch"),
-}  # fmt: skip
+    "IterableDataset": (
+        "_ex_iterable",
+        "_info",
+        "_split",
+        "_formatting",
+        "_distributed",
+        "_token_per_repo_id",
+        "_starting_state_dict",
+        "_state_dict",
+        "epoch",
+    ),
+}
 
 #: Taken as they are: types to compare with, and names that nothing is handed to.
 TYPES = {
@@ -194,8 +226,11 @@ def test_what_we_read_of_streams_is_there(name):
     assert hasattr(stock, name), f"datasets.iterable_dataset.{name} is gone in {datasets.__version__}: {STREAM}"
     made = stock_object(name)
     kinds = (inspect.getattr_static(made, each, None) for each in READ[name])
-    missing = [each for each, kind in zip(READ[name], kinds, strict=True) if not isinstance(kind, property)
-               and not hasattr(made, each)]  # fmt: skip
+    missing = [
+        each
+        for each, kind in zip(READ[name], kinds, strict=True)
+        if not isinstance(kind, property) and not hasattr(made, each)
+    ]
     assert not missing, f"{name} of datasets {datasets.__version__} has no {', '.join(missing)}: {STREAM}; {RESUME}"
 
 
@@ -226,9 +261,23 @@ def test_wrapped_functions_keep_their_names_and_docs():
 
 def test_streams_override_with_the_arguments_of_stock():
     theirs = stock.IterableDataset
-    for name in ("_prepare_ex_iterable_for_iteration", "with_format", "shuffle", "take", "skip", "iter", "filter", "repeat",
-                 "select_columns", "remove_columns", "rename_column", "rename_columns", "cast", "cast_column",
-                 "load_state_dict"):  # fmt: skip
+    for name in (
+        "_prepare_ex_iterable_for_iteration",
+        "with_format",
+        "shuffle",
+        "take",
+        "skip",
+        "iter",
+        "filter",
+        "repeat",
+        "select_columns",
+        "remove_columns",
+        "rename_column",
+        "rename_columns",
+        "cast",
+        "cast_column",
+        "load_state_dict",
+    ):
         assert name in vars(SurveyStream) and hasattr(theirs, name), name
         wanted, given = (list(inspect.signature(getattr(each, name)).parameters) for each in (theirs, SurveyStream))
         assert given[: len(wanted)] == wanted or {"args", "options"} & set(given), name
@@ -272,9 +321,13 @@ def reaching() -> list[ast.Module]:
 
 def test_every_name_from_inside_datasets_stands_above():
     known = {part for place in (*CALLED, *TYPES) for part in place.split(".")} | set(READ)
-    taken = {name.name for tree in reaching() for node in ast.walk(tree)
-             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("datasets.")
-             for name in node.names}  # fmt: skip
+    taken = {
+        name.name
+        for tree in reaching()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("datasets.")
+        for name in node.names
+    }
     assert taken <= known | {"iterable_dataset"}, "name it above, with what breaks where it is gone"
 
 
@@ -284,12 +337,22 @@ def test_every_private_name_that_is_not_ours_stands_above():
     trees = reaching()
     ours = {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     ours |= {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    ours |= {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)
-             and isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name)
-             and node.value.id in ("self", "twin", "made")}  # fmt: skip
+    ours |= {
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("self", "twin", "made")
+    }
     others = {"_getframe", "_format_type", "_shuffling"}  # sys; of tables, tested above; asked for, of datasets 3 alone
-    private = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)
-               and re.match(r"_[a-zA-Z]", node.attr)}  # fmt: skip
+    private = {
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-zA-Z]", node.attr)
+    }
     assert private - ours - others <= known, "name it above, with what breaks where it is gone"
 
 

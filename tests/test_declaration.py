@@ -42,14 +42,31 @@ def test_configs_are_named():
 
 def test_lines_stand_under_each_other():
     rows = column_rows([Column("a", "float32", (2, 3), "mag", "short"), Column("longer", "S8", (), "", "what it is")])
-    assert lines_of(rows, "column") == ["column  dtype    shape  unit  meaning",
-                                        "a       float32  2 x 3  mag   short",
-                                        "longer  S8                    what it is"]  # fmt: skip
+    assert lines_of(rows, "column") == [
+        "column  dtype    shape  unit  meaning",
+        "a       float32  2 x 3  mag   short",
+        "longer  S8                    what it is",
+    ]
 
 
 def test_everything_that_is_public_is_there():
-    assert {"load", "register", "surveys", "info", "configs", "find_root", "SurveyBuilder", "Survey", "Column", "Feature",
-            "Manifest", "SkysetError", "UserError", "RecordError", "PartitionError"} <= set(skyset.__all__)  # fmt: skip
+    assert {
+        "load",
+        "register",
+        "surveys",
+        "info",
+        "configs",
+        "find_root",
+        "SurveyBuilder",
+        "Survey",
+        "Column",
+        "Feature",
+        "Manifest",
+        "SkysetError",
+        "UserError",
+        "RecordError",
+        "PartitionError",
+    } <= set(skyset.__all__)
     assert all(getattr(skyset, name) is not None for name in skyset.__all__) and set(skyset.__all__) <= set(dir(skyset))
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         skyset.nope  # noqa: B018

@@ -14,8 +14,10 @@ def test_what_to_try_next_works(tmp_path, monkeypatch, capsys):
     assert demo.main() == 0
     assert find_root("gz3d") == str(tmp_path / "data" / "gz3d-demo")
     commands = capsys.readouterr().out.split("Try next:\n")[1].splitlines()
-    running = [subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-               for command in commands]  # fmt: skip
+    running = [
+        subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
     for command, process in zip(commands, running, strict=True):
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, f"{command}: {error[-500:]}"

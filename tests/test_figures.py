@@ -77,14 +77,20 @@ def test_bars_have_round_lengths(width, text):
 def test_masks_tell_how_many_of_the_volunteers():
     masks = np.zeros((4, 8, 8), np.uint8)
     masks[2, 2:4, 2:4] = 12
-    row = {"image": np.zeros((8, 8, 3), np.uint8), "scale": 0.099 / 3600, "object_id": "1-1",
-           "total_classifications": np.int32(40),
-           "segmentation": {"array": masks, "vote_fraction": np.array([-1, -1, 0.8, 0.1])}}  # fmt: skip
+    row = {
+        "image": np.zeros((8, 8, 3), np.uint8),
+        "scale": 0.099 / 3600,
+        "object_id": "1-1",
+        "total_classifications": np.int32(40),
+        "segmentation": {"array": masks, "vote_fraction": np.array([-1, -1, 0.8, 0.1])},
+    }
     figure = gz3d.plot(row)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "center: none drawn", "star: none drawn", "spiral (80% of votes): up to 12 of 15 volunteers",
+        "center: none drawn",
+        "star: none drawn",
+        "spiral (80% of votes): up to 12 of 15 volunteers",
         "bar (10% of votes): none drawn",
-    ]  # fmt: skip
+    ]
     assert all(texts(axes)[:2] == ["E", "N"] for axes in figure.axes)
 
 
@@ -111,8 +117,10 @@ def test_answers_go_down_the_tree_as_the_volunteers_did():
     answers, by = answers_of(decals(TREE, voters=voters), gz_decals.SHOWN)
     assert by == "volunteers"
     assert [(each.question.name, each.share, each.voters) for each in answers] == [
-        ("smooth-or-featured", 1.0, 4), ("disk-edge-on", 0.75, 3), ("has-spiral-arms", 0.75, 3),
-    ]  # fmt: skip
+        ("smooth-or-featured", 1.0, 4),
+        ("disk-edge-on", 0.75, 3),
+        ("has-spiral-arms", 0.75, 3),
+    ]
     figure = votes_figure(None, answers, "J1", by)
     axes = figure.axes[0]
     assert axes.get_title() == "shares of the volunteers' votes"
@@ -152,8 +160,11 @@ def test_every_survey_of_votes_draws_its_rows():
     assert gz_decals.pixel_scale(row | {"petro_th50": np.float32("nan")}) is None
     assert gz_decals.pixel_scale(row | {"petro_th50": 0.5, "petro_th90": 1.0}) == 0.1
     blank = {column.name: np.nan for column in columns(gz2.QUESTIONS["gz2"], gz2.MEASURES)}
-    votes = {"t01_smooth_or_features_a01_smooth": 0.9, "t01_smooth_or_features_a02_features_or_disk": 0.1,
-             "t01_smooth_or_features_a03_star_or_artifact": 0.0}  # fmt: skip
+    votes = {
+        "t01_smooth_or_features_a01_smooth": 0.9,
+        "t01_smooth_or_features_a02_features_or_disk": 0.1,
+        "t01_smooth_or_features_a03_star_or_artifact": 0.0,
+    }
     row = blank | {f"{stem}_weighted_fraction": share for stem, share in votes.items()} | {"object_id": "1", "image": image}
     row |= {f"{stem}_count": round(40 * share) for stem, share in votes.items()}
     axes = gz2.plot(row).axes[1]

@@ -68,8 +68,13 @@ def floor(name: str) -> int:
 
 
 def test_no_import_runs_up():
-    up = [f"{name} -> {other}" for name, others in ARROWS.items() if name != DOOR for other in others
-          if floor(other) > floor(name) or (other == DOOR and floor(name) < floor("skyset.explore"))]  # fmt: skip
+    up = [
+        f"{name} -> {other}"
+        for name, others in ARROWS.items()
+        if name != DOOR
+        for other in others
+        if floor(other) > floor(name) or (other == DOOR and floor(name) < floor("skyset.explore"))
+    ]
     assert up == []
 
 
@@ -94,9 +99,19 @@ def test_importing_skyset_takes_the_light_set_alone():
     heavy = {"numpy", "h5py", "pyarrow", "pandas", "astropy", "datasets", "torch", "dask", "hats", "requests"}
     assert heavy & set(loaded) == set()
     own = {name for name in loaded if name.partition(".")[0] == "skyset"}
-    assert own == {"skyset", "skyset.errors", "skyset.messages", "skyset.secrets", "skyset.versions", "skyset.loaders",
-                   "skyset.loading", "skyset.loading.places", "skyset.loading.registry", "skyset.partitions",
-                   "skyset.partitions.layout"}  # fmt: skip
+    assert own == {
+        "skyset",
+        "skyset.errors",
+        "skyset.messages",
+        "skyset.secrets",
+        "skyset.versions",
+        "skyset.loaders",
+        "skyset.loading",
+        "skyset.loading.places",
+        "skyset.loading.registry",
+        "skyset.partitions",
+        "skyset.partitions.layout",
+    }
 
 
 @pytest.mark.parametrize("folder", ["loading", "building", "archives", "tables", "partitions", "explore"])

@@ -131,12 +131,28 @@ def test_the_body_of_a_redirect_is_not_read():
         (" 120 ", 120.0),
         ("999999999", 999999999.0),
         pytest.param(email.utils.formatdate(time.time() - 3600, usegmt=True), 0.0, id="an hour ago"),
-        *((bad, None) for bad in (
-            "", "-1", "nan", "inf", "1e309", "0x10", "1_000", "²", "9" * 5000, "soon", "Fri, 31 Dec 99999 23:59:59 GMT",
-            "Fri, 99 Dec 2026 23:59:59 GMT", "Fri, 31 Dec 2026 99:59:59 GMT", "Fri, 31 Dec -1 23:59:59 GMT", "1 2 3 4 5 6",
-        )),
+        *(
+            (bad, None)
+            for bad in (
+                "",
+                "-1",
+                "nan",
+                "inf",
+                "1e309",
+                "0x10",
+                "1_000",
+                "²",
+                "9" * 5000,
+                "soon",
+                "Fri, 31 Dec 99999 23:59:59 GMT",
+                "Fri, 99 Dec 2026 23:59:59 GMT",
+                "Fri, 31 Dec 2026 99:59:59 GMT",
+                "Fri, 31 Dec -1 23:59:59 GMT",
+                "1 2 3 4 5 6",
+            )
+        ),
     ],
-)  # fmt: skip
+)
 def test_retry_after(text, seconds):
     response = requests.Response()
     response.headers["Retry-After"] = text

@@ -12,8 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: Folders that are packages, by their importable names.
-TOPS = {"skyset": "skyset", "loaders": "skyset.loaders", "build_scripts": "skyset.build_scripts",
-        "training": "skyset.training"}  # fmt: skip
+TOPS = {
+    "skyset": "skyset",
+    "loaders": "skyset.loaders",
+    "build_scripts": "skyset.build_scripts",
+    "training": "skyset.training",
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +32,9 @@ def settings() -> configparser.ConfigParser:
 @pytest.fixture(scope="module")
 def names() -> list[str]:
     """Every file of the checkout that git knows, or will know."""
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True,
-                            text=True)  # fmt: skip
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
     if listed.returncode:
         pytest.skip("no git checkout to compare with")
     return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
@@ -63,14 +68,18 @@ def module_of(folder: Path) -> str:
 
 
 def test_setup_cfg_lists_every_folder_of_python(settings):
-    folders = {module_of(path.parent): str(path.parent.relative_to(ROOT))
-               for top in TOPS for path in (ROOT / top).rglob("__init__.py")}  # fmt: skip
+    folders = {
+        module_of(path.parent): str(path.parent.relative_to(ROOT))
+        for top in TOPS
+        for path in (ROOT / top).rglob("__init__.py")
+    }
     listed = settings["options"]["packages"].split()
     assert sorted(listed) == sorted(folders), "setup.cfg: packages"
     places = dict(line.replace(" ", "").split("=") for line in settings["options"]["package_dir"].strip().splitlines())
     assert places == folders, "setup.cfg: package_dir"
-    without = {path.parent for top in TOPS for path in (ROOT / top).rglob("*.py")
-               if not (path.parent / "__init__.py").exists()}  # fmt: skip
+    without = {
+        path.parent for top in TOPS for path in (ROOT / top).rglob("*.py") if not (path.parent / "__init__.py").exists()
+    }
     assert not without, "folders of Python without an __init__.py"
 
 

@@ -76,7 +76,7 @@ PICTURES = {
     "RGB as JPEG": (PICTURE, "JPEG", {}),
     "YCbCr as JPEG": (PICTURE.convert("YCbCr"), "JPEG", {}),
     "CMYK as JPEG": (PICTURE.convert("CMYK"), "JPEG", {}),
-}  # fmt: skip
+}
 CASES = {f"{name}, {turn}": (name, turn) for name, turn in itertools.product(PICTURES, range(1, 9))}
 
 

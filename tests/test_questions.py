@@ -27,9 +27,10 @@ def test_names_of_the_columns_of_a_campaign():
         (["bar_strong", "bar_weak", "bar_no", "arms_1"], SECOND),
         (["bar_no_fraction", "arms_1_fraction", "bar_total-votes"], NETWORK),
         (["bar_strong", "bar_weak_fraction", "bar_no_fraction", "arms_1_fraction"], SECOND),
-        (["bar_total-votes", "redshift"], None), ([], None),
+        (["bar_total-votes", "redshift"], None),
+        ([], None),
     ],
-)  # fmt: skip
+)
 def test_the_campaign_of_a_table(names, campaign):
     assert campaign_of(names, ALL) is campaign
     assert campaign_of(names, ALL[::-1]) is campaign

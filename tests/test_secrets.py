@@ -98,11 +98,18 @@ def test_secrets_are_hidden(text, hidden):
 @pytest.mark.parametrize(
     "text",
     [
-        "http://host/a@2x.png", "http://[::1]:80/x?hips=CDS/P/DSS2&ra=1", "12:30:11 me@host.org", "key=object_id", "a:b",
-        "SHA-1 is 12ab, the list says 34cd", "C:\\data", "SELECT ra, dec FROM t WHERE key = 3", "a; b: c=d",
+        "http://host/a@2x.png",
+        "http://[::1]:80/x?hips=CDS/P/DSS2&ra=1",
+        "12:30:11 me@host.org",
+        "key=object_id",
+        "a:b",
+        "SHA-1 is 12ab, the list says 34cd",
+        "C:\\data",
+        "SELECT ra, dec FROM t WHERE key = 3",
+        "a; b: c=d",
         "Basic configuration",
     ],
-)  # fmt: skip
+)
 def test_other_texts_stay(text):
     assert redacted(text) == text
 

@@ -18,8 +18,18 @@ def test_the_position_of_a_name(name, ra, dec):
     assert is_name(name) and position_of(name) == pytest.approx((ra, dec), abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["J240000.00+000000.0", "J006000.00+000000.0", "J000000.00+906000.0", "588018090547020096",
-                                  "J120000+900000.1", "j000411.19+020924.0", "J000411.19+020924.0 "])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "J240000.00+000000.0",
+        "J006000.00+000000.0",
+        "J000000.00+906000.0",
+        "588018090547020096",
+        "J120000+900000.1",
+        "j000411.19+020924.0",
+        "J000411.19+020924.0 ",
+    ],
+)
 def test_what_is_no_name(name):
     with pytest.raises(RecordError, match=r"no IAU name|no position"):
         position_of(name)

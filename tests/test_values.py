@@ -16,18 +16,40 @@ NUMBERS = ("bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float1
 INF, NAN = math.inf, math.nan
 
 REFUSED = [
-    ("bool", 2, "2"), ("bool", 0.5, "0.5"), ("bool", NAN, "nan"), ("bool", "True", "'True'"), ("bool", -1, "-1"),
-    ("uint8", 256, "256"), ("uint8", -1, "-1"), ("uint8", 0.5, "0.5"), ("int16", 40_000, "40000"), ("int64", NAN, "nan"),
-    ("int64", INF, "inf"), ("int64", 2.0**63, r"9\.223372036854776e\+18"), ("int64", 2**63, str(2**63)),
-    ("uint64", 2.0**64, r"1\.8446744073709552e\+19"), ("uint64", 2**70, str(2**70)), ("int64", "5", "'5'"),
-    ("int64", None, "None"), ("int64", 1j, "1j"), ("int32", np.datetime64("2026-01-01"), "datetime.date"),
-    ("float32", 1e300, r"1e\+300"), ("float32", -3.5e38, r"-3\.5e\+38"), ("float16", 70_000, "70000"),
+    ("bool", 2, "2"),
+    ("bool", 0.5, "0.5"),
+    ("bool", NAN, "nan"),
+    ("bool", "True", "'True'"),
+    ("bool", -1, "-1"),
+    ("uint8", 256, "256"),
+    ("uint8", -1, "-1"),
+    ("uint8", 0.5, "0.5"),
+    ("int16", 40_000, "40000"),
+    ("int64", NAN, "nan"),
+    ("int64", INF, "inf"),
+    ("int64", 2.0**63, r"9\.223372036854776e\+18"),
+    ("int64", 2**63, str(2**63)),
+    ("uint64", 2.0**64, r"1\.8446744073709552e\+19"),
+    ("uint64", 2**70, str(2**70)),
+    ("int64", "5", "'5'"),
+    ("int64", None, "None"),
+    ("int64", 1j, "1j"),
+    ("int32", np.datetime64("2026-01-01"), "datetime.date"),
+    ("float32", 1e300, r"1e\+300"),
+    ("float32", -3.5e38, r"-3\.5e\+38"),
+    ("float16", 70_000, "70000"),
     ("float64", 10**400, "an integer of 1329 bits"),
-    ("float32", "1.5", "'1.5'"), ("float32", b"1.5", "'1.5'"), ("float64", None, "None"),
+    ("float32", "1.5", "'1.5'"),
+    ("float32", b"1.5", "'1.5'"),
+    ("float64", None, "None"),
     ("float64", Decimal("0.1"), "Decimal"),
-    ("float64", np.ma.masked, "a masked value"), ("int32", np.ma.array([1], mask=[True]), "a masked value"),
-    ("S4", 1.5, "1.5"), ("S4", None, "None"), ("S4", True, "True"), ("S4", np.ma.masked, "a masked value"),
-]  # fmt: skip
+    ("float64", np.ma.masked, "a masked value"),
+    ("int32", np.ma.array([1], mask=[True]), "a masked value"),
+    ("S4", 1.5, "1.5"),
+    ("S4", None, "None"),
+    ("S4", True, "True"),
+    ("S4", np.ma.masked, "a masked value"),
+]
 
 
 @pytest.mark.parametrize(("dtype", "value", "shown"), REFUSED, ids=[f"{d} {v!r}"[:40] for d, v, _ in REFUSED])
@@ -80,9 +102,18 @@ def test_text_is_stored_without_the_blanks_around_it():
 
 
 EQUAL = [
-    ("uint8", 255.0), ("int64", True), ("bool", 1.0), ("bool", np.uint8(0)), ("float32", 7), ("int64", np.float32(3)),
-    ("uint64", 2**64 - 1), ("float64", 2**70), ("int64", -(2.0**63)), ("float32", NAN), ("float32", INF),
-]  # fmt: skip
+    ("uint8", 255.0),
+    ("int64", True),
+    ("bool", 1.0),
+    ("bool", np.uint8(0)),
+    ("float32", 7),
+    ("int64", np.float32(3)),
+    ("uint64", 2**64 - 1),
+    ("float64", 2**70),
+    ("int64", -(2.0**63)),
+    ("float32", NAN),
+    ("float32", INF),
+]
 
 
 def test_numbers_that_are_equal_go_into_one_another():

@@ -49,8 +49,9 @@ class ExtractArguments:
     split: str = field(default="all", metadata={"help": "Split of the survey, or all of them."})
     image_column: str | None = field(default=None, metadata={"help": "Default: image, or false_color."})
     key_column: str = field(default="object_id", metadata={"help": "Names an object; kept in the output."})
-    pool: str = field(default="mean", metadata={"help": "mean over the image, or the model's cls token.",
-                                                "choices": ["mean", "cls"]})  # fmt: skip
+    pool: str = field(
+        default="mean", metadata={"help": "mean over the image, or the model's cls token.", "choices": ["mean", "cls"]}
+    )
     views: int = field(default=1, metadata={"help": "Average over this many turned and mirrored views."})
     batch_size: int = field(default=64, metadata={"help": "Images a batch."})
     rows_a_part: int = field(default=4096, metadata={"help": "Rows a parquet file."})
@@ -70,9 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     model_args, image_args, args = parse((ModelArguments, ImageArguments, ExtractArguments), arguments)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model, normalisation = load_encoder(
-        model_args.model_name_or_path, model_args.model_type, model_args.overrides,
-        model_args.model_revision, model_args.cache_dir, model_args.token,
-    )  # fmt: skip
+        model_args.model_name_or_path,
+        model_args.model_type,
+        model_args.overrides,
+        model_args.model_revision,
+        model_args.cache_dir,
+        model_args.token,
+    )
     if model_args.image_mean is not None:
         normalisation = Normalisation(tuple(model_args.image_mean), tuple(model_args.image_std))
     size = image_size(model, image_args.image_size)
@@ -147,8 +152,19 @@ def known_length(rows: IterableDataset) -> int | None:
 
 def settings_of(model_args: ModelArguments, image_args: ImageArguments, args: ExtractArguments, size: int) -> dict:
     """All that changes the vectors: a folder holds those of one setting only."""
-    without_effect = ("cache_dir", "token", "freeze", "n_blocks", "zoom_min", "zoom_max",
-                      "output_dir", "batch_size", "num_threads", "device", "rows_a_part")  # fmt: skip
+    without_effect = (
+        "cache_dir",
+        "token",
+        "freeze",
+        "n_blocks",
+        "zoom_min",
+        "zoom_max",
+        "output_dir",
+        "batch_size",
+        "num_threads",
+        "device",
+        "rows_a_part",
+    )
     given = asdict(model_args) | asdict(image_args) | asdict(args) | {"image_size": size}
     return {key: value for key, value in given.items() if key not in without_effect}
 
@@ -250,8 +266,10 @@ class Parts:
             raise UserError(f"{self.folder / MANIFEST} is not a list of representations") from error
         differing = [key for key in self.settings if settings.get(key) != self.settings[key]]
         if differing:
-            raise UserError(f"{self.folder} holds vectors with another {differing[0]} ({settings.get(differing[0])!r}): "
-                            "choose another --output_dir")  # fmt: skip
+            raise UserError(
+                f"{self.folder} holds vectors with another {differing[0]} ({settings.get(differing[0])!r}): "
+                "choose another --output_dir"
+            )
         lost = [part["file"] for part in self.parts if not (self.folder / part["file"]).exists()]
         if lost:
             raise UserError(f"{self.folder} lost {lost[0]}: remove {MANIFEST} to start again")

@@ -62,14 +62,17 @@ class DataArguments(ImageArguments):
         default=NO_RING_BELOW, metadata={"help": "Advanced: no ring below this share; left out in between."}
     )
     repeat_rings: float | None = field(
-        default=None, metadata={"help": "Rings stand this often in the training set, on average; default: as balances the "
-                                        "classes."}
-    )  # fmt: skip
+        default=None,
+        metadata={"help": "Rings stand this often in the training set, on average; default: as balances the classes."},
+    )
     class_weights: bool = field(default=False, metadata={"help": "Weigh the loss so that both classes count the same."})
     train_on: str = field(
-        default="train", metadata={"help": "train, or all: train on all labelled galaxies; then nothing is left to measure "
-                                           "on.", "choices": ["train", "all"]}
-    )  # fmt: skip
+        default="train",
+        metadata={
+            "help": "train, or all: train on all labelled galaxies; then nothing is left to measure on.",
+            "choices": ["train", "all"],
+        },
+    )
     threshold: float = field(default=0.5, metadata={"help": "Probability above which a galaxy is called a ring, for F1."})
     card_dir: str | None = field(default=None, metadata={"help": "Where the model card goes; default the output folder."})
 
@@ -140,19 +143,28 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     story = Story(model_args, data_args, args, model, len(train_rows), repeats)
     run = Run(
         Path(args.output_dir),
-        settings_of(args) | {
-            "script": "finetune_rings", "data": story.data, "catalog": data_args.catalog, "train_on": data_args.train_on,
+        settings_of(args)
+        | {
+            "script": "finetune_rings",
+            "data": story.data,
+            "catalog": data_args.catalog,
+            "train_on": data_args.train_on,
             "votes": [data_args.ring_above, data_args.no_ring_below] if data_args.catalog == "advanced" else None,
             "first weights": fingerprint(model_args.model_name_or_path, *hub) if model_args.model_name_or_path else "random",
-            "model_type": model.config.model_type, "config_overrides": model_args.overrides, "image_size": size,
-            "load_size": load_size, "zoom": [data_args.zoom_min, data_args.zoom_max, data_args.eval_zoom],
-            "image_mean, image_std": [normalisation.mean, normalisation.std], "repeats of other galaxies, rings": repeats,
-            "n_blocks": 0 if model_args.freeze else model_args.n_blocks, "class_weights": data_args.class_weights,
+            "model_type": model.config.model_type,
+            "config_overrides": model_args.overrides,
+            "image_size": size,
+            "load_size": load_size,
+            "zoom": [data_args.zoom_min, data_args.zoom_max, data_args.eval_zoom],
+            "image_mean, image_std": [normalisation.mean, normalisation.std],
+            "repeats of other galaxies, rings": repeats,
+            "n_blocks": 0 if model_args.freeze else model_args.n_blocks,
+            "class_weights": data_args.class_weights,
         },
         about=story.about(),
         keep_best=args.load_best_model_at_end,
         card_folder=Path(data_args.card_dir) if data_args.card_dir else None,
-    )  # fmt: skip
+    )
     start = run.begin(args) if args.do_train else None
     if start is None:
         run.refuse_a_training(args.overwrite_output_dir)
@@ -243,10 +255,12 @@ def image_processor(model, size: int, normalisation: Normalisation, zoom: float)
     from transformers import CLIPImageProcessor  # a warning comes with it where torchvision is not installed
 
     return CLIPImageProcessor(
-        size={"shortest_edge": round(size / zoom)}, crop_size={"height": size, "width": size}, do_convert_rgb=True,
+        size={"shortest_edge": round(size / zoom)},
+        crop_size={"height": size, "width": size},
+        do_convert_rgb=True,
         image_mean=list(normalisation.mean) * (3 // len(normalisation.mean)),
         image_std=list(normalisation.std) * (3 // len(normalisation.std)),
-    )  # fmt: skip
+    )
 
 
 @dataclass
@@ -300,8 +314,11 @@ class Story:
         """How this command trains."""
         names, data, args = self.model_args, self.data_args, self.args
         start = f"the weights of `{names.model_name_or_path}`" if names.model_name_or_path else "a random start"
-        parts = "all of it" if names.n_blocks is None and not names.freeze else \
-                f"its last {names.n_blocks or 0} blocks and the head"  # fmt: skip
+        parts = (
+            "all of it"
+            if names.n_blocks is None and not names.freeze
+            else f"its last {names.n_blocks or 0} blocks and the head"
+        )
         length = f"{args.max_steps} steps" if args.max_steps > 0 else f"up to {args.num_train_epochs:g} epochs"
         which = "all labelled galaxies (validation and test splits too):" if data.train_on == "all" else "the"
         batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
@@ -347,9 +364,12 @@ class Story:
     def known(self) -> dict:
         """What every card has."""
         return {
-            "base_model": _on_the_hub(self.model_args), "citation": CITATION, "licence": LICENCE, "usage": self.usage(),
+            "base_model": _on_the_hub(self.model_args),
+            "citation": CITATION,
+            "licence": LICENCE,
+            "usage": self.usage(),
             "versions": versions(),
-        }  # fmt: skip
+        }
 
 
 PIPELINE = """
@@ -397,9 +417,15 @@ def measured_card(story: Story, splits: DatasetDict, probabilities: np.ndarray, 
     )
     counts = f"The simpler models learned from {len(learned_from)} galaxies; all are measured on the same {len(chosen)}.\n\n"
     measured = Measured(
-        "gz_decals", f"rings_{data_args.catalog}", "test", story.data, metrics, len(labels),
-        bootstrap_errors(labels, probabilities, threshold), remark=story.seen(),
-    )  # fmt: skip
+        "gz_decals",
+        f"rings_{data_args.catalog}",
+        "test",
+        story.data,
+        metrics,
+        len(labels),
+        bootstrap_errors(labels, probabilities, threshold),
+        remark=story.seen(),
+    )
     return Card(
         story.name,
         story.text(),

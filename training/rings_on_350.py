@@ -56,9 +56,12 @@ class Arguments:
     output_dir: str = field(metadata={"help": "Where the card and its figures go.", "aliases": ["--card_dir"]})
     overwrite_output_dir: bool = field(default=False, metadata={"help": "Replace a card that is there."})
     held_out: str | None = field(
-        default=None, metadata={"help": "JSON of a check on other galaxies that somebody made, for the card: see "
-                                        "model_cards/rings_gz_decals_350/held_out.json."}
-    )  # fmt: skip
+        default=None,
+        metadata={
+            "help": "JSON of a check on other galaxies that somebody made, for the card: see "
+            "model_cards/rings_gz_decals_350/held_out.json."
+        },
+    )
     repeats: int = field(default=3, metadata={"help": "Times five folds, with other seeds."})
     network_repeats: int = field(default=1, metadata={"help": "The same, for networks from a random start."})
     views: int = field(default=12, metadata={"help": "Polar views of a galaxy, about slightly different ellipses."})
@@ -242,8 +245,15 @@ def summary(scores: np.ndarray, labels: np.ndarray, seed: int, seconds: float) -
         drawn.append(redrawn(labels, values, fold_of, seed))
     mean = float(np.mean(by_repeat))
     low, high = interval(mean, float(np.std(np.mean(drawn, axis=0))))
-    return {"auc": mean, "low": low, "high": high, "spread": float(np.std(by_repeat)), "pooled": float(np.mean(pooled)),
-            "repeats": len(scores), "seconds": seconds}  # fmt: skip
+    return {
+        "auc": mean,
+        "low": low,
+        "high": high,
+        "spread": float(np.std(by_repeat)),
+        "pooled": float(np.mean(pooled)),
+        "repeats": len(scores),
+        "seconds": seconds,
+    }
 
 
 def redrawn(labels: np.ndarray, scores: np.ndarray, fold_of: np.ndarray, seed: int, samples: int = 1000) -> np.ndarray:
@@ -268,8 +278,9 @@ def redrawn(labels: np.ndarray, scores: np.ndarray, fold_of: np.ndarray, seed: i
 
 def plain(features: np.ndarray, strength: float) -> Method:
     """Logistic regression of a fixed strength."""
-    return lambda galaxies, fold: Logistic.fit(
-        features[fold.train], galaxies.labels[fold.train], strength).score(features[fold.test])  # fmt: skip
+    return lambda galaxies, fold: Logistic.fit(features[fold.train], galaxies.labels[fold.train], strength).score(
+        features[fold.test]
+    )
 
 
 def selected(features: np.ndarray) -> Method:
@@ -342,10 +353,20 @@ def convnext_from_scratch(steps: int, size: int = 64) -> Method:
         train, test = (list(LabelledImages(galaxies.rows.select(rows), 2 * size)) for rows in (fold.train, fold.test))
         with tempfile.TemporaryDirectory() as folder:
             options = ImageTrainingArguments(
-                folder, max_steps=steps, per_device_train_batch_size=32, learning_rate=1e-3, weight_decay=0.05, eval_views=8,
-                warmup_steps=0.1, lr_scheduler_type="cosine", save_strategy="no", report_to="none", seed=fold.seed,
-                logging_strategy="no", disable_tqdm=True,
-            )  # fmt: skip
+                folder,
+                max_steps=steps,
+                per_device_train_batch_size=32,
+                learning_rate=1e-3,
+                weight_decay=0.05,
+                eval_views=8,
+                warmup_steps=0.1,
+                lr_scheduler_type="cosine",
+                save_strategy="no",
+                report_to="none",
+                seed=fold.seed,
+                logging_strategy="no",
+                disable_tqdm=True,
+            )
             views = Views(size, normalisation.mean, normalisation.std)
             trainer = ImageTrainer(model=model, args=options, views=views, train_dataset=train)
             trainer.train()
@@ -361,8 +382,10 @@ def convnext_from_scratch(steps: int, size: int = 64) -> Method:
 def card(args: Arguments, galaxies: Galaxies, found: dict, table: dict, spent: dict, held_out: dict | None = None) -> Card:
     """What came out, in the order in which it was measured."""
     best = max(table, key=lambda name: table[name]["auc"])
-    lines = ["| method | AUC | 95 % interval | ± over repeats | pooled AUC | repeats of 5 folds | seconds |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| method | AUC | 95 % interval | ± over repeats | pooled AUC | repeats of 5 folds | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, row in table.items():
         spread = f"{row['spread']:.3f}" if row["repeats"] > 1 else ""
         numbers = [f"{row['auc']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", spread, f"{row['pooled']:.3f}"]
@@ -379,9 +402,15 @@ the networks' seeds alone.""")
     split, metrics = f"{FOLDS}-fold cross-validation", binary_metrics(labels, probabilities)
     errors = bootstrap_errors(labels, probabilities)
     measured = Measured(
-        "gz_decals", "rings_basic", split, revision_of(args.data_dir, "rings_basic"), metrics, len(labels), errors,
+        "gz_decals",
+        "rings_basic",
+        split,
+        revision_of(args.data_dir, "rings_basic"),
+        metrics,
+        len(labels),
+        errors,
         remark="Each galaxy is scored by models that have not seen it; scores are averaged over the repeats, folds pooled.",
-    )  # fmt: skip
+    )
     shown = [
         COMBINED,
         "polar features, logistic regression",
@@ -418,8 +447,10 @@ galaxy, {args.epochs} epochs of fine-tuning).
         measured,
         tables=tables,
         figures={
-            "roc.png": (roc_figure(labels, {name: scores[name] for name in shown}), "Scores averaged over the repeats, all "
-                        "folds pooled."),
+            "roc.png": (
+                roc_figure(labels, {name: scores[name] for name in shown}),
+                "Scores averaged over the repeats, all folds pooled.",
+            ),
             "calibration.png": (calibration_figure(labels, {"this model": probabilities}), CALIBRATION),
         },
         citation=CITATION,
@@ -432,7 +463,7 @@ galaxy, {args.epochs} epochs of fine-tuning).
         ),
         galaxies=galaxies_text(galaxies.rows),
         versions=versions(),
-    )  # fmt: skip
+    )
 
 
 USAGE = """

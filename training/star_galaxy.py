@@ -167,15 +167,23 @@ def draw_settings(seed: int, number: int, size: int) -> dict:
     more_stars, more_galaxies = np.exp(rng.uniform(0, np.log(6))), np.exp(rng.uniform(np.log(0.5), np.log(2)))
     return {
         "simulation": {
-            "seed": [seed, number, 1], "shape": (size, size), "seeing": seeing, "pixel_scale": pixel_scale,
-            "zero_point": zero_point, "sky": 7500 * (pixel_scale / 0.187) ** 2, "beta": rng.uniform(2.5, 4.5),
-            "psf_q": 1 - 0.12 * rng.random() ** 2, "psf_pa": rng.uniform(-90, 90), "magnitudes": magnitudes,
-            "stars": rng.poisson(stars * more_stars), "galaxies": rng.poisson(galaxies * more_galaxies),
+            "seed": [seed, number, 1],
+            "shape": (size, size),
+            "seeing": seeing,
+            "pixel_scale": pixel_scale,
+            "zero_point": zero_point,
+            "sky": 7500 * (pixel_scale / 0.187) ** 2,
+            "beta": rng.uniform(2.5, 4.5),
+            "psf_q": 1 - 0.12 * rng.random() ** 2,
+            "psf_pa": rng.uniform(-90, 90),
+            "magnitudes": magnitudes,
+            "stars": rng.poisson(stars * more_stars),
+            "galaxies": rng.poisson(galaxies * more_galaxies),
         },
         "threshold": np.exp(rng.uniform(np.log(1.3), np.log(5))),
         "gain": 1.6 if rng.random() < 0.75 else 0.0,
         "more": (more_stars, more_galaxies),
-    }  # fmt: skip
+    }
 
 
 def learn_from(settings: Mapping) -> Detections:
@@ -200,9 +208,11 @@ def measure(simulated: Simulated, threshold: float) -> dict[str, np.ndarray]:
 
 
 def named(
-    simulated: Simulated, threshold: float, more: tuple[float, float] = (1.0, 1.0),
+    simulated: Simulated,
+    threshold: float,
+    more: tuple[float, float] = (1.0, 1.0),
     search: Callable[[Simulated, float], dict[str, np.ndarray]] = measure,
-) -> Detections:  # fmt: skip
+) -> Detections:
     """Detections, each with the brightest source within 0.6 FWHM (at least one pixel); those without one are left out."""
     found, truth = search(simulated, threshold), simulated.truth
     seeing, pixel_scale = simulated.settings["seeing"], simulated.settings["pixel_scale"]
@@ -212,9 +222,14 @@ def named(
     source = source[kept]
     star = truth["kind"][source] == "star"
     return Detections(
-        {name: np.asarray(values)[kept] for name, values in found.items()}, star, truth["mag"][source],
-        1 / np.where(star, more[0], more[1]), seeing, pixel_scale, source,
-    )  # fmt: skip
+        {name: np.asarray(values)[kept] for name, values in found.items()},
+        star,
+        truth["mag"][source],
+        1 / np.where(star, more[0], more[1]),
+        seeing,
+        pixel_scale,
+        source,
+    )
 
 
 def brightest_within(x: np.ndarray, y: np.ndarray, truth: np.ndarray, reach: float) -> np.ndarray:
@@ -262,10 +277,12 @@ def train(detections: list[Detections], apertures: bool, args: Arguments) -> cla
     x = torch.from_numpy((values - mean) / scale)
     y, weight = torch.from_numpy(stars.astype(np.float32)), torch.from_numpy((weights / weights.mean()).astype(np.float32))
     network = torch.nn.Sequential(
-        torch.nn.Linear(x.shape[2], args.hidden), torch.nn.Tanh(),
-        torch.nn.Linear(args.hidden, args.hidden), torch.nn.Tanh(),
+        torch.nn.Linear(x.shape[2], args.hidden),
+        torch.nn.Tanh(),
+        torch.nn.Linear(args.hidden, args.hidden),
+        torch.nn.Tanh(),
         torch.nn.Linear(args.hidden, 1),
-    )  # fmt: skip
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-3)
     steps = args.epochs * -(-len(x) // 1024)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -320,11 +337,20 @@ def sextractor(simulated: Simulated, threshold: float, program: str, nnw: Path) 
         Path(folder, "kernel.conv").write_text("CONV NORM\n1 2 1\n2 4 2\n1 2 1\n")
         Path(folder, "empty.sex").touch()
         options = {
-            "PARAMETERS_NAME": "columns.param", "FILTER_NAME": "kernel.conv", "STARNNW_NAME": str(nnw.resolve()),
-            "CATALOG_NAME": "out.fits", "CATALOG_TYPE": "FITS_1.0", "DETECT_THRESH": threshold, "ANALYSIS_THRESH": threshold,
-            "SEEING_FWHM": settings["seeing"], "PIXEL_SCALE": settings["pixel_scale"], "GAIN": settings["gain"],
-            "MAG_ZEROPOINT": settings["zero_point"], "SATUR_LEVEL": 1e15, "MEMORY_PIXSTACK": 3_000_000,
-        }  # fmt: skip
+            "PARAMETERS_NAME": "columns.param",
+            "FILTER_NAME": "kernel.conv",
+            "STARNNW_NAME": str(nnw.resolve()),
+            "CATALOG_NAME": "out.fits",
+            "CATALOG_TYPE": "FITS_1.0",
+            "DETECT_THRESH": threshold,
+            "ANALYSIS_THRESH": threshold,
+            "SEEING_FWHM": settings["seeing"],
+            "PIXEL_SCALE": settings["pixel_scale"],
+            "GAIN": settings["gain"],
+            "MAG_ZEROPOINT": settings["zero_point"],
+            "SATUR_LEVEL": 1e15,
+            "MEMORY_PIXSTACK": 3_000_000,
+        }
         words = [word for name, value in options.items() for word in (f"-{name}", str(value))]
         done = subprocess.run([program, "image.fits", "-c", "empty.sex", *words], cwd=folder, capture_output=True, text=True)
         if done.returncode:
@@ -510,17 +536,21 @@ def write_card(
     changes = [(f, share_of(deep.larger(f) <= isophotes + 0.01)) for f in (1.1, 1.3, 2.0)]
     parameters = sum(weights.size + bias.size for weights, bias in network.apertures.layers)
     if np.isfinite(deep.sextractor).any():
-        beside = ("Beside it the real SExtractor with its `default.nnw` on the same images with the same settings;\n"
-                  "only sources that both detect are counted.")  # fmt: skip
+        beside = (
+            "Beside it the real SExtractor with its `default.nnw` on the same images with the same settings;\n"
+            "only sources that both detect are counted."
+        )
     else:
         beside = "SExtractor or its `default.nnw` was not installed where this was measured: the comparison is left out."
     features = len(classifier.FEATURES + classifier.APERTURE_FEATURES)
     theirs = "" if nnw is None else " `default.nnw` is computed here by skyset from skyset's quantities."
     measured = "" if args.do_train else "\nNothing was trained when this card was written: the weights were measured only."
     data = ModelCardData(
-        model_name="star-galaxy", library_name="skyset", tags=["astronomy", "star-galaxy-separation"],
+        model_name="star-galaxy",
+        library_name="skyset",
+        tags=["astronomy", "star-galaxy-separation"],
         license="bsd-3-clause",
-    )  # fmt: skip
+    )
     text = f"""---
 {data.to_yaml()}
 ---
@@ -632,8 +662,9 @@ def main(arguments: list[str] | None = None) -> int:
         network = classifier.load(args.weights)
     jobs = [
         ((args.seed, 10**6 + i), zero_point, args.rows, program, nnw_path)
-        for zero_point in ZERO_POINTS.values() for i in range(args.test_ccds)
-    ]  # fmt: skip
+        for zero_point in ZERO_POINTS.values()
+        for i in range(args.test_ccds)
+    ]
     tested = in_processes(test_on, jobs, args.processes, "CCDs")
 
     learnt = sum(len(d.star) for d in learning)
@@ -641,9 +672,17 @@ def main(arguments: list[str] | None = None) -> int:
     if args.do_train:
         args.weights.parent.mkdir(parents=True, exist_ok=True)
         network.save(args.weights)
-        story = {"sha256": file_sha256(args.weights), "detections": learnt, "fields": args.fields, "size": args.size,
-                 "seed": args.seed, "epochs": args.epochs, "minutes": round((time.monotonic() - start) / 60),
-                 "processes": args.processes, "versions": versions()}  # fmt: skip
+        story = {
+            "sha256": file_sha256(args.weights),
+            "detections": learnt,
+            "fields": args.fields,
+            "size": args.size,
+            "seed": args.seed,
+            "epochs": args.epochs,
+            "minutes": round((time.monotonic() - start) / 60),
+            "processes": args.processes,
+            "versions": versions(),
+        }
         write_atomically(args.card / "training.json", json.dumps(story, indent=1) + "\n")
     results = {
         name: Results(tested[i * args.test_ccds : (i + 1) * args.test_ccds], network) for i, name in enumerate(ZERO_POINTS)

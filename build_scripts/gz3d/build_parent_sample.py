@@ -139,9 +139,12 @@ def local_candidates(options: Options, rejected: list[Rejected]) -> Iterator[Can
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The option of this survey."""
     parser.add_argument(
-        "--vote_fraction_cut", type=float, default=0.0, metavar="F",
+        "--vote_fraction_cut",
+        type=float,
+        default=0.0,
+        metavar="F",
         help="only galaxies whose bar or spiral has at least this fraction of the votes (default: all galaxies)",
-    )  # fmt: skip
+    )
 
 
 def build_gz3d(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:

@@ -114,25 +114,42 @@ def read(row: Mapping, members: Mapping[str, bytes]) -> dict:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this survey."""
-    # fmt: off
     add = parser.add_argument_group("catalogue").add_argument
-    add("--tap_url", type=without_login, metavar="URL",
-        help=f"TAP service of the photometry, where given of the votes too (default: {sdss.TAP_URL})")
-    add("--votes_tap_url", type=without_login, metavar="URL",
-        help=f"TAP service of the votes alone (default: {sdss.VOTES_TAP_URL})")
-    add("--source", choices=("two", "zoospec"), default="two", help="two: votes and photometry from two tables, joined by "
-        "position here; zoospec: from one service that mirrors SDSS's own ZooSpec table (default: %(default)s)")
+    add(
+        "--tap_url",
+        type=without_login,
+        metavar="URL",
+        help=f"TAP service of the photometry, where given of the votes too (default: {sdss.TAP_URL})",
+    )
+    add(
+        "--votes_tap_url",
+        type=without_login,
+        metavar="URL",
+        help=f"TAP service of the votes alone (default: {sdss.VOTES_TAP_URL})",
+    )
+    add(
+        "--source",
+        choices=("two", "zoospec"),
+        default="two",
+        help="two: votes and photometry from two tables, joined by "
+        "position here; zoospec: from one service that mirrors SDSS's own ZooSpec table (default: %(default)s)",
+    )
     add_tap_options(add)
     add = parser.add_argument_group("selection").add_argument
-    add("--classes", nargs="+", choices=sdss.CLASSES, default=["spiral", "elliptical"], metavar="CLASS",
-        help="spiral, elliptical, uncertain (default: spiral elliptical)")
+    add(
+        "--classes",
+        nargs="+",
+        choices=sdss.CLASSES,
+        default=["spiral", "elliptical"],
+        metavar="CLASS",
+        help="spiral, elliptical, uncertain (default: spiral elliptical)",
+    )
     add("--min_debiased", type=share, default=0.0, metavar="F", help="smallest debiased fraction of votes for its class")
     add("--max_error_gri", type=above_zero, default=0.1, metavar="MAG", help="largest modelMagErr in gri (%(default)s)")
     add("--max_error_uz", type=above_zero, default=0.5, metavar="MAG", help="largest modelMagErr in uz (%(default)s)")
     add = parser.add_argument_group("images").add_argument
     add_hips_options(add, sdss.HIPS, sdss.SIZE, sdss.MARGIN, RADIUS)
     add_archive_options(add)
-    # fmt: on
 
 
 CUTOUTS = Cutouts(

@@ -64,8 +64,14 @@ def stock_recipe(survey: Survey) -> str:
     if not any(column.is_bytes for column in survey.columns):
         return _STOCK.format(survey=survey.name, what="", imports="", names="load_dataset", before="", options="")
     before = _SCALARS.format(survey=survey.name)
-    return _STOCK.format(survey=survey.name, what=" but for the encoded images", imports="import json\n\n",
-                         names="Features, Value, load_dataset", before=before, options=", features=features")  # fmt: skip
+    return _STOCK.format(
+        survey=survey.name,
+        what=" but for the encoded images",
+        imports="import json\n\n",
+        names="Features, Value, load_dataset",
+        before=before,
+        options=", features=features",
+    )
 
 
 def more_blocks(name: str) -> dict[str, str]:
@@ -166,13 +172,25 @@ def new_card(survey: Survey, more: Mapping[str, str] | None = None) -> str:
     marked = {name: f"<!-- {name}: written by `skyset card` -->\n{text}<!-- end -->\n" for name, text in blocks.items()}
     features = "\n".join(text for name, text in marked.items() if name not in ("stock", "columns", "citation"))
     title = survey.title.replace('"', "'")
-    return _CARD.format(title=title, name=survey.name, homepage=survey.homepage, license=survey.license, features=features,
-                        stock=marked["stock"], columns=marked["columns"], citation=marked["citation"])  # fmt: skip
+    return _CARD.format(
+        title=title,
+        name=survey.name,
+        homepage=survey.homepage,
+        license=survey.license,
+        features=features,
+        stock=marked["stock"],
+        columns=marked["columns"],
+        citation=marked["citation"],
+    )
 
 
 def _blocks(survey: Survey, more: Mapping[str, str] | None) -> dict[str, str]:
-    own = {"stock": stock_recipe(survey), "features": features_table(survey), "columns": columns_table(survey),
-           "citation": citation(survey)}  # fmt: skip
+    own = {
+        "stock": stock_recipe(survey),
+        "features": features_table(survey),
+        "columns": columns_table(survey),
+        "citation": citation(survey),
+    }
     return own | dict(more or {})
 
 

@@ -221,8 +221,21 @@ class BuildFolder:
                 self.entries.pop(path, None)
                 files = tuple(self.raw_file(item) for item in group)
                 reuse = tuple(reusable[_cell_folder(path)])
-                tasks.append(Task(self.root, path, group[0].split, healpix, tuple(group), files, reuse,
-                                  self.survey, read, self.options.compression, made_of))  # fmt: skip
+                tasks.append(
+                    Task(
+                        self.root,
+                        path,
+                        group[0].split,
+                        healpix,
+                        tuple(group),
+                        files,
+                        reuse,
+                        self.survey,
+                        read,
+                        self.options.compression,
+                        made_of,
+                    )
+                )
         self._refuse_to_lose(items, {p for paths in lying.values() for p in paths}, wanted, tasks)
         self._wanted = set(wanted)
         return self._out_of_the_way(tasks)

@@ -31,8 +31,12 @@ def described(description: str) -> tuple[str, str]:
     """A docstring's paragraphs as typer's help, and its indented lines, the examples, as its epilog."""
     paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(description))
     text = [escape(" ".join(each.split())) for each in paragraphs if not each.startswith(" ")]
-    examples = [escape(re.sub(r" +#", "  #", line.strip())) for each in paragraphs if each.startswith(" ")
-                for line in each.splitlines()]  # fmt: skip
+    examples = [
+        escape(re.sub(r" +#", "  #", line.strip()))
+        for each in paragraphs
+        if each.startswith(" ")
+        for line in each.splitlines()
+    ]
     return "\n\n".join(text), "\n\n".join(["Examples:", *examples]) if examples else ""
 
 

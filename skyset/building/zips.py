@@ -21,8 +21,17 @@ from skyset.survey import MAX_VALUE_BYTES
 #: Bytes of an archive's list, a hundred a member: each takes ten times the memory.
 LONGEST_LIST = 128 << 20
 #: What zipfile and its decompressors raise on damaged archives.
-_DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, OSError, ValueError, LookupError, RuntimeError,
-           NotImplementedError)  # fmt: skip
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    NotImplementedError,
+)
 
 
 class _Bounded:

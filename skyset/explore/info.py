@@ -82,15 +82,30 @@ def print_info(manifest: Manifest, console: Console) -> None:
 
 def facts(manifest: Manifest) -> dict:
     """What `skyset info` tells, for programs: counts, bytes, splits, sky bounds in degrees, sources, cuts and columns."""
-    bounds = {axis: [min(getattr(e, axis)[0] for e in manifest.files), max(getattr(e, axis)[1] for e in manifest.files)]
-              for axis in ("ra", "dec")} if manifest.files else {}  # fmt: skip
+    bounds = (
+        {
+            axis: [min(getattr(e, axis)[0] for e in manifest.files), max(getattr(e, axis)[1] for e in manifest.files)]
+            for axis in ("ra", "dec")
+        }
+        if manifest.files
+        else {}
+    )
     return {
-        "survey": manifest.survey, "config": manifest.config, "rows": manifest.rows, "rejected": manifest.rejected,
-        "files": len(manifest.files), "cells": len({entry.healpix for entry in manifest.files}), "nside": manifest.nside,
-        "bytes": manifest.bytes, "splits": {name: sum(e.rows for e in files) for name, files in manifest.splits.items()},
-        **bounds, "key": manifest.key, "sources": manifest.sources, "build": manifest.build,
+        "survey": manifest.survey,
+        "config": manifest.config,
+        "rows": manifest.rows,
+        "rejected": manifest.rejected,
+        "files": len(manifest.files),
+        "cells": len({entry.healpix for entry in manifest.files}),
+        "nside": manifest.nside,
+        "bytes": manifest.bytes,
+        "splits": {name: sum(e.rows for e in files) for name, files in manifest.splits.items()},
+        **bounds,
+        "key": manifest.key,
+        "sources": manifest.sources,
+        "build": manifest.build,
         "columns": [row._asdict() for row in column_rows(manifest.columns)],
-    }  # fmt: skip
+    }
 
 
 def _cuts(steps: list[dict]) -> Table:

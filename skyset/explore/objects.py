@@ -101,8 +101,11 @@ def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    values = {f"{name}.{key}" if key else name: value for name, given in row.items()
-              for key, value in (given.items() if isinstance(given, Mapping) else [("", given)])}  # fmt: skip
+    values = {
+        f"{name}.{key}" if key else name: value
+        for name, given in row.items()
+        for key, value in (given.items() if isinstance(given, Mapping) else [("", given)])
+    }
     planes = [plane for name, value in values.items() for plane in _planes(name, np.asarray(value))]
     units = {feature.name: survey.column(feature.source).unit for feature in survey.features if isinstance(feature, Feature)}
     lines = [_value_line(name, value, units.get(name, "")) for name, value in values.items()]

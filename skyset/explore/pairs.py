@@ -35,12 +35,24 @@ from skyset.tables.match import Pairs, is_text, separation_arcsec
 NAMES = ("object_id", "iauname", "id_str", "objid", "source_id", "id", "name", "number")
 #: Usual names, in any case, of right ascension and declination in degrees: of catalogues, of VizieR, of SExtractor.
 POSITIONS = (
-    ("ra", "dec"), ("raj2000", "dej2000"), ("raj2000", "decj2000"), ("_raj2000", "_dej2000"), ("ra_icrs", "de_icrs"),
-    ("ra_icrs", "dec_icrs"), ("ra_j2000", "dec_j2000"), ("ra_deg", "dec_deg"), ("radeg", "decdeg"), ("radeg", "dedeg"),
-    ("alphawin_j2000", "deltawin_j2000"), ("alpha_j2000", "delta_j2000"), ("alphawin_sky", "deltawin_sky"),
-    ("alpha_sky", "delta_sky"), ("alphawin_world", "deltawin_world"), ("alpha_world", "delta_world"),
+    ("ra", "dec"),
+    ("raj2000", "dej2000"),
+    ("raj2000", "decj2000"),
+    ("_raj2000", "_dej2000"),
+    ("ra_icrs", "de_icrs"),
+    ("ra_icrs", "dec_icrs"),
+    ("ra_j2000", "dec_j2000"),
+    ("ra_deg", "dec_deg"),
+    ("radeg", "decdeg"),
+    ("radeg", "dedeg"),
+    ("alphawin_j2000", "deltawin_j2000"),
+    ("alpha_j2000", "delta_j2000"),
+    ("alphawin_sky", "deltawin_sky"),
+    ("alpha_sky", "delta_sky"),
+    ("alphawin_world", "deltawin_world"),
+    ("alpha_world", "delta_world"),
     ("right_ascension", "declination"),
-)  # fmt: skip
+)
 #: What pairs are written as, by the ending of the file.
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".fits", ".vot")
 
@@ -107,8 +119,16 @@ def _read_folder(root: str, names: list[str]) -> pa.Table:
     for column in columns:
         if column.shape or column.is_bytes:
             raise UserError(f"{root}: column {column.name} has no one value a row")
-    schema = pa.schema([pa.field(c.name, pa.string() if c.is_text else pa.from_numpy_dtype(c.dtype),
-                                 metadata={"unit": c.unit} if c.unit else None) for c in columns])  # fmt: skip
+    schema = pa.schema(
+        [
+            pa.field(
+                c.name,
+                pa.string() if c.is_text else pa.from_numpy_dtype(c.dtype),
+                metadata={"unit": c.unit} if c.unit else None,
+            )
+            for c in columns
+        ]
+    )
     batches = []
     try:
         for entry in manifest.files:

@@ -28,8 +28,17 @@ if TYPE_CHECKING:
 #: The column that ``skyset build --representations`` makes.
 VECTOR = "representation"
 #: What a description without training weighs, by the parts of `skyset.explore.description.look`: about as the eye does.
-WEIGHTS = {"colour": 2.0, "size": 1.0, "concentration": 1.0, "flatness": 1.0, "clumps": 1.2, "brightness": 0.6,
-           "profiles": 1.0, "bend": 1.0, "modes": 1.0}  # fmt: skip
+WEIGHTS = {
+    "colour": 2.0,
+    "size": 1.0,
+    "concentration": 1.0,
+    "flatness": 1.0,
+    "clumps": 1.2,
+    "brightness": 0.6,
+    "profiles": 1.0,
+    "bend": 1.0,
+    "modes": 1.0,
+}
 DESCRIPTION = "colour, size, shape, concentration, clumps and profile (no training)"
 
 

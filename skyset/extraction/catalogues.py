@@ -18,12 +18,25 @@ from skyset.extraction.ldac import column_format, replacing, unit_text, write_ld
 from skyset.extraction.tables import as_arrow
 
 #: Formats of catalogues; the first ones by CATALOG_TYPE.
-CATALOGUE_TYPES = {"FITS_LDAC": "ldac", "FITS_1.0": "fits", "ASCII_HEAD": "ascii_head", "ASCII": "ascii",
-                   "ASCII_VOTABLE": "votable"}  # fmt: skip
+CATALOGUE_TYPES = {
+    "FITS_LDAC": "ldac",
+    "FITS_1.0": "fits",
+    "ASCII_HEAD": "ascii_head",
+    "ASCII": "ascii",
+    "ASCII_VOTABLE": "votable",
+}
 FORMATS = (*CATALOGUE_TYPES.values(), "parquet", "csv")
 #: What the ending of a file's name says.
-FORMAT_OF_ENDING = {".ldac": "ldac", ".fits": "fits", ".fit": "fits", ".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv",
-                    ".vot": "votable", ".xml": "votable"}  # fmt: skip
+FORMAT_OF_ENDING = {
+    ".ldac": "ldac",
+    ".fits": "fits",
+    ".fit": "fits",
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".vot": "votable",
+    ".xml": "votable",
+}
 
 
 def ending_of(format: str) -> str:
@@ -42,9 +55,13 @@ def write_catalogue(path: Path, kind: str, extensions: Iterable[tuple[fits.Heade
     table = tables[0] if len(tables) == 1 else vstack(tables, metadata_conflicts="silent")
     with replacing(path) as file:
         writers: dict[str, Callable] = {
-            "fits": _write_fits, "parquet": _write_parquet, "csv": _write_csv, "votable": _write_votable,
-            "ascii": partial(_write_ascii, head=False), "ascii_head": _write_ascii,
-        }  # fmt: skip
+            "fits": _write_fits,
+            "parquet": _write_parquet,
+            "csv": _write_csv,
+            "votable": _write_votable,
+            "ascii": partial(_write_ascii, head=False),
+            "ascii_head": _write_ascii,
+        }
         writers[kind](file, table)
 
 
@@ -105,8 +122,10 @@ def _flat(table: QTable, kind: str, spread: bool = False) -> Iterator[tuple[str,
     for name in table.colnames:
         values = np.asarray(getattr(table[name], "value", table[name]))
         if values.ndim > 2 and not spread:
-            raise UserError(f"{name}: a row has {values.shape[1]} x {values.shape[2]} numbers, too many for {kind}: "
-                            "write ldac, fits or parquet")  # fmt: skip
+            raise UserError(
+                f"{name}: a row has {values.shape[1]} x {values.shape[2]} numbers, too many for {kind}: "
+                "write ldac, fits or parquet"
+            )
         if values.ndim == 1:
             yield name, values
             continue

@@ -30,8 +30,17 @@ OWN_COLUMNS = (*COLUMNS, "FWHM_IMAGE", "A_IMAGE", "B_IMAGE", "FLUX_ISO", "FLUXER
 #: Diameters of the circular apertures of FLUX_APER that our own takes besides, if they are given, in units of the seeing.
 APERTURES = (1.0, 2.0, 3.0)
 #: What ``features`` gives, all in log10, sizes and areas in units of the seeing: of isophotes, and of apertures if given.
-FEATURES = (*map(str.lower, ISOPHOTES), "peak_over_threshold", "fwhm", "a", "b", "flux_over_peak", "flux_over_error",
-            "seeing_pixels", "seeing")  # fmt: skip
+FEATURES = (
+    *map(str.lower, ISOPHOTES),
+    "peak_over_threshold",
+    "fwhm",
+    "a",
+    "b",
+    "flux_over_peak",
+    "flux_over_error",
+    "seeing_pixels",
+    "seeing",
+)
 APERTURE_FEATURES = ("aperture2_over_1", "aperture3_over_2", "aperture1_over_peak")
 WEIGHTS = Path(__file__).with_name("star_galaxy.npz")
 

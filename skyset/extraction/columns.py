@@ -188,17 +188,52 @@ COLUMNS: dict[str, Quantity] = {
 
 #: What is measured where nothing is said: everything that the two surveys made from sources need.
 DEFAULT = [
-    "NUMBER", "X_IMAGE", "Y_IMAGE", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "ELONGATION", "ELLIPTICITY", "ISOAREA_IMAGE",
-    "ISO0", "ISO1", "ISO2", "ISO3", "ISO4", "ISO5", "ISO6", "ISO7", "FWHM_IMAGE", "KRON_RADIUS", "FLUX_AUTO", "FLUXERR_AUTO",
-    "MAG_AUTO", "MAGERR_AUTO", "FLUX_RADIUS", "PETRO_RADIUS", "MU_MAX", "FLUX_MAX", "BACKGROUND", "FLAGS", "CLASS_STAR",
-]  # fmt: skip
+    "NUMBER",
+    "X_IMAGE",
+    "Y_IMAGE",
+    "A_IMAGE",
+    "B_IMAGE",
+    "THETA_IMAGE",
+    "ELONGATION",
+    "ELLIPTICITY",
+    "ISOAREA_IMAGE",
+    "ISO0",
+    "ISO1",
+    "ISO2",
+    "ISO3",
+    "ISO4",
+    "ISO5",
+    "ISO6",
+    "ISO7",
+    "FWHM_IMAGE",
+    "KRON_RADIUS",
+    "FLUX_AUTO",
+    "FLUXERR_AUTO",
+    "MAG_AUTO",
+    "MAGERR_AUTO",
+    "FLUX_RADIUS",
+    "PETRO_RADIUS",
+    "MU_MAX",
+    "FLUX_MAX",
+    "BACKGROUND",
+    "FLAGS",
+    "CLASS_STAR",
+]
 #: Added where there is a WCS.
 DEFAULT_WORLD = ["ALPHA_J2000", "DELTA_J2000"]
 #: The check images that are made, by CHECKIMAGE_TYPE.
 CHECKS = (
-    "BACKGROUND", "BACKGROUND_RMS", "MINIBACKGROUND", "MINIBACK_RMS", "-BACKGROUND", "FILTERED", "OBJECTS", "-OBJECTS",
-    "SEGMENTATION", "APERTURES",
-)  # fmt: skip
+    "BACKGROUND",
+    "BACKGROUND_RMS",
+    "MINIBACKGROUND",
+    "MINIBACK_RMS",
+    "-BACKGROUND",
+    "FILTERED",
+    "OBJECTS",
+    "-OBJECTS",
+    "SEGMENTATION",
+    "APERTURES",
+)
 #: What the SOM of image quality is made from.
 IMAGE_QUALITY = ["NUMBER", "X_IMAGE", "Y_IMAGE", "ISO0", "ELONGATION", "ELLIPTICITY", "CLASS_STAR", "BACKGROUND", "FLAGS"]
 
@@ -210,8 +245,10 @@ def check(names: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(name.upper() for name in names))
     unknown = [name for name in wanted if name not in COLUMNS]
     if unknown:
-        near = [f"{name} (is {'/'.join(close)} meant?)" if (close := difflib.get_close_matches(name, COLUMNS, 2)) else name
-                for name in unknown]  # fmt: skip
+        near = [
+            f"{name} (is {'/'.join(close)} meant?)" if (close := difflib.get_close_matches(name, COLUMNS, 2)) else name
+            for name in unknown
+        ]
         raise UserError(f"not measured here: {', '.join(near)}")
     if not wanted:
         raise UserError("no columns are wanted: name at least one, such as X_IMAGE")

@@ -68,9 +68,17 @@ def run(
 
     def extensions(images: CheckImages) -> Iterator[tuple[fits.Header, QTable]]:
         measured = extract_file(
-            plan.chosen, configuration.for_header, wanted, weight=plan.weight, flag_image=plan.flag_image,
-            classifier=plan.classifier, engine=plan.engine, check=tuple(plan.check), processes=processes, progress=progress,
-        )  # fmt: skip
+            plan.chosen,
+            configuration.for_header,
+            wanted,
+            weight=plan.weight,
+            flag_image=plan.flag_image,
+            classifier=plan.classifier,
+            engine=plan.engine,
+            check=tuple(plan.check),
+            processes=processes,
+            progress=progress,
+        )
         for extension in _measured(plan.image, measured):
             images.write(extension)
             columns = extension.measured.columns
@@ -124,8 +132,14 @@ def extract(
         if not key or not value:
             raise UserError(f"--set {text}: KEYWORD=VALUE is meant, such as --set DETECT_THRESH=3")
     wanted = re.findall(r"[^,\s(]+(?:\([^)]*\))?", columns) if columns is not None else None
-    configuration = read_config(config, overrides=pairs, parameters=parameters, columns=wanted, skip_unknown=skip_unknown,
-                                weighted=files.get("weight") is not None)  # fmt: skip
+    configuration = read_config(
+        config,
+        overrides=pairs,
+        parameters=parameters,
+        columns=wanted,
+        skip_unknown=skip_unknown,
+        weighted=files.get("weight") is not None,
+    )
     for line in configuration.warnings:
         tell(f"warning: {line}")
     with _warnings_told(lambda line: tell(f"warning: {line}")):
@@ -153,8 +167,10 @@ def _differences(configuration: Configuration, plan: Plan, files: Mapping[str, o
         yield f"{', '.join(DEFAULT_WORLD)} are left out: {len(images) - len(scales)} of the images have no WCS"
     given = configuration.settings.pixel_scale
     if scales and given and abs(given / scales[0] - 1) > 0.01:
-        yield (f"PIXEL_SCALE {given:g} counts, but the WCS of {plan.image.name} says {scales[0]:.4g} arcsec "
-               "(-PIXEL_SCALE 0 takes it from there)")  # fmt: skip
+        yield (
+            f"PIXEL_SCALE {given:g} counts, but the WCS of {plan.image.name} says {scales[0]:.4g} arcsec "
+            "(-PIXEL_SCALE 0 takes it from there)"
+        )
 
 
 @contextlib.contextmanager

@@ -48,9 +48,21 @@ def find_sources(field: Field, settings: Settings, paint: bool) -> Seen:
     )
     del found
     numbers = isophotes.measure(
-        x, y, value, starts, centre, field.image, field.scale, field.noise, field.bad, field.threshold, field.analysis,
-        field.sigma, float(settings.gain), settings.minarea,
-    )  # fmt: skip
+        x,
+        y,
+        value,
+        starts,
+        centre,
+        field.image,
+        field.scale,
+        field.noise,
+        field.bad,
+        field.threshold,
+        field.analysis,
+        field.sigma,
+        float(settings.gain),
+        settings.minarea,
+    )
     into = np.arange(len(numbers))
     if settings.clean is not None and len(numbers) > 1:
         seen = Seen(numbers)
@@ -58,9 +70,15 @@ def find_sources(field: Field, settings: Settings, paint: bool) -> Seen:
         # The isophote of the detection, whatever the analysis looks at.
         base = seen["threshold"] * (settings.threshold / settings.analysis)
         into = segments.clean(
-            seen["x"].copy(), seen["y"].copy(), ellipse, seen["area_detected"].copy(), seen["flux_filtered"].copy(),
-            seen["faint"].copy(), base, float(settings.clean),
-        )  # fmt: skip
+            seen["x"].copy(),
+            seen["y"].copy(),
+            ellipse,
+            seen["area_detected"].copy(),
+            seen["flux_filtered"].copy(),
+            seen["faint"].copy(),
+            base,
+            float(settings.clean),
+        )
         isophotes.merge(numbers, into)
     # An object of which no pixel is above the analysis threshold is none.
     kept = np.flatnonzero((into == np.arange(len(into))) & (numbers[:, isophotes.INDEX["area"]] > 0))

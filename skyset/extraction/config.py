@@ -78,15 +78,17 @@ class Configuration:
             else:
                 said = "no number" if value is None else "which cannot be meant"
                 shown = "blank" if header[key] is None or isinstance(header[key], fits.card.Undefined) else repr(header[key])
-                warnings.warn(f"the header's {key} is {shown}, {said}: {getattr(self.settings, field):g} is used",
-                              stacklevel=2)  # fmt: skip
+                warnings.warn(
+                    f"the header's {key} is {shown}, {said}: {getattr(self.settings, field):g} is used", stacklevel=2
+                )
         for fault in sky_faults(header):
             warnings.warn(fault, stacklevel=2)
         if self.settings.pixel_scale == 0:
             found["pixel_scale"] = pixel_scale(header)
             if found["pixel_scale"] and not 1e-10 <= found["pixel_scale"] <= 1e10:
-                warnings.warn(f"the WCS has pixels of {found['pixel_scale']:g} arcsec, which cannot be meant: 1 is used",
-                              stacklevel=2)  # fmt: skip
+                warnings.warn(
+                    f"the WCS has pixels of {found['pixel_scale']:g} arcsec, which cannot be meant: 1 is used", stacklevel=2
+                )
                 found["pixel_scale"] = 1.0
         scale = found.get("pixel_scale") or self.settings.pixel_scale
         found |= _counts(self.surface_brightness, scale or 1.0)
@@ -146,11 +148,24 @@ def _configuration(sex: SexFile, parameters, columns, skip_unknown: bool, weight
     check = _check(sex)
     _not_honoured(sex, dropped)
     return Configuration(
-        _settings(sex, fields), tuple(wanted) if wanted is not None else None, classifier, sex.text("CATALOG_NAME"),
-        sex.word("CATALOG_TYPE", "") if "CATALOG_TYPE" in sex.values else None, check, weight, flag_image,
-        sex.text("GAIN_KEY") or "GAIN", sex.text("SATUR_KEY") or "SATURATE", sex.text("HEADER_SUFFIX") or ".head",
-        surface, sex.path, filter_name, tuple(sex.warnings), skip_unknown, tuple(_inputs(sex, parameters)),
-    )  # fmt: skip
+        _settings(sex, fields),
+        tuple(wanted) if wanted is not None else None,
+        classifier,
+        sex.text("CATALOG_NAME"),
+        sex.word("CATALOG_TYPE", "") if "CATALOG_TYPE" in sex.values else None,
+        check,
+        weight,
+        flag_image,
+        sex.text("GAIN_KEY") or "GAIN",
+        sex.text("SATUR_KEY") or "SATURATE",
+        sex.text("HEADER_SUFFIX") or ".head",
+        surface,
+        sex.path,
+        filter_name,
+        tuple(sex.warnings),
+        skip_unknown,
+        tuple(_inputs(sex, parameters)),
+    )
 
 
 def _inputs(sex: SexFile, parameters: str | Path | None) -> Iterator[Path]:
@@ -223,8 +238,10 @@ def _thresholds(sex: SexFile, fields: dict) -> tuple[tuple[float, float] | None,
         elif not all(pairs):
             key = "DETECT_THRESH" if pairs[0] else "ANALYSIS_THRESH"
             other = "ANALYSIS_THRESH" if pairs[0] else "DETECT_THRESH"
-            raise UserError(f"{sex.values[key].where}: {key} {value_text(sex.values[key])} is in mag/arcsec2, {other} in "
-                            "units of the rms: give both in mag/arcsec2, or both in rms")  # fmt: skip
+            raise UserError(
+                f"{sex.values[key].where}: {key} {value_text(sex.values[key])} is in mag/arcsec2, {other} in "
+                "units of the rms: give both in mag/arcsec2, or both in rms"
+            )
     fields["absolute"] = absolute or any(pairs)
     fields["threshold"] = detect[0]
     fields["analysis_threshold"] = analysis[0] if analysis is not None else None
@@ -244,8 +261,10 @@ def _kernel(sex: SexFile, fields: dict) -> str:
     else:
         fields["kernel"] = DEFAULT_KERNEL
         if "FILTER_NAME" in sex.values:
-            sex.say("FILTER_NAME", f"no such file{sex.looked()}; SExtractor's standard default.conv (1 2 1, 2 4 2, "
-                     "1 2 1) is used")  # fmt: skip
+            sex.say(
+                "FILTER_NAME",
+                f"no such file{sex.looked()}; SExtractor's standard default.conv (1 2 1, 2 4 2, 1 2 1) is used",
+            )
     return Path(name).name
 
 
@@ -272,8 +291,12 @@ def _weight(sex: SexFile, fields: dict, weighted: bool) -> Path | None:
         return _input_file(sex, "WEIGHT_IMAGE", "weight.fits")
     rescaled = kind == "MAP_WEIGHT"
     if sex.yes("RESCALE_WEIGHTS", "Y") != rescaled:
-        sex.say("RESCALE_WEIGHTS", "relative weights are always scaled to the background's rms" if rescaled else
-                 f"{kind} is taken as it stands, in counts, without scaling to the background's rms")  # fmt: skip
+        sex.say(
+            "RESCALE_WEIGHTS",
+            "relative weights are always scaled to the background's rms"
+            if rescaled
+            else f"{kind} is taken as it stands, in counts, without scaling to the background's rms",
+        )
     if sex.yes("WEIGHT_GAIN", "Y"):
         sex.say("WEIGHT_GAIN", "one gain serves all pixels, whatever their weights")
     if set(sex.words("INTERP_TYPE", "ALL")) != {"NONE"}:

@@ -129,9 +129,15 @@ class Field:
             if settings.normalise_kernel:
                 kernel = kernel / np.abs(kernel).sum()
         return cls(
-            out, _NO_MASK if bad is None else bad, noise, _NONE if settings.absolute else noise, sigma,
-            settings.threshold * unit, settings.analysis * unit, np.ascontiguousarray(kernel, np.float32),
-        )  # fmt: skip
+            out,
+            _NO_MASK if bad is None else bad,
+            noise,
+            _NONE if settings.absolute else noise,
+            sigma,
+            settings.threshold * unit,
+            settings.analysis * unit,
+            np.ascontiguousarray(kernel, np.float32),
+        )
 
 
 def _noise(weight: np.ndarray, settings: Settings, bad: np.ndarray | None, background: Background) -> np.ndarray:

@@ -36,8 +36,10 @@ def figure(plan: Plan, drawn: list[dict[str, np.ndarray]]) -> Figure:
     columns = int(np.ceil(np.sqrt(len(shown))))
     height, width = images[0].shape[-2:]
     size = 10 if len(shown) == 1 else 14
-    figure = Figure((size, max(3.0, min(20.0, size * height / width * int(np.ceil(len(shown) / columns)) / columns)) + 0.6),
-                    layout="constrained")  # fmt: skip
+    figure = Figure(
+        (size, max(3.0, min(20.0, size * height / width * int(np.ceil(len(shown) / columns)) / columns)) + 0.6),
+        layout="constrained",
+    )
     axes = figure.subplots(int(np.ceil(len(shown) / columns)), columns, squeeze=False).ravel()
     colours = ("deepskyblue", "orange")
     for axis in axes[len(shown) :]:
@@ -46,18 +48,33 @@ def figure(plan: Plan, drawn: list[dict[str, np.ndarray]]) -> Figure:
         step, pixels = _reduced(one, 1400 if len(shown) == 1 else 500)
         low, high = ZScaleInterval().get_limits(pixels[np.isfinite(pixels)]) if np.isfinite(pixels).any() else (0, 1)
         rows, sides = pixels.shape[0] * step, pixels.shape[1] * step
-        axis.imshow(pixels, cmap="gray_r", vmin=low, vmax=low + (high - low) * 2, origin="lower", interpolation="nearest",
-                    extent=(0.5, sides + 0.5, 0.5, rows + 0.5))  # fmt: skip
+        axis.imshow(
+            pixels,
+            cmap="gray_r",
+            vmin=low,
+            vmax=low + (high - low) * 2,
+            origin="lower",
+            interpolation="nearest",
+            extent=(0.5, sides + 0.5, 0.5, rows + 0.5),
+        )
         factor = np.asarray(measured.get("KRON_RADIUS", np.zeros(len(measured["X_IMAGE"]))))
         factor = np.where(factor > 0, factor, _PLAIN)
         for flagged, colour in enumerate(colours):
             rows_of = (np.asarray(measured["FLAGS"]) != 0) == bool(flagged)
             values = {name: np.asarray(measured[name])[rows_of] for name in DRAWN}
-            axis.add_collection(EllipseCollection(
-                2 * factor[rows_of] * values["A_IMAGE"], 2 * factor[rows_of] * values["B_IMAGE"], values["THETA_IMAGE"],
-                units="xy", offsets=np.column_stack([values["X_IMAGE"], values["Y_IMAGE"]]), offset_transform=axis.transData,
-                facecolors="none", edgecolors=colour, linewidths=0.8 if len(shown) == 1 else 0.5,
-            ))  # fmt: skip
+            axis.add_collection(
+                EllipseCollection(
+                    2 * factor[rows_of] * values["A_IMAGE"],
+                    2 * factor[rows_of] * values["B_IMAGE"],
+                    values["THETA_IMAGE"],
+                    units="xy",
+                    offsets=np.column_stack([values["X_IMAGE"], values["Y_IMAGE"]]),
+                    offset_transform=axis.transData,
+                    facecolors="none",
+                    edgecolors=colour,
+                    linewidths=0.8 if len(shown) == 1 else 0.5,
+                )
+            )
         wcs, shape = celestial_wcs(one.header), (one.shape[-2], one.shape[-1])
         if one.scale and wcs is not None and (directions := compass(wcs, shape)):
             draw_marks(axis, shape, one.scale, *directions, colour="black")
@@ -75,8 +92,9 @@ def figure(plan: Plan, drawn: list[dict[str, np.ndarray]]) -> Figure:
         if count
     ]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False,
-                      title=_ellipses(drawn), title_fontsize=9)  # fmt: skip
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=2, frameon=False, title=_ellipses(drawn), title_fontsize=9
+        )
     more = f", the first {len(shown)} of {len(drawn)} extensions" if len(shown) < len(drawn) else ""
     figure.suptitle(f"{plan.image.name}{plan.which}: {sources_text(sources)}{more}")
     return figure

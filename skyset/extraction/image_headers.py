@@ -27,7 +27,8 @@ def image_header(extension: Extension, configuration: Configuration, plan: Plan,
         ("FITSEXT", extension.number, "FITS Extension number"),
         ("FITSNEXT", len(plan.chosen.every), "Number of FITS image extensions in file"),
         ("SEXVERS", f"skyset {__version__}", "Extraction software"),
-        ("SEXENGIN", measured.engine, "What found and measured the sources"), ("SEXDATE", now[0], "Extraction date"),
+        ("SEXENGIN", measured.engine, "What found and measured the sources"),
+        ("SEXDATE", now[0], "Extraction date"),
         ("SEXTIME", now[1], "Extraction time"),
         ("SEXBKGND", float(measured.background), "Median background level (ADU)"),
         ("SEXBKDEV", float(measured.rms), "Median background RMS (ADU)"),
@@ -38,15 +39,18 @@ def image_header(extension: Extension, configuration: Configuration, plan: Plan,
         ("SEXPXSCL", settings.pixel_scale or 1.0, "Pixel scale used for measurements (arcsec)"),
         ("SEXSFWHM", float(measured.seeing), "Source FWHM used for measurements (arcsec)"),
         ("SEXNNWF", plan.classifier.name if plan.classifier else "skyset", "S/G classification"),
-        ("SEXGAIN", settings.gain, "Gain used (e-/ADU)"), ("SEXFLTR", filtered, "Detection filtering activated (flag)"),
+        ("SEXGAIN", settings.gain, "Gain used (e-/ADU)"),
+        ("SEXFLTR", filtered, "Detection filtering activated (flag)"),
         ("SEXFILTN", configuration.filter_name if filtered else "", "Filter filename"),
         ("SEXMINAR", settings.minarea, "Minimum area used for detection (pixels)"),
         ("SEXDBLDN", settings.deblend_nthresh, "Number of deblending thresholds"),
         ("SEXDBLDC", settings.deblend_cont, "Minimum contrast used for deblending"),
         ("SEXCLN", settings.clean is not None, "Cleaning activated (flag)"),
         ("SEXCLNPA", settings.clean or 0.0, "Cleaning parameter"),
-        *((f"SEXAPED{i}", diameter, f"Fixed photometric aperture #{i} (pixels)")
-          for i, diameter in enumerate(settings.apertures, 1)),
+        *(
+            (f"SEXAPED{i}", diameter, f"Fixed photometric aperture #{i} (pixels)")
+            for i, diameter in enumerate(settings.apertures, 1)
+        ),
         ("SEXAUTP1", settings.kron[0], "Kron factor of automatic magnitudes"),
         ("SEXAUTP2", settings.kron[1], "Least radius of automatic magnitudes"),
         ("SEXPETP1", settings.petrosian[0], "Factor of Petrosian magnitudes"),
@@ -57,7 +61,7 @@ def image_header(extension: Extension, configuration: Configuration, plan: Plan,
         ("SEXBKGSY", settings.back_size[1], "Mesh height of the background (pixels)"),
         ("SEXBKGFX", settings.back_filter[0], "Width of the background's filter"),
         ("SEXBKGFY", settings.back_filter[1], "Height of the background's filter"),
-    ]  # fmt: skip
+    ]
     for keyword, value, comment in added:
         header[keyword] = (value if not isinstance(value, float) or np.isfinite(value) else f"{value}", comment)
     return header

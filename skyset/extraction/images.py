@@ -373,9 +373,14 @@ def _image_header(header: fits.Header, compressed: bool) -> fits.Header:
     if not compressed:
         return header
     lengths = headers.sides(header, "Z")
-    cards = [("XTENSION", "IMAGE", "Image extension"), ("BITPIX", header.get("ZBITPIX"), "array data type"),
-             ("NAXIS", len(lengths)), *((f"NAXIS{axis}", side) for axis, side in enumerate(lengths[::-1], 1)),
-             ("PCOUNT", 0), ("GCOUNT", 1)]  # fmt: skip
+    cards = [
+        ("XTENSION", "IMAGE", "Image extension"),
+        ("BITPIX", header.get("ZBITPIX"), "array data type"),
+        ("NAXIS", len(lengths)),
+        *((f"NAXIS{axis}", side) for axis, side in enumerate(lengths[::-1], 1)),
+        ("PCOUNT", 0),
+        ("GCOUNT", 1),
+    ]
     image = fits.Header(cards)
     image.extend((card for card in header.cards if not _TABLE_CARD.fullmatch(card.keyword)), unique=False, bottom=True)
     return image
@@ -411,8 +416,10 @@ def _planes_said(path: Path, number: int, header: fits.Header, shape: tuple[int,
     planes = math.prod(shape[:-2])
     bands = _bands(header, planes)
     said = [f"[{number}][{plane}]" + (f" ({bands[plane]})" if bands else "") for plane in range(min(planes, 6))]
-    return (f"HDU {number} is a cube of {' x '.join(map(str, shape))}: no 2-D image; one plane of it is measured by "
-            f"'{path.name}[{number}][0]'; there are {', '.join(said)}{', ...' * (planes > 6)}")  # fmt: skip
+    return (
+        f"HDU {number} is a cube of {' x '.join(map(str, shape))}: no 2-D image; one plane of it is measured by "
+        f"'{path.name}[{number}][0]'; there are {', '.join(said)}{', ...' * (planes > 6)}"
+    )
 
 
 # What is chosen
@@ -464,11 +471,15 @@ def choose(text: str | Path, sky_only: bool = True) -> Chosen:
     passed = [image for image in there.images if image not in images]
     if not images:
         images = there.images
-        notes.append(f"{', '.join(_with_place(image) for image in images)}: no image of the sky, by its name, but measured "
-                     "as one, for there is no other")  # fmt: skip
+        notes.append(
+            f"{', '.join(_with_place(image) for image in images)}: no image of the sky, by its name, but measured "
+            "as one, for there is no other"
+        )
     elif passed:
-        notes.append(f"{', '.join(_with_place(image) for image in passed)}: passed over, no image of the sky by its name; "
-                     f"'{path.name}{passed[0].place}' measures it")  # fmt: skip
+        notes.append(
+            f"{', '.join(_with_place(image) for image in passed)}: passed over, no image of the sky by its name; "
+            f"'{path.name}{passed[0].place}' measures it"
+        )
     return Chosen(path, images, there.images, False, [f"{path}: {note}" for note in notes])
 
 
@@ -494,8 +505,10 @@ def _named(text: str, there: Contents, wanted: str) -> tuple[list[Image], list[s
                 raise UserError(f"{text}: {_planes_said(there.path, cube[0].number, cube[1], cube[2])}")
             raise UserError(f"{text}: no 2-D image is {said!r}: there are {_there(there.images)}")
         if len(found) > 1:
-            notes.append(f"{text}: {len(found)} images are called {said}: the first is taken, HDU {found[0].hdu}; "
-                         f"the others: {', '.join(image.place for image in found[1:])}")  # fmt: skip
+            notes.append(
+                f"{text}: {len(found)} images are called {said}: the first is taken, HDU {found[0].hdu}; "
+                f"the others: {', '.join(image.place for image in found[1:])}"
+            )
         images += [image for image in found[:1] if image not in images]
     return sorted(images, key=lambda image: image.hdu), notes
 
@@ -546,8 +559,10 @@ def partners(text: str | Path, images: Chosen, what: str) -> list[Image]:
         warnings.warn(note, stacklevel=2)
     found, chosen = others.images, images.images
     if not others.explicit and others.path.resolve() == images.path.resolve() and len(found) > 1:
-        raise UserError(f"{text}: which of its images has the {what}? There are {_there(found)}; '{others.path.name}[1]' "
-                        "or the like says it")  # fmt: skip
+        raise UserError(
+            f"{text}: which of its images has the {what}? There are {_there(found)}; '{others.path.name}[1]' "
+            "or the like says it"
+        )
     if len(found) == 1:
         return found * len(chosen)
     if others.explicit and len(found) == len(chosen):

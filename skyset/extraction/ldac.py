@@ -72,8 +72,9 @@ def read_ldac(path: str | Path) -> list[LdacExtension]:
         else:
             if image_header is None:
                 warnings.warn(f"{what} has no LDAC_IMHEAD before it: its header is the file's primary one", stacklevel=2)
-            extensions.append(LdacExtension(primary if image_header is None else image_header,
-                                            _read_table(header, data, what)))  # fmt: skip
+            extensions.append(
+                LdacExtension(primary if image_header is None else image_header, _read_table(header, data, what))
+            )
             image_header = None
     if image_header is not None:
         raise UserError(f"{path}: LDAC_OBJECTS is missing after the last LDAC_IMHEAD: the file is incomplete")
@@ -94,8 +95,16 @@ def write_ldac(path: str | Path, extensions: Iterable[LdacExtension | tuple[fits
     cannot hold (dates, objects, masked whole numbers, uint64 beyond int64).
     """
     with replacing(path) as file:
-        file.write(_header_bytes([("SIMPLE", True, "This is a FITS file"), ("BITPIX", 8, ""), ("NAXIS", 0, ""),
-                                  ("EXTEND", True, "This file may contain FITS extensions")]))  # fmt: skip
+        file.write(
+            _header_bytes(
+                [
+                    ("SIMPLE", True, "This is a FITS file"),
+                    ("BITPIX", 8, ""),
+                    ("NAXIS", 0, ""),
+                    ("EXTEND", True, "This file may contain FITS extensions"),
+                ]
+            )
+        )
         written = 0
         for extension in extensions:
             header, table = (extension.header, extension.table) if isinstance(extension, LdacExtension) else extension
@@ -332,12 +341,24 @@ def _write_cards(file: BinaryIO, header: fits.Header) -> None:
     cards = headers.readable(header).tostring(endcard=True, padding=False)
     count, rest = divmod(len(cards), _CARD)
     assert not rest, "astropy pads every card to 80 characters"
-    file.write(_header_bytes([
-        ("XTENSION", "BINTABLE", "THIS IS A BINARY TABLE (FROM THE LDACTOOLS)"), ("BITPIX", 8, ""), ("NAXIS", 2, ""),
-        ("NAXIS1", len(cards), "BYTES PER ROW"), ("NAXIS2", 1, "NUMBER OF ROWS"), ("PCOUNT", 0, "RANDOM PARAMETER COUNT"),
-        ("GCOUNT", 1, "GROUP COUNT"), ("TFIELDS", 1, "FIELDS PER ROWS"), ("EXTNAME", "LDAC_IMHEAD", "TABLE NAME"),
-        ("TTYPE1", "Field Header Card", ""), ("TFORM1", f"{len(cards)}A", ""), ("TDIM1", f"(80, {count})", ""),
-    ]))  # fmt: skip
+    file.write(
+        _header_bytes(
+            [
+                ("XTENSION", "BINTABLE", "THIS IS A BINARY TABLE (FROM THE LDACTOOLS)"),
+                ("BITPIX", 8, ""),
+                ("NAXIS", 2, ""),
+                ("NAXIS1", len(cards), "BYTES PER ROW"),
+                ("NAXIS2", 1, "NUMBER OF ROWS"),
+                ("PCOUNT", 0, "RANDOM PARAMETER COUNT"),
+                ("GCOUNT", 1, "GROUP COUNT"),
+                ("TFIELDS", 1, "FIELDS PER ROWS"),
+                ("EXTNAME", "LDAC_IMHEAD", "TABLE NAME"),
+                ("TTYPE1", "Field Header Card", ""),
+                ("TFORM1", f"{len(cards)}A", ""),
+                ("TDIM1", f"(80, {count})", ""),
+            ]
+        )
+    )
     _write_blocks(file, cards.encode("ascii"))
 
 
@@ -366,12 +387,22 @@ def write_table(file: BinaryIO, table: QTable, name: str) -> None:
     rows = np.zeros(len(table), fields)
     for (field, *_), values in zip(fields, arrays, strict=True):
         rows[field] = values
-    file.write(_header_bytes([
-        ("XTENSION", "BINTABLE", "THIS IS A BINARY TABLE (FROM THE LDACTOOLS)"), ("BITPIX", 8, ""), ("NAXIS", 2, ""),
-        ("NAXIS1", rows.dtype.itemsize, "BYTES PER ROW"), ("NAXIS2", len(rows), "NUMBER OF ROWS"),
-        ("PCOUNT", 0, "RANDOM PARAMETER COUNT"), ("GCOUNT", 1, "GROUP COUNT"), ("TFIELDS", len(fields), "FIELDS PER ROWS"),
-        ("EXTNAME", name, "TABLE NAME"), *cards,
-    ]))  # fmt: skip
+    file.write(
+        _header_bytes(
+            [
+                ("XTENSION", "BINTABLE", "THIS IS A BINARY TABLE (FROM THE LDACTOOLS)"),
+                ("BITPIX", 8, ""),
+                ("NAXIS", 2, ""),
+                ("NAXIS1", rows.dtype.itemsize, "BYTES PER ROW"),
+                ("NAXIS2", len(rows), "NUMBER OF ROWS"),
+                ("PCOUNT", 0, "RANDOM PARAMETER COUNT"),
+                ("GCOUNT", 1, "GROUP COUNT"),
+                ("TFIELDS", len(fields), "FIELDS PER ROWS"),
+                ("EXTNAME", name, "TABLE NAME"),
+                *cards,
+            ]
+        )
+    )
     _write_blocks(file, rows.tobytes())
 
 

@@ -75,9 +75,14 @@ _MEANINGS = {
 NAMES = tuple(_MEANINGS)
 #: Columns that are taken as SExtractor has them.
 _SAME = {
-    "ellipticity": "ELLIPTICITY", "half_light_radius": "FLUX_RADIUS", "isophotal_area": "ISOAREA_IMAGE",
-    "major_axis": "A_IMAGE", "minor_axis": "B_IMAGE", "peak_surface_brightness": "MU_MAX", "pos_angle": "THETA_IMAGE",
-}  # fmt: skip
+    "ellipticity": "ELLIPTICITY",
+    "half_light_radius": "FLUX_RADIUS",
+    "isophotal_area": "ISOAREA_IMAGE",
+    "major_axis": "A_IMAGE",
+    "minor_axis": "B_IMAGE",
+    "peak_surface_brightness": "MU_MAX",
+    "pos_angle": "THETA_IMAGE",
+}
 _WANTED = (*_SAME.values(), "X_IMAGE_DBL", "Y_IMAGE_DBL", "PETRO_RADIUS")
 #: An index is given where the galaxy differs from a point source by so many sigmas: one point source in a hundred does.
 RESOLVED = 3.0
@@ -112,9 +117,14 @@ def hsc_psf(band: str, pixel_scale: float = GALAXIESML.pixel_scale) -> Moffat:
 
 
 def measure_cutout(
-    image: np.ndarray, band: str, psf: np.ndarray | Moffat | Gaussian | None = None, *, mask: np.ndarray | None = None,
-    settings: Settings = GALAXIESML, sersic: bool = True,
-) -> dict[str, float]:  # fmt: skip
+    image: np.ndarray,
+    band: str,
+    psf: np.ndarray | Moffat | Gaussian | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    settings: Settings = GALAXIESML,
+    sersic: bool = True,
+) -> dict[str, float]:
     """Measure the detection nearest the middle of an image.
 
     Args:
@@ -142,10 +152,16 @@ def measure_cutout(
 
 
 def measure_cutouts(
-    images: np.ndarray, bands: Sequence[str], psf: np.ndarray | Moffat | Gaussian | Mapping | None = None, *,
-    mask: np.ndarray | None = None, settings: Settings = GALAXIESML, sersic: bool = True, device: str | None = None,
+    images: np.ndarray,
+    bands: Sequence[str],
+    psf: np.ndarray | Moffat | Gaussian | Mapping | None = None,
+    *,
+    mask: np.ndarray | None = None,
+    settings: Settings = GALAXIESML,
+    sersic: bool = True,
+    device: str | None = None,
     output: str = "numpy",
-) -> dict[str, np.ndarray] | pa.Table:  # fmt: skip
+) -> dict[str, np.ndarray] | pa.Table:
     """Measure the detection nearest the middle of each image, as `measure_cutout` does.
 
     Args:
@@ -301,10 +317,19 @@ def _measure(images: np.ndarray, mask: np.ndarray | None, settings: Settings, ou
             unused = _others(found.check["SEGMENTATION"], nearest + 1)
             if bad is not None:
                 unused |= bad
-            stamps.append(_Stamp(
-                row, image, unused, found.rms, x[nearest], y[nearest], values["half_light_radius"],
-                values["minor_axis"] / values["major_axis"], values["pos_angle"],
-            ))  # fmt: skip
+            stamps.append(
+                _Stamp(
+                    row,
+                    image,
+                    unused,
+                    found.rms,
+                    x[nearest],
+                    y[nearest],
+                    values["half_light_radius"],
+                    values["minor_axis"] / values["major_axis"],
+                    values["pos_angle"],
+                )
+            )
     return stamps
 
 
@@ -344,10 +369,17 @@ def _fit(stamps: list[_Stamp], psf, device: str | None) -> np.ndarray:
         return np.array([getattr(stamp, name) for stamp in stamps])
 
     fits = fit_sersic(
-        [stamp.image for stamp in stamps], psf, x=each("x"), y=each("y"), r_e=each("half_light_radius"),
-        q=each("axis_ratio"), pa=each("pos_angle"), sigma=each("noise"), mask=[stamp.unused for stamp in stamps],
+        [stamp.image for stamp in stamps],
+        psf,
+        x=each("x"),
+        y=each("y"),
+        r_e=each("half_light_radius"),
+        q=each("axis_ratio"),
+        pa=each("pos_angle"),
+        sigma=each("noise"),
+        mask=[stamp.unused for stamp in stamps],
         device=device,
-    )  # fmt: skip
+    )
     none = SersicFlag.NOT_MEASURED | SersicFlag.NOT_CONVERGED | SersicFlag.POSITION_AT_BOUND
     none |= SersicFlag.R_E_AT_BOUND | SersicFlag.FAINT
     return np.where((fits.flags & int(none) != 0) | ~(fits.resolved > RESOLVED), np.nan, fits.n)

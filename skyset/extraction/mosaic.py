@@ -193,9 +193,17 @@ class _Job:
         wcs = celestial_wcs(header) if "world" in stages or how.pixel_scale == 0 else None
         try:
             measured = measure(
-                image, how, self.columns, weight=weight, flag_image=flags, wcs=wcs, classifier=self.classifier,
-                engine=self.engine, check=self.check, overwrite=True,
-            )  # fmt: skip
+                image,
+                how,
+                self.columns,
+                weight=weight,
+                flag_image=flags,
+                wcs=wcs,
+                classifier=self.classifier,
+                engine=self.engine,
+                check=self.check,
+                overwrite=True,
+            )
         except (UserError, ValueError) as error:
             raise UserError(f"{self.image}: {error}") from None
         except MemoryError:

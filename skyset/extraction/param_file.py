@@ -34,8 +34,11 @@ def read_columns(
         path = Path(parameters) if parameters is not None else _parameters_file(sex)
         if path is None:
             return None, {}, []
-        lines = [(f"{path}, line {number}", text) for number, line in enumerate(read_lines(path, "a .param file"), 1)
-                 if (text := without_comment(line).strip())]  # fmt: skip
+        lines = [
+            (f"{path}, line {number}", text)
+            for number, line in enumerate(read_lines(path, "a .param file"), 1)
+            if (text := without_comment(line).strip())
+        ]
         if not lines:
             raise UserError(f"{path}: no column is wanted in it")
     wanted, unknown, passed_over = [], [], []
@@ -66,8 +69,10 @@ def _parameters_file(sex: SexFile) -> Path | None:
         return None
     path = find(name, sex.path, standard=False)
     if path is None:
-        raise UserError(f"{sex.where('PARAMETERS_NAME')}: PARAMETERS_NAME {name}: no such file{sex.looked()}; give "
-                        "-p FILE.param, or --columns X_IMAGE,Y_IMAGE")  # fmt: skip
+        raise UserError(
+            f"{sex.where('PARAMETERS_NAME')}: PARAMETERS_NAME {name}: no such file{sex.looked()}; give "
+            "-p FILE.param, or --columns X_IMAGE,Y_IMAGE"
+        )
     return path
 
 
@@ -108,8 +113,10 @@ def _unknown_columns(sex: SexFile, source: str, unknown: list[tuple[str, str]], 
     if not unknown:
         return
     # Each search for a near name takes milliseconds.
-    said = [(name, [where.rpartition(", ")[2]] * (", line " in where) + _why_unknown(name, near=place < MOST_SAID))
-            for place, (where, name) in enumerate(unknown[: _MOST_NAMED if skip else MOST_SAID])]  # fmt: skip
+    said = [
+        (name, [where.rpartition(", ")[2]] * (", line " in where) + _why_unknown(name, near=place < MOST_SAID))
+        for place, (where, name) in enumerate(unknown[: _MOST_NAMED if skip else MOST_SAID])
+    ]
     names = ", ".join(f"{name} ({'; '.join(why)})" if why else name for name, why in said)
     names += f" and {len(unknown) - len(said)} more" * (len(unknown) > len(said))
     if not skip:

@@ -19,9 +19,15 @@ from skyset.files import keep_inputs
 
 #: What a file's name may say for a check image, beside SExtractor's own names.
 _CHECK_NAMES = {
-    "segm": "SEGMENTATION", "segmentation_map": "SEGMENTATION", "bkg": "BACKGROUND", "back": "BACKGROUND",
-    "rms": "BACKGROUND_RMS", "bkg_rms": "BACKGROUND_RMS", "back_rms": "BACKGROUND_RMS", "subtracted": "-BACKGROUND",
-}  # fmt: skip
+    "segm": "SEGMENTATION",
+    "segmentation_map": "SEGMENTATION",
+    "bkg": "BACKGROUND",
+    "back": "BACKGROUND",
+    "rms": "BACKGROUND_RMS",
+    "bkg_rms": "BACKGROUND_RMS",
+    "back_rms": "BACKGROUND_RMS",
+    "subtracted": "-BACKGROUND",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +91,19 @@ def make_plan(
     images = dict(configuration.check) | dict(_check_image(name) for name in check)
     flag_image, classifier = flag_image or configuration.flag_image, classifier or configuration.classifier
     stages = {COLUMNS[name].stage for name in columns}
-    made = Plan(image, chosen, path, kind, tuple(columns), images, weight or configuration.weight,
-                flag_image if "external" in stages else None, classifier if "classifier" in stages else None,
-                engine, which)  # fmt: skip
+    made = Plan(
+        image,
+        chosen,
+        path,
+        kind,
+        tuple(columns),
+        images,
+        weight or configuration.weight,
+        flag_image if "external" in stages else None,
+        classifier if "classifier" in stages else None,
+        engine,
+        which,
+    )
     refuse(measures, made.columns, made.check, configuration.settings, weighted=made.weight is not None)
     _check_files(made, configuration.inputs, plot)
     return made
@@ -149,8 +165,9 @@ def _catalogue(image: Path, configuration: Configuration, output, format: str | 
     if said is None and kind == "ASCII_SKYCAT":
         raise UserError("CATALOG_TYPE ASCII_SKYCAT is not written here: --format ascii_head is nearest")
     if said is None and kind is None:
-        raise UserError(f"{path}: its ending says no format: --format {', '.join(FORMATS)}, or an ending "
-                        f"({', '.join(FORMAT_OF_ENDING)})")  # fmt: skip
+        raise UserError(
+            f"{path}: its ending says no format: --format {', '.join(FORMATS)}, or an ending ({', '.join(FORMAT_OF_ENDING)})"
+        )
     return path, said or CATALOGUE_TYPES[str(kind)]
 
 
@@ -172,8 +189,7 @@ def _check_files(made: Plan, named: Iterable[Path] = (), plot: Path | None = Non
         raise UserError(f"{', '.join(needing)}: a flag image is needed: --flag FILE")
     sky = [name for name in made.columns if COLUMNS[name].stage == "world"]
     if sky and (without := [image for image in made.chosen.images if not image.scale]):
-        raise UserError(f"{', '.join(sky)}: {_no_sky(without[0])}: leave them out "
-                        "(--skip_unknown does)")  # fmt: skip
+        raise UserError(f"{', '.join(sky)}: {_no_sky(without[0])}: leave them out (--skip_unknown does)")
     inputs = {f"the input {path}": path for path in (made.image, weight, flag_image, made.classifier, *named) if path}
     outputs: dict[Path, str] = {}
     for what, path in (

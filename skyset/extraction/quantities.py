@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from skyset.extraction.field import Background
 
 _APERTURE_FLAGS = {
-    "kron": "_kron_flags", "petrosian": "_petrosian_flags", "aperture": "_circle_flags", "radius": "_radius_flags",
+    "kron": "_kron_flags",
+    "petrosian": "_petrosian_flags",
+    "aperture": "_circle_flags",
+    "radius": "_radius_flags",
     "window": "_window_flags",
-}  # fmt: skip
+}
 
 
 @lru_cache(maxsize=8)
@@ -91,22 +94,33 @@ class Quantities(Mapping):
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(flux > 0, 2.5 / np.log(10) * error / flux, NO_MAGNITUDE)
         return {
-            f"FLUX_{name}": flux, f"FLUXERR_{name}": error, f"MAG_{name}": self.magnitude(flux), f"MAGERR_{name}": relative,
-        }  # fmt: skip
+            f"FLUX_{name}": flux,
+            f"FLUXERR_{name}": error,
+            f"MAG_{name}": self.magnitude(flux),
+            f"MAGERR_{name}": relative,
+        }
 
 
 def _isophotes(values: Quantities) -> dict[str, np.ndarray]:
     seen, background = values.seen, values.background
     rows = len(seen)
     out = {
-        "NUMBER": np.arange(1, rows + 1), "EXT_NUMBER": np.ones(rows),
-        "X_IMAGE": values.x + 1, "Y_IMAGE": values.y + 1, "X_IMAGE_DBL": values.x + 1, "Y_IMAGE_DBL": values.y + 1,
-        "ISOAREA_IMAGE": seen["area"], "ISOAREAF_IMAGE": seen["area_detected"], "THETA_IMAGE": np.degrees(seen["theta"]),
-        "FWHM_IMAGE": seen["fwhm"], "FLUX_MAX": seen["peak"],
+        "NUMBER": np.arange(1, rows + 1),
+        "EXT_NUMBER": np.ones(rows),
+        "X_IMAGE": values.x + 1,
+        "Y_IMAGE": values.y + 1,
+        "X_IMAGE_DBL": values.x + 1,
+        "Y_IMAGE_DBL": values.y + 1,
+        "ISOAREA_IMAGE": seen["area"],
+        "ISOAREAF_IMAGE": seen["area_detected"],
+        "THETA_IMAGE": np.degrees(seen["theta"]),
+        "FWHM_IMAGE": seen["fwhm"],
+        "FLUX_MAX": seen["peak"],
         "BACKGROUND": _background(values, background.measured or background),
         "MU_MAX": values.magnitude(seen["peak"] / values.pixel_scale**2),
-        "THRESHOLD": _threshold(values), "MU_THRESHOLD": values.magnitude(seen["threshold"] / values.pixel_scale**2),
-    }  # fmt: skip
+        "THRESHOLD": _threshold(values),
+        "MU_THRESHOLD": values.magnitude(seen["threshold"] / values.pixel_scale**2),
+    }
     out |= {f"{name.upper()}_IMAGE": seen[name] + 1 for name in ("xmin", "ymin", "xmax", "ymax", "xpeak", "ypeak")}
     out |= {f"ISO{k}": seen[f"iso{k}"] for k in range(8)}
     names_of = ("X2", "Y2", "XY", "CXX", "CYY", "CXY", "A", "B", "ERRX2", "ERRY2", "ERRXY")
@@ -132,9 +146,10 @@ def _axes(prefix: str, suffix: str, x2: np.ndarray, y2: np.ndarray, xy: np.ndarr
     """Axes and angle of ellipses by their second moments."""
     half, part = 0.5 * (x2 + y2), np.hypot(0.5 * (x2 - y2), xy)
     return {
-        f"{prefix}A{suffix}": np.sqrt(np.maximum(half + part, 0)), f"{prefix}B{suffix}": np.sqrt(np.maximum(half - part, 0)),
+        f"{prefix}A{suffix}": np.sqrt(np.maximum(half + part, 0)),
+        f"{prefix}B{suffix}": np.sqrt(np.maximum(half - part, 0)),
         f"{prefix}THETA{suffix}": np.degrees(0.5 * np.arctan2(2 * xy, x2 - y2)),
-    }  # fmt: skip
+    }
 
 
 def _flags(values: Quantities) -> np.ndarray:
@@ -196,10 +211,17 @@ def _windowed(values: Quantities) -> dict[str, np.ndarray]:
         found[name] for name in ("x2", "y2", "xy", "errx2", "erry2", "errxy", "flux", "fluxvar")
     )
     out |= {
-        "X2WIN_IMAGE": x2, "Y2WIN_IMAGE": y2, "XYWIN_IMAGE": xy, "ERRX2WIN_IMAGE": ex, "ERRY2WIN_IMAGE": ey,
-        "ERRXYWIN_IMAGE": exy, "FLAGS_WIN": found["flags"], **_axes("", "WIN_IMAGE", x2, y2, xy),
-        **_axes("ERR", "WIN_IMAGE", ex, ey, exy), **values.photometry("WIN", flux, variance),
-    }  # fmt: skip
+        "X2WIN_IMAGE": x2,
+        "Y2WIN_IMAGE": y2,
+        "XYWIN_IMAGE": xy,
+        "ERRX2WIN_IMAGE": ex,
+        "ERRY2WIN_IMAGE": ey,
+        "ERRXYWIN_IMAGE": exy,
+        "FLAGS_WIN": found["flags"],
+        **_axes("", "WIN_IMAGE", x2, y2, xy),
+        **_axes("ERR", "WIN_IMAGE", ex, ey, exy),
+        **values.photometry("WIN", flux, variance),
+    }
     with np.errstate(divide="ignore", invalid="ignore"):
         out["SNR_WIN"] = np.where(variance > 0, flux / np.sqrt(variance), 0)
     return out
@@ -209,9 +231,11 @@ def _seeing(values: Quantities) -> float:
     """The FWHM of the image's stars, arcsec; NaN, and a warning, where there are none."""
     seen, flags = values.seen, values.seen["flags"].astype(np.int64)
     fwhm = stellar_fwhm(
-        seen["fwhm"], seen["peak"] / seen["threshold"], 1 - seen["b"] / seen["a"],
+        seen["fwhm"],
+        seen["peak"] / seen["threshold"],
+        1 - seen["b"] / seen["a"],
         (flags & ~BLENDED == 0) & (seen["peak"] + values["BACKGROUND"] < values.settings.saturation),
-    )  # fmt: skip
+    )
     if np.isnan(fwhm):
         warnings.warn("the seeing cannot be measured: too few stars stand out; CLASS_STAR is NaN", stacklevel=2)
     return fwhm * values.pixel_scale
@@ -300,9 +324,17 @@ def _most_frequent(owner: np.ndarray, flag: np.ndarray, rows: int) -> np.ndarray
 
 
 _STAGES: dict[str, Callable] = {
-    "isophote": _isophotes, "window": _windowed, "aperture": _circles, "kron": _kron, "petrosian": _petrosian,
-    "world": _world, "external": _image_flags,
-}  # fmt: skip
+    "isophote": _isophotes,
+    "window": _windowed,
+    "aperture": _circles,
+    "kron": _kron,
+    "petrosian": _petrosian,
+    "world": _world,
+    "external": _image_flags,
+}
 _WORK: dict[str, Callable] = {
-    "FLAGS": _flags, "FLUX_RADIUS": _flux_radius, "CLASS_STAR": _class_star, "VIGNET": _vignets,
-}  # fmt: skip
+    "FLAGS": _flags,
+    "FLUX_RADIUS": _flux_radius,
+    "CLASS_STAR": _class_star,
+    "VIGNET": _vignets,
+}

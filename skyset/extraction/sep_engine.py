@@ -39,11 +39,40 @@ from skyset.extraction.settings import Settings
 TITLE = f"sep {sep.__version__}"
 #: Where columns come from: sep's own fields and functions, numpy over sep's segmentation map, and arithmetic on these.
 FROM_EXTRACT = (
-    "X_IMAGE", "Y_IMAGE", "X_IMAGE_DBL", "Y_IMAGE_DBL", "XMIN_IMAGE", "YMIN_IMAGE", "XMAX_IMAGE", "YMAX_IMAGE",
-    "XPEAK_IMAGE", "YPEAK_IMAGE", "X2_IMAGE", "Y2_IMAGE", "XY_IMAGE", "CXX_IMAGE", "CYY_IMAGE", "CXY_IMAGE", "A_IMAGE",
-    "B_IMAGE", "THETA_IMAGE", "ELONGATION", "ELLIPTICITY", "POLAR_IMAGE", "ERRX2_IMAGE", "ERRY2_IMAGE", "ERRXY_IMAGE",
-    "ERRA_IMAGE", "ERRB_IMAGE", "ERRTHETA_IMAGE", "ISOAREAF_IMAGE", "FLUX_ISO", "MAG_ISO", "FLUX_MAX", "MU_MAX",
-)  # fmt: skip
+    "X_IMAGE",
+    "Y_IMAGE",
+    "X_IMAGE_DBL",
+    "Y_IMAGE_DBL",
+    "XMIN_IMAGE",
+    "YMIN_IMAGE",
+    "XMAX_IMAGE",
+    "YMAX_IMAGE",
+    "XPEAK_IMAGE",
+    "YPEAK_IMAGE",
+    "X2_IMAGE",
+    "Y2_IMAGE",
+    "XY_IMAGE",
+    "CXX_IMAGE",
+    "CYY_IMAGE",
+    "CXY_IMAGE",
+    "A_IMAGE",
+    "B_IMAGE",
+    "THETA_IMAGE",
+    "ELONGATION",
+    "ELLIPTICITY",
+    "POLAR_IMAGE",
+    "ERRX2_IMAGE",
+    "ERRY2_IMAGE",
+    "ERRXY_IMAGE",
+    "ERRA_IMAGE",
+    "ERRB_IMAGE",
+    "ERRTHETA_IMAGE",
+    "ISOAREAF_IMAGE",
+    "FLUX_ISO",
+    "MAG_ISO",
+    "FLUX_MAX",
+    "MU_MAX",
+)
 COLUMNS: dict[str, tuple[str, ...]] = {
     "sep.extract": FROM_EXTRACT,
     "sep.Background": ("BACKGROUND", "THRESHOLD", "MU_THRESHOLD"),
@@ -53,15 +82,33 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "sep.flux_radius": ("FLUX_RADIUS",),
     "sep.winpos": ("XWIN_IMAGE", "YWIN_IMAGE"),
     "sep's segmentation map": (
-        "ISOAREA_IMAGE", *(f"ISO{k}" for k in range(8)), "FWHM_IMAGE", "FLUXERR_ISO", "MAGERR_ISO", "IMAFLAGS_ISO",
+        "ISOAREA_IMAGE",
+        *(f"ISO{k}" for k in range(8)),
+        "FWHM_IMAGE",
+        "FLUXERR_ISO",
+        "MAGERR_ISO",
+        "IMAFLAGS_ISO",
         "NIMAFLAGS_ISO",
     ),
     "the columns above": ("NUMBER", "EXT_NUMBER", "FLAGS", "CLASS_STAR"),
     "the columns above and the WCS": (
-        "X_WORLD", "Y_WORLD", "ALPHA_SKY", "DELTA_SKY", "ALPHA_J2000", "DELTA_J2000", "XWIN_WORLD", "YWIN_WORLD",
-        "ALPHAWIN_J2000", "DELTAWIN_J2000", "A_WORLD", "B_WORLD", "THETA_J2000", "FWHM_WORLD", "ISOAREA_WORLD",
+        "X_WORLD",
+        "Y_WORLD",
+        "ALPHA_SKY",
+        "DELTA_SKY",
+        "ALPHA_J2000",
+        "DELTA_J2000",
+        "XWIN_WORLD",
+        "YWIN_WORLD",
+        "ALPHAWIN_J2000",
+        "DELTAWIN_J2000",
+        "A_WORLD",
+        "B_WORLD",
+        "THETA_J2000",
+        "FWHM_WORLD",
+        "ISOAREA_WORLD",
     ),
-}  # fmt: skip
+}
 MEASURED = frozenset(name for some in COLUMNS.values() for name in some)
 #: sep shows neither its meshes nor the filtered image.
 MADE = tuple(kind for kind in CHECKS if kind not in ("MINIBACKGROUND", "MINIBACK_RMS", "FILTERED"))
@@ -165,10 +212,34 @@ class Seen:
     def __init__(self, objects: np.ndarray, segmentation: np.ndarray, field: Field, settings: Settings) -> None:
         self.objects, self.segmentation, self.field, self.gain = objects, segmentation, field, settings.gain
         self._make = {
-            "x": "x", "y": "y", "xpeak": "xcpeak", "ypeak": "ycpeak", "area_detected": "npix", "flux": "flux",
-            **{name: name for name in ("x2", "y2", "xy", "cxx", "cyy", "cxy", "a", "b", "errx2", "erry2", "errxy",
-                                       "xmin", "xmax", "ymin", "ymax", "peak")},
-        }  # fmt: skip
+            "x": "x",
+            "y": "y",
+            "xpeak": "xcpeak",
+            "ypeak": "ycpeak",
+            "area_detected": "npix",
+            "flux": "flux",
+            **{
+                name: name
+                for name in (
+                    "x2",
+                    "y2",
+                    "xy",
+                    "cxx",
+                    "cyy",
+                    "cxy",
+                    "a",
+                    "b",
+                    "errx2",
+                    "erry2",
+                    "errxy",
+                    "xmin",
+                    "xmax",
+                    "ymin",
+                    "ymax",
+                    "peak",
+                )
+            },
+        }
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -283,10 +354,15 @@ def find_sources(field: Field, settings: Settings, paint: bool = True) -> Seen:
         objects, segmentation = sep.extract(np.zeros((1, 1), np.float32), 1.0, segmentation_map=True)
         return Seen(objects, np.zeros(field.image.shape, np.int32), field, settings)
     how = {
-        "minarea": settings.minarea, "filter_kernel": field.kernel if field.kernel.size else None, "filter_type": "conv",
-        "deblend_nthresh": settings.deblend_nthresh, "deblend_cont": settings.deblend_cont,
-        "clean": settings.clean is not None, "clean_param": settings.clean or 1.0, "segmentation_map": True,
-    }  # fmt: skip
+        "minarea": settings.minarea,
+        "filter_kernel": field.kernel if field.kernel.size else None,
+        "filter_type": "conv",
+        "deblend_nthresh": settings.deblend_nthresh,
+        "deblend_cont": settings.deblend_cont,
+        "clean": settings.clean is not None,
+        "clean_param": settings.clean or 1.0,
+        "segmentation_map": True,
+    }
     image, unit = field.image, _unit(field)
     threshold, sigma, how["gain"] = field.threshold / unit, field.sigma / unit, settings.gain * unit or None
     if unit != 1:
@@ -466,8 +542,10 @@ class Light:
         """The part of the image within reach of a source, neighbours' and bad pixels replaced by those opposite."""
         rows, columns = self.field.image.shape
         x, y, far = self.x[n], self.y[n], reach + 2
-        part = (slice(max(int(y - far), 0), min(int(y + far) + 2, rows)),
-                slice(max(int(x - far), 0), min(int(x + far) + 2, columns)))  # fmt: skip
+        part = (
+            slice(max(int(y - far), 0), min(int(y + far) + 2, rows)),
+            slice(max(int(x - far), 0), min(int(x + far) + 2, columns)),
+        )
         image, owner = self.field.image[part].copy(), self.owner[part]
         j, i = np.nonzero((owner != 0) & (owner != n + 1))
         k = np.floor(2 * x - (i + part[1].start) + 0.5).astype(np.int64)

@@ -138,14 +138,30 @@ _LARGEST_VIGNET = 1 << 20
 _OPTIONAL = ("analysis_threshold", "clean", "back_value", "weight_threshold", "seeing")
 _SEVERAL = ("back_size", "back_filter", "apertures", "kron", "petrosian", "least_apertures", "fractions", "vignet")
 _RANGES = {
-    "threshold": (1e-10, _BIG), "analysis_threshold": (1e-10, _BIG), "minarea": (1, 1e9), "maxarea": (0, 1e9),
-    "deblend_nthresh": (1, 64), "deblend_cont": (0, 1), "clean": (0.1, 10), "back_size": (1, 1e9),
-    "back_filter": (1, 1001), "back_filter_threshold": (0, _BIG), "back_value": (-_BIG, _BIG), "apertures": (1e-3, 2e6),
-    "kron": (0, 1e3), "petrosian": (0, 1e3), "least_apertures": (0, 1e6), "fractions": (1e-6, 1),
+    "threshold": (1e-10, _BIG),
+    "analysis_threshold": (1e-10, _BIG),
+    "minarea": (1, 1e9),
+    "maxarea": (0, 1e9),
+    "deblend_nthresh": (1, 64),
+    "deblend_cont": (0, 1),
+    "clean": (0.1, 10),
+    "back_size": (1, 1e9),
+    "back_filter": (1, 1001),
+    "back_filter_threshold": (0, _BIG),
+    "back_value": (-_BIG, _BIG),
+    "apertures": (1e-3, 2e6),
+    "kron": (0, 1e3),
+    "petrosian": (0, 1e3),
+    "least_apertures": (0, 1e6),
+    "fractions": (1e-6, 1),
     "saturation": (-_BIG, math.inf),
-    "gain": (0, _BIG), "pixel_scale": (0, 1e10), "zero_point": (-100, 100), "seeing": (0, 1e10),
-    "weight_threshold": (-_BIG, _BIG), "vignet": (1, 65535),
-}  # fmt: skip
+    "gain": (0, _BIG),
+    "pixel_scale": (0, 1e10),
+    "zero_point": (-100, 100),
+    "seeing": (0, 1e10),
+    "weight_threshold": (-_BIG, _BIG),
+    "vignet": (1, 65535),
+}
 _WORDS = {
     "mask_type": ("correct", "blank", "none"),
     "weight_type": ("weight", "variance", "rms"),

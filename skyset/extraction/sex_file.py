@@ -18,8 +18,9 @@ from skyset.extraction import columns as known
 from skyset.extraction.settings import read_lines
 
 #: Where installed SExtractors keep their filters and networks; looked at last.
-STANDARD_FOLDERS = [Path(folder) for folder in ("/usr/share/source-extractor", "/usr/share/sextractor",
-                                                "/usr/local/share/sextractor")]  # fmt: skip
+STANDARD_FOLDERS = [
+    Path(folder) for folder in ("/usr/share/source-extractor", "/usr/share/sextractor", "/usr/local/share/sextractor")
+]
 
 
 def _number(word: str) -> float:
@@ -53,50 +54,134 @@ class Numbers:
 
 
 NUMBERS = {
-    "DETECT_MINAREA": Numbers("minarea", _whole), "DETECT_MAXAREA": Numbers("maxarea", _whole),
-    "DEBLEND_NTHRESH": Numbers("deblend_nthresh", _whole), "DEBLEND_MINCONT": Numbers("deblend_cont", _number),
-    "CLEAN_PARAM": Numbers("clean", _number), "BACK_SIZE": Numbers("back_size", _whole, 1, 2),
-    "BACK_FILTERSIZE": Numbers("back_filter", _whole, 1, 2), "BACK_FILTTHRESH": Numbers("back_filter_threshold", _number),
-    "BACK_VALUE": Numbers("back_value", _number, 1, 2), "PHOT_APERTURES": Numbers("apertures", _number, 1, 32),
-    "PHOT_AUTOPARAMS": Numbers("kron", _number, 2, 2), "PHOT_PETROPARAMS": Numbers("petrosian", _number, 2, 2),
-    "PHOT_AUTOAPERS": Numbers("least_apertures", _number, 2, 2), "PHOT_FLUXFRAC": Numbers("fractions", _number, 1, 32),
-    "SATUR_LEVEL": Numbers("saturation", _number), "GAIN": Numbers("gain", _number),
-    "PIXEL_SCALE": Numbers("pixel_scale", _number), "MAG_ZEROPOINT": Numbers("zero_point", _number),
-    "SEEING_FWHM": Numbers("seeing", _number_or_auto), "WEIGHT_THRESH": Numbers("weight_threshold", _number, 0, 2),
-    "DETECT_THRESH": Numbers("threshold", _number, 1, 2), "ANALYSIS_THRESH": Numbers("analysis_threshold", _number, 1, 2),
-}  # fmt: skip
+    "DETECT_MINAREA": Numbers("minarea", _whole),
+    "DETECT_MAXAREA": Numbers("maxarea", _whole),
+    "DEBLEND_NTHRESH": Numbers("deblend_nthresh", _whole),
+    "DEBLEND_MINCONT": Numbers("deblend_cont", _number),
+    "CLEAN_PARAM": Numbers("clean", _number),
+    "BACK_SIZE": Numbers("back_size", _whole, 1, 2),
+    "BACK_FILTERSIZE": Numbers("back_filter", _whole, 1, 2),
+    "BACK_FILTTHRESH": Numbers("back_filter_threshold", _number),
+    "BACK_VALUE": Numbers("back_value", _number, 1, 2),
+    "PHOT_APERTURES": Numbers("apertures", _number, 1, 32),
+    "PHOT_AUTOPARAMS": Numbers("kron", _number, 2, 2),
+    "PHOT_PETROPARAMS": Numbers("petrosian", _number, 2, 2),
+    "PHOT_AUTOAPERS": Numbers("least_apertures", _number, 2, 2),
+    "PHOT_FLUXFRAC": Numbers("fractions", _number, 1, 32),
+    "SATUR_LEVEL": Numbers("saturation", _number),
+    "GAIN": Numbers("gain", _number),
+    "PIXEL_SCALE": Numbers("pixel_scale", _number),
+    "MAG_ZEROPOINT": Numbers("zero_point", _number),
+    "SEEING_FWHM": Numbers("seeing", _number_or_auto),
+    "WEIGHT_THRESH": Numbers("weight_threshold", _number, 0, 2),
+    "DETECT_THRESH": Numbers("threshold", _number, 1, 2),
+    "ANALYSIS_THRESH": Numbers("analysis_threshold", _number, 1, 2),
+}
 
 _YES = ("Y", "N", "YES", "NO")
 #: Keywords that name files to be read.
-INPUTS = ("PARAMETERS_NAME", "FILTER_NAME", "STARNNW_NAME", "WEIGHT_IMAGE", "FLAG_IMAGE", "ASSOC_NAME", "PSF_NAME",
-           "SOM_NAME", "DGEO_IMAGE")  # fmt: skip
+INPUTS = (
+    "PARAMETERS_NAME",
+    "FILTER_NAME",
+    "STARNNW_NAME",
+    "WEIGHT_IMAGE",
+    "FLAG_IMAGE",
+    "ASSOC_NAME",
+    "PSF_NAME",
+    "SOM_NAME",
+    "DGEO_IMAGE",
+)
 #: Keywords with words; those of CHECKIMAGE_TYPE that are not made here too.
 _WORDS = {
     "CATALOG_TYPE": ("NONE", "ASCII", "ASCII_HEAD", "ASCII_SKYCAT", "ASCII_VOTABLE", "FITS_1.0", "FITS_LDAC"),
-    "DETECT_TYPE": ("CCD", "PHOTO"), "THRESH_TYPE": ("RELATIVE", "ABSOLUTE"), "FILTER": _YES, "CLEAN": _YES,
+    "DETECT_TYPE": ("CCD", "PHOTO"),
+    "THRESH_TYPE": ("RELATIVE", "ABSOLUTE"),
+    "FILTER": _YES,
+    "CLEAN": _YES,
     "MASK_TYPE": ("NONE", "BLANK", "CORRECT"),
-    "WEIGHT_TYPE": ("NONE", "BACKGROUND", "MAP_RMS", "MAP_VAR", "MAP_WEIGHT"), "RESCALE_WEIGHTS": _YES, "WEIGHT_GAIN": _YES,
-    "FLAG_TYPE": ("OR", "AND", "MIN", "MAX", "MOST"), "BACK_TYPE": ("AUTO", "MANUAL"), "BACKPHOTO_TYPE": ("GLOBAL", "LOCAL"),
-    "CHECKIMAGE_TYPE": ("NONE", *known.CHECKS, "IDENTICAL", "ASSOC", "PSFS", "-PSFS", "MODELS", "-MODELS", "SPHEROIDS",
-                        "-SPHEROIDS", "DISKS", "-DISKS", "SYMMETRIES", "PATTERNS", "MAPSOM", "OTHER"),
-    "DGEO_TYPE": ("NONE", "PIXEL"), "VERBOSE_TYPE": ("QUIET", "NORMAL", "WARN", "FULL"), "WRITE_XML": _YES,
-    "FITS_UNSIGNED": _YES, "INTERP_TYPE": ("NONE", "VAR_ONLY", "ALL"),
+    "WEIGHT_TYPE": ("NONE", "BACKGROUND", "MAP_RMS", "MAP_VAR", "MAP_WEIGHT"),
+    "RESCALE_WEIGHTS": _YES,
+    "WEIGHT_GAIN": _YES,
+    "FLAG_TYPE": ("OR", "AND", "MIN", "MAX", "MOST"),
+    "BACK_TYPE": ("AUTO", "MANUAL"),
+    "BACKPHOTO_TYPE": ("GLOBAL", "LOCAL"),
+    "CHECKIMAGE_TYPE": (
+        "NONE",
+        *known.CHECKS,
+        "IDENTICAL",
+        "ASSOC",
+        "PSFS",
+        "-PSFS",
+        "MODELS",
+        "-MODELS",
+        "SPHEROIDS",
+        "-SPHEROIDS",
+        "DISKS",
+        "-DISKS",
+        "SYMMETRIES",
+        "PATTERNS",
+        "MAPSOM",
+        "OTHER",
+    ),
+    "DGEO_TYPE": ("NONE", "PIXEL"),
+    "VERBOSE_TYPE": ("QUIET", "NORMAL", "WARN", "FULL"),
+    "WRITE_XML": _YES,
+    "FITS_UNSIGNED": _YES,
+    "INTERP_TYPE": ("NONE", "VAR_ONLY", "ALL"),
     "ASSOC_TYPE": ("FIRST", "NEAREST", "MEAN", "MAG_MEAN", "SUM", "MAG_SUM", "MIN", "MAX"),
-    "ASSOCSELEC_TYPE": ("ALL", "MATCHED", "-MATCHED"), "ASSOCCOORD_TYPE": ("PIXEL", "WORLD"),
-}  # fmt: skip
+    "ASSOCSELEC_TYPE": ("ALL", "MATCHED", "-MATCHED"),
+    "ASSOCCOORD_TYPE": ("PIXEL", "WORLD"),
+}
 #: Keywords with any text, used by name below.
-_TEXTS = ("CATALOG_NAME", "PARAMETERS_NAME", "FILTER_NAME", "FILTER_THRESH", "WEIGHT_IMAGE", "FLAG_IMAGE", "SATUR_KEY",
-          "GAIN_KEY", "STARNNW_NAME", "CHECKIMAGE_NAME", "HEADER_SUFFIX")  # fmt: skip
+_TEXTS = (
+    "CATALOG_NAME",
+    "PARAMETERS_NAME",
+    "FILTER_NAME",
+    "FILTER_THRESH",
+    "WEIGHT_IMAGE",
+    "FLAG_IMAGE",
+    "SATUR_KEY",
+    "GAIN_KEY",
+    "STARNNW_NAME",
+    "CHECKIMAGE_NAME",
+    "HEADER_SUFFIX",
+)
 #: Keywords of both kinds that take several values.
-_LISTS = ("WEIGHT_TYPE", "WEIGHT_IMAGE", "FLAG_TYPE", "FLAG_IMAGE", "BACK_TYPE", "CHECKIMAGE_TYPE", "CHECKIMAGE_NAME",
-          "INTERP_TYPE", "FILTER_THRESH")  # fmt: skip
+_LISTS = (
+    "WEIGHT_TYPE",
+    "WEIGHT_IMAGE",
+    "FLAG_TYPE",
+    "FLAG_IMAGE",
+    "BACK_TYPE",
+    "CHECKIMAGE_TYPE",
+    "CHECKIMAGE_NAME",
+    "INTERP_TYPE",
+    "FILTER_THRESH",
+)
 #: Nothing of what is measured here depends on these: how SExtractor works inside, or of use to columns that are refused.
 _WITHOUT_EFFECT = (
-    "MEMORY_OBJSTACK", "MEMORY_PIXSTACK", "MEMORY_BUFSIZE", "NTHREADS", "XML_NAME", "XSL_URL", "MAG_GAMMA",
-    "BACKPHOTO_THICK", "ASSOC_NAME", "ASSOC_DATA", "ASSOC_PARAMS", "ASSOC_RADIUS",
-    "DGEO_IMAGE", "INTERP_MAXXLAG", "INTERP_MAXYLAG", "PSF_NAME",
-    "PSF_NMAX", "PSF_RECENTER", "PSFDISPLAY_TYPE", "PATTERN_TYPE", "SOM_NAME",
-)  # fmt: skip
+    "MEMORY_OBJSTACK",
+    "MEMORY_PIXSTACK",
+    "MEMORY_BUFSIZE",
+    "NTHREADS",
+    "XML_NAME",
+    "XSL_URL",
+    "MAG_GAMMA",
+    "BACKPHOTO_THICK",
+    "ASSOC_NAME",
+    "ASSOC_DATA",
+    "ASSOC_PARAMS",
+    "ASSOC_RADIUS",
+    "DGEO_IMAGE",
+    "INTERP_MAXXLAG",
+    "INTERP_MAXYLAG",
+    "PSF_NAME",
+    "PSF_NMAX",
+    "PSF_RECENTER",
+    "PSFDISPLAY_TYPE",
+    "PATTERN_TYPE",
+    "SOM_NAME",
+)
 KEYWORDS = (*NUMBERS, *_WORDS, *_TEXTS, *_WITHOUT_EFFECT)
 #: Keywords whose empty value says something.
 _MAY_BE_EMPTY = ("FILTER_THRESH", "WEIGHT_THRESH", *_WITHOUT_EFFECT)
@@ -139,8 +224,10 @@ class SexFile:
                 if twice > MOST_SAID:
                     self.values[key] = value
                     continue
-                self.warnings.append(f"{value.where}: {key} stands twice: {value_text(value)} counts, "
-                                     f"not the {value_text(before)} of {before.where.rpartition(', ')[2]}")  # fmt: skip
+                self.warnings.append(
+                    f"{value.where}: {key} stands twice: {value_text(value)} counts, "
+                    f"not the {value_text(before)} of {before.where.rpartition(', ')[2]}"
+                )
             self.values[key] = value
         if twice > MOST_SAID:
             self.warnings.append(f"{path}: {twice - MOST_SAID} more keywords stand twice: the last of each counts")

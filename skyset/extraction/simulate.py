@@ -21,8 +21,19 @@ from skyset.extraction.compiled import jit
 from skyset.extraction.fourier import good_size
 
 #: One source: position and size in pixels (``r_e`` along the major axis), flux in counts to infinity, ``pa`` in degrees.
-SOURCE = np.dtype([("x", "f8"), ("y", "f8"), ("flux", "f8"), ("mag", "f8"), ("kind", "U6"), ("n", "f8"), ("r_e", "f8"),
-                   ("q", "f8"), ("pa", "f8")])  # fmt: skip
+SOURCE = np.dtype(
+    [
+        ("x", "f8"),
+        ("y", "f8"),
+        ("flux", "f8"),
+        ("mag", "f8"),
+        ("kind", "U6"),
+        ("n", "f8"),
+        ("r_e", "f8"),
+        ("q", "f8"),
+        ("pa", "f8"),
+    ]
+)
 #: The central galaxy of a cutout: as a source, and whether a neighbour's light matters to it.
 CENTRAL = np.dtype([*SOURCE.descr, ("blended", "?")])
 
@@ -373,18 +384,26 @@ def expected_counts(shape: tuple[int, int], pixel_scale: float, magnitudes: tupl
 
 
 def _draw_field(
-    rng: np.random.Generator, shape: tuple[int, int], pixel_scale: float, zero_point: float, limits: tuple[float, float],
-    stars: int | None, galaxies: int | None,
-) -> np.ndarray:  # fmt: skip
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    pixel_scale: float,
+    zero_point: float,
+    limits: tuple[float, float],
+    stars: int | None,
+    galaxies: int | None,
+) -> np.ndarray:
     """Stars and galaxies anywhere on an image and just beyond, as many as ``expected_counts`` says by default."""
     expected = expected_counts(shape, pixel_scale, limits)
     stars, galaxies = (
         int(rng.poisson(mean)) if given is None else int(given)
         for given, mean in zip((stars, galaxies), expected, strict=True)
     )
-    mag = np.concatenate([
-        _magnitudes(rng, galaxies, _COUNTS["galaxy"][1], *limits), _magnitudes(rng, stars, _COUNTS["star"][1], *limits),
-    ])  # fmt: skip
+    mag = np.concatenate(
+        [
+            _magnitudes(rng, galaxies, _COUNTS["galaxy"][1], *limits),
+            _magnitudes(rng, stars, _COUNTS["star"][1], *limits),
+        ]
+    )
     x = rng.uniform(-0.5 - _EDGE, shape[1] - 0.5 + _EDGE, len(mag))
     y = rng.uniform(-0.5 - _EDGE, shape[0] - 0.5 + _EDGE, len(mag))
     drawn = _draw_galaxies(rng, mag)
@@ -394,11 +413,22 @@ def _draw_field(
 
 
 def simulate_ccd(
-    seed: int = 0, shape: tuple[int, int] = (4612, 2048), seeing: float = 0.7, pixel_scale: float = 0.187,
-    zero_point: float = 34.9, sky: float = 7500.0, gain: float = 1.6, read_noise: float = 5.0, stars: int | None = None,
-    galaxies: int | None = None, saturation: float | None = None, beta: float = 3.5, psf_q: float = 1.0, psf_pa: float = 0.0,
+    seed: int = 0,
+    shape: tuple[int, int] = (4612, 2048),
+    seeing: float = 0.7,
+    pixel_scale: float = 0.187,
+    zero_point: float = 34.9,
+    sky: float = 7500.0,
+    gain: float = 1.6,
+    read_noise: float = 5.0,
+    stars: int | None = None,
+    galaxies: int | None = None,
+    saturation: float | None = None,
+    beta: float = 3.5,
+    psf_q: float = 1.0,
+    psf_pa: float = 0.0,
     magnitudes: tuple[float, float] = (15.0, 26.5),
-) -> Simulated:  # fmt: skip
+) -> Simulated:
     """A CCD like MegaCam's in a stack of exposures: at 3 sigma some 3,950 sources, down to magnitude 24.5.
 
     Args:
@@ -441,10 +471,18 @@ def simulate_ccd(
 
 
 def simulate_cutouts(
-    count: int, seed: int = 0, size: int = 127, pixel_scale: float = 0.168, seeing: float = 0.65, zero_point: float = 27.0,
-    sky_sigma: float = 0.07, neighbours: bool = True, mag: tuple[float, float] = (18.0, 23.0),
-    n: tuple[float, float] = (0.5, 6.0), beta: float = 3.5,
-) -> Cutouts:  # fmt: skip
+    count: int,
+    seed: int = 0,
+    size: int = 127,
+    pixel_scale: float = 0.168,
+    seeing: float = 0.65,
+    zero_point: float = 27.0,
+    sky_sigma: float = 0.07,
+    neighbours: bool = True,
+    mag: tuple[float, float] = (18.0, 23.0),
+    n: tuple[float, float] = (0.5, 6.0),
+    beta: float = 3.5,
+) -> Cutouts:
     """Cutouts like those of HSC's coadds, sky subtracted, each with a galaxy within half a pixel of the middle.
 
     Args:
@@ -494,9 +532,13 @@ def simulate_cutouts(
 
 
 def _draw_central(
-    rng: np.random.Generator, size: int, pixel_scale: float, zero_point: float, mag: tuple[float, float],
+    rng: np.random.Generator,
+    size: int,
+    pixel_scale: float,
+    zero_point: float,
+    mag: tuple[float, float],
     n: tuple[float, float],
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """One galaxy near the middle, 0.2 to 2 arcsec large."""
     magnitude = rng.uniform(*mag)
     drawn = _draw_galaxies(rng, np.array([magnitude]))

@@ -73,8 +73,9 @@ def compass(wcs: WCS, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] |
         middle = wcs.pixel_to_world((shape[1] - 1) / 2, (shape[0] - 1) / 2).icrs
         step = pixel_scale(wcs, shape) * units.arcsec
         here = np.array(wcs.world_to_pixel(middle))
-        ways = [np.array(wcs.world_to_pixel(middle.directional_offset_by(angle * units.deg, step))) - here
-                for angle in (0, 90)]  # fmt: skip
+        ways = [
+            np.array(wcs.world_to_pixel(middle.directional_offset_by(angle * units.deg, step))) - here for angle in (0, 90)
+        ]
     except Exception:  # wcslib raises many kinds for projections that cannot be
         return None
     lengths = [np.hypot(*way) for way in ways]
@@ -92,10 +93,18 @@ def world_columns(measured: Mapping[str, np.ndarray], wcs: WCS, windowed: Collec
     area = np.abs(np.linalg.det(jacobian)) if len(x) else np.zeros(0)
     first, second = _axes(wcs, lon, lat)
     out = {
-        "X_WORLD": first, "Y_WORLD": second, "ALPHA_SKY": lon, "DELTA_SKY": lat, "ALPHA_J2000": alpha, "DELTA_J2000": delta,
-        "A_WORLD": a, "B_WORLD": b, "THETA_J2000": _to_j2000(wcs, lon, lat, theta),
-        "FWHM_WORLD": measured["FWHM_IMAGE"] * np.sqrt(area), "ISOAREA_WORLD": measured["ISOAREA_IMAGE"] * area,
-    }  # fmt: skip
+        "X_WORLD": first,
+        "Y_WORLD": second,
+        "ALPHA_SKY": lon,
+        "DELTA_SKY": lat,
+        "ALPHA_J2000": alpha,
+        "DELTA_J2000": delta,
+        "A_WORLD": a,
+        "B_WORLD": b,
+        "THETA_J2000": _to_j2000(wcs, lon, lat, theta),
+        "FWHM_WORLD": measured["FWHM_IMAGE"] * np.sqrt(area),
+        "ISOAREA_WORLD": measured["ISOAREA_IMAGE"] * area,
+    }
     if windowed:
         x, y = measured["XWIN_IMAGE"] - 1, measured["YWIN_IMAGE"] - 1
         lon, lat = _sky(wcs, x, y)

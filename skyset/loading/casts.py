@@ -73,8 +73,9 @@ def cast_values(values, feature, name: str):
         return ImageRows.of_pixels(values)
     fields = _fields(feature)
     if fields is not None:
-        return {key: cast_values(part, fields[key], f"{name}.{key}") if key in fields else part
-                for key, part in values.items()}  # fmt: skip
+        return {
+            key: cast_values(part, fields[key], f"{name}.{key}") if key in fields else part for key, part in values.items()
+        }
     leaf = feature
     while _element(leaf) is not None:
         leaf = _element(leaf)

@@ -128,8 +128,11 @@ class DecodedFeatures(Features):
         return self._around(example, decode, (dict, str))
 
     def _around(self, example: dict, change, encoded: tuple[type, ...]) -> dict:
-        done = {name: example[name] for name, feature in self.items()
-                if isinstance(feature, Image) and not isinstance(example.get(name), (*encoded, NoneType))}  # fmt: skip
+        done = {
+            name: example[name]
+            for name, feature in self.items()
+            if isinstance(feature, Image) and not isinstance(example.get(name), (*encoded, NoneType))
+        }
         others = Features({name: feature for name, feature in self.items() if name not in done})
         changed = change(others, {name: value for name, value in example.items() if name not in done})
         return {name: done[name] if name in done else changed[name] for name in example if name in done or name in changed}

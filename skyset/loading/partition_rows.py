@@ -104,11 +104,18 @@ class PartitionRows(_BaseExamplesIterable):
 
     def cast(self, features: Mapping) -> PartitionRows:
         """Hand out values as these features say; encoded images by ``datasets.Image(decode=False)``, or as ``PIL.Image``."""
-        images = {source: features[name] for name, source in self._names.items()
-                  if isinstance(self._features[name], datasets.Image) and isinstance(features.get(name), datasets.Image)
-                  and self._features[name] != features[name]}  # fmt: skip
-        casts = {source: features[name] for name, source in self._names.items()
-                 if (source not in images or source in self.casts) and self._features[name] != features[name]}  # fmt: skip
+        images = {
+            source: features[name]
+            for name, source in self._names.items()
+            if isinstance(self._features[name], datasets.Image)
+            and isinstance(features.get(name), datasets.Image)
+            and self._features[name] != features[name]
+        }
+        casts = {
+            source: features[name]
+            for name, source in self._names.items()
+            if (source not in images or source in self.casts) and self._features[name] != features[name]
+        }
         pil = self.pil or any(map(is_picture, (images | casts).values()))
         names = {name: self._names[name] for name in features}
         return self.with_changes(images=self.images | images, casts=self.casts | casts, pil=pil)._named(names)

@@ -57,8 +57,9 @@ def _piece(login: tuple[str, str] | None, path: str, *rest) -> Piece:
     return Piece(path, *rest)
 
 
-def cut(root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_bytes: int = PIECE_BYTES,
-        verify: bool = False) -> list[Piece]:  # fmt: skip
+def cut(
+    root: str, files: Sequence[FileEntry], columns: Sequence[Column], piece_bytes: int = PIECE_BYTES, verify: bool = False
+) -> list[Piece]:
     """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row).
 
     Of columns of bytes that is about as many: how long their rows are follows from the file's size.
@@ -188,8 +189,10 @@ class PieceReader:
         far, bounds = is_remote(pieces[0]), self._bounds(pieces)
         held = [c for c in self._columns if far or (c.row_bytes < PIXELS_FROM and not c.is_bytes)]
         rows = sum(map(len, pieces))
-        raw = {c.name: np.empty(bounds[c.name][-1], np.uint8) if c.is_bytes else np.empty((rows, *c.shape), c.dtype)
-               for c in held}  # fmt: skip
+        raw = {
+            c.name: np.empty(bounds[c.name][-1], np.uint8) if c.is_bytes else np.empty((rows, *c.shape), c.dtype)
+            for c in held
+        }
         self._fill(raw, bounds, pieces)
         return Window(pieces, _with_bounds(raw, bounds), bounds)
 
@@ -319,9 +322,7 @@ def carve(new_block: Callable[[int], np.ndarray], shapes: Mapping) -> dict:
         offsets[key] = end, end + size
         end += -(-size // _ALIGNMENT) * _ALIGNMENT
     block = new_block(end)
-    return {
-        key: block[slice(*offsets[key])].view(dtype).reshape(shape) for key, (dtype, shape) in shapes.items()
-    }  # fmt: skip
+    return {key: block[slice(*offsets[key])].view(dtype).reshape(shape) for key, (dtype, shape) in shapes.items()}
 
 
 def _with_bounds(raw: Mapping, bounds: Mapping[str, np.ndarray], origins: Sequence = ()) -> dict:

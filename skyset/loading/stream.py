@@ -102,8 +102,14 @@ class SurveyStream(IterableDataset):
         stream = adopt(super().with_format(config.format_type))
         return stream._with_source(map_source(stream._ex_iterable, change))
 
-    def shuffle(self, seed: int | None = None, generator=None, buffer_size: int | None = None,
-                buffer_bytes: int = BUFFER_BYTES, **options) -> SurveyStream:  # fmt: skip
+    def shuffle(
+        self,
+        seed: int | None = None,
+        generator=None,
+        buffer_size: int | None = None,
+        buffer_bytes: int = BUFFER_BYTES,
+        **options,
+    ) -> SurveyStream:
         """Shuffle pieces of files, then the rows of as many pieces as ``buffer_bytes`` spans.
 
         Pixels in local files are read row by row when their turn comes; rows from a URL are held in memory until then.
@@ -489,13 +495,45 @@ def _keep_class(cls: type, names: Sequence[str]) -> None:
             setattr(cls, name, keeping(getattr(cls, name)))
 
 
-_keep_class(SurveyStream, (
-    "add_column", "batch", "cast", "cast_column", "decode", "map", "reshard", "shard", "_resolve_features",
-    "_step",
-))  # fmt: skip
-_keep_class(SurveyTable, (
-    "add_column", "add_item", "batch", "class_encode_column", "filter", "flatten",
-    "flatten_indices", "map", "remove_columns", "rename_column", "rename_columns", "repeat", "select",
-    "select_columns", "shard", "shuffle", "skip", "sort", "take", "to_iterable_dataset", "train_test_split",
-    "_fast_select_column",
-))  # fmt: skip
+_keep_class(
+    SurveyStream,
+    (
+        "add_column",
+        "batch",
+        "cast",
+        "cast_column",
+        "decode",
+        "map",
+        "reshard",
+        "shard",
+        "_resolve_features",
+        "_step",
+    ),
+)
+_keep_class(
+    SurveyTable,
+    (
+        "add_column",
+        "add_item",
+        "batch",
+        "class_encode_column",
+        "filter",
+        "flatten",
+        "flatten_indices",
+        "map",
+        "remove_columns",
+        "rename_column",
+        "rename_columns",
+        "repeat",
+        "select",
+        "select_columns",
+        "shard",
+        "shuffle",
+        "skip",
+        "sort",
+        "take",
+        "to_iterable_dataset",
+        "train_test_split",
+        "_fast_select_column",
+    ),
+)

@@ -100,8 +100,13 @@ def _unlisted(root: Path, manifest: Manifest, survey: Survey | None) -> Iterator
     beside = {*BESIDE, *(survey.beside if survey is not None else ())}
     for parent, folders, names in os.walk(root):
         if Path(parent) == root:
-            folders[:] = [name for name in folders if name not in beside and not name.startswith(".")
-                          and not any((root / name / each).exists() for each in (MANIFEST, JOURNAL))]  # fmt: skip
+            folders[:] = [
+                name
+                for name in folders
+                if name not in beside
+                and not name.startswith(".")
+                and not any((root / name / each).exists() for each in (MANIFEST, JOURNAL))
+            ]
             names = [name for name in names if name not in beside and (not name.startswith(".") or is_temporary(name))]
         folders.sort()
         paths = ((Path(parent) / name).relative_to(root).as_posix() for name in sorted(names))
@@ -161,8 +166,11 @@ def _verify_description(entry: FileEntry, partition: Partition, manifest: Manife
         if str(said.get(name, expected)) != str(expected):
             yield f"{entry.path}: its {name} is {said[name]}, {MANIFEST} says {expected}"
     found = partition.described()
-    names = {name for column in manifest.columns for name in ((column.name, column.end.name) if column.is_bytes
-                                                              else (column.name,))}  # fmt: skip
+    names = {
+        name
+        for column in manifest.columns
+        for name in ((column.name, column.end.name) if column.is_bytes else (column.name,))
+    }
     yield from (f"{entry.path}: column {name!r} is there but not in {MANIFEST}" for name in sorted(found.keys() - names))
     declared = survey.by_name if survey is not None else {}
     compression = manifest.build.get("compression")

@@ -112,8 +112,9 @@ class Counts:
         axes.barh(places, left, color="#0072B2", label="left")
         axes.barh(places, [step["removed"] for step in steps], left=left, color="#56B4E9", alpha=0.5, label="removed")
         for place, step in enumerate(steps):
-            axes.annotate(f"{step['left']:,}", (step["left"] + step["removed"], place), (4, 0),
-                          textcoords="offset points", va="center")  # fmt: skip
+            axes.annotate(
+                f"{step['left']:,}", (step["left"] + step["removed"], place), (4, 0), textcoords="offset points", va="center"
+            )
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.set(xlabel="rows", xlim=(0, 1.15 * max(1, self.rows)))

@@ -69,14 +69,16 @@ class _Csv:
                     arrow_csv.ReadOptions(
                         use_threads=threads, block_size=BLOCK_BYTES, skip_rows=self.skip, column_names=self.names
                     ),
-                    arrow_csv.ParseOptions(
-                        delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse
-                    ),
+                    arrow_csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
                     arrow_csv.ConvertOptions(
-                        include_columns=list(types), column_types=types, null_values=list(NULLS), strings_can_be_null=True,
-                        quoted_strings_can_be_null=False, timestamp_parsers=[],
+                        include_columns=list(types),
+                        column_types=types,
+                        null_values=list(NULLS),
+                        strings_can_be_null=True,
+                        quoted_strings_can_be_null=False,
+                        timestamp_parsers=[],
                     ),
-                )  # fmt: skip
+                )
                 with reader:
                     yield from map(_without_blanks, reader) if self.spaced else reader
             except pa.ArrowInvalid as error:

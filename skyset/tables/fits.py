@@ -83,10 +83,18 @@ def _fits_columns(header, path: str) -> tuple[list[_FitsColumn], list[str]]:
             notes.append(f"column {name} left out: {'lists of strings' if repeat else 'no values'}")
         else:
             stored = np.dtype(f"S{repeat}" if code == "A" else _FITS_CODES[code])
-            columns.append(_FitsColumn(
-                name, code, 1 if code == "A" else repeat, stored, offset, str(header.get(f"TUNIT{n}", "")),
-                headers.number(header.get(f"TNULL{n}")), *_scale(header, n, path),
-            ))  # fmt: skip
+            columns.append(
+                _FitsColumn(
+                    name,
+                    code,
+                    1 if code == "A" else repeat,
+                    stored,
+                    offset,
+                    str(header.get(f"TUNIT{n}", "")),
+                    headers.number(header.get(f"TNULL{n}")),
+                    *_scale(header, n, path),
+                )
+            )
         offset += size
     if offset != header["NAXIS1"] or offset > MAX_BYTES:
         raise UserError(f"{path}: its columns take {offset} bytes per row, its header says {header['NAXIS1']}")
@@ -153,12 +161,14 @@ def open_fits(path: str, columns: Sequence[str] | None) -> Catalog:
 def _read_fits(path: str, columns: list[_FitsColumn], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
     with _open_fits_table(path) as (file, head):
         width, total = head.row_bytes, head.rows
-        record = np.dtype({
-            "names": [f"c{n}" for n in range(len(columns))],
-            "formats": [(column.stored, (column.repeat,) if column.repeat > 1 else ()) for column in columns],
-            "offsets": [column.offset for column in columns],
-            "itemsize": width,
-        })  # fmt: skip
+        record = np.dtype(
+            {
+                "names": [f"c{n}" for n in range(len(columns))],
+                "formats": [(column.stored, (column.repeat,) if column.repeat > 1 else ()) for column in columns],
+                "offsets": [column.offset for column in columns],
+                "itemsize": width,
+            }
+        )
         rows = max(1, min(rows, (16 * BLOCK_BYTES) // max(1, width)))
         for start in range(0, total, rows):
             data = read_fully(file, width * min(rows, total - start))

@@ -232,8 +232,9 @@ def _numeric_numpy(column: np.ndarray):
             plain = np.char.decode(plain, "ascii")
         except UnicodeDecodeError:
             return column
-    numbers = _numeric_objects(plain.astype(object) if plain.dtype.kind == "T" else plain,
-                               np.ma.getmaskarray(column) if masked else None)  # fmt: skip
+    numbers = _numeric_objects(
+        plain.astype(object) if plain.dtype.kind == "T" else plain, np.ma.getmaskarray(column) if masked else None
+    )
     if numbers is None:
         return column
     values, missing = values_and_mask(numbers)

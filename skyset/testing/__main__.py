@@ -80,8 +80,14 @@ def arguments() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds before every answer (default: %(default)s)",
     )
-    add("--fault", type=fault, action="append", default=[], metavar="KIND:PATTERN[:TIMES]",
-        help="a fault for names like PATTERN, TIMES times or always; may be given again")  # fmt: skip
+    add(
+        "--fault",
+        type=fault,
+        action="append",
+        default=[],
+        metavar="KIND:PATTERN[:TIMES]",
+        help="a fault for names like PATTERN, TIMES times or always; may be given again",
+    )
     add(
         "--chaos",
         type=float,

@@ -127,14 +127,17 @@ def _query() -> pp.ParserElement:
     column = every | value + pp.Optional(alias)
     order = (name | integer) + pp.Optional(_one_of("ASC DESC"))
     query <<= (
-        _words("SELECT") + pp.Optional(_one_of("ALL DISTINCT")) + pp.Optional(_words("TOP") + integer)
+        _words("SELECT")
+        + pp.Optional(_one_of("ALL DISTINCT"))
+        + pp.Optional(_words("TOP") + integer)
         + (pp.Literal("*") | _listed(column))
-        + _words("FROM") + _listed(tables)
+        + _words("FROM")
+        + _listed(tables)
         + pp.Optional(_words("WHERE") + condition)
         + pp.Optional(_words("GROUP BY") + _listed(name))
         + pp.Optional(_words("HAVING") + condition)
         + pp.Optional(_words("ORDER BY") + _listed(order))
-    )  # fmt: skip
+    )
     return query.ignore(pp.Regex(r"--[^\n]*"))
 
 

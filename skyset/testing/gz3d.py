@@ -42,8 +42,7 @@ IFU_DIAMETER = {19: 12.0, 37: 17.0, 61: 22.0, 91: 27.0, 127: 32.0}  # fibres: ar
 METADATA_NAME = "gz3d_metadata.fits"
 CHECKSUMS_NAME = "manga_morphology_galaxyzoo3d_v4_0_0.sha1sum"
 
-CLUSTER_COLUMNS = ("x", "y", "var_x", "var_y", "var_x_y",
-                   "ra", "dec", "var_ra", "var_dec", "var_ra_dec", "count")  # fmt: skip
+CLUSTER_COLUMNS = ("x", "y", "var_x", "var_y", "var_x_y", "ra", "dec", "var_ra", "var_dec", "var_ra_dec", "count")
 
 OLD_STARS = np.array([1.28, 1.0, 0.68], np.float32)  # red, green, blue of bulge and bar
 DISC_STARS = np.array([1.08, 1.0, 0.90], np.float32)
@@ -179,11 +178,26 @@ def draw_galaxy(seed: int = 0, index: int = 0) -> Galaxy:
 def _first_of_archive(galaxy: Galaxy) -> Galaxy:
     """Give the first galaxy the identity of a real file, and every feature that a reader wants to see."""
     return replace(
-        galaxy, mangaid="1-106630", subject_id=14_715_787, ifu=127, disc=True, scale_length=6.2,
-        axis_ratio=0.72, position_angle=0.6, brightness=2.2, bulge_fraction=0.25, arms=2, arm_pitch=0.33,
-        arm_contrast=1.3, bar_length=5.0, bar_angle=0.9, total_classifications=47, spiral_votes=41,
-        bar_votes=29, stars=(Star(398.0, 96.0, 2.5, 0.3), Star(91.0, 371.0, 0.8, 0.8)),
-    )  # fmt: skip
+        galaxy,
+        mangaid="1-106630",
+        subject_id=14_715_787,
+        ifu=127,
+        disc=True,
+        scale_length=6.2,
+        axis_ratio=0.72,
+        position_angle=0.6,
+        brightness=2.2,
+        bulge_fraction=0.25,
+        arms=2,
+        arm_pitch=0.33,
+        arm_contrast=1.3,
+        bar_length=5.0,
+        bar_angle=0.9,
+        total_classifications=47,
+        spiral_votes=41,
+        bar_votes=29,
+        stars=(Star(398.0, 96.0, 2.5, 0.3), Star(91.0, 371.0, 0.8, 0.8)),
+    )
 
 
 def _draw_total(rng: np.random.Generator) -> int:
@@ -466,10 +480,19 @@ def _wcs_header(galaxy: Galaxy) -> fits.Header:
     """TAN projection centred on the galaxy, north up (at row 0) and east left."""
     step = PIXEL_SCALE / 3600
     cards = [
-        ("CTYPE1", "RA---TAN"), ("CTYPE2", "DEC--TAN"), ("CUNIT1", "deg"), ("CUNIT2", "deg"),
-        ("CRPIX1", CENTRE), ("CRPIX2", CENTRE), ("CRVAL1", galaxy.ra), ("CRVAL2", galaxy.dec),
-        ("CD1_1", -step), ("CD1_2", 0.0), ("CD2_1", 0.0), ("CD2_2", -step),
-    ]  # fmt: skip
+        ("CTYPE1", "RA---TAN"),
+        ("CTYPE2", "DEC--TAN"),
+        ("CUNIT1", "deg"),
+        ("CUNIT2", "deg"),
+        ("CRPIX1", CENTRE),
+        ("CRPIX2", CENTRE),
+        ("CRVAL1", galaxy.ra),
+        ("CRVAL2", galaxy.dec),
+        ("CD1_1", -step),
+        ("CD1_2", 0.0),
+        ("CD2_1", 0.0),
+        ("CD2_2", -step),
+    ]
     return fits.Header(cards)
 
 

@@ -32,11 +32,27 @@ BANDS = "ugriz"
 #: What is wrong with a galaxy that a cut removes; in turn.
 SPOILT = ("size", "petroMag", "modelMag", "errors gri", "errors uz", "clean", "class", "photometry")
 FRACTIONS = ("p_el", "p_cw", "p_acw", "p_edge", "p_dk", "p_mg")
-VIZIER = {"p_el": "pE", "p_cw": "pcS", "p_acw": "paS", "p_edge": "pEd", "p_dk": "pDK", "p_mg": "pMg", "p_cs": "pS",
-          "p_el_debiased": "pEc", "p_cs_debiased": "pSc"}  # fmt: skip
+VIZIER = {
+    "p_el": "pE",
+    "p_cw": "pcS",
+    "p_acw": "paS",
+    "p_edge": "pEd",
+    "p_dk": "pDK",
+    "p_mg": "pMg",
+    "p_cs": "pS",
+    "p_el_debiased": "pEc",
+    "p_cs_debiased": "pSc",
+}
 #: What VizieR's TAP_SCHEMA says of its columns of votes, by ours: "Mirrored 1 fraction of votes for ClockWise".
-VOTES = {"p_el": "Elliptical", "p_cw": "ClockWise", "p_acw": "AntiClockWise", "p_edge": "Edge-on", "p_dk": '"Don\'t Know"',
-         "p_mg": "Merger", "p_cs": "Combined Spiral"}  # fmt: skip
+VOTES = {
+    "p_el": "Elliptical",
+    "p_cw": "ClockWise",
+    "p_acw": "AntiClockWise",
+    "p_edge": "Edge-on",
+    "p_dk": '"Don\'t Know"',
+    "p_mg": "Merger",
+    "p_cs": "Combined Spiral",
+}
 #: Kinds of images that the merged table has votes of beside normal ones, by the ends of its columns' names.
 STUDIES = {"1": "Mirrored 1", "2": "Mirrored 2", "m": "Monochrome"}
 
@@ -58,8 +74,12 @@ class Galaxies:
         """The tables that the services hold, by their names there."""
         votes, photo = self.votes, self.photometry
         seen = self.spoilt != "photometry"
-        spec = {"specobjid": votes["specobjid"], "bestobjid": votes["objid"], "z": photo["z"],
-                "scienceprimary": np.ones(len(seen), np.int32)}  # fmt: skip
+        spec = {
+            "specobjid": votes["specobjid"],
+            "bestobjid": votes["objid"],
+            "z": photo["z"],
+            "scienceprimary": np.ones(len(seen), np.int32),
+        }
         plate = {"objid": votes["objid"], "ra": votes["ra"], "dec": votes["dec"]}
         plate |= {name.lower(): values for name, values in photo.items() if name != "z"}
         return {
@@ -86,17 +106,25 @@ def vizier_table(votes: dict[str, np.ndarray]) -> pa.Table:
         ("N", votes["nvote"], "Number of votes"),
     ]
     columns += [(VIZIER[ours], votes[ours], f"Fraction of votes for {text}") for ours, text in VOTES.items()]
-    columns += [(VIZIER[f"{ours}_debiased"], votes[f"{ours}_debiased"], f"Debiased fraction of votes for {VOTES[ours]}")
-                for ours in ("p_el", "p_cs")]  # fmt: skip
-    columns += [(f"f{name[0].upper()}", votes[name], f'[0/1] "{name.title()}" flag')
-                for name in ("spiral", "elliptical", "uncertain")]  # fmt: skip
+    columns += [
+        (VIZIER[f"{ours}_debiased"], votes[f"{ours}_debiased"], f"Debiased fraction of votes for {VOTES[ours]}")
+        for ours in ("p_el", "p_cs")
+    ]
+    columns += [
+        (f"f{name[0].upper()}", votes[name], f'[0/1] "{name.title()}" flag')
+        for name in ("spiral", "elliptical", "uncertain")
+    ]
     for end, kind in STUDIES.items():
         columns.append((f"Nt{end}", votes["nvote"], f"{kind} number of votes"))
-        columns += [(f"{VIZIER[ours]}{end}", np.roll(votes[ours], 1), f"{kind} fraction of votes for {text}")
-                    for ours, text in VOTES.items()]  # fmt: skip
+        columns += [
+            (f"{VIZIER[ours]}{end}", np.roll(votes[ours], 1), f"{kind} fraction of votes for {text}")
+            for ours, text in VOTES.items()
+        ]
     arrays = [pa.array(values) for _, values, _ in columns]
-    fields = [pa.field(name, array.type, metadata={"description": text})
-              for (name, _, text), array in zip(columns, arrays, strict=True)]  # fmt: skip
+    fields = [
+        pa.field(name, array.type, metadata={"description": text})
+        for (name, _, text), array in zip(columns, arrays, strict=True)
+    ]
     return pa.table(arrays, schema=pa.schema(fields))
 
 
@@ -253,8 +281,9 @@ class _Both(ServiceHandler):
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser("python -m skyset.testing.sdss", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        "python -m skyset.testing.sdss", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--port", type=int, default=8001, help="0 takes any free one (default: %(default)s)")
     add("--galaxies", type=int, default=60, metavar="N", help="default: %(default)s")

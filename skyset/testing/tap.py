@@ -668,16 +668,23 @@ TAP_SCHEMA = {
     "keys": "key_id from_table target_table description utype",
     "key_columns": "key_id from_column target_column",
 }
-KEYS = (("tables", "schema_name", "schemas"), ("columns", "table_name", "tables"), ("keys", "from_table", "tables"),
-        ("keys", "target_table", "tables"), ("key_columns", "key_id", "keys"))  # fmt: skip
+KEYS = (
+    ("tables", "schema_name", "schemas"),
+    ("columns", "table_name", "tables"),
+    ("keys", "from_table", "tables"),
+    ("keys", "target_table", "tables"),
+    ("key_columns", "key_id", "keys"),
+)
 TARGETS = {"from_table": "table_name", "target_table": "table_name"}
 NUMBERS = ("schema_index", "table_index", "column_index", "size", "principal", "indexed", "std")
 
 
 def _tap_schema(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     """The tables that describe the tables, themselves included."""
-    empty = {name: pa.schema([pa.field(c, pa.int32() if c in NUMBERS else pa.string()) for c in columns.split()])
-             for name, columns in TAP_SCHEMA.items()}  # fmt: skip
+    empty = {
+        name: pa.schema([pa.field(c, pa.int32() if c in NUMBERS else pa.string()) for c in columns.split()])
+        for name, columns in TAP_SCHEMA.items()
+    }
     every = {name: table.schema for name, table in tables.items()}
     every |= {f"TAP_SCHEMA.{name}": schema for name, schema in empty.items()}
     rows: dict[str, list[dict]] = {name: [] for name in TAP_SCHEMA}

@@ -463,10 +463,27 @@ def test_listing_gives_the_files_of_the_folder(server, fetcher):
 
 def test_listing_leaves_out_whatever_is_not_a_plain_name_here(server, fetcher):
     links = [
-        "a.gz", "./b.gz", f"{server.url}v4/c.gz", "/v4/d.gz", "../v4/e.gz", "a.gz",
-        "/f.gz", "../f.gz", "x/f.gz", "..%2ff.gz", "f.gz?C=N", "%00f.gz", "x%5cf.gz", "#f.gz", "", ".",
-        "http://elsewhere.org/v4/f.gz", "//elsewhere.org/v4/f.gz", "javascript:f.gz", "http://[broken/v4/f.gz",
-    ]  # fmt: skip
+        "a.gz",
+        "./b.gz",
+        f"{server.url}v4/c.gz",
+        "/v4/d.gz",
+        "../v4/e.gz",
+        "a.gz",
+        "/f.gz",
+        "../f.gz",
+        "x/f.gz",
+        "..%2ff.gz",
+        "f.gz?C=N",
+        "%00f.gz",
+        "x%5cf.gz",
+        "#f.gz",
+        "",
+        ".",
+        "http://elsewhere.org/v4/f.gz",
+        "//elsewhere.org/v4/f.gz",
+        "javascript:f.gz",
+        "http://[broken/v4/f.gz",
+    ]
     page = "".join(f'<A HREF="{link}">x</A>' for link in links) + "<a name=f.gz>"
     (server.folder / "v4").mkdir()
     (server.folder / "v4" / "index.html").write_text(page)
@@ -538,20 +555,35 @@ def test_a_retry_after_that_is_none_is_passed_over(wait):
 @pytest.mark.parametrize(
     "answer",
     [
-        "", "\r\n", "garbage\r\n\r\n", "HTTP/1.1\r\n\r\n", "HTTP/1.1 abc OK\r\n\r\n", "HTTP/1.1 99999 OK\r\n\r\n",
-        "SSH-2.0\r\n", f"{OK}" + "X: y\r\n" * 200 + "\r\n", f"{OK}X: {'y' * 70000}\r\n\r\n",
+        "",
+        "\r\n",
+        "garbage\r\n\r\n",
+        "HTTP/1.1\r\n\r\n",
+        "HTTP/1.1 abc OK\r\n\r\n",
+        "HTTP/1.1 99999 OK\r\n\r\n",
+        "SSH-2.0\r\n",
+        f"{OK}" + "X: y\r\n" * 200 + "\r\n",
+        f"{OK}X: {'y' * 70000}\r\n\r\n",
         f"{OK}Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
-        f"{OK}Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n", f"{OK}Transfer-Encoding: chunked\r\n\r\nfffffffff\r\nhi",
-        "HTTP/1.1 302 Found\r\nLocation: http://[broken\r\n\r\n", "HTTP/1.1 302 Found\r\nLocation: ftp://host/x\r\n\r\n",
-        "HTTP/1.1 302 Found\r\nLocation: http://host:99999/\r\n\r\n", "HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n",
-        "HTTP/1.1 302 Found\r\nLocation: http://\x00/\r\n\r\n", "HTTP/1.1 302 Found\r\nLocation: http://.../\r\n\r\n",
-        f"HTTP/1.1 302 Found\r\nLocation: http://{'a' * 300}.invalid/\r\n\r\n", "HTTP/1.1 206 Partial Content\r\n\r\nhello",
-        "HTTP/1.1 206 x\r\nContent-Range: bytes 5-9/10\r\n\r\nhello", "HTTP/1.1 416 x\r\n\r\n",
+        f"{OK}Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n",
+        f"{OK}Transfer-Encoding: chunked\r\n\r\nfffffffff\r\nhi",
+        "HTTP/1.1 302 Found\r\nLocation: http://[broken\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: ftp://host/x\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: http://host:99999/\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: http://\x00/\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: http://.../\r\n\r\n",
+        f"HTTP/1.1 302 Found\r\nLocation: http://{'a' * 300}.invalid/\r\n\r\n",
+        "HTTP/1.1 206 Partial Content\r\n\r\nhello",
+        "HTTP/1.1 206 x\r\nContent-Range: bytes 5-9/10\r\n\r\nhello",
+        "HTTP/1.1 416 x\r\n\r\n",
         "HTTP/1.1 204 No Content\r\n\r\n",
-        "HTTP/1.1 206 x\r\nContent-Range: bytes 0-" + "9" * 5000 + "/*\r\n\r\nhello", "HTTP/1.1 000 x\r\n\r\n",
-        "HTTP/1.1 206 x\r\nContent-Range: bytes 4-0/10\r\n\r\nhello", "HTTP/1.1 404 \x1b[31mred\x07\r\n\r\n",
+        "HTTP/1.1 206 x\r\nContent-Range: bytes 0-" + "9" * 5000 + "/*\r\n\r\nhello",
+        "HTTP/1.1 000 x\r\n\r\n",
+        "HTTP/1.1 206 x\r\nContent-Range: bytes 4-0/10\r\n\r\nhello",
+        "HTTP/1.1 404 \x1b[31mred\x07\r\n\r\n",
     ],
-)  # fmt: skip
+)
 def test_whatever_the_answer_is_one_file_is_lost_and_one_line_says_why(answer):
     reason = told(answer)
     assert reason and reason.isprintable() and len(reason) < 600

@@ -60,14 +60,33 @@ def test_address_of_a_cutout():
     assert url.startswith("https://alasky.cds.unistra.fr/hips-image-services/hips2fits?hips=CDS%2FP%2FSDSS9%2Fcolor&")
     query = {name: value for name, (value,) in parse_qs(urlsplit(url).query).items()}
     assert float(query["ra"]) == 180.1234567890123 and float(query["fov"]) == fov
-    assert query == {"hips": HIPS, "width": "64", "height": "64", "projection": "TAN", "fov": repr(fov),
-                     "ra": "180.1234567890123", "dec": "-0.1", "coordsys": "icrs", "format": "jpg"}  # fmt: skip
+    assert query == {
+        "hips": HIPS,
+        "width": "64",
+        "height": "64",
+        "projection": "TAN",
+        "fov": repr(fov),
+        "ra": "180.1234567890123",
+        "dec": "-0.1",
+        "coordsys": "icrs",
+        "format": "jpg",
+    }
     assert hips2fits_url(SERVICE, HIPS, np.float64(180.1234567890123), -0.1, np.float64(fov), np.int64(64)) == url
 
 
-@pytest.mark.parametrize("change", [{"base": "alasky"}, {"base": SERVICE + "?x=1"}, {"hips": ""}, {"format": "gif"},
-                                    {"width": 0}, {"width": 2.5}, {"height": 10**6, "width": 10**6},
-                                    {"projection": "T&N"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": "alasky"},
+        {"base": SERVICE + "?x=1"},
+        {"hips": ""},
+        {"format": "gif"},
+        {"width": 0},
+        {"width": 2.5},
+        {"height": 10**6, "width": 10**6},
+        {"projection": "T&N"},
+    ],
+)
 def test_what_cannot_be_asked_for(change):
     with pytest.raises(UserError):
         hips2fits_url(**{"base": MIRROR, "hips": HIPS, "ra": 1, "dec": 2, "fov": 0.01, **change})
@@ -189,9 +208,13 @@ REFUSED = {
     "half fits": (fits_file(np.ones((64, 64), "f4"))[:9000], "fits", "truncated FITS", True),
     "fits without end": (fits_file(np.ones((64, 64), "f4"))[:80], "fits", "damaged FITS", True),
     "table": (fits_file(None), "fits", "not an image", False),
-    "huge axes": (fits_file(np.ones((64, 64), "f4")).replace(b"NAXIS1  =                   64",
-                                                             b"NAXIS1  =           6400000000"), "fits", "more than", False),
-}  # fmt: skip
+    "huge axes": (
+        fits_file(np.ones((64, 64), "f4")).replace(b"NAXIS1  =                   64", b"NAXIS1  =           6400000000"),
+        "fits",
+        "more than",
+        False,
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -267,11 +290,16 @@ def test_passing_faults(kind):
 
 
 REASONS = {
-    "404": (1, 404, "404 Not Found"), "403": (1, 403, "403 Forbidden"), "blank": (1, 200, "the image is blank"),
+    "404": (1, 404, "404 Not Found"),
+    "403": (1, 403, "403 Forbidden"),
+    "blank": (1, 200, "the image is blank"),
     "size": (1, 200, "the image has 64 x 32 pixels, not 32 x 32"),
-    "bmp": (3, 200, "the answer is BMP, not JPEG, 3 tries"), "html": (3, 200, "the answer is an HTML page, 3 tries"),
-    "500": (6, 500, "500 Internal Server Error, 6 tries"), "cut": (6, None, None), "truncated": (3, 200, None),
-}  # fmt: skip
+    "bmp": (3, 200, "the answer is BMP, not JPEG, 3 tries"),
+    "html": (3, 200, "the answer is an HTML page, 3 tries"),
+    "500": (6, 500, "500 Internal Server Error, 6 tries"),
+    "cut": (6, None, None),
+    "truncated": (3, 200, None),
+}
 
 
 @pytest.mark.parametrize("kind", REASONS)
@@ -631,14 +659,18 @@ def test_bodies_that_are_packed_unasked_are_unpacked(encoding, pack):
     [
         ("garbage\x1b[31m\r\n\r\n", r"not an HTTP answer: 'garbage\\x1b[31m', 2 tries"),
         ("\r\n", "not an HTTP answer: '', 2 tries"),
-        ("HTTP/1.1 503 x\r\nRetry-After: Fri, 31 Dec 99999 23:59:59 GMT\r\nContent-Length: 0\r\n\r\n",
-         "503 Service Unavailable, 2 tries"),
+        (
+            "HTTP/1.1 503 x\r\nRetry-After: Fri, 31 Dec 99999 23:59:59 GMT\r\nContent-Length: 0\r\n\r\n",
+            "503 Service Unavailable, 2 tries",
+        ),
         ("HTTP/1.1 302 Found\r\nLocation: http://[broken\r\n\r\n", "Invalid IPv6 URL"),
-        ("HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n",
-         "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: \xff\xfe\r\n\r\n",
+            "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+        ),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n", "read length must be non-negative or -1"),
     ],
-)  # fmt: skip
+)
 def test_whatever_the_answer_is_one_image_is_lost(answer, reason):
     assert told(answer) == reason
 

@@ -509,13 +509,21 @@ def test_slices_of_differing_types_are_read_together(tmp_path):
     ids, nothing = pa.array([FIRST_ID, None], pa.int64()), [None, None]
     one = parquet(tmp_path, "1", id=ids, n=pa.array([1, 2], pa.int16()), m=pa.array([1, 2], pa.int32()), s=["a", "b"])
     two = parquet(
-        tmp_path, "2", s=pa.array(nothing, pa.float32()), id=pa.array(nothing, pa.float64()),
-        n=pa.array([2**40, 0], pa.int64()), m=pa.array([0.5, 2], pa.float32()),
-    )  # fmt: skip
+        tmp_path,
+        "2",
+        s=pa.array(nothing, pa.float32()),
+        id=pa.array(nothing, pa.float64()),
+        n=pa.array([2**40, 0], pa.int64()),
+        m=pa.array([0.5, 2], pa.float32()),
+    )
     empty = parquet(
-        tmp_path, "3", id=pa.array([], pa.string()), n=pa.array([], pa.bool_()), m=pa.array([], pa.string()),
+        tmp_path,
+        "3",
+        id=pa.array([], pa.string()),
+        n=pa.array([], pa.bool_()),
+        m=pa.array([], pa.string()),
         s=pa.array([], pa.int64()),
-    )  # fmt: skip
+    )
     for paths in ([one, two, empty], [empty, two, one]):
         table = read_slices(paths, ["id", "n", "m", "s"])
         assert table.schema.types == [pa.int64(), pa.int64(), pa.float64(), pa.string()]

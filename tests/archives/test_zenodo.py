@@ -31,16 +31,38 @@ def test_a_login_in_an_address_of_the_answer_is_no_part_of_it():
 @pytest.mark.parametrize(
     "answer",
     [
-        "", "[]", "null", "{}", "[" * 100_000, '{"files": 3}', '{"files": [{}]}', "<html></html>", '{"files": [null]}',
-        *(json.dumps({"files": [FILE | changes]}) for changes in (
-            {"size": float("inf")}, {"size": float("nan")}, {"size": -1}, {"size": "many"}, {"key": "../a"},
-            {"key": "a\x1b[31m"},
-            {"key": "a\\b"}, {"key": ""}, {"key": 3}, {"links": {"self": "file:///etc/passwd"}}, {"links": {"self": 3}},
-            {"checksum": "md5:xyz"}, {"checksum": "crc:12"}, {"checksum": None}, {"links": []},
-        )),
+        "",
+        "[]",
+        "null",
+        "{}",
+        "[" * 100_000,
+        '{"files": 3}',
+        '{"files": [{}]}',
+        "<html></html>",
+        '{"files": [null]}',
+        *(
+            json.dumps({"files": [FILE | changes]})
+            for changes in (
+                {"size": float("inf")},
+                {"size": float("nan")},
+                {"size": -1},
+                {"size": "many"},
+                {"key": "../a"},
+                {"key": "a\x1b[31m"},
+                {"key": "a\\b"},
+                {"key": ""},
+                {"key": 3},
+                {"links": {"self": "file:///etc/passwd"}},
+                {"links": {"self": 3}},
+                {"checksum": "md5:xyz"},
+                {"checksum": "crc:12"},
+                {"checksum": None},
+                {"links": []},
+            )
+        ),
         '{"files": [{"size": ' + "9" * 5000 + "}]}",
     ],
-)  # fmt: skip
+)
 def test_an_answer_of_another_kind_is_one_line(answer):
     with pytest.raises(UserError, match="does not answer as Zenodo's API does") as caught:
         asked(answer)

@@ -53,9 +53,16 @@ def differences(root):
 def all_votes() -> pd.DataFrame:
     """A table like that of Hart et al. 2016, with every third galaxy a ring; all in one cell."""
     dice = np.random.default_rng(7)
-    columns = {"dr7objid": IDS, "ra": np.round(180.5 + dice.random(COUNT), 5), "dec": np.round(dice.random(COUNT), 5),
-               "rastring": "12:00:00.00", "sample": "original", "gz2_class": "Sb+t",
-               "total_classifications": 40, "total_votes": 200}  # fmt: skip
+    columns = {
+        "dr7objid": IDS,
+        "ra": np.round(180.5 + dice.random(COUNT), 5),
+        "dec": np.round(dice.random(COUNT), 5),
+        "rastring": "12:00:00.00",
+        "sample": "original",
+        "gz2_class": "Sb+t",
+        "total_classifications": 40,
+        "total_votes": 200,
+    }
     for column in VOTES:
         integer = column.dtype == "int16"
         columns[column.name] = dice.integers(0, 2, COUNT) if integer else np.round(dice.random(COUNT), 3)
@@ -206,9 +213,12 @@ def test_second_rows_and_impossible_positions(tmp_path, folder, votes):
 
 @pytest.mark.parametrize(
     ("column", "value", "words"),
-    [("t02_edgeon_a04_yes_count", 40000, "int16 cannot hold"), ("total_votes", 1.5, "cannot hold"),
-     ("t02_edgeon_a04_yes_debiased", "many", "column t02_edgeon_a04_yes_debiased")],
-)  # fmt: skip
+    [
+        ("t02_edgeon_a04_yes_count", 40000, "int16 cannot hold"),
+        ("total_votes", 1.5, "cannot hold"),
+        ("t02_edgeon_a04_yes_debiased", "many", "column t02_edgeon_a04_yes_debiased"),
+    ],
+)
 def test_a_number_that_does_not_fit(tmp_path, folder, votes, capsys, column, value, words):
     spoilt = votes.astype({column: object})
     spoilt.loc[4, column] = value

@@ -67,8 +67,16 @@ def test_a_record_is_what_astropy_reads(tmp_path, layout, index):
             np.testing.assert_array_equal(record[name], hdus[number].data)
             assert record[name].dtype == np.uint8
         table = {name.lower(): hdus[5].data[name][0] for name in hdus[5].columns.names}
-        for name in ("ra", "dec", "ifudesignsize", "manga_tileid", "nsa_id", "gz_total_classifications", "gz_bar_votes",
-                     "gz_spiral_votes"):  # fmt: skip
+        for name in (
+            "ra",
+            "dec",
+            "ifudesignsize",
+            "manga_tileid",
+            "nsa_id",
+            "gz_total_classifications",
+            "gz_bar_votes",
+            "gz_spiral_votes",
+        ):
             assert record[name] == table[name]
         for name in ("mangaid", "iauname", "explorer_link", "sample"):
             assert record[name].item().decode() == table[name].strip()
@@ -160,9 +168,15 @@ def test_missing_numbers_are_minus_one(tmp_path, hdus, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["1-106630_127_14715787.fits.gz", "gz3d_1-106630_127_14715787.fits.gz", "gz3d_1-106630_127_14715787.fits",
-     "/a/b.c/gz3d_1-106630_127_14715787.fits.gz", "1-106630_127_14715787", " 1-106630_127_14715787.fits "],
-)  # fmt: skip
+    [
+        "1-106630_127_14715787.fits.gz",
+        "gz3d_1-106630_127_14715787.fits.gz",
+        "gz3d_1-106630_127_14715787.fits",
+        "/a/b.c/gz3d_1-106630_127_14715787.fits.gz",
+        "1-106630_127_14715787",
+        " 1-106630_127_14715787.fits ",
+    ],
+)
 def test_key_of_a_name(name):
     assert file_key(name) == "1-106630_127_14715787"
 
@@ -247,8 +261,10 @@ BAD_HDUS = {
     "hdu_2_onwards_missing": (lambda h: h[:3], "HDU 3 is missing: 3 HDUs, at least 6 expected"),
     "image_of_another_shape": (with_image(np.zeros((525, 525), np.float32)), "HDU 0 (image) has shape (525, 525), not "),
     "image_missing": (with_image(None), "HDU 0 (image) has shape None, not "),
-    "image_not_whole": (with_image(np.full((3, 525, 525), 0.25, np.float32)),
-                        "HDU 0 (image) holds 0.25, which uint8 cannot hold"),
+    "image_not_whole": (
+        with_image(np.full((3, 525, 525), 0.25, np.float32)),
+        "HDU 0 (image) holds 0.25, which uint8 cannot hold",
+    ),
     "count_over_255": (with_mask(256), "HDU 3 (spiral) holds 256.0, which uint8 cannot hold"),
     "count_negative": (with_mask(-1, 4), "HDU 4 (bar) holds -1.0, which uint8 cannot hold"),
     "count_nan": (with_mask(np.nan, 1), "HDU 1 (center) holds nan, which uint8 cannot hold"),
@@ -263,12 +279,16 @@ BAD_HDUS = {
     "table_is_an_image": (lambda h: [*h[:5], fits.ImageHDU(np.zeros((2, 2))), *h[6:]], "HDU 5 is not a table of one row"),
     "no_wcs": (without_wcs, "neither HDU 1 nor HDU 0 has a WCS"),
     "mangaid_too_long": (
-        lambda h: [*h[:5], fits.BinTableHDU.from_columns(
-            [c for c in h[5].columns if c.name != "MANGAID"] + [fits.Column("MANGAID", "40A", array=["1-" + "9" * 30])]
-        ), *h[6:]],
+        lambda h: [
+            *h[:5],
+            fits.BinTableHDU.from_columns(
+                [c for c in h[5].columns if c.name != "MANGAID"] + [fits.Column("MANGAID", "40A", array=["1-" + "9" * 30])]
+            ),
+            *h[6:],
+        ],
         "object_id is longer than 16 characters: '1-9999",
     ),
-}  # fmt: skip
+}
 
 
 def bad_files(good):

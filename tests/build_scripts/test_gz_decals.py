@@ -86,9 +86,11 @@ def test_the_questions_hang_together():
     assert [len(q.answers) for q in DR5] == [3, 2, 2, 3, 5, 3, 3, 3, 6, 4]
     assert [len(q.answers) for q in DR12] == [3, 2, 2, 2, 3, 3, 3, 3, 5, 4]
     assert table(DR12)[-1] == {
-        "question": "merging", "answer": "merger", "text": DR12[-1].text,
+        "question": "merging",
+        "answer": "merger",
+        "text": DR12[-1].text,
         "depends_on": "smooth-or-featured_smooth | smooth-or-featured_featured-or-disk",
-    }  # fmt: skip
+    }
     names = [column.name for column in SURVEY.columns]
     assert {"bar_strong_debiased", "bar-dr12_yes_fraction", "bar-auto_weak_fraction", "merging_total-votes"} <= set(names)
     assert len(names) == len(set(names))
@@ -154,12 +156,26 @@ def test_rings_by_tag_and_by_votes(tmp_path, galaxies, record, whole):
     shutil.copytree(whole, root)
     names, votes = galaxies.names, np.arange(COUNT)
     advanced = {"iauname": names, "rare-features_ring": votes % 5, "rare-features_total": np.full(COUNT, 8)}
-    advanced |= {"smooth-or-featured_featured-or-disk_fraction": np.where(votes % 4 == 3, 0.2, 0.6),
-                 "disk-edge-on_no_fraction": np.where(votes % 7 == 6, 0.5, 0.9), "local_png_loc": names}  # fmt: skip
+    advanced |= {
+        "smooth-or-featured_featured-or-disk_fraction": np.where(votes % 4 == 3, 0.2, 0.6),
+        "disk-edge-on_no_fraction": np.where(votes % 7 == 6, 0.5, 0.9),
+        "local_png_loc": names,
+    }
     pq.write_table(pa.table(advanced), tmp_path / "advanced.parquet")
     rings = rings_csv(tmp_path / "rings.csv", galaxies, names)
-    assert build(root, "--configs", "rings_basic", "rings_advanced", "--catalog", rings, "--catalog",
-                 tmp_path / "advanced.parquet") == 0  # fmt: skip
+    assert (
+        build(
+            root,
+            "--configs",
+            "rings_basic",
+            "rings_advanced",
+            "--catalog",
+            rings,
+            "--catalog",
+            tmp_path / "advanced.parquet",
+        )
+        == 0
+    )
     basic, found = rows(root / "rings_basic"), rows(root / "rings_advanced")
     assert {name: row["label"] for name, row in basic.items()} == {name: k % 2 for k, name in enumerate(names)}
     kept = [k for k in range(COUNT) if k % 4 != 3 and k % 7 != 6]
@@ -221,9 +237,12 @@ def test_a_config_is_not_taken_for_another(tmp_path, galaxies, whole):
         load_dataset("gz_decals", data_dir=str(root / "rings_basic"), split="train", streaming=True)
     assert same(rows(root), rows(whole)) and differences(root) == []  # the folder below is none of its partitions
     show = ["show", "gz_decals", "--data_dir"]
-    for arguments in (["verify", root / "rings_basic"], ["info", root / "rings_basic"],
-                      [*show, root / "rings_basic", "-o", tmp_path / "a.png"],
-                      [*show, root, "-o", tmp_path / "b.png"]):  # fmt: skip
+    for arguments in (
+        ["verify", root / "rings_basic"],
+        ["info", root / "rings_basic"],
+        [*show, root / "rings_basic", "-o", tmp_path / "a.png"],
+        [*show, root, "-o", tmp_path / "b.png"],
+    ):
         with pytest.raises(SystemExit) as end:
             app([str(argument) for argument in arguments], prog_name="skyset")
         assert end.value.code == 0

@@ -180,8 +180,11 @@ def test_labels_are_a_class_label(built_sdss):
 
 def test_ids_survive_every_step(built_sdss, galaxies):
     """587722984435351614 is not a float64: through VOTable, Parquet, CSV, JSON, HDF5, Arrow and numpy."""
-    wanted = {d7 for d7, d8 in zip(galaxies.votes["dr7objid"].tolist(), galaxies.votes["objid"].tolist(), strict=True)
-              if str(d8) in galaxies.good}  # fmt: skip
+    wanted = {
+        d7
+        for d7, d8 in zip(galaxies.votes["dr7objid"].tolist(), galaxies.votes["objid"].tolist(), strict=True)
+        if str(d8) in galaxies.good
+    }
     table = pd.read_csv(built_sdss / FILTERED)
     assert table["dr7objid"].dtype == np.int64 and set(table["dr7objid"]) == wanted
     jsons = [json.loads(data) for name, data in members(built_sdss / "Images").items() if name.endswith(".json")]
@@ -561,10 +564,13 @@ def test_votes_add_up(galaxies):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("p_edge", "p_cw + p_acw + p_edge is not p_cs"), ("p_mg", "the six fractions do not add up to 1"),
-     ("p_el_debiased", "p_el_debiased > 0.8 is not where elliptical is 1"),
-     ("p_cs_debiased", "p_cs_debiased > 0.8 is not where spiral is 1")],
-)  # fmt: skip
+    [
+        ("p_edge", "p_cw + p_acw + p_edge is not p_cs"),
+        ("p_mg", "the six fractions do not add up to 1"),
+        ("p_el_debiased", "p_el_debiased > 0.8 is not where elliptical is 1"),
+        ("p_cs_debiased", "p_cs_debiased > 0.8 is not where spiral is 1"),
+    ],
+)
 def test_votes_that_do_not_add_up_are_refused(galaxies, name, words):
     with pytest.raises(UserError, match=re.escape(words)):
         catalog.check_votes(votes_of(galaxies, **{name: galaxies.votes[name][::-1]}))

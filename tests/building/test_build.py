@@ -859,9 +859,15 @@ def test_dask_gives_the_same_bytes(tmp_path, small, undisturbed, cluster, monkey
 def test_dask_worker_killed_in_mid_build(tmp_path, small, undisturbed, cluster):
     with ArchiveServer(small, latency=0.05) as server:
         process = start(
-            tmp_path, "--base_url", server.url, "--files_per_object", "--scheduler", cluster.scheduler_address,
-            "--max_connections", 1,
-        )  # fmt: skip
+            tmp_path,
+            "--base_url",
+            server.url,
+            "--files_per_object",
+            "--scheduler",
+            cluster.scheduler_address,
+            "--max_connections",
+            1,
+        )
         wait_for(lambda: any(tmp_path.rglob("*.hdf5")))
         os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
         _out, err = process.communicate(timeout=60)

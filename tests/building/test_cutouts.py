@@ -75,8 +75,16 @@ BROUGHT = Columns(CATALOG, "id", ("new_id", "old_id"), ("ra", "dec", "radius"), 
 def table(count=10):
     """Galaxies within one cell."""
     number = np.arange(count)
-    return pa.table({"new_id": 100 + number, "old_id": number, "ra": 150.1 + number / 100, "dec": 2.2 + number / 100,
-                     "radius": pa.array(3.0 + number, pa.float32()), "G_R": number / 10})  # fmt: skip
+    return pa.table(
+        {
+            "new_id": 100 + number,
+            "old_id": number,
+            "ra": 150.1 + number / 100,
+            "dec": 2.2 + number / 100,
+            "radius": pa.array(3.0 + number, pa.float32()),
+            "G_R": number / 10,
+        }
+    )
 
 
 def jpeg(key, width=8):
@@ -154,8 +162,17 @@ def build(root, service=None, *arguments, rows=None, cuts=()):
     def source(asked, options):
         return FileCatalogue(BROUGHT, asked.catalog) if asked.catalog else Rows(table() if rows is None else rows)
 
-    cutouts = Cutouts(SURVEY, BROUGHT, "filtered.csv.gz", source, lambda _: [Chosen(("ra",), on_sky()), *cuts],
-                      lambda _: service, describe, read, sql="SELECT 1")  # fmt: skip
+    cutouts = Cutouts(
+        SURVEY,
+        BROUGHT,
+        "filtered.csv.gz",
+        source,
+        lambda _: [Chosen(("ra",), on_sky()), *cuts],
+        lambda _: service,
+        describe,
+        read,
+        sql="SELECT 1",
+    )
     made = script("Build.", cutouts, add_options)
     return made.main(["-o", str(root), "--num_processes", "1", *map(str, arguments)])
 
@@ -213,8 +230,13 @@ def test_every_object_with_its_row_and_image(whole):
     assert (manifest.build["queries"], manifest.build["images"]) == (["all rows"], {"width": 8})
     assert [step["left"] for step in manifest.build["cuts"]] == [10, 10]
     assert list(verify(whole, SURVEY)) == []
-    assert leftovers(whole) == ["Images/Images_downloaded.csv.gz", "Images/Images_settings.json", "Images/images-00000.csv",
-                                "Images/images-00000.tar", "filtered.csv.gz"]  # fmt: skip
+    assert leftovers(whole) == [
+        "Images/Images_downloaded.csv.gz",
+        "Images/Images_settings.json",
+        "Images/images-00000.csv",
+        "Images/images-00000.tar",
+        "filtered.csv.gz",
+    ]
 
 
 def test_an_image_source_that_answers_lists_with_several_images(tmp_path):
@@ -233,8 +255,15 @@ def test_a_catalogue_in_a_file(whole, tmp_path):
     assert same(built(tmp_path / "out"), built(whole))
     listed = list(listed_rows(argparse.Namespace(columns=BROUGHT), whole / "filtered.csv.gz"))
     assert [key for key, _ in listed] == KEYS
-    assert listed[3][1] == {"id": 103, "new_id": 103, "old_id": 3, "ra": 150.13, "dec": 2.23, "radius": 6.0,
-                            "colour": pytest.approx(0.3)}  # fmt: skip
+    assert listed[3][1] == {
+        "id": 103,
+        "new_id": 103,
+        "old_id": 3,
+        "ra": 150.13,
+        "dec": 2.23,
+        "radius": 6.0,
+        "colour": pytest.approx(0.3),
+    }
 
 
 def test_the_query_for_people(tmp_path, capsys):
@@ -375,17 +404,43 @@ def archive(path, samples):
                 tar.addfile(info, io.BytesIO(content))
 
 
-GOOD = {"object_id": "1", "new_id": 1, "old_id": None, "ra": 10.5, "dec": -3, "radius": 2, "colour": None, "class": 1,
-        "fov": 0.5}  # fmt: skip
+GOOD = {
+    "object_id": "1",
+    "new_id": 1,
+    "old_id": None,
+    "ra": 10.5,
+    "dec": -3,
+    "radius": 2,
+    "colour": None,
+    "class": 1,
+    "fov": 0.5,
+}
 
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "null", "[1]", "{}", '{"ra": 1}', "[" * 200_000, '{"ra": 1' + "0" * 400 + ', "dec": 1}', '{"ra": null}',
-     '{"ra": "1", "dec": 1}', '{"class": null}', '{"class": 7}', '{"class": true}', '{"fov": {}}', '{"colour": {}}',
-     '{"radius": "x"}', '{"old_id": 587722984435351614.0}', '{"class": 99999999999}', '{"sha256": "0"}'],
+    [
+        "{",
+        "null",
+        "[1]",
+        "{}",
+        '{"ra": 1}',
+        "[" * 200_000,
+        '{"ra": 1' + "0" * 400 + ', "dec": 1}',
+        '{"ra": null}',
+        '{"ra": "1", "dec": 1}',
+        '{"class": null}',
+        '{"class": 7}',
+        '{"class": true}',
+        '{"fov": {}}',
+        '{"colour": {}}',
+        '{"radius": "x"}',
+        '{"old_id": 587722984435351614.0}',
+        '{"class": 99999999999}',
+        '{"sha256": "0"}',
+    ],
     ids=lambda text: text[:20],
-)  # fmt: skip
+)
 def test_a_row_that_is_none_costs_its_own_object_only(tmp_path, text):
     with contextlib.suppress(ValueError, TypeError, RecursionError):
         if len(text) < 60 and text not in ("{}", '{"ra": 1}'):
@@ -418,8 +473,17 @@ def test_samples_that_cannot_be_used_are_named(tmp_path):
 
 
 def test_columns_under_other_names_and_types():
-    rows = pa.record_batch({"NEW_ID": [5, None], "old_id": ["7", "8"], "RA": [1, 2], "dec": [0.5, -9999.0],
-                            "Radius": ["3", "-9999"], "g_r": [True, False], "more": [0, 0]})  # fmt: skip
+    rows = pa.record_batch(
+        {
+            "NEW_ID": [5, None],
+            "old_id": ["7", "8"],
+            "RA": [1, 2],
+            "dec": [0.5, -9999.0],
+            "Radius": ["3", "-9999"],
+            "g_r": [True, False],
+            "more": [0, 0],
+        }
+    )
     found = BROUGHT.standard(rows, "somewhere")
     assert found.schema.names == ["id", *(column.name for column in CATALOG)]
     assert found.to_pylist() == [
@@ -450,8 +514,14 @@ def test_what_a_catalogue_must_have(rows, words):
 def test_nothing_to_build(tmp_path, capsys):
     assert build(tmp_path, Service(), rows=table(0)) == 2
     assert "no rows in memory" in capsys.readouterr().err
-    assert build(tmp_path, Service(), cuts=[Chosen(("radius",), positive("radius")), Chosen((), unique("id")),
-                                            Chosen((), on_sky("radius", "new_id"))]) == 2  # fmt: skip
+    assert (
+        build(
+            tmp_path,
+            Service(),
+            cuts=[Chosen(("radius",), positive("radius")), Chosen((), unique("id")), Chosen((), on_sky("radius", "new_id"))],
+        )
+        == 2
+    )
     assert "nothing to build: no galaxy of memory passes the cuts" in capsys.readouterr().err
 
 
@@ -501,8 +571,14 @@ def test_two_catalogues_are_one_by_position(tmp_path):
     """Borders differ, positions differ by a fraction of an arcsec, and some are on the other side of 0."""
     ra = np.array([0.0, 0.00001, 59.99999, 60.0, 119.99999, 200.0, 359.9995])
     left = pa.table({"old_id": np.arange(7), "ra": ra, "dec": np.zeros(7), "g_r": ra})
-    right = pa.table({"new_id": 100 + np.arange(7), "ra": (ra + np.where(np.arange(7) % 2, 2e-5, -2e-5)) % 360,
-                      "dec": [0.0] * 5 + [9.0, 0.0], "radius": np.arange(7.0)})  # fmt: skip
+    right = pa.table(
+        {
+            "new_id": 100 + np.arange(7),
+            "ra": (ra + np.where(np.arange(7) % 2, 2e-5, -2e-5)) % 360,
+            "dec": [0.0] * 5 + [9.0, 0.0],
+            "radius": np.arange(7.0),
+        }
+    )
     slices(tmp_path, "left", left, [(0, 60, 0), (60, 120, 0), (120, 360, 0)])
     slices(tmp_path, "right", right, [(0, 90, 0.005), (90, 270, 0.005), (270, 360, 0.005)])
     source = MatchedCatalogues(BROUGHT, query("left"), query("right"), radius_arcsec=1, overlap=0.005)
@@ -558,10 +634,13 @@ def test_images_as_asked_for():
 
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
-    [(above_zero, ["1e-9", "3"], ["0", "-1", "nan", "inf"]), (zero_or_more, ["0", "2.5"], ["-1", "nan", "inf"]),
-     (share, ["0", "0.5", "1"], ["1.5", "-0.1", "nan"])],
+    [
+        (above_zero, ["1e-9", "3"], ["0", "-1", "nan", "inf"]),
+        (zero_or_more, ["0", "2.5"], ["-1", "nan", "inf"]),
+        (share, ["0", "0.5", "1"], ["1.5", "-0.1", "nan"]),
+    ],
     ids=["above zero", "zero or more", "share"],
-)  # fmt: skip
+)
 def test_numbers_of_options(kind, good, bad):
     assert [kind(text) for text in good] == [float(text) for text in good]
     for text in bad:

@@ -37,7 +37,7 @@ def test_rows_come_back(tmp_path):
         ("share", [[0], [0]], r"share has shape \(1,\), not \(2,\)"),
         ("ring", [1, 2], "ring holds 2, which bool cannot hold"),
     ],
-)  # fmt: skip
+)
 def test_what_a_column_cannot_hold_is_refused(tmp_path, column, values, words):
     with pytest.raises(RecordError, match=words):
         stage(tmp_path / "rows.npy", COLUMNS, {**ROWS, column: np.array(values)})

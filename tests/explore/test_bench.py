@@ -111,8 +111,13 @@ def test_numbers_of_workers_go_up_to_the_cores_and_fit_into_shared_memory():
 def test_advice_from_cold_and_warm_numbers(target):
     all_ways = measure.ways(target, [0, 1, 2])
     loaders = {way.workers: way.name for way in all_ways if way.workers is not None}
-    cold = {measure.FLOOR: Speed(100, 193 * MB), measure.ROWS: Speed(90, 174 * MB), loaders[0]: Speed(50, 96 * MB),
-            loaders[1]: Speed(95, 183 * MB), loaders[2]: Speed(96, 185 * MB)}  # fmt: skip
+    cold = {
+        measure.FLOOR: Speed(100, 193 * MB),
+        measure.ROWS: Speed(90, 174 * MB),
+        loaders[0]: Speed(50, 96 * MB),
+        loaders[1]: Speed(95, 183 * MB),
+        loaders[2]: Speed(96, 185 * MB),
+    }
     warm = {measure.FLOOR: Speed(4000, 7 * MB), measure.ROWS: Speed(1000, MB), measure.BATCHES: Speed(1500, MB)}
     text = " ".join(advice.advice(target, all_ways, measure.Results({"cold": cold, "warm": warm})))
     assert "num_workers=1 (95 rows/s cold)" in text

@@ -25,8 +25,17 @@ from skyset.tables.open import open_catalog
 
 NONE = np.zeros(0)
 #: Where methods of matching lose pairs: poles, RA = 0, the equator, corners of HEALPix base cells (with seven neighbours).
-CORNERS = [(0.0, 0.0), (123.0, 90.0), (0.0, -90.0), (0.0, 41.8103148957786), (45.0, 0.0), (90.0, 66.44353569089876),
-           (359.9999999, 89.9), (180.0, -89.9999), (10.0, 20.0)]  # fmt: skip
+CORNERS = [
+    (0.0, 0.0),
+    (123.0, 90.0),
+    (0.0, -90.0),
+    (0.0, 41.8103148957786),
+    (45.0, 0.0),
+    (90.0, 66.44353569089876),
+    (359.9999999, 89.9),
+    (180.0, -89.9999),
+    (10.0, 20.0),
+]
 RADII = [0.01, 1.0, 30.0, 600.0, 3600.0]
 
 
@@ -135,8 +144,11 @@ def test_radius_zero_finds_the_same_position():
 def test_separations_keep_their_accuracy_when_small():
     """1e-6 arcsec apart, where the cosine of the angle is 1 to all digits."""
     step = 2.0**-32  # degrees, exact
-    np.testing.assert_allclose(separation_arcsec([0, 10, 0], [0, 0, 60], [step, 10, 360 - step], [0, step, 60]),
-                               np.array([1, 1, 0.5]) * step * 3600, rtol=1e-12)  # fmt: skip
+    np.testing.assert_allclose(
+        separation_arcsec([0, 10, 0], [0, 0, 60], [step, 10, 360 - step], [0, step, 60]),
+        np.array([1, 1, 0.5]) * step * 3600,
+        rtol=1e-12,
+    )
     assert separation_arcsec(0, 90, 55, -90) == pytest.approx(180 * 3600)
 
 
@@ -263,8 +275,13 @@ def as_list(pairs):
 @given(NAMES, NAMES)
 def test_text_keys_against_a_loop(left, right):
     expected = combinations(left, right, lambda key: key is not None and key.strip())
-    forms = [list, lambda k: pa.array(k, pa.string()), lambda k: pa.chunked_array([pa.array(k, pa.large_string())]),
-             lambda k: pa.array(k, pa.string()).dictionary_encode(), lambda k: np.array(k, object)]  # fmt: skip
+    forms = [
+        list,
+        lambda k: pa.array(k, pa.string()),
+        lambda k: pa.chunked_array([pa.array(k, pa.large_string())]),
+        lambda k: pa.array(k, pa.string()).dictionary_encode(),
+        lambda k: np.array(k, object),
+    ]
     for form in forms:
         assert as_list(match_keys(form(left), forms[0](right))) == expected
     plain = [["" if key is None else key for key in side] for side in (left, right)]
@@ -397,9 +414,15 @@ def test_table_of_pairs(tmp_path):
     pairs = match_positions(left["ra"], left["dec"], right["ra"], right["dec"], 1)
     table = pairs_table(pairs, left, right, ("_gz", "_sdss"))
     assert table.to_pylist()[1] == {
-        "object_id_gz": "b", "ra_gz": 20.0, "dec_gz": 0.0, "votes_gz": 2,
-        "object_id_sdss": 2**60 + 1, "ra_sdss": 20.0, "dec_sdss": 1 / 7200, "separation_arcsec": pytest.approx(0.5),
-    }  # fmt: skip
+        "object_id_gz": "b",
+        "ra_gz": 20.0,
+        "dec_gz": 0.0,
+        "votes_gz": 2,
+        "object_id_sdss": 2**60 + 1,
+        "ra_sdss": 20.0,
+        "dec_sdss": 1 / 7200,
+        "separation_arcsec": pytest.approx(0.5),
+    }
     units = {field.name: field.metadata[b"unit"] for field in table.schema if field.metadata}
     degrees = dict.fromkeys(("ra_gz", "dec_gz", "ra_sdss", "dec_sdss"), b"deg")
     assert units == {**degrees, "separation_arcsec": b"arcsec"}
@@ -482,8 +505,17 @@ def test_a_key_that_one_side_lacks_is_an_error(built_sdss, tmp_path):
     assert "7 pairs of 72 and 7 objects" in skyset_crossmatch(built_sdss, tmp_path / "features.csv", *arguments).output
 
 
-@pytest.mark.parametrize("names", [("ra", "dec"), ("RA", "DEC"), ("RAJ2000", "DEJ2000"), ("ALPHA_J2000", "DELTA_J2000"),
-                                   ("ALPHAWIN_J2000", "DELTAWIN_J2000"), ("RA_ICRS", "DE_ICRS")])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ra", "dec"),
+        ("RA", "DEC"),
+        ("RAJ2000", "DEJ2000"),
+        ("ALPHA_J2000", "DELTA_J2000"),
+        ("ALPHAWIN_J2000", "DELTAWIN_J2000"),
+        ("RA_ICRS", "DE_ICRS"),
+    ],
+)
 @pytest.mark.parametrize("ending", ["csv", "fits", "vot", "parquet"])
 def test_usual_names_of_positions_need_not_be_said(names, ending, tmp_path):
     ours = catalogue(["a", "b"], [10.0, 11.0], [1.0, 2.0])
@@ -504,8 +536,18 @@ def test_positions_under_any_name_and_columns_on_request(tmp_path):
         done = skyset_crossmatch(*arguments, "--columns", "mag,z", "-o", tmp_path / f"pairs.{ending}")
         assert done.exit_code == 0, done.output
         table = open_catalog(tmp_path / f"pairs.{ending}").table()
-        assert table.schema.names == ["object_id_left", "ra_left", "dec_left", "mag_left", "object_id_right", "ra_right",
-                                      "dec_right", "mag_right", "z_right", "separation_arcsec"]  # fmt: skip
+        assert table.schema.names == [
+            "object_id_left",
+            "ra_left",
+            "dec_left",
+            "mag_left",
+            "object_id_right",
+            "ra_right",
+            "dec_right",
+            "mag_right",
+            "z_right",
+            "separation_arcsec",
+        ]
         rows = table.to_pydict()
         assert (rows["object_id_left"], rows["object_id_right"]) == (["a", "b"], [7, 8])
         assert (rows["mag_left"][0] == 20.5 and rows["mag_left"][1] in (None,)) or np.isnan(rows["mag_left"][1])

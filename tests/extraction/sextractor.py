@@ -44,18 +44,35 @@ def run(
     wanted = dict.fromkeys((*columns, "X_IMAGE_DBL", "Y_IMAGE_DBL", "FLAGS"))
     (folder / "wanted.param").write_text("\n".join(name + lengths.get(name, "") for name in wanted))
     how = {
-        "PARAMETERS_NAME": "wanted.param", "CATALOG_NAME": "out.fits", "CATALOG_TYPE": "FITS_1.0", "VERBOSE_TYPE": "QUIET",
-        "DETECT_THRESH": settings.threshold, "ANALYSIS_THRESH": settings.analysis, "DETECT_MINAREA": settings.minarea,
-        "THRESH_TYPE": "ABSOLUTE" if settings.absolute else "RELATIVE", "FILTER": "N",
-        "DEBLEND_NTHRESH": settings.deblend_nthresh, "DEBLEND_MINCONT": settings.deblend_cont, "NTHREADS": 1,
-        "CLEAN": "N" if settings.clean is None else "Y", "CLEAN_PARAM": settings.clean or 1,
-        "MASK_TYPE": settings.mask_type.upper(), "BACK_SIZE": _pair(settings.back_size),
-        "BACK_FILTERSIZE": _pair(settings.back_filter), "PHOT_APERTURES": _pair(settings.apertures),
-        "PHOT_AUTOPARAMS": _pair(settings.kron), "PHOT_PETROPARAMS": _pair(settings.petrosian),
-        "PHOT_FLUXFRAC": _pair(settings.fractions), "SATUR_LEVEL": settings.saturation, "GAIN": settings.gain,
-        "PIXEL_SCALE": settings.pixel_scale, "MAG_ZEROPOINT": settings.zero_point, "SEEING_FWHM": settings.seeing,
-        "MEMORY_PIXSTACK": 3000000, "MEMORY_OBJSTACK": 30000,
-    }  # fmt: skip
+        "PARAMETERS_NAME": "wanted.param",
+        "CATALOG_NAME": "out.fits",
+        "CATALOG_TYPE": "FITS_1.0",
+        "VERBOSE_TYPE": "QUIET",
+        "DETECT_THRESH": settings.threshold,
+        "ANALYSIS_THRESH": settings.analysis,
+        "DETECT_MINAREA": settings.minarea,
+        "THRESH_TYPE": "ABSOLUTE" if settings.absolute else "RELATIVE",
+        "FILTER": "N",
+        "DEBLEND_NTHRESH": settings.deblend_nthresh,
+        "DEBLEND_MINCONT": settings.deblend_cont,
+        "NTHREADS": 1,
+        "CLEAN": "N" if settings.clean is None else "Y",
+        "CLEAN_PARAM": settings.clean or 1,
+        "MASK_TYPE": settings.mask_type.upper(),
+        "BACK_SIZE": _pair(settings.back_size),
+        "BACK_FILTERSIZE": _pair(settings.back_filter),
+        "PHOT_APERTURES": _pair(settings.apertures),
+        "PHOT_AUTOPARAMS": _pair(settings.kron),
+        "PHOT_PETROPARAMS": _pair(settings.petrosian),
+        "PHOT_FLUXFRAC": _pair(settings.fractions),
+        "SATUR_LEVEL": settings.saturation,
+        "GAIN": settings.gain,
+        "PIXEL_SCALE": settings.pixel_scale,
+        "MAG_ZEROPOINT": settings.zero_point,
+        "SEEING_FWHM": settings.seeing,
+        "MEMORY_PIXSTACK": 3000000,
+        "MEMORY_OBJSTACK": 30000,
+    }
     if settings.kernel is not None:
         rows = "\n".join(" ".join(f"{value:.9g}" for value in row) for row in settings.kernel)
         norm = "NORM" if settings.normalise_kernel else "NONORM"

@@ -34,10 +34,15 @@ def profile(width: float, peak: float = 50.0, threshold: float = 1.0, slope: flo
     growth = np.cumsum(2 * np.pi * far * peak * np.exp(-((far / width) ** (2 * slope)))) * far[1]
     circles = np.interp(np.array(classifier.APERTURES) * 0.7 / 0.187 / 2, far, growth)
     return {f"ISO{k}": np.array([area]) for k, area in enumerate(areas)} | {
-        "FLUX_MAX": np.array([peak]), "THRESHOLD": np.array([threshold]), "FLUX_ISO": np.array([flux]),
-        "FLUXERR_ISO": np.array([threshold / 3 * np.sqrt(areas[0])]), "A_IMAGE": np.array([rms]), "B_IMAGE": np.array([rms]),
-        "FWHM_IMAGE": np.array([2 * width * np.log(2) ** (0.5 / slope)]), "FLUX_APER": circles[None],
-    }  # fmt: skip
+        "FLUX_MAX": np.array([peak]),
+        "THRESHOLD": np.array([threshold]),
+        "FLUX_ISO": np.array([flux]),
+        "FLUXERR_ISO": np.array([threshold / 3 * np.sqrt(areas[0])]),
+        "A_IMAGE": np.array([rms]),
+        "B_IMAGE": np.array([rms]),
+        "FWHM_IMAGE": np.array([2 * width * np.log(2) ** (0.5 / slope)]),
+        "FLUX_APER": circles[None],
+    }
 
 
 def isophotes(measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -150,10 +155,15 @@ def rendered(fwhm: float, peak: float = 60.0) -> dict[str, np.ndarray]:
     circles = [(image * np.clip(d * 0.7 / 0.187 / 2 - r + 0.5, 0, 1)).sum() for d in classifier.APERTURES]
     areas = {f"ISO{k}": np.array([(image > peak ** (k / 8)).sum()]) for k in range(8)}
     return areas | {
-        "FLUX_MAX": np.array([peak]), "THRESHOLD": np.array([1.0]), "FLUX_ISO": np.array([light.sum()]),
-        "FLUXERR_ISO": np.array([np.sqrt(inside.sum()) / 3]), "A_IMAGE": np.array([rms]), "B_IMAGE": np.array([rms]),
-        "FWHM_IMAGE": np.array([fwhm]), "FLUX_APER": np.array([circles]),
-    }  # fmt: skip
+        "FLUX_MAX": np.array([peak]),
+        "THRESHOLD": np.array([1.0]),
+        "FLUX_ISO": np.array([light.sum()]),
+        "FLUXERR_ISO": np.array([np.sqrt(inside.sum()) / 3]),
+        "A_IMAGE": np.array([rms]),
+        "B_IMAGE": np.array([rms]),
+        "FWHM_IMAGE": np.array([fwhm]),
+        "FLUX_APER": np.array([circles]),
+    }
 
 
 def test_stars_and_galaxies_of_a_simulated_ccd_are_told_apart():
@@ -328,10 +338,17 @@ def searched(tmp_path_factory):
 
     def run(detection: float, analysis: float, seeing: float, nnw: str) -> dict[str, np.ndarray]:
         options = {
-            "DETECT_THRESH": detection, "ANALYSIS_THRESH": analysis, "SEEING_FWHM": seeing, "PIXEL_SCALE": 0.187,
-            "STARNNW_NAME": nnw, "FILTER_NAME": "kernel.conv", "PARAMETERS_NAME": "columns.param",
-            "CATALOG_NAME": "out.fits", "CATALOG_TYPE": "FITS_1.0", "SATUR_LEVEL": 1e15,
-        }  # fmt: skip
+            "DETECT_THRESH": detection,
+            "ANALYSIS_THRESH": analysis,
+            "SEEING_FWHM": seeing,
+            "PIXEL_SCALE": 0.187,
+            "STARNNW_NAME": nnw,
+            "FILTER_NAME": "kernel.conv",
+            "PARAMETERS_NAME": "columns.param",
+            "CATALOG_NAME": "out.fits",
+            "CATALOG_TYPE": "FITS_1.0",
+            "SATUR_LEVEL": 1e15,
+        }
         words = [word for name, value in options.items() for word in (f"-{name}", str(value))]
         subprocess.run([program, "image.fits", "-c", "empty.sex", *words], cwd=folder, check=True, capture_output=True)
         with fits.open(folder / "out.fits", memmap=False) as hdus:
@@ -404,8 +421,13 @@ def test_the_training_script_refuses_what_makes_no_sense():
     pytest.importorskip("sklearn")
     from skyset.training.star_galaxy import main
 
-    cases = {"fields": ["--fields", "0"], "size": ["--size", "10"], "nowhere": ["--nnw", "nowhere.nnw"], "poor": ["--tiny"],
-             "--output_dir": []}  # fmt: skip
+    cases = {
+        "fields": ["--fields", "0"],
+        "size": ["--size", "10"],
+        "nowhere": ["--nnw", "nowhere.nnw"],
+        "poor": ["--tiny"],
+        "--output_dir": [],
+    }
     for message, wrong in cases.items():
         with pytest.raises(UserError, match=message):
             main(wrong)

@@ -203,10 +203,14 @@ def test_a_table_of_a_mosaic_says_which_extension(mosaic):
 @pytest.mark.parametrize(
     "which, names",
     [
-        ("[3]", ["CCD1"]), ("[ccd0]", ["CCD0"]), ("[CCD1, 1]", ["CCD1"]), ("[1, CCD1]", ["CCD0", "CCD1"]),
-        ("[ccd1,ccd0]", ["CCD0", "CCD1"]), ("[1,3]", ["CCD0", "CCD1"]),
+        ("[3]", ["CCD1"]),
+        ("[ccd0]", ["CCD0"]),
+        ("[CCD1, 1]", ["CCD1"]),
+        ("[1, CCD1]", ["CCD0", "CCD1"]),
+        ("[ccd1,ccd0]", ["CCD0", "CCD1"]),
+        ("[1,3]", ["CCD0", "CCD1"]),
     ],
-)  # fmt: skip
+)
 def test_images_of_a_mosaic_are_chosen_by_number_or_name(mosaic, which, names):
     assert skyset(mosaic + which, "-o", "x.ldac", "--processes", 1)[0] == 0
     assert [extension.header["EXTNAME"] for extension in read_ldac("x.ldac")] == names
@@ -329,8 +333,12 @@ def test_the_published_configuration_of_galaxiesml_runs_and_says_what_is_odd(ima
     Path("g.sex").write_text(text)
     status, text = skyset(image, "-c", "g.sex", "-o", "x.csv", "-FILTER", "N")
     assert status == 0
-    for said in ("DETECT_THRESH stands twice: 3 counts", "NUMBER is passed over", "SERSIC_FIT is passed over",
-                 "PIXEL_SCALE 0.17 counts, but the WCS of field.fits says 0.18 arcsec"):  # fmt: skip
+    for said in (
+        "DETECT_THRESH stands twice: 3 counts",
+        "NUMBER is passed over",
+        "SERSIC_FIT is passed over",
+        "PIXEL_SCALE 0.17 counts, but the WCS of field.fits says 0.18 arcsec",
+    ):
         assert (
             text.count(f"skyset: warning: {said}") + len(re.findall(rf"skyset: warning: g.sex, .*{re.escape(said)}", text))
             == 1
@@ -454,8 +462,10 @@ def test_what_decides_the_format(image, arguments, kind):
         (["field.fits", "--weight", "field.fits[SCI]"], "field.fits[SCI]: no 2-D image is 'SCI': there are 0 (PRIMARY)"),
         (["field.fits[1]"], "field.fits[1]: no 2-D image is '1': there are 0"),
         (["field.fits", "-o", "field.fits"], "field.fits would replace the image: choose another name for the result"),
-        (["field.fits", "-o", "x.csv", "--check", "BACKGROUND=field.fits"],
-         "would replace the input field.fits: give BACKGROUND another name"),
+        (
+            ["field.fits", "-o", "x.csv", "--check", "BACKGROUND=field.fits"],
+            "would replace the input field.fits: give BACKGROUND another name",
+        ),
         (["field.fits", "-o", "x.fits", "--check", "BACKGROUND=x.fits"], "the catalogue and BACKGROUND would be the same"),
         (["field.fits", "-o", "nowhere/x.csv"], "cannot write nowhere/x.csv: nowhere is no folder"),
         (["field.fits", "-o", "x.foo"], "x.foo: its ending says no format: --format ldac, fits"),
@@ -478,7 +488,7 @@ def test_what_decides_the_format(image, arguments, kind):
         (["field.fits", "-CATALOG_TYPE", "ASCII_SKYCAT", "-o", "x.cat"], "ASCII_SKYCAT is not written here"),
         (["field.fits", "-GAIN", "-2"], "the command line: GAIN is -2.0: it must be from 0"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_one_line_status_2_and_leaves_nothing(image, tmp_path, arguments, message):
     (tmp_path / "text.fits").write_text("no FITS file")
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(Table({"a": [1]}))]).writeto("table.fits")
@@ -507,9 +517,15 @@ def test_no_result_replaces_what_the_configuration_names(image, tmp_path, name):
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("options", [("-o", "pipe.csv"), ("-o", "to_pipe.csv"),
-                                     ("-o", "x.csv", "--check", "BACKGROUND=pipe.csv"),
-                                     ("-o", "x.csv", "--plot", "pipe.csv")])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-o", "pipe.csv"),
+        ("-o", "to_pipe.csv"),
+        ("-o", "x.csv", "--check", "BACKGROUND=pipe.csv"),
+        ("-o", "x.csv", "--plot", "pipe.csv"),
+    ],
+)
 def test_a_result_does_not_take_the_place_of_a_pipe(image, tmp_path, options):
     os.mkfifo("pipe.csv")
     Path("to_pipe.csv").symlink_to("pipe.csv")

@@ -58,8 +58,16 @@ def same(one: Settings, other: Settings) -> bool:
 def test_the_configuration_that_sep_was_compared_with(real):
     folder = real("extraction")
     found = read_config(folder / "sep_default.sex", parameters=folder / "sep_default.param")
-    wanted = Settings(deblend_cont=1.0, analysis_threshold=1.5, mask_type="none", apertures=(10.0,), kron=(2.5, 0.0),
-                      fractions=(0.1, 0.5, 0.6), pixel_scale=1, seeing=1.2)  # fmt: skip
+    wanted = Settings(
+        deblend_cont=1.0,
+        analysis_threshold=1.5,
+        mask_type="none",
+        apertures=(10.0,),
+        kron=(2.5, 0.0),
+        fractions=(0.1, 0.5, 0.6),
+        pixel_scale=1,
+        seeing=1.2,
+    )
     assert same(found.settings, wanted)
     np.testing.assert_array_equal(found.settings.kernel, DEFAULT_KERNEL)
     assert found.columns == tuple((folder / "sep_default.param").read_text().replace("(1)", "").replace("(3)", "").split())
@@ -96,8 +104,15 @@ def test_sextractors_own_default_configuration_needs_no_word(real):
 def test_the_configuration_of_cfis(real, which, contrast, value):
     folder = real("megacam")
     found = read_config(folder / f"shapepipe_cfis_default_{which}.sex", parameters=folder / "shapepipe_cfis_default.param")
-    wanted = Settings(deblend_cont=contrast, analysis_threshold=1.5, pixel_scale=0, zero_point=30, seeing=0.6,
-                      back_value=value, vignet=(51, 51))  # fmt: skip
+    wanted = Settings(
+        deblend_cont=contrast,
+        analysis_threshold=1.5,
+        pixel_scale=0,
+        zero_point=30,
+        seeing=0.6,
+        back_value=value,
+        vignet=(51, 51),
+    )
     assert same(found.settings, wanted)
     assert "IMAFLAGS_ISO" in found.columns and found.flag_image.name == "flag.fits" and found.weight.name == "weight.fits"
     assert found.catalogue_type == "FITS_LDAC" and found.catalogue is None
@@ -171,8 +186,16 @@ def test_separators_case_quotes_and_comments_as_sextractor_reads_them(read):
         "BACK_SIZE 32 , 16\n"
         'mask_type blank\nCATALOG_NAME "my cat#1.ldac"\n"CLEAN_PARAM" "2.5"\n\n'
     )
-    wanted = Settings(analysis_threshold=1.5, minarea=7, maxarea=900, apertures=(3, 5, 7, 9), back_size=(32, 16),
-                      mask_type="blank", clean=2.5, kernel=None)  # fmt: skip
+    wanted = Settings(
+        analysis_threshold=1.5,
+        minarea=7,
+        maxarea=900,
+        apertures=(3, 5, 7, 9),
+        back_size=(32, 16),
+        mask_type="blank",
+        clean=2.5,
+        kernel=None,
+    )
     assert same(found.settings, wanted) and found.catalogue == "my cat#1.ldac" and found.warnings == ()
 
 
@@ -218,12 +241,34 @@ def test_what_is_given_is_what_is_measured_with(read):
         "WEIGHT_TYPE MAP_RMS\nRESCALE_WEIGHTS N\nINTERP_TYPE NONE\nWEIGHT_GAIN N\nWEIGHT_THRESH 1e20\nFLAG_TYPE MOST\n"
     )
     wanted = Settings(
-        threshold=30, analysis_threshold=20, absolute=True, minarea=4, maxarea=500, kernel=None, deblend_nthresh=16,
-        deblend_cont=0.01, clean=None, mask_type="blank", back_size=32, back_filter=(5, 3), back_filter_threshold=2,
-        back_value=7, apertures=(4, 8), kron=(2, 3), petrosian=(1.5, 2.5), least_apertures=(1, 2), fractions=(0.2, 0.5),
-        saturation=60000, gain=1.6, pixel_scale=0.187, zero_point=26, seeing=0.7, weight_type="rms",
-        weight_threshold=1e20, flag_type="most",
-    )  # fmt: skip
+        threshold=30,
+        analysis_threshold=20,
+        absolute=True,
+        minarea=4,
+        maxarea=500,
+        kernel=None,
+        deblend_nthresh=16,
+        deblend_cont=0.01,
+        clean=None,
+        mask_type="blank",
+        back_size=32,
+        back_filter=(5, 3),
+        back_filter_threshold=2,
+        back_value=7,
+        apertures=(4, 8),
+        kron=(2, 3),
+        petrosian=(1.5, 2.5),
+        least_apertures=(1, 2),
+        fractions=(0.2, 0.5),
+        saturation=60000,
+        gain=1.6,
+        pixel_scale=0.187,
+        zero_point=26,
+        seeing=0.7,
+        weight_type="rms",
+        weight_threshold=1e20,
+        flag_type="most",
+    )
     assert same(found.settings, wanted) and found.warnings == ()
 
 
@@ -277,10 +322,24 @@ def test_each_keyword_that_is_not_honoured_is_named(read, text, said):
 
 @pytest.mark.parametrize(
     "text",
-    ["MEMORY_PIXSTACK 300000", "VERBOSE_TYPE QUIET", "NTHREADS 4", "WRITE_XML N", "DETECT_TYPE CCD", "MAG_GAMMA 4.0",
-     "ASSOC_NAME sky.list", "FILTER_THRESH", "WEIGHT_THRESH", "WEIGHT_IMAGE weight.fits", "BACKPHOTO_THICK 24",
-     "DETECT_THRESH 1.5\nDETECT_THRESH 1.5", "FLAG_IMAGE flag.fits", "BACK_VALUE 0.0,0.0", "PSF_NAME default.psf"],
-)  # fmt: skip
+    [
+        "MEMORY_PIXSTACK 300000",
+        "VERBOSE_TYPE QUIET",
+        "NTHREADS 4",
+        "WRITE_XML N",
+        "DETECT_TYPE CCD",
+        "MAG_GAMMA 4.0",
+        "ASSOC_NAME sky.list",
+        "FILTER_THRESH",
+        "WEIGHT_THRESH",
+        "WEIGHT_IMAGE weight.fits",
+        "BACKPHOTO_THICK 24",
+        "DETECT_THRESH 1.5\nDETECT_THRESH 1.5",
+        "FLAG_IMAGE flag.fits",
+        "BACK_VALUE 0.0,0.0",
+        "PSF_NAME default.psf",
+    ],
+)
 def test_what_changes_nothing_is_not_spoken_of(read, text):
     found = read(text)
     assert found.warnings == () and same(found.settings, Settings(analysis_threshold=1.5, kernel=None))
@@ -315,7 +374,7 @@ def test_what_changes_nothing_is_not_spoken_of(read, text):
         ("DETECT_THRESH 25,30\nANALYSIS_THRESH 1.5", "line 2: DETECT_THRESH 25,30 is in mag/arcsec2, ANALYSIS_THR"),
         ("ANALYSIS_THRESH 25,30", "line 2: ANALYSIS_THRESH 25,30 is in mag/arcsec2, DETECT_THRESH in units of the rms"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_cannot_be_meant_is_named_with_file_and_line(read, text, message):
     assert message in refused(read, text)
 
@@ -445,10 +504,16 @@ def test_the_header_comes_before_gain_and_saturation(read):
 
 def test_a_header_that_cannot_be_meant(read):
     for value, said in (
-        ("'high'", "'high', no number"), ("NaN", "'NaN', no number"), ("1,5", "'1,5', no number"),
-        ("1.5 e-", "'1.5 e-', no number"), ("-2.0", "-2.0, which cannot be meant"), ("1E999", "inf, no number"),
-        ("", "blank, no number"), ("T", "True, no number"), ("1E31", "1e+31, which cannot be meant"),
-    ):  # fmt: skip
+        ("'high'", "'high', no number"),
+        ("NaN", "'NaN', no number"),
+        ("1,5", "'1,5', no number"),
+        ("1.5 e-", "'1.5 e-', no number"),
+        ("-2.0", "-2.0, which cannot be meant"),
+        ("1E999", "inf, no number"),
+        ("", "blank, no number"),
+        ("T", "True, no number"),
+        ("1E31", "1e+31, which cannot be meant"),
+    ):
         card = f"GAIN    = {value}"
         header = fits.Header.fromstring(card.ljust(80))
         with pytest.warns(UserWarning, match=re.escape(f"the header's GAIN is {said}: 2 is used")):
@@ -521,8 +586,11 @@ def test_files_however_an_editor_wrote_them(read, tmp_path, encoding, end):
     """\\x85 of cp1252 is three dots, and no end of a line: DETECT_MINAREA behind it is part of a comment."""
     comment = "# gemäß Übung" + (" \u2026 DETECT_MINAREA 99" if encoding != "latin-1" else "")
     names = ["PARAMETERS_NAME x.param", "FILTER_NAME x.conv", "STARNNW_NAME x.nnw"]
-    texts = {"x.sex": ["DETECT_THRESH 20", comment, *names], "x.param": ["X_IMAGE " + comment, "CLASS_STAR"],
-             "x.conv": ["CONV NONORM", comment, "0 1 0", "1 2 1", "0 1 0"]}  # fmt: skip
+    texts = {
+        "x.sex": ["DETECT_THRESH 20", comment, *names],
+        "x.param": ["X_IMAGE " + comment, "CLASS_STAR"],
+        "x.conv": ["CONV NONORM", comment, "0 1 0", "1 2 1", "0 1 0"],
+    }
     for name, lines in texts.items():
         (tmp_path / name).write_bytes(end.join([*lines, ""]).encode(encoding))
     (tmp_path / "x.nnw").write_bytes(b"")

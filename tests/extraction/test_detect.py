@@ -29,17 +29,50 @@ from tests.extraction import sextractor
 
 #: Shares within 1e-3 of SExtractor's on FLAGS == 0 that notes of the project measured for good recipes, 0.02 below.
 LEAST = {
-    "X_IMAGE_DBL": 0.98, "Y_IMAGE_DBL": 0.98, "A_IMAGE": 0.92, "B_IMAGE": 0.92, "ELLIPTICITY": 0.92, "ELONGATION": 0.92,
-    "THETA_IMAGE": 0.92, "ISO0": 0.93, "ISOAREA_IMAGE": 0.93, "MU_MAX": 0.979, "FLUX_MAX": 0.979, "KRON_RADIUS": 0.88,
-    "FLUX_AUTO": 0.90, "MAG_AUTO": 0.90, "FLUX_RADIUS": 0.90, "PETRO_RADIUS": 0.97, "CLASS_STAR": 0.97,
-}  # fmt: skip
+    "X_IMAGE_DBL": 0.98,
+    "Y_IMAGE_DBL": 0.98,
+    "A_IMAGE": 0.92,
+    "B_IMAGE": 0.92,
+    "ELLIPTICITY": 0.92,
+    "ELONGATION": 0.92,
+    "THETA_IMAGE": 0.92,
+    "ISO0": 0.93,
+    "ISOAREA_IMAGE": 0.93,
+    "MU_MAX": 0.979,
+    "FLUX_MAX": 0.979,
+    "KRON_RADIUS": 0.88,
+    "FLUX_AUTO": 0.90,
+    "MAG_AUTO": 0.90,
+    "FLUX_RADIUS": 0.90,
+    "PETRO_RADIUS": 0.97,
+    "CLASS_STAR": 0.97,
+}
 #: Those that the notes did not measure, at what was reached here, less 0.02.
 LEAST |= {
-    "ISO1": 0.97, "ISO4": 0.97, "ISO7": 0.97, "FWHM_IMAGE": 0.96, "X2_IMAGE": 0.96, "ERRX2_IMAGE": 0.96, "FLUX_ISO": 0.93,
-    "FLUXERR_ISO": 0.93, "FLUXERR_AUTO": 0.87, "FLUX_PETRO": 0.83, "FLUX_APER": 0.95, "FLUXERR_APER": 0.97,
-    "XMIN_IMAGE": 0.95, "YMAX_IMAGE": 0.94, "XPEAK_IMAGE": 0.98, "THRESHOLD": 1.0, "MU_THRESHOLD": 1.0, "X2WIN_IMAGE": 0.89,
-    "ERRX2WIN_IMAGE": 0.89, "FLUX_WIN": 0.90, "FLUXERR_WIN": 0.92, "SNR_WIN": 0.96, "XWIN_IMAGE": 0.97,
-}  # fmt: skip
+    "ISO1": 0.97,
+    "ISO4": 0.97,
+    "ISO7": 0.97,
+    "FWHM_IMAGE": 0.96,
+    "X2_IMAGE": 0.96,
+    "ERRX2_IMAGE": 0.96,
+    "FLUX_ISO": 0.93,
+    "FLUXERR_ISO": 0.93,
+    "FLUXERR_AUTO": 0.87,
+    "FLUX_PETRO": 0.83,
+    "FLUX_APER": 0.95,
+    "FLUXERR_APER": 0.97,
+    "XMIN_IMAGE": 0.95,
+    "YMAX_IMAGE": 0.94,
+    "XPEAK_IMAGE": 0.98,
+    "THRESHOLD": 1.0,
+    "MU_THRESHOLD": 1.0,
+    "X2WIN_IMAGE": 0.89,
+    "ERRX2WIN_IMAGE": 0.89,
+    "FLUX_WIN": 0.90,
+    "FLUXERR_WIN": 0.92,
+    "SNR_WIN": 0.96,
+    "XWIN_IMAGE": 0.97,
+}
 #: Compared as they stand, not as shares.
 ABSOLUTE = {"XWIN_IMAGE": 1e-3, "THETA_IMAGE": 0.05}
 COLUMNS = [*LEAST, "BACKGROUND", "FLAGS"]
@@ -105,8 +138,9 @@ def test_what_is_detected_before_cleaning_is_what_sextractor_detects(field, tmp_
 @sextractor.needs_program
 @pytest.mark.slow
 def test_cutouts_as_sextractor_has_them(tmp_path):
-    how = Settings(threshold=3, analysis_threshold=1.5, seeing=0.65, pixel_scale=0.168, zero_point=27, saturation=1e9,
-                   apertures=(5, 12))  # fmt: skip
+    how = Settings(
+        threshold=3, analysis_threshold=1.5, seeing=0.65, pixel_scale=0.168, zero_point=27, saturation=1e9, apertures=(5, 12)
+    )
     network = sextractor.standard_file("default.nnw")
     every_theirs, every_ours = [], []
     for k, image in enumerate(simulate_cutouts(200, seed=3).images):
@@ -157,8 +191,15 @@ def test_weights_are_sextractors(field, tmp_path, kind):
     fits.writeto(tmp_path / "weight.fits", weight)
     how = Settings(threshold=3, weight_type=kind, saturation=1e9)
     code = {"weight": "MAP_WEIGHT", "rms": "MAP_RMS", "variance": "MAP_VAR"}[kind]
-    theirs, _ = sextractor.run(image, tmp_path, how, ["FLUX_AUTO", "FLUXERR_AUTO"], WEIGHT_TYPE=code,
-                               WEIGHT_IMAGE="weight.fits", RESCALE_WEIGHTS="Y" if kind == "weight" else "N")  # fmt: skip
+    theirs, _ = sextractor.run(
+        image,
+        tmp_path,
+        how,
+        ["FLUX_AUTO", "FLUXERR_AUTO"],
+        WEIGHT_TYPE=code,
+        WEIGHT_IMAGE="weight.fits",
+        RESCALE_WEIGHTS="Y" if kind == "weight" else "N",
+    )
     ours = measure(image, how, ["X_IMAGE_DBL", "Y_IMAGE_DBL", "FLUX_AUTO", "FLUXERR_AUTO"], weight=weight).columns
     found, far = sextractor.nearest(theirs, ours["X_IMAGE_DBL"], ours["Y_IMAGE_DBL"])
     # Relative weights are scaled by the median over the meshes, of which half lie on either side of the step.
@@ -189,9 +230,12 @@ def test_the_real_field_of_sep(real):
     found = apart.argmin(0)
     good = theirs[:, 20] == 0
     close = {
-        "X2_IMAGE": theirs[:, 5], "A_IMAGE": theirs[:, 11], "FLUX_APER": theirs[:, 12], "KRON_RADIUS": theirs[:, 14],
+        "X2_IMAGE": theirs[:, 5],
+        "A_IMAGE": theirs[:, 11],
+        "FLUX_APER": theirs[:, 12],
+        "KRON_RADIUS": theirs[:, 14],
         "FLUX_AUTO": theirs[:, 15],
-    }  # fmt: skip
+    }
     shares = {name: sextractor.share_close(value[good], ours[name][found][good], 5e-3) for name, value in close.items()}
     shares["FLUX_RADIUS"] = sextractor.share_close(theirs[good, 17:20], ours["FLUX_RADIUS"][found][good], 5e-3)
     assert not missed(shares, dict.fromkeys(shares, 0.9)), shares
@@ -428,9 +472,13 @@ def mosaic(field, tmp_path) -> Path:
     scaled.header["BZERO"], scaled.header["BSCALE"] = 32768, 1
     unsigned = fits.ImageHDU(image[:400].astype(np.uint16), name="UNSIGNED")
     parts = [
-        fits.PrimaryHDU(), fits.ImageHDU(image[:400].astype(">f4"), name="FLOAT"), scaled, unsigned,
-        fits.ImageHDU(np.zeros((2, 3, 4)), name="CUBE"), fits.CompImageHDU(image[:400].astype(np.int32), name="PACKED"),
-    ]  # fmt: skip
+        fits.PrimaryHDU(),
+        fits.ImageHDU(image[:400].astype(">f4"), name="FLOAT"),
+        scaled,
+        unsigned,
+        fits.ImageHDU(np.zeros((2, 3, 4)), name="CUBE"),
+        fits.CompImageHDU(image[:400].astype(np.int32), name="PACKED"),
+    ]
     fits.HDUList(parts).writeto(path)
     return path
 
@@ -534,9 +582,11 @@ def test_the_seeing_is_measured_from_the_stars(seeing, beta):
     how = {"threshold": 1.5, "gain": 1.6, "pixel_scale": 0.187}
     numbers = measure(ccd.image, Settings(**how), ["FWHM_IMAGE", "FLUX_MAX", "THRESHOLD", "ELLIPTICITY"]).columns
     found = stellar_fwhm(
-        numbers["FWHM_IMAGE"], numbers["FLUX_MAX"] / numbers["THRESHOLD"], numbers["ELLIPTICITY"],
+        numbers["FWHM_IMAGE"],
+        numbers["FLUX_MAX"] / numbers["THRESHOLD"],
+        numbers["ELLIPTICITY"],
         np.ones(len(numbers["FWHM_IMAGE"]), bool),
-    )  # fmt: skip
+    )
     assert 0.98 < found * 0.187 / seeing < 1.035
     told, auto = (
         np.asarray(extract(ccd.image, columns=["CLASS_STAR"], seeing=each, **how)["CLASS_STAR"]) for each in (seeing, "auto")
@@ -549,12 +599,15 @@ def test_the_seeing_is_measured_from_the_stars(seeing, beta):
     "given, missing",
     [
         ({}, ["no seeing is given, so 1.2 arcsec is taken", "no pixel scale is known, so 1 arcsec is taken"]),
-        ({"pixel_scale": 0.187}, ["no seeing is given"]), ({"wcs": True}, ["no seeing is given"]),
-        ({"seeing": 0.7}, ["no pixel scale is known"]), ({"seeing": "auto"}, ["no pixel scale is known"]),
-        ({"seeing": 0.7, "pixel_scale": 1.0}, []), ({"seeing": "auto", "pixel_scale": 0.187}, []),
+        ({"pixel_scale": 0.187}, ["no seeing is given"]),
+        ({"wcs": True}, ["no seeing is given"]),
+        ({"seeing": 0.7}, ["no pixel scale is known"]),
+        ({"seeing": "auto"}, ["no pixel scale is known"]),
+        ({"seeing": 0.7, "pixel_scale": 1.0}, []),
+        ({"seeing": "auto", "pixel_scale": 0.187}, []),
         ({"seeing": 0.7, "wcs": True}, []),
     ],
-)  # fmt: skip
+)
 def test_what_class_star_needs_and_nobody_gave_is_said_once(given, missing):
     ccd = simulate_ccd(1, (300, 300))
     if "wcs" in given:
@@ -568,8 +621,10 @@ def test_what_class_star_needs_and_nobody_gave_is_said_once(given, missing):
     said = [str(one.message) for one in caught if one.category is NotGivenWarning]
     assert len(said) == bool(missing) and all(text in said[0] for text in missing)
     assert "".join(said).count("is taken") == len(missing)
-    for text, ways in (("no seeing", ("--seeing 0.7", "--seeing auto", "seeing=0.7")),
-                       ("no pixel scale", ("-PIXEL_SCALE 0.187", "pixel_scale=0.187"))):  # fmt: skip
+    for text, ways in (
+        ("no seeing", ("--seeing 0.7", "--seeing auto", "seeing=0.7")),
+        ("no pixel scale", ("-PIXEL_SCALE 0.187", "pixel_scale=0.187")),
+    ):
         assert all((way in "".join(said)) == (text in "".join(said)) for way in ways)
     assert len(found) > 30
 
@@ -598,8 +653,18 @@ def test_without_stars_there_is_no_seeing():
     assert len(found) > 10 and np.isnan(np.asarray(found["CLASS_STAR"])).all()
 
 
-WINDOWED = ("X_IMAGE", "Y_IMAGE", "X2_IMAGE", "Y2_IMAGE", "ERRX2_IMAGE", "XWIN_IMAGE", "YWIN_IMAGE", "X2WIN_IMAGE",
-            "ERRX2WIN_IMAGE", "FLAGS_WIN")  # fmt: skip
+WINDOWED = (
+    "X_IMAGE",
+    "Y_IMAGE",
+    "X2_IMAGE",
+    "Y2_IMAGE",
+    "ERRX2_IMAGE",
+    "XWIN_IMAGE",
+    "YWIN_IMAGE",
+    "X2WIN_IMAGE",
+    "ERRX2WIN_IMAGE",
+    "FLAGS_WIN",
+)
 
 
 @pytest.fixture(scope="module")
@@ -691,8 +756,12 @@ def test_no_image_breaks_it(seed, rows, columns, kind):
     image[rng.random(image.shape) < 0.1] = {"spikes": 1e4, "nan": np.nan, "steps": 50.0, "huge": 1e38}[kind]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = measure(image, Settings(threshold=1.5, minarea=1), [name for name, column in names.COLUMNS.items()
-                        if column.stage not in ("world", "external")], check=CHECKS)  # fmt: skip
+        found = measure(
+            image,
+            Settings(threshold=1.5, minarea=1),
+            [name for name, column in names.COLUMNS.items() if column.stage not in ("world", "external")],
+            check=CHECKS,
+        )
     assert (np.sort(np.unique(found.check["SEGMENTATION"]))[-1] if found.check["SEGMENTATION"].size else 0) <= len(found)
     for name in ("X_IMAGE", "Y_IMAGE", "A_IMAGE", "FLUX_AUTO"):
         assert np.isfinite(found.columns[name]).all()
@@ -735,8 +804,12 @@ def test_a_kernel_larger_than_the_image_is_cut(field):
     image[1, 1] = 100
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = measure(image, Settings(threshold=1, absolute=True, minarea=1, kernel=np.ones((9, 9)), back_value=0.0),
-                        ["X_IMAGE", "ISOAREAF_IMAGE"], check=["FILTERED"])  # fmt: skip
+        found = measure(
+            image,
+            Settings(threshold=1, absolute=True, minarea=1, kernel=np.ones((9, 9)), back_value=0.0),
+            ["X_IMAGE", "ISOAREAF_IMAGE"],
+            check=["FILTERED"],
+        )
     np.testing.assert_allclose(found.check["FILTERED"], 100 / 81, rtol=1e-6)
     assert found.columns["ISOAREAF_IMAGE"][0] == 9
 

@@ -402,12 +402,17 @@ def test_scamp_corrects_the_astrometry_of_a_catalogue_of_ours_by_a_reference_cat
     bright = extension.table[extension.table["FLUX_AUTO"].value > 0]
     sky = WCS(extension.header).all_pix2world(bright["XWIN_IMAGE"].value, bright["YWIN_IMAGE"].value, 1)
     ones = np.ones(len(bright), "f4")
-    reference = QTable({
-        "X_WORLD": sky[0] * u.deg, "Y_WORLD": sky[1] * u.deg,
-        "ERRA_WORLD": 1e-6 * ones * u.deg, "ERRB_WORLD": 1e-6 * ones * u.deg,
-        "MAG": (20 - 2.5 * np.log10(bright["FLUX_AUTO"].value)) * u.mag, "MAGERR": 0.01 * ones * u.mag,
-        "OBSDATE": 2015 * u.yr * ones,
-    })  # fmt: skip
+    reference = QTable(
+        {
+            "X_WORLD": sky[0] * u.deg,
+            "Y_WORLD": sky[1] * u.deg,
+            "ERRA_WORLD": 1e-6 * ones * u.deg,
+            "ERRB_WORLD": 1e-6 * ones * u.deg,
+            "MAG": (20 - 2.5 * np.log10(bright["FLUX_AUTO"].value)) * u.mag,
+            "MAGERR": 0.01 * ones * u.mag,
+            "OBSDATE": 2015 * u.yr * ones,
+        }
+    )
     shifted = extension.header.copy()
     shifted["CRVAL1"] += 0.0005
     write_ldac(field / "reference.ldac", [(extension.header, reference)])

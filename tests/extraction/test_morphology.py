@@ -55,10 +55,20 @@ def measured(cutouts):
 
 def test_the_columns_are_those_that_are_published():
     published = {
-        "ellipticity", "half_light_radius", "isophotal_area", "major_axis", "minor_axis", "peak_surface_brightness",
-        "petro_rad", "pos_angle", "sersic_index", "total_galaxies", "central_image_pop_5px_rad",
-        "central_image_pop_10px_rad", "central_image_pop_15px_rad",
-    }  # fmt: skip
+        "ellipticity",
+        "half_light_radius",
+        "isophotal_area",
+        "major_axis",
+        "minor_axis",
+        "peak_surface_brightness",
+        "petro_rad",
+        "pos_angle",
+        "sersic_index",
+        "total_galaxies",
+        "central_image_pop_5px_rad",
+        "central_image_pop_10px_rad",
+        "central_image_pop_15px_rad",
+    }
     columns = morphology.columns("grizy")
     assert {column.name for column in columns} == {f"{band}_{name}" for band in "grizy" for name in published}
     assert len(columns) == 65 and {column.dtype for column in columns} == {"float32"}
@@ -104,9 +114,10 @@ def test_a_large_disc_by_its_picture_without_noise():
     major = np.abs(axes[:, 1] @ np.stack([dx.ravel(), dy.ravel()])), np.abs(axes[:, 0] @ np.stack([dx.ravel(), dy.ravel()]))
     radius = np.hypot(major[0], major[1] * a / b)
     petrosian = next(
-        r for r in np.arange(3, 60, 0.25)
+        r
+        for r in np.arange(3, 60, 0.25)
         if clean.ravel()[np.abs(radius - r) < 1].mean() < 0.2 * clean.ravel()[radius < r].mean()
-    )  # fmt: skip
+    )
     assert row["petro_rad"] == pytest.approx(petrosian, abs=0.33 * a + 0.25)
     assert row["sersic_index"] == pytest.approx(1, abs=0.03)
     assert {row[name] for name in COUNTS} == {1}
@@ -204,9 +215,14 @@ def test_a_turned_image_has_a_turned_angle():
 @sextractor.needs_program
 def test_values_are_those_of_sextractor(cutouts, tmp_path):
     quantities = {
-        "ellipticity": "ELLIPTICITY", "half_light_radius": "FLUX_RADIUS", "isophotal_area": "ISOAREA_IMAGE",
-        "major_axis": "A_IMAGE", "minor_axis": "B_IMAGE", "peak_surface_brightness": "MU_MAX", "pos_angle": "THETA_IMAGE",
-    }  # fmt: skip
+        "ellipticity": "ELLIPTICITY",
+        "half_light_radius": "FLUX_RADIUS",
+        "isophotal_area": "ISOAREA_IMAGE",
+        "major_axis": "A_IMAGE",
+        "minor_axis": "B_IMAGE",
+        "peak_surface_brightness": "MU_MAX",
+        "pos_angle": "THETA_IMAGE",
+    }
     how = dataclasses.replace(GALAXIESML, saturation=50000.0)  # it reads no infinity
     wanted = ["X_IMAGE", "Y_IMAGE", "PETRO_RADIUS", *quantities.values()]
     ours, theirs, same = [], [], 0
@@ -398,20 +414,23 @@ def test_a_mask_for_all_or_for_each(cutouts):
 # --- Bad input ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("images", "bands", "how", "message"), [
-    (np.zeros((3, 2, 9, 9)), "grz", {}, r"images have shape \(3, 2, 9, 9\): \(count, 3, rows, columns\)"),
-    (np.zeros((3, 9, 9)), "grz", {}, r"images have shape \(3, 9, 9\)"),
-    (np.zeros((3, 1, 0, 9)), "g", {}, "no pixels"),
-    (np.zeros((3, 1, 9, 9)), "", {}, "bands are"),
-    (np.zeros((3, 2, 9, 9)), "gg", {}, "each once"),
-    (np.zeros((3, 1, 9, 9)), "g", {"mask": np.zeros((9, 8), bool)}, r"the mask has shape \(9, 8\)"),
-    (np.zeros((3, 1, 9, 9)), "g", {"output": "pandas"}, "output is 'pandas'"),
-    (np.zeros((3, 2, 9, 9)), "gr", {"psf": np.ones((3, 9, 9))}, r"the PSF has shape \(3, 9, 9\)"),
-    (np.zeros((3, 2, 9, 9)), "gr", {"psf": {"g": PSF}}, "no PSF for band r"),
-    (np.zeros((3, 1, 9, 9)), "g", {"psf": {"g": np.ones((2, 9, 9))}}, "2 PSFs in band g for 3 images"),
-    (np.zeros((3, 1, 9, 9)), "g", {"psf": Moffat(np.full(2, 4.0))}, "2 PSFs in band g for 3 images"),
-    (np.zeros((3, 1, 9, 9), complex), "g", {}, "complex128"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "bands", "how", "message"),
+    [
+        (np.zeros((3, 2, 9, 9)), "grz", {}, r"images have shape \(3, 2, 9, 9\): \(count, 3, rows, columns\)"),
+        (np.zeros((3, 9, 9)), "grz", {}, r"images have shape \(3, 9, 9\)"),
+        (np.zeros((3, 1, 0, 9)), "g", {}, "no pixels"),
+        (np.zeros((3, 1, 9, 9)), "", {}, "bands are"),
+        (np.zeros((3, 2, 9, 9)), "gg", {}, "each once"),
+        (np.zeros((3, 1, 9, 9)), "g", {"mask": np.zeros((9, 8), bool)}, r"the mask has shape \(9, 8\)"),
+        (np.zeros((3, 1, 9, 9)), "g", {"output": "pandas"}, "output is 'pandas'"),
+        (np.zeros((3, 2, 9, 9)), "gr", {"psf": np.ones((3, 9, 9))}, r"the PSF has shape \(3, 9, 9\)"),
+        (np.zeros((3, 2, 9, 9)), "gr", {"psf": {"g": PSF}}, "no PSF for band r"),
+        (np.zeros((3, 1, 9, 9)), "g", {"psf": {"g": np.ones((2, 9, 9))}}, "2 PSFs in band g for 3 images"),
+        (np.zeros((3, 1, 9, 9)), "g", {"psf": Moffat(np.full(2, 4.0))}, "2 PSFs in band g for 3 images"),
+        (np.zeros((3, 1, 9, 9), complex), "g", {}, "complex128"),
+    ],
+)
 def test_what_does_not_fit_together_is_named(images, bands, how, message):
     with pytest.raises(ValueError, match=message):
         measure_cutouts(images, bands, **how)

@@ -51,9 +51,12 @@ def mosaic(tmp_path) -> Path:
     path = tmp_path / "mosaic.fits"
     header = sky("RA---TAN", "DEC--TAN").to_header()
     parts = [
-        fits.PrimaryHDU(), fits.ImageHDU(draw(0), header), fits.ImageHDU(np.full((140, 120), 7, "f4"), header),
-        fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1])]), fits.ImageHDU(draw(1), header),
-    ]  # fmt: skip
+        fits.PrimaryHDU(),
+        fits.ImageHDU(draw(0), header),
+        fits.ImageHDU(np.full((140, 120), 7, "f4"), header),
+        fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1])]),
+        fits.ImageHDU(draw(1), header),
+    ]
     fits.HDUList(parts).writeto(path)
     return path
 
@@ -72,10 +75,27 @@ def write(path: Path, *images: np.ndarray) -> Path:
 def test_world_coordinates_are_astropys_whichever_axis_comes_first(ctype):
     wcs = sky(*ctype)
     columns = [
-        "X_IMAGE_DBL", "Y_IMAGE_DBL", "XWIN_IMAGE", "YWIN_IMAGE", "A_IMAGE", "B_IMAGE", "X_WORLD", "Y_WORLD", "XWIN_WORLD",
-        "YWIN_WORLD", "ALPHA_SKY", "DELTA_SKY", "ALPHA_J2000", "DELTA_J2000", "ALPHAWIN_J2000", "DELTAWIN_J2000", "A_WORLD",
-        "B_WORLD", "THETA_J2000", "THETA_IMAGE",
-    ]  # fmt: skip
+        "X_IMAGE_DBL",
+        "Y_IMAGE_DBL",
+        "XWIN_IMAGE",
+        "YWIN_IMAGE",
+        "A_IMAGE",
+        "B_IMAGE",
+        "X_WORLD",
+        "Y_WORLD",
+        "XWIN_WORLD",
+        "YWIN_WORLD",
+        "ALPHA_SKY",
+        "DELTA_SKY",
+        "ALPHA_J2000",
+        "DELTA_J2000",
+        "ALPHAWIN_J2000",
+        "DELTAWIN_J2000",
+        "A_WORLD",
+        "B_WORLD",
+        "THETA_J2000",
+        "THETA_IMAGE",
+    ]
     found = {name: np.asarray(values, float) for name, values in measure(draw(), HOW, columns, wcs=wcs).columns.items()}
     assert len(found["X_WORLD"]) == len(X)
     assert found["ALPHA_SKY"].max() - found["ALPHA_SKY"].min() > 359  # they lie on both sides of longitude 0
@@ -88,8 +108,9 @@ def test_world_coordinates_are_astropys_whichever_axis_comes_first(ctype):
         first, second = axes if ctype[0].startswith(("RA", "GLON")) else axes[::-1]
         np.testing.assert_allclose([found[f"X{win}_WORLD"], found[f"Y{win}_WORLD"]], [first, second], atol=1e-9)
     place = wcs.pixel_to_world(found["X_IMAGE_DBL"] - 1, found["Y_IMAGE_DBL"] - 1)
-    np.testing.assert_allclose([found["ALPHA_SKY"], found["DELTA_SKY"]],
-                               [place.spherical.lon.deg, place.spherical.lat.deg], atol=1e-9)  # fmt: skip
+    np.testing.assert_allclose(
+        [found["ALPHA_SKY"], found["DELTA_SKY"]], [place.spherical.lon.deg, place.spherical.lat.deg], atol=1e-9
+    )
     if "TAN" in ctype[0]:
         # Pixels of 1e-4 degrees that are square on the sky.
         np.testing.assert_allclose(found["A_WORLD"], found["A_IMAGE"] * 1e-4, rtol=1e-4)
@@ -134,10 +155,12 @@ def test_one_scale_for_headers_and_wcs():
     "wcs, said",
     [
         (WCS(naxis=2), r"needs a celestial WCS with two axes, and wcs= has 2 \(\(none\), \(none\)\)$"),
-        (WCS(fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CTYPE3": "FREQ", "NAXIS": 3})),
-         r"wcs= has 3 \(RA---TAN, DEC--TAN, FREQ\); wcs\.celestial has those of the sky"),
+        (
+            WCS(fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CTYPE3": "FREQ", "NAXIS": 3})),
+            r"wcs= has 3 \(RA---TAN, DEC--TAN, FREQ\); wcs\.celestial has those of the sky",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wcs_without_a_sky_of_two_axes_is_named(wcs, said):
     with pytest.raises(UserError, match=said):
         extract(draw(), threshold=5, wcs=wcs, columns=["ALPHA_J2000"])

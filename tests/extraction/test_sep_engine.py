@@ -148,13 +148,36 @@ def test_the_document_says_how_closely_they_agree():
 
 #: For each setting a value that changes what is measured.
 CHANGED = {
-    "threshold": 4.0, "analysis_threshold": 1.0, "absolute": True, "minarea": 80, "maxarea": 60, "kernel": None,
-    "normalise_kernel": False, "deblend_nthresh": 1, "deblend_cont": 0.5, "clean": None, "mask_type": "blank",
-    "back_size": (50, 80), "back_filter": (5, 1), "back_filter_threshold": 100.0, "back_value": 98.0,
-    "apertures": (4.0, 9.0), "kron": (2.0, 5.0), "petrosian": (3.0, 1.0), "least_apertures": (30.0, 25.0),
-    "fractions": (0.2, 0.8), "saturation": 500.0, "gain": 0.5, "pixel_scale": 0.4, "zero_point": 20.0, "seeing": 1.4,
-    "weight_type": "rms", "weight_threshold": 4.0, "flag_type": "min", "vignet": (5, 5),
-}  # fmt: skip
+    "threshold": 4.0,
+    "analysis_threshold": 1.0,
+    "absolute": True,
+    "minarea": 80,
+    "maxarea": 60,
+    "kernel": None,
+    "normalise_kernel": False,
+    "deblend_nthresh": 1,
+    "deblend_cont": 0.5,
+    "clean": None,
+    "mask_type": "blank",
+    "back_size": (50, 80),
+    "back_filter": (5, 1),
+    "back_filter_threshold": 100.0,
+    "back_value": 98.0,
+    "apertures": (4.0, 9.0),
+    "kron": (2.0, 5.0),
+    "petrosian": (3.0, 1.0),
+    "least_apertures": (30.0, 25.0),
+    "fractions": (0.2, 0.8),
+    "saturation": 500.0,
+    "gain": 0.5,
+    "pixel_scale": 0.4,
+    "zero_point": 20.0,
+    "seeing": 1.4,
+    "weight_type": "rms",
+    "weight_threshold": 4.0,
+    "flag_type": "min",
+    "vignet": (5, 5),
+}
 REFUSED = {"maxarea": "DETECT_MAXAREA 60", "normalise_kernel": "CONV NONORM"}
 #: What some of these need to matter.
 TOGETHER = {"absolute": {"threshold": 20.0}, "clean": {"threshold": 1.0}}
@@ -173,8 +196,24 @@ def test_each_setting_is_honoured_or_refused(name):
     how = dataclasses.replace(base, **{name: CHANGED[name]})
     weight = np.linspace(3, 8, image.size, dtype=np.float32).reshape(image.shape) if "weight" in name else None
     flags = (image > 200).astype(np.int16) + 2 * (image > 400).astype(np.int16)
-    columns = [*PLACES, "FLAGS", "FLUX_AUTO", "FLUXERR_AUTO", "MAG_AUTO", "FLUX_APER", "FLUX_RADIUS", "ISO0", "BACKGROUND",
-               "ISOAREAF_IMAGE", "MU_MAX", "CLASS_STAR", "THRESHOLD", "KRON_RADIUS", "IMAFLAGS_ISO", "A_IMAGE"]  # fmt: skip
+    columns = [
+        *PLACES,
+        "FLAGS",
+        "FLUX_AUTO",
+        "FLUXERR_AUTO",
+        "MAG_AUTO",
+        "FLUX_APER",
+        "FLUX_RADIUS",
+        "ISO0",
+        "BACKGROUND",
+        "ISOAREAF_IMAGE",
+        "MU_MAX",
+        "CLASS_STAR",
+        "THRESHOLD",
+        "KRON_RADIUS",
+        "IMAFLAGS_ISO",
+        "A_IMAGE",
+    ]
     given = {"weight": weight, "flag_image": flags}
     if name in REFUSED:
         with pytest.raises(UserError, match=REFUSED[name]):
@@ -248,9 +287,22 @@ def test_what_needs_numba_says_so(folder):
 
 @pytest.mark.datasets3
 def test_extensions_in_processes_of_their_own(folder):
-    done = command("extract", "mosaic.fits", "--processes", "2", "-o", "a.ldac", "--columns", "X_IMAGE,MAG_AUTO,SNR_WIN",
-                   "--skip_unknown", "--check", "segmentation.fits,background.fits,apertures.fits", "--engine", "sep",
-                   folder=folder)  # fmt: skip
+    done = command(
+        "extract",
+        "mosaic.fits",
+        "--processes",
+        "2",
+        "-o",
+        "a.ldac",
+        "--columns",
+        "X_IMAGE,MAG_AUTO,SNR_WIN",
+        "--skip_unknown",
+        "--check",
+        "segmentation.fits,background.fits,apertures.fits",
+        "--engine",
+        "sep",
+        folder=folder,
+    )
     assert done.returncode == 0, done.stderr
     assert "in 2 extensions" in done.stdout and "warning: SNR_WIN: left out" in done.stderr
     with fits.open(folder / "segmentation.fits") as maps, fits.open(folder / "a.ldac") as tables:
@@ -299,8 +351,16 @@ def test_catalogues_say_the_engine(folder, monkeypatch, name):
 
 
 COLUMNS_OF_ALL = [
-    *PLACES, "FLUX_AUTO", "FLUX_APER", "FLUX_RADIUS", "XWIN_IMAGE", "FWHM_IMAGE", "ISO0", "FLAGS", "ERRA_IMAGE"
-]  # fmt: skip
+    *PLACES,
+    "FLUX_AUTO",
+    "FLUX_APER",
+    "FLUX_RADIUS",
+    "XWIN_IMAGE",
+    "FWHM_IMAGE",
+    "ISO0",
+    "FLAGS",
+    "ERRA_IMAGE",
+]
 
 
 @pytest.mark.parametrize("kind", (">f4", "<f8", ">f8", ">i2", "u2", ">i8", "fortran", "strided", "read-only"))
@@ -380,8 +440,10 @@ def test_no_image_breaks_it(seed, rows, columns, kind, mask_type):
 def test_any_unit_of_light_will_do(scale):
     image = field((200, 210), 40)
     how = dataclasses.replace(HOW, gain=HOW.gain / scale, saturation=1e29)
-    one, other = (measure(image * np.float32(unit), each, [*COLUMNS_OF_ALL, "FLUXERR_AUTO", "FLUX_ISO"], engine="sep")
-                  for unit, each in ((1, dataclasses.replace(HOW, saturation=1e29)), (scale, how)))  # fmt: skip
+    one, other = (
+        measure(image * np.float32(unit), each, [*COLUMNS_OF_ALL, "FLUXERR_AUTO", "FLUX_ISO"], engine="sep")
+        for unit, each in ((1, dataclasses.replace(HOW, saturation=1e29)), (scale, how))
+    )
     for name in one.columns:
         unit = scale if name.startswith("FLUX") and name != "FLUX_RADIUS" else 1
         np.testing.assert_allclose(other.columns[name] / unit, one.columns[name], rtol=2e-3, atol=1e-3, err_msg=name)

@@ -57,9 +57,11 @@ def simulated():
     """500 cutouts without neighbours, and their fits from the middle of the cutout, told nothing but the noise."""
     cutouts = simulate_cutouts(500, seed=11, neighbours=False, sky_sigma=NOISE)
     return SimpleNamespace(
-        images=cutouts.images, truth=cutouts.truth, psf=cutouts.psf,
+        images=cutouts.images,
+        truth=cutouts.truth,
+        psf=cutouts.psf,
         fits=fit_sersic(cutouts.images, cutouts.psf, x=63, y=63, sigma=NOISE),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +254,13 @@ def test_uneven_noise():
 
 
 BRIGHT = {
-    "flux": 4000.0, "x": 63.3, "y": 62.8, "pa_deg": 30.0, "shape": (127, 127),
+    "flux": 4000.0,
+    "x": 63.3,
+    "y": 62.8,
+    "pa_deg": 30.0,
+    "shape": (127, 127),
     "psf": moffat_psf(0.6 / 0.168, 2.5, 127),
-}  # fmt: skip
+}
 
 
 def _unseen(image, size):
@@ -373,9 +379,11 @@ def reference():
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    turn=st.sampled_from([(0, False), (1, False), (2, True), (3, True)]), log_scale=st.floats(-20, 20),
-    offset=st.floats(-6, 6), dtype=st.sampled_from([np.float64, ">f4", np.float32]),
-)  # fmt: skip
+    turn=st.sampled_from([(0, False), (1, False), (2, True), (3, True)]),
+    log_scale=st.floats(-20, 20),
+    offset=st.floats(-6, 6),
+    dtype=st.sampled_from([np.float64, ">f4", np.float32]),
+)
 def test_turned_scaled_and_shifted_images(reference, turn, log_scale, offset, dtype):
     """The answer turns, scales and shifts along."""
     image, base = reference
@@ -489,7 +497,12 @@ def test_table_has_units_and_errors(simulated):
     table = simulated.fits.to_table()
     assert len(table) == 500
     assert {name: str(table[name].unit) for name in ("r_e", "x", "y_err", "pa", "pa_err")} == {
-        "r_e": "pix", "x": "pix", "y_err": "pix", "pa": "deg", "pa_err": "deg"}  # fmt: skip
+        "r_e": "pix",
+        "x": "pix",
+        "y_err": "pix",
+        "pa": "deg",
+        "pa_err": "deg",
+    }
     np.testing.assert_array_equal(table["r_e_err"].value, simulated.fits.sigma("r_e"))
     assert table["covariance"].shape == (500, 7, 7)
     with pytest.raises(ValueError, match="n_sersic is not a parameter"):
@@ -521,20 +534,23 @@ def test_flags():
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])
-@pytest.mark.parametrize("image, more", [
-    (np.full((50, 50), np.nan), {}),
-    (np.full((50, 50), 3.0), {}),
-    (np.full((50, 50), 3.0), {"sigma": None}),
-    (np.full((50, 50), 1e30), {}),
-    (-rendered(), {}),
-    (rendered(), {"mask": np.ones((101, 101), bool)}),
-    (rendered(), {"ivar": np.zeros((101, 101)), "sigma": None}),
-    (rendered(), {"mask": np.hypot(*(np.mgrid[:101, :101] - 50)) < 12}),
-    (np.ones((1, 1)), {"x": 0, "y": 0}),
-    (np.array([[1.0, 2.0], [3.0, 4.0]]), {"x": 0, "y": 0}),
-    (rendered(), {"x": np.nan}),
-    (rendered(), {"y": 500.0}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "image, more",
+    [
+        (np.full((50, 50), np.nan), {}),
+        (np.full((50, 50), 3.0), {}),
+        (np.full((50, 50), 3.0), {"sigma": None}),
+        (np.full((50, 50), 1e30), {}),
+        (-rendered(), {}),
+        (rendered(), {"mask": np.ones((101, 101), bool)}),
+        (rendered(), {"ivar": np.zeros((101, 101)), "sigma": None}),
+        (rendered(), {"mask": np.hypot(*(np.mgrid[:101, :101] - 50)) < 12}),
+        (np.ones((1, 1)), {"x": 0, "y": 0}),
+        (np.array([[1.0, 2.0], [3.0, 4.0]]), {"x": 0, "y": 0}),
+        (rendered(), {"x": np.nan}),
+        (rendered(), {"y": 500.0}),
+    ],
+)
 def test_what_cannot_be_measured_is_nan(image, more, backend):
     if backend == "torch":
         pytest.importorskip("torch")
@@ -560,33 +576,36 @@ def test_saturated_cores_and_bad_pixels_are_left_out():
     assert masked.n[0] == pytest.approx(fits.n[0])
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"images": np.zeros(5)}, r"images have shape \(5,\)"),
-    ({"images": np.zeros((1, 1, 5, 5))}, "images have shape"),
-    ({"images": np.zeros((5, 5), complex)}, "complex128, not real numbers"),
-    ({"images": [np.zeros((5, 5)), np.zeros(3)]}, r"number 1 has shape \(3,\)"),
-    ({"psf": PSF[0]}, "the PSF has shape"),
-    ({"psf": np.stack([PSF] * 3)}, r"the PSF has shape \(3, 65, 65\)"),
-    ({"psf": np.where(PSF.max() == PSF, np.nan, PSF)}, "NaN or infinite"),
-    ({"psf": -PSF}, "sum is not positive"),
-    ({"psf": np.zeros((5, 5))}, "sum is not positive"),
-    ({"psf": Moffat(0.0)}, "fwhm must be"),
-    ({"psf": Moffat(3.0, 0.9)}, "beta is 0.9"),
-    ({"psf": Gaussian(np.array([3.0, 4.0]))}, "fwhm has shape"),
-    ({"psf": Gaussian(500.0)}, "wider than the stamp"),
-    ({"mask": np.zeros((5, 5), bool)}, "its mask"),
-    ({"mask": np.zeros((3, 101, 101), bool)}, "1 images, but 3 of mask"),
-    ({"sigma": None, "ivar": np.ones((5, 5))}, "its ivar"),
-    ({"sigma": None, "ivar": -np.ones((101, 101))}, "negative"),
-    ({"ivar": np.ones((101, 101))}, "both given"),
-    ({"sigma": 0.0}, "sigma must be above 0"),
-    ({"sigma": [0.1, 0.2]}, "sigma has shape"),
-    ({"x": [1.0, 2.0]}, "x has shape"),
-    ({"backend": "jax"}, "backend is 'jax'"),
-    ({"backend": "numba", "device": "cuda"}, "numba computes on the CPU"),
-    ({"backend": "torch", "dtype": "float16"}, "dtype is 'float16'"),
-    ({"max_iterations": 0}, "max_iterations is 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": np.zeros(5)}, r"images have shape \(5,\)"),
+        ({"images": np.zeros((1, 1, 5, 5))}, "images have shape"),
+        ({"images": np.zeros((5, 5), complex)}, "complex128, not real numbers"),
+        ({"images": [np.zeros((5, 5)), np.zeros(3)]}, r"number 1 has shape \(3,\)"),
+        ({"psf": PSF[0]}, "the PSF has shape"),
+        ({"psf": np.stack([PSF] * 3)}, r"the PSF has shape \(3, 65, 65\)"),
+        ({"psf": np.where(PSF.max() == PSF, np.nan, PSF)}, "NaN or infinite"),
+        ({"psf": -PSF}, "sum is not positive"),
+        ({"psf": np.zeros((5, 5))}, "sum is not positive"),
+        ({"psf": Moffat(0.0)}, "fwhm must be"),
+        ({"psf": Moffat(3.0, 0.9)}, "beta is 0.9"),
+        ({"psf": Gaussian(np.array([3.0, 4.0]))}, "fwhm has shape"),
+        ({"psf": Gaussian(500.0)}, "wider than the stamp"),
+        ({"mask": np.zeros((5, 5), bool)}, "its mask"),
+        ({"mask": np.zeros((3, 101, 101), bool)}, "1 images, but 3 of mask"),
+        ({"sigma": None, "ivar": np.ones((5, 5))}, "its ivar"),
+        ({"sigma": None, "ivar": -np.ones((101, 101))}, "negative"),
+        ({"ivar": np.ones((101, 101))}, "both given"),
+        ({"sigma": 0.0}, "sigma must be above 0"),
+        ({"sigma": [0.1, 0.2]}, "sigma has shape"),
+        ({"x": [1.0, 2.0]}, "x has shape"),
+        ({"backend": "jax"}, "backend is 'jax'"),
+        ({"backend": "numba", "device": "cuda"}, "numba computes on the CPU"),
+        ({"backend": "torch", "dtype": "float16"}, "dtype is 'float16'"),
+        ({"max_iterations": 0}, "max_iterations is 0"),
+    ],
+)
 def test_clear_errors(change, message):
     arguments = {"images": rendered(), "psf": PSF, **START, **change}
     with pytest.raises(ValueError, match=message):
@@ -595,9 +614,13 @@ def test_clear_errors(change, message):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31), st.floats(0, 1), st.floats(-60, 60),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 2**31),
+    st.floats(0, 1),
+    st.floats(-60, 60),
     st.sampled_from(["noise", "spikes", "ramp", "galaxy", "steps"]),
-)  # fmt: skip
+)
 def test_any_image_ends_in_numbers_or_nan(rows, columns, seed, masked, at, kind):
     """Nothing raises, nothing hangs, and a number that is given is one that a galaxy can have."""
     rng = np.random.default_rng(seed)

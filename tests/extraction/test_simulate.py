@@ -70,8 +70,13 @@ def test_half_of_the_light_lies_within_the_half_light_radius(n, b):
 
 
 @given(
-    st.floats(0.3, 6), st.floats(0.4, 8), st.floats(0.1, 1), st.floats(-90, 90), st.floats(-0.5, 0.5), st.floats(-0.5, 0.5),
-)  # fmt: skip
+    st.floats(0.3, 6),
+    st.floats(0.4, 8),
+    st.floats(0.1, 1),
+    st.floats(-90, 90),
+    st.floats(-0.5, 0.5),
+    st.floats(-0.5, 0.5),
+)
 @settings(max_examples=25, deadline=None)
 def test_flux_and_barycentre_are_what_was_asked_for(n, r_e, q, pa, dx, dy):
     image = render_sersic((161, 161), 80 + dx, 80 + dy, 1000.0, r_e, n, q, pa, PSF)

@@ -14,13 +14,24 @@ def declare_links() -> None:
     """Data that lie elsewhere. ``outside.*`` stand beside the partition."""
     targets = {"absolute": "/elsewhere", "relative": "elsewhere", "itself": "/image", "dots": "./../image", "nothing": "/no"}
     for name, target in targets.items():
-        instead_of_image(f"soft:{name}", "refused", lambda file, target=target: (
-            file.__setitem__("elsewhere", IMAGE), file.__setitem__("image", h5py.SoftLink(target))))  # fmt: skip
+        instead_of_image(
+            f"soft:{name}",
+            "refused",
+            lambda file, target=target: (
+                file.__setitem__("elsewhere", IMAGE),
+                file.__setitem__("image", h5py.SoftLink(target)),
+            ),
+        )
     for name, (target, inside) in {
-        "relative": ("outside.hdf5", "/image"), "itself": ("case.hdf5", "/image"), "missing": ("nothing.hdf5", "/image"),
-        "device": ("/dev/zero", "/"), "dots": ("../../../../etc/passwd", "/x"), "unicode": ("é☃.hdf5", "/image"),
-        "url": ("http://127.0.0.1:1/x.hdf5", "/image"), "long": ("x" * 30000, "/image"),
-    }.items():  # fmt: skip
+        "relative": ("outside.hdf5", "/image"),
+        "itself": ("case.hdf5", "/image"),
+        "missing": ("nothing.hdf5", "/image"),
+        "device": ("/dev/zero", "/"),
+        "dots": ("../../../../etc/passwd", "/x"),
+        "unicode": ("é☃.hdf5", "/image"),
+        "url": ("http://127.0.0.1:1/x.hdf5", "/image"),
+        "long": ("x" * 30000, "/image"),
+    }.items():
         instead_of_image(f"external:{name}", "refused", link(h5py.ExternalLink(target, inside)))
         beside_image(f"external beside:{name}", lambda f, t=target, i=inside: f.__setitem__("more", h5py.ExternalLink(t, i)))
     for name in ("outside.bin", "case.hdf5", "nothing.bin", "/dev/zero"):

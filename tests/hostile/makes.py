@@ -36,11 +36,12 @@ def declare_files() -> None:
     rewritten("5 MB attribute", {"libver": "latest"}, lambda f: f.attrs.create("big", np.zeros(5 << 20, "u1")))
     rewritten("2000 attributes", {"libver": "latest"}, lambda f: [f["image"].attrs.create(f"a{k}", k) for k in range(2000)])
     for name, extra in {
-        "single chunk": {"chunks": IMAGE.shape}, "implicit": {"chunks": (1, SIDE, SIDE)},
+        "single chunk": {"chunks": IMAGE.shape},
+        "implicit": {"chunks": (1, SIDE, SIDE)},
         "fixed array": {"chunks": (1, SIDE, SIDE), "compression": "gzip"},
         "extensible array": {"chunks": (1, SIDE, SIDE), "maxshape": (None, SIDE, SIDE)},
         "b-tree 2": {"chunks": (1, SIDE, SIDE), "maxshape": (None, None, SIDE)},
-    }.items():  # fmt: skip
+    }.items():
 
         def change(file: h5py.File, extra=extra) -> None:
             del file["image"]

@@ -59,8 +59,30 @@ class Mutator:
         """A number at the edge of what offsets, sizes and counts can hold."""
         size = int(self.rng.choice([2, 4, 8]))
         end = len(self.content)
-        values = [0, 1, 2, 8, 96, end - 1, end, end + 1, end - 4096, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32,
-                  2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 2, 2**64 - 1]  # fmt: skip
+        values = [
+            0,
+            1,
+            2,
+            8,
+            96,
+            end - 1,
+            end,
+            end + 1,
+            end - 4096,
+            2**15,
+            2**16,
+            2**31 - 1,
+            2**31,
+            2**32 - 1,
+            2**32,
+            2**40,
+            2**62,
+            2**63 - 1,
+            2**63,
+            2**64 - 8,
+            2**64 - 2,
+            2**64 - 1,
+        ]
         number = int(values[self.rng.integers(len(values))]) % (1 << 8 * size)
         self.put(self.place() // size * size, number.to_bytes(size, "little"), "word")
 

@@ -29,15 +29,18 @@ def declare_storage() -> None:
     }.items():
         instead_of_image(f"storage:{name}", "refused", make)
     for name, options in {
-        "one chunk": {"chunks": IMAGE.shape}, "lzf": {"compression": "lzf", "chunks": row},
+        "one chunk": {"chunks": IMAGE.shape},
+        "lzf": {"compression": "lzf", "chunks": row},
         "two rows a chunk": {"chunks": (2, SIDE, SIDE), "compression": "gzip", "shuffle": True},
         "resizable": {"maxshape": (None,) * 3, "chunks": row},
-    }.items():  # fmt: skip
+    }.items():
         instead_of_image(f"storage:{name}", "rows", dataset(IMAGE, **options))
     for name, options in {  # good HDF5, but not worth the code to read it safely
-        "single values": {"chunks": (1, 1, 7)}, "odd": {"chunks": (2, 5, 63)},
-        "checksum": {"fletcher32": True, "chunks": row}, "scale-offset": {"scaleoffset": 0, "chunks": row},
-    }.items():  # fmt: skip
+        "single values": {"chunks": (1, 1, 7)},
+        "odd": {"chunks": (2, 5, 63)},
+        "checksum": {"fletcher32": True, "chunks": row},
+        "scale-offset": {"scaleoffset": 0, "chunks": row},
+    }.items():
         instead_of_image(f"storage:{name}", "refused", dataset(IMAGE, **options))
 
 

@@ -43,8 +43,24 @@ ODD_PATHS = (
     "healpix=٣/x.hdf5",
     "healpix=" + "9" * 5000 + "/x.hdf5",
 )
-ODD_DTYPES = ("bytes", "bytes_", "O", "V8", "S0", "S", "(2,", "f4,(", "i4,i4", "<u1", ">f8", "S2147483647", "M8[s]", "\0",
-              "4f8", None)  # fmt: skip
+ODD_DTYPES = (
+    "bytes",
+    "bytes_",
+    "O",
+    "V8",
+    "S0",
+    "S",
+    "(2,",
+    "f4,(",
+    "i4,i4",
+    "<u1",
+    ">f8",
+    "S2147483647",
+    "M8[s]",
+    "\0",
+    "4f8",
+    None,
+)
 ODD_NUMBERS = (-1, 0, 0.5, True, 2**31, 2**63, 2**64, 10**400, -(10**400), float("nan"), float("inf"), 1e308, "3", "NaN")
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -152,8 +168,18 @@ def test_manifest_with_an_odd_path(shelf, path):
     check_manifest(shelf, json.dumps(values).encode())
 
 
-@pytest.mark.parametrize("place", [("files", 0, "rows"), ("files", 0, "bytes"), ("healpix", "nside"), ("rejected",),
-                                   ("columns", -1, "shape", 0), ("files", 0, "ra", 0), ("files", 0, "healpix")])  # fmt: skip
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("files", 0, "rows"),
+        ("files", 0, "bytes"),
+        ("healpix", "nside"),
+        ("rejected",),
+        ("columns", -1, "shape", 0),
+        ("files", 0, "ra", 0),
+        ("files", 0, "healpix"),
+    ],
+)
 def test_manifest_with_odd_numbers(shelf, place):
     for number in ODD_NUMBERS:
         values = copy.deepcopy(GOOD_JSON)

@@ -127,9 +127,21 @@ LAST = {
     "pandas": lambda d: d.with_format("pandas"),
 }
 MIXES = {"shuffle", "shuffle wide", "arrow, shuffled"}
-COUNTS_ROWS = {"map indices", "batched map", "filter indices", "take", "skip", "interleave", "interleave all",
-               "interleave by chance", "with stock", "concatenate", "batch, then skip", "batch, the last one dropped",
-               "arrow, then take"}  # fmt: skip
+COUNTS_ROWS = {
+    "map indices",
+    "batched map",
+    "filter indices",
+    "take",
+    "skip",
+    "interleave",
+    "interleave all",
+    "interleave by chance",
+    "with stock",
+    "concatenate",
+    "batch, then skip",
+    "batch, the last one dropped",
+    "arrow, then take",
+}
 
 
 def chained(stream, names):
@@ -219,8 +231,13 @@ def resumes(root: str, names: list[str], given: list[tuple], epoch: int, every: 
 CHAINS = st.tuples(st.lists(st.sampled_from(sorted(STEPS)), max_size=3), st.sampled_from(sorted(LAST)))
 
 
-@settings(max_examples=12 if IS_OLD else 30, deadline=None, derandomize=True, database=None,
-          suppress_health_check=list(HealthCheck))  # fmt: skip
+@settings(
+    max_examples=12 if IS_OLD else 30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(chain=CHAINS)
 def test_chains_are_as_stock_and_resume_exactly(built, chain):
     check(str(built), [*chain[0], chain[1]], every=7)
@@ -378,19 +395,47 @@ def test_length_is_what_is_handed_out_or_there_is_none(built, name):
 def test_lengths_by_value(built):
     data = base(str(built))
     lengths = {
-        "all": data, "select": data.select_columns("ra"), "take": data.take(9), "more than there are": data.take(99),
-        "skip": data.skip(20), "skip all": data.skip(99), "map, take": data.map(longer).take(9), "repeat": data.repeat(3),
-        "batch": data.batch(5), "batch, drop": data.batch(5, drop_last_batch=True), "shuffle": data.shuffle(seed=1),
-        "shuffle, take": data.shuffle(seed=1).take(5), "rename": data.rename_column("ra", "x"),
-        "remove": data.remove_columns("ra"), "torch": data.with_format("torch"), "arrow": data.with_format("arrow"),
-        "concatenate": concatenate_datasets([data, data.take(2)]), "interleave": interleave_datasets([data, data.take(2)]),
+        "all": data,
+        "select": data.select_columns("ra"),
+        "take": data.take(9),
+        "more than there are": data.take(99),
+        "skip": data.skip(20),
+        "skip all": data.skip(99),
+        "map, take": data.map(longer).take(9),
+        "repeat": data.repeat(3),
+        "batch": data.batch(5),
+        "batch, drop": data.batch(5, drop_last_batch=True),
+        "shuffle": data.shuffle(seed=1),
+        "shuffle, take": data.shuffle(seed=1).take(5),
+        "rename": data.rename_column("ra", "x"),
+        "remove": data.remove_columns("ra"),
+        "torch": data.with_format("torch"),
+        "arrow": data.with_format("arrow"),
+        "concatenate": concatenate_datasets([data, data.take(2)]),
+        "interleave": interleave_datasets([data, data.take(2)]),
         "node": split_dataset_by_node(data, 1, 5),
-    }  # fmt: skip
+    }
     assert {name: len(stream) for name, stream in lengths.items()} == {
-        "all": 24, "select": 24, "take": 9, "more than there are": 24, "skip": 4, "skip all": 0, "map, take": 9,
-        "repeat": 72, "batch": 5, "batch, drop": 4, "shuffle": 24, "shuffle, take": 5, "rename": 24, "remove": 24,
-        "torch": 24, "arrow": 24, "concatenate": 26, "interleave": 4, "node": len(list(lengths["node"])),
-    }  # fmt: skip
+        "all": 24,
+        "select": 24,
+        "take": 9,
+        "more than there are": 24,
+        "skip": 4,
+        "skip all": 0,
+        "map, take": 9,
+        "repeat": 72,
+        "batch": 5,
+        "batch, drop": 4,
+        "shuffle": 24,
+        "shuffle, take": 5,
+        "rename": 24,
+        "remove": 24,
+        "torch": 24,
+        "arrow": 24,
+        "concatenate": 26,
+        "interleave": 4,
+        "node": len(list(lengths["node"])),
+    }
     with pytest.raises(TypeError):
         len(data.repeat(None))
 
@@ -504,10 +549,18 @@ def test_pixels_can_be_cast_too(built, format):
         (lambda d: d.cast(datasets.Features({"ra": datasets.Value("float64")})), "a feature for each column"),
         (lambda d: d.map(longer).cast_column("ra", datasets.Value("float64")), "not known after map"),
         (lambda d: next(iter(d.cast_column("healpix", datasets.ClassLabel(names=["a"])))), "its 1 classes"),
-        (lambda d: next(iter(d.cast_column("total_classifications", datasets.Value("string")).cast_column(
-            "object_id", datasets.Value("float32")))), "object_id cannot be cast"),
+        (
+            lambda d: next(
+                iter(
+                    d.cast_column("total_classifications", datasets.Value("string")).cast_column(
+                        "object_id", datasets.Value("float32")
+                    )
+                )
+            ),
+            "object_id cannot be cast",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_cast_is_one_clear_line(built, change, reason):
     data = load_dataset("gz3d", data_dir=str(built), split="train", streaming=True)
     with pytest.raises(UserError, match=reason) as raised:

@@ -105,8 +105,7 @@ def pictures() -> list[bytes]:
 
 def record(row: int, image: bytes) -> dict:
     ra, dec = 10.0 + row / 100, 5.0
-    return {"object_id": f"g{row}", "ra": ra, "dec": dec, "healpix": CELL, "image": image,
-            "note": b"x" * row}  # fmt: skip
+    return {"object_id": f"g{row}", "ra": ra, "dec": dec, "healpix": CELL, "image": image, "note": b"x" * row}
 
 
 def write_folder(root, images, survey=SURVEY, rows_a_file=4, **options):
@@ -142,8 +141,12 @@ def table(root, cache, format=None, **options):
 
 def stock(format=None):
     """The same rows in stock `datasets`."""
-    kinds = {"object_id": datasets.Value("string"), "image": datasets.Image(), "ra": datasets.Value("float64"),
-             "note": datasets.Value("binary")}  # fmt: skip
+    kinds = {
+        "object_id": datasets.Value("string"),
+        "image": datasets.Image(),
+        "ra": datasets.Value("float64"),
+        "note": datasets.Value("binary"),
+    }
     rows = [record(k, image) for k, image in enumerate(pictures())]
     values = {name: [row[name] for row in rows] for name in kinds}
     values["image"] = [{"bytes": image, "path": None} for image in values["image"]]
@@ -248,8 +251,11 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch, part):
 
 def test_bytes_that_read_back_otherwise_never_get_the_name(tmp_path, monkeypatch):
     intact = Partition.read
-    monkeypatch.setattr(Partition, "read", lambda self, name, *a, **k: intact(self, name, *a, **k) ^ 1
-                        if name == "image" else intact(self, name, *a, **k))  # fmt: skip
+    monkeypatch.setattr(
+        Partition,
+        "read",
+        lambda self, name, *a, **k: intact(self, name, *a, **k) ^ 1 if name == "image" else intact(self, name, *a, **k),
+    )
     with pytest.raises(PartitionError, match="image reads back otherwise than it was written"):
         write_folder(tmp_path, pictures())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -346,9 +352,17 @@ PIL_ASKED = {
 def test_images_are_pil_where_that_is_asked_for(root, tmp_path, ask):
     for load in (functools.partial(stream, root), functools.partial(table, root, tmp_path)):
         rows = ask(load)
-        for some in (rows, rows.take(5), rows.with_format("numpy").with_format(None), rows.rename_column("ra", "x"),
-                     rows.map(lambda row: {"more": 1}), rows.filter(lambda row: True), dill.loads(dill.dumps(rows)),
-                     concatenate_datasets([rows, rows]), rows.shuffle(seed=1)):  # fmt: skip
+        for some in (
+            rows,
+            rows.take(5),
+            rows.with_format("numpy").with_format(None),
+            rows.rename_column("ra", "x"),
+            rows.map(lambda row: {"more": 1}),
+            rows.filter(lambda row: True),
+            dill.loads(dill.dumps(rows)),
+            concatenate_datasets([rows, rows]),
+            rows.shuffle(seed=1),
+        ):
             wanted = {row["object_id"]: exact(row["image"]) for row in stock()}
             found = [(row["object_id"], exact(row["image"])) for row in some]
             assert len(found) >= 5 and all(wanted[name] == image for name, image in found)
@@ -457,8 +471,10 @@ def test_images_survive_operations(root, operation, format):
 
 
 def test_a_mapped_function_keeps_getting_images(root):
-    for rows, small in ((stream(root, decode="pil"), lambda row: {"image": row["image"].resize((8, 8))}),
-                        (stream(root), lambda row: {"image": row["image"][:8, :8]})):  # fmt: skip
+    for rows, small in (
+        (stream(root, decode="pil"), lambda row: {"image": row["image"].resize((8, 8))}),
+        (stream(root), lambda row: {"image": row["image"][:8, :8]}),
+    ):
         mapped = rows.map(small)
         assert next(iter(mapped.with_format("numpy")))["image"].shape == (8, 8, 3)
         assert next(iter(mapped.with_format("torch")))["image"].shape == (8, 8, 3)
@@ -561,14 +577,20 @@ ODD = {
     "grey JPEG": (encode(np.full((SIDE, SIDE), 77, np.uint8)), np.full((SIDE, SIDE, 3), 77, np.uint8)),
     "16 bits": (encode(DEEP, "PNG"), np.repeat((DEEP >> 8).astype(np.uint8)[..., None], 3, -1)),
     "alpha": (encode(np.dstack([noise(1), GREY]), "PNG"), over_black(noise(1), GREY)),
-    "grey with alpha": (encode(PIL.Image.merge("LA", [PIL.Image.fromarray(GREY)] * 2), "PNG"),
-                        over_black(np.dstack([GREY] * 3), GREY)),
+    "grey with alpha": (
+        encode(PIL.Image.merge("LA", [PIL.Image.fromarray(GREY)] * 2), "PNG"),
+        over_black(np.dstack([GREY] * 3), GREY),
+    ),
     "one bit": (encode(PIL.Image.fromarray(GREY > 99), "PNG"), np.repeat((GREY > 99)[..., None] * np.uint8(255), 3, -1)),
-    "palette": (encode(PIL.Image.fromarray(np.dstack([GREY // 64 * 64] * 3)).quantize(4), "PNG"),
-                np.dstack([GREY // 64 * 64] * 3)),
-    "transparent palette": (encode(PIL.Image.fromarray(np.dstack([GREY // 64 * 64] * 3)).quantize(4), "PNG",
-                                   transparency=b"\0\x80"), np.array([0, 64, 64, 0], np.uint8)[np.dstack([GREY // 64] * 3)]),
-}  # fmt: skip
+    "palette": (
+        encode(PIL.Image.fromarray(np.dstack([GREY // 64 * 64] * 3)).quantize(4), "PNG"),
+        np.dstack([GREY // 64 * 64] * 3),
+    ),
+    "transparent palette": (
+        encode(PIL.Image.fromarray(np.dstack([GREY // 64 * 64] * 3)).quantize(4), "PNG", transparency=b"\0\x80"),
+        np.array([0, 64, 64, 0], np.uint8)[np.dstack([GREY // 64] * 3)],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -724,8 +746,10 @@ def test_bench_tells_bytes_on_disk_from_decoded_bytes(root, capsys, monkeypatch)
     monkeypatch.setattr(run, "core_count", lambda: 1)
     console = Console(width=120)
     results = measure.Results()
-    results.speeds["warm"] = {measure.FLOOR: measure.Speed(1000.0, 1000 * target.stored_row_bytes),
-                              measure.ROWS: measure.Speed(100.0, 100.0 * target.row_bytes)}  # fmt: skip
+    results.speeds["warm"] = {
+        measure.FLOOR: measure.Speed(1000.0, 1000 * target.stored_row_bytes),
+        measure.ROWS: measure.Speed(100.0, 100.0 * target.row_bytes),
+    }
     run.show(target, measure.ways(target, []), results, console)
     text = " ".join(capsys.readouterr().out.split())
     disk, decoded = (f"{100 * size / 1e6:,.0f}" for size in (target.stored_row_bytes, target.row_bytes))

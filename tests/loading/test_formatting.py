@@ -94,12 +94,13 @@ ROADS = {
     "flatten_indices": lambda t: t.select([5, 3]).flatten_indices(),
     "format and back": lambda t: t.with_format("numpy").with_format(None),
     "pickle": lambda t: pickle.loads(pickle.dumps(t)),
-    "other columns of a format": lambda t: [t.with_format("numpy", columns=["ra"], output_all_columns=True)
-                                            .with_format(None)[0]],
+    "other columns of a format": lambda t: [
+        t.with_format("numpy", columns=["ra"], output_all_columns=True).with_format(None)[0]
+    ],
     "stream": lambda t: t.to_iterable_dataset(num_shards=3),
     "stream, mapped": lambda t: t.to_iterable_dataset().map(lambda row: {"more": 1}),
     "dict": lambda t: datasets.DatasetDict(train=t)["train"],
-}  # fmt: skip
+}
 
 
 def more(row):
@@ -253,12 +254,20 @@ def test_images_are_arrays_with_the_channels_last(survey, cache, format, streami
         assert tuple(loaded["image"].shape) == (3, side, side, 3) and loaded["image"].dtype == torch.uint8
 
 
-COMMON = datasets.Features({"object_id": datasets.Value("string"), "ra": datasets.Value("float64"),
-                            "dec": datasets.Value("float64"), "image": datasets.Image()})  # fmt: skip
+COMMON = datasets.Features(
+    {
+        "object_id": datasets.Value("string"),
+        "ra": datasets.Value("float64"),
+        "dec": datasets.Value("float64"),
+        "image": datasets.Image(),
+    }
+)
 
 
-JOINS = {"concatenate": concatenate_datasets,
-         "interleave": lambda parts: interleave_datasets(parts, stopping_strategy="all_exhausted")}  # fmt: skip
+JOINS = {
+    "concatenate": concatenate_datasets,
+    "interleave": lambda parts: interleave_datasets(parts, stopping_strategy="all_exhausted"),
+}
 
 
 @pytest.mark.parametrize("join", JOINS.values(), ids=JOINS)
@@ -339,8 +348,13 @@ def test_columns_of_a_format(table, rows, format):
 
 
 def test_other_peoples_tables_are_stocks(table):
-    features = datasets.Features({"image": datasets.Array2D((2, 2), "uint8"), "x": datasets.Value("float64"),
-                                  "five": datasets.Sequence(datasets.Value("float32"), length=2)})  # fmt: skip
+    features = datasets.Features(
+        {
+            "image": datasets.Array2D((2, 2), "uint8"),
+            "x": datasets.Value("float64"),
+            "five": datasets.Sequence(datasets.Value("float32"), length=2),
+        }
+    )
     values = {"image": [np.zeros((2, 2), np.uint8)] * 2, "x": [1.5, 2.5], "five": [[1, 2]] * 2}
     stock = datasets.Dataset.from_dict(values, features=features)
     check = [table[0]["image"].dtype == np.uint8]

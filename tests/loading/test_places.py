@@ -55,8 +55,17 @@ def test_each_place_comes_before_those_after_it(home, monkeypatch):
     """From the last of the rule to the first."""
     script = home / "loaders"
     found = [None]
-    for folder in (home, home / "data" / "some", home / "gz3d", home / "data" / "gz3d",
-                   ".", "data/mine-demo", "data/mine", "gz3d", "data/gz3d"):  # fmt: skip
+    for folder in (
+        home,
+        home / "data" / "some",
+        home / "gz3d",
+        home / "data" / "gz3d",
+        ".",
+        "data/mine-demo",
+        "data/mine",
+        "gz3d",
+        "data/gz3d",
+    ):
         assert find_root("gz3d") == found[-1]
         found.append(make(folder))
         assert find_root("gz3d") == found[-1]

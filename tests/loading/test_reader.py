@@ -849,8 +849,34 @@ def test_more_rows_than_can_be_read_in_pieces(built, tmp_path, monkeypatch):
         stream(built)
 
 
-WRONG = [None, True, 0, -1, 10**18, 2**63, 1.5, float("nan"), "", "x", "../x", "é" * 300, [], {}, {"a": 1}, [[[[]]]], "S8",
-         "V8", "bytes", "f16", "f4,f4", "S99999999999999", [525, 525], [-1], [10**9, 10**9], [1, 2, 3, 4, 5, 6]]  # fmt: skip
+WRONG = [
+    None,
+    True,
+    0,
+    -1,
+    10**18,
+    2**63,
+    1.5,
+    float("nan"),
+    "",
+    "x",
+    "../x",
+    "é" * 300,
+    [],
+    {},
+    {"a": 1},
+    [[[[]]]],
+    "S8",
+    "V8",
+    "bytes",
+    "f16",
+    "f4,f4",
+    "S99999999999999",
+    [525, 525],
+    [-1],
+    [10**9, 10**9],
+    [1, 2, 3, 4, 5, 6],
+]
 
 
 def places(value, path=()):
@@ -917,10 +943,18 @@ def rotten(built, tmp_path):
     return root, path
 
 
-@pytest.mark.parametrize("operation", [lambda s: s, lambda s: s.shuffle(seed=1), lambda s: s.iter(batch_size=5),
-                                       lambda s: s.select_columns(["object_id"]), lambda s: s.skip(3),
-                                       lambda s: torch.utils.data.DataLoader(s.with_format("torch"), num_workers=2)],
-                         ids=["rows", "shuffle", "batches", "columns", "skip", "workers"])  # fmt: skip
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda s: s,
+        lambda s: s.shuffle(seed=1),
+        lambda s: s.iter(batch_size=5),
+        lambda s: s.select_columns(["object_id"]),
+        lambda s: s.skip(3),
+        lambda s: torch.utils.data.DataLoader(s.with_format("torch"), num_workers=2),
+    ],
+    ids=["rows", "shuffle", "batches", "columns", "skip", "workers"],
+)
 def test_bit_rot_is_noticed_where_that_is_asked_for(rotten, operation):
     root, path = rotten
     assert sum(1 for _ in operation(stream(root))) > 0  # else not

@@ -123,8 +123,15 @@ def test_a_folder_of_configs_alone_and_one_of_no_survey(rings, tmp_path):
     assert type(rows) is datasets.Dataset and rows[0] == {"a": 1, "b": 2}
 
 
-NEAR = {"gz3D": "gz3d", "GZ3D": "gz3d", "gz_decal": "gz_decals", "gz-decals": "gz_decals", "GZ_DECALS": "gz_decals",
-        "gz3d/": "gz3d", "sdss_galaxyzoo": "sdss_galaxy_zoo"}  # fmt: skip
+NEAR = {
+    "gz3D": "gz3d",
+    "GZ3D": "gz3d",
+    "gz_decal": "gz_decals",
+    "gz-decals": "gz_decals",
+    "GZ_DECALS": "gz_decals",
+    "gz3d/": "gz3d",
+    "sdss_galaxyzoo": "sdss_galaxy_zoo",
+}
 
 
 @pytest.mark.parametrize("name", NEAR)
@@ -155,12 +162,14 @@ def test_names_of_others_go_to_the_hub(tmp_path, monkeypatch):
 def test_load_takes_the_config_second(rings, built, monkeypatch):
     monkeypatch.chdir(rings.parents[1])
     wanted = rows_of(load_dataset("gz_decals", "rings_basic", data_dir=str(rings), split="test", streaming=True))
-    for found in (skyset.load("gz_decals", "rings_basic", split="test"),
-                  skyset.load("gz_decals", "rings_basic", "data/rings", split="test"),
-                  skyset.load("gz_decals", config="rings_basic", data_dir="data/rings", split="test"),
-                  skyset.load("gz_decals", name="rings_basic", split="test"),
-                  skyset.load("data/rings", "rings_basic", split="test"),
-                  skyset.load(rings / "rings_basic", split="test")):  # fmt: skip
+    for found in (
+        skyset.load("gz_decals", "rings_basic", split="test"),
+        skyset.load("gz_decals", "rings_basic", "data/rings", split="test"),
+        skyset.load("gz_decals", config="rings_basic", data_dir="data/rings", split="test"),
+        skyset.load("gz_decals", name="rings_basic", split="test"),
+        skyset.load("data/rings", "rings_basic", split="test"),
+        skyset.load(rings / "rings_basic", split="test"),
+    ):
         assert rows_of(found) == wanted
     for found in (skyset.load("gz3d", built), skyset.load("gz3d", None, built), skyset.load("gz3d", data_dir=str(built))):
         assert next(iter(found))["image"].dtype == np.uint8
@@ -319,10 +328,18 @@ def test_import_order_does_not_matter():
 
 @pytest.mark.parametrize(
     ("edited", "changes"),
-    [("partitions/layout.py", True), ("loading/reader.py", True), ("survey.py", True), ("pixels.py", True),
-     ("values.py", True), ("cli.py", False), ("explore/info.py", False),
-     ("building/build.py", False), ("archives/fetch.py", False)],
-)  # fmt: skip
+    [
+        ("partitions/layout.py", True),
+        ("loading/reader.py", True),
+        ("survey.py", True),
+        ("pixels.py", True),
+        ("values.py", True),
+        ("cli.py", False),
+        ("explore/info.py", False),
+        ("building/build.py", False),
+        ("archives/fetch.py", False),
+    ],
+)
 def test_only_code_that_makes_rows_is_in_the_caches_key(tmp_path, monkeypatch, edited, changes):
     """An edit to the command line must not cost everybody their Arrow caches."""
     home = tmp_path / "skyset"

@@ -42,14 +42,21 @@ def run(built, tmp_path):
     def run(code: str, folder: Path = tmp_path, **environment) -> list[str]:
         names = f"SCRIPT, ROOT, CACHE = {str(SCRIPT)!r}, {str(built)!r}, {str(tmp_path / 'cache')!r}\n"
         (tmp_path / "user.py").write_text(
-            names + HEAD + "\ndef main():\n" + textwrap.indent(textwrap.dedent(code), "    ")
+            names
+            + HEAD
+            + "\ndef main():\n"
+            + textwrap.indent(textwrap.dedent(code), "    ")
             + "\n\nif __name__ == '__main__':\n    assert 'skyset' not in sys.modules\n    main()\n"
-        )  # fmt: skip
+        )
         modules = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
         done = subprocess.run(
             [sys.executable, str(tmp_path / "user.py")],
-            cwd=folder, env=modules | environment, capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
+            cwd=folder,
+            env=modules | environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.split()
 
@@ -124,8 +131,9 @@ def test_bare_name_of_the_script_and_data_in_the_usual_places(run, wanted, built
     if place == "beside":
         for path in built.iterdir():
             (folder / path.name).symlink_to(path)
-    out = run('print(*ids(load("gz3d.py", data_dir=None).with_format("numpy").select_columns("object_id")))',
-              folder, **environment)  # fmt: skip
+    out = run(
+        'print(*ids(load("gz3d.py", data_dir=None).with_format("numpy").select_columns("object_id")))', folder, **environment
+    )
     assert out == wanted
 
 

@@ -22,7 +22,12 @@ from skyset.sky import healpix_cell
 from skyset.survey import HEALPIX, Column, Feature, Survey
 
 SURVEY = Survey(
-    name="toy", title="Toy survey", homepage="", citation="", license="", base_url="http://127.0.0.1/",
+    name="toy",
+    title="Toy survey",
+    homepage="",
+    citation="",
+    license="",
+    base_url="http://127.0.0.1/",
     columns=(
         Column("object_id", "S8"),
         Column("name", "S8"),
@@ -32,7 +37,7 @@ SURVEY = Survey(
         Column("image", "uint8", (70, 70), "count", "pixels"),
     ),
     features=(Feature("ra", "ra"),),
-)  # fmt: skip
+)
 #: Two objects in each of two cells, by key.
 POSITIONS = {"a": (10.0, 0.5), "b": (10.5, 0.5), "c": (100.0, 30.0), "d": (100.25, 30.0)}
 FIRST, SECOND = (partition_path(int(healpix_cell(*POSITIONS[key]))) for key in "ac")
@@ -329,9 +334,24 @@ def in_file(root, act):
         act(file)
 
 
-HOSTILE = ["/etc/healpix=1/x.hdf5", "../healpix=1/x.hdf5", "healpix=1/a\0b.hdf5", "healpix=1/a\nb.hdf5",
-           "healpix=1/\ud800.hdf5", f"healpix=1/{'x' * 300}.hdf5", f"{'x/' * 5000}healpix=1/x.hdf5", "healpix=\u0663/x.hdf5",
-           f"healpix={'9' * 5000}/x.hdf5", "./healpix=1/x.hdf5", {"a": 1}, ["x"], None, 5, True, ""]  # fmt: skip
+HOSTILE = [
+    "/etc/healpix=1/x.hdf5",
+    "../healpix=1/x.hdf5",
+    "healpix=1/a\0b.hdf5",
+    "healpix=1/a\nb.hdf5",
+    "healpix=1/\ud800.hdf5",
+    f"healpix=1/{'x' * 300}.hdf5",
+    f"{'x/' * 5000}healpix=1/x.hdf5",
+    "healpix=\u0663/x.hdf5",
+    f"healpix={'9' * 5000}/x.hdf5",
+    "./healpix=1/x.hdf5",
+    {"a": 1},
+    ["x"],
+    None,
+    5,
+    True,
+    "",
+]
 
 #: What is done to a folder, and what one of the lines must say.
 PLANTED = {
@@ -376,7 +396,7 @@ PLANTED = {
     "an odd unit": (lambda r: in_file(r, lambda f: f["ra"].attrs.update(unit=[1, 2])), "the unit of ra is '[1 2]'"),
     "an odd description": (lambda r: in_file(r, lambda f: f["ra"].attrs.update(description=[1, 2])), "bytes, "),
     "compression": (lambda r: change(r, lambda v: v["build"].update(compression="gzip")), "says gzip"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -401,8 +421,20 @@ def test_paths_that_cannot_be_are_named_and_the_others_checked(root, path):
 
 
 #: Changes that leave one another's place alone.
-APART = ("rejected", "something new", "ordering", "split", "another ending", "deep", "at the root", "hidden", "unit",
-         "an entry that is none", "compression", "description")  # fmt: skip
+APART = (
+    "rejected",
+    "something new",
+    "ordering",
+    "split",
+    "another ending",
+    "deep",
+    "at the root",
+    "hidden",
+    "unit",
+    "an entry that is none",
+    "compression",
+    "description",
+)
 
 
 @pytest.mark.parametrize("seed", range(20))

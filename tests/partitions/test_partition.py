@@ -139,8 +139,11 @@ def test_no_rows_make_no_file(tmp_path):
 
 def test_bytes_that_read_back_otherwise_never_get_the_name(tmp_path, monkeypatch):
     intact = Partition.read
-    monkeypatch.setattr(Partition, "read", lambda self, name, *a, **k: intact(self, name, *a, **k) ^ 1
-                        if name == "image" else intact(self, name, *a, **k))  # fmt: skip
+    monkeypatch.setattr(
+        Partition,
+        "read",
+        lambda self, name, *a, **k: intact(self, name, *a, **k) ^ 1 if name == "image" else intact(self, name, *a, **k),
+    )
     with pytest.raises(PartitionError, match="image reads back otherwise than it was written"):
         write(tmp_path / "x.hdf5", rows_of(2))
     assert os.listdir(tmp_path) == []
@@ -454,9 +457,19 @@ def test_layout_is_that_of_multimodal_universe():
 
 @pytest.mark.parametrize(
     "path",
-    ["../healpix=1/x.hdf5", "/healpix=1/x.hdf5", "healpix=1/../../x.hdf5", "a/b/healpix=1/x.hdf5", "healpix=x/y.hdf5",
-     "healpix=1/x.h5", "", "/etc/passwd", "healpix=1/a/x.hdf5", "healpix=-1/x.hdf5"],
-)  # fmt: skip
+    [
+        "../healpix=1/x.hdf5",
+        "/healpix=1/x.hdf5",
+        "healpix=1/../../x.hdf5",
+        "a/b/healpix=1/x.hdf5",
+        "healpix=x/y.hdf5",
+        "healpix=1/x.h5",
+        "",
+        "/etc/passwd",
+        "healpix=1/a/x.hdf5",
+        "healpix=-1/x.hdf5",
+    ],
+)
 def test_other_paths_are_refused(path):
     with pytest.raises(PartitionError, match="is not a partition's path"):
         cell_of_path(path)

@@ -333,11 +333,11 @@ def test_rows_of_quoted_lines(tmp_path):
         (b"\x89PNG\r\n\0\0\0", "is binary, not text"),
         (b"a,b\n1,\xe9\n", r"is not UTF-8 text \(byte 6\)"),
         (b"a,b\n" + b"1,2\n" * 300_000 + b"1,\xe9\n", "column b is not UTF-8 text"),
-        (b"a,b\n1,\"" + b"x,1\n" * 2_000_000 + b"x", "a quote that is never closed"),
-        (b"a,b\n1,2\n1,\"2\n3,4\n", "the last row has a quote that is never closed"),
+        (b'a,b\n1,"' + b"x,1\n" * 2_000_000 + b"x", "a quote that is never closed"),
+        (b'a,b\n1,2\n1,"2\n3,4\n', "the last row has a quote that is never closed"),
         (gzip.compress(b"a,b\n", mtime=0), "is gzip data; name it c.csv.gz"),
     ],
-)  # fmt: skip
+)
 def test_damaged_csv(tmp_path, content, reason):
     path = text_file(tmp_path, content)
     with pytest.raises(UserError, match=rf"c\.csv: .*{reason}") as caught:
@@ -403,25 +403,27 @@ def test_a_reader_may_stop_early(tmp_path):
 
 def fits_table() -> fits.BinTableHDU:
     n = 5
-    return fits.BinTableHDU.from_columns([
-        fits.Column("objid", "K", array=np.arange(n) + OBJID),
-        fits.Column("holes", "K", array=[1, -99, 3, -99, OBJID], null=-99),
-        fits.Column("u8", "B", array=np.arange(n, dtype=np.uint8), unit="adu"),
-        fits.Column("i8", "B", bzero=-128, array=np.array([-128, -1, 0, 1, 127], np.int8)),
-        fits.Column("u16", "I", bzero=2**15, array=np.array([0, 1, 2, 3, 65535], np.uint16)),
-        fits.Column("u32", "J", bzero=2**31, array=np.array([0, 1, 2, 3, 2**32 - 1], np.uint32)),
-        fits.Column("u64", "K", bzero=2**63, array=np.array([0, 1, 2, 3, 2**64 - 1], np.uint64)),
-        fits.Column("ra", "D", array=[0.1, math.nan, 2, 3, 4], unit="deg"),
-        fits.Column("mag", "E", array=[0.1, math.nan, 2, 3, 4]),
-        fits.Column("flux", "5E", array=np.arange(5 * n, dtype=np.float32).reshape(n, 5)),
-        fits.Column("clean", "L", array=[True, False, True, False, True]),
-        fits.Column("name", "6A", array=["a", " b ", "", "long", "x y"]),
-        fits.Column("scaled", "E", bscale=0.5, bzero=10, array=np.array([10, 10.5, 11, 12, 13])),
-        fits.Column("bits", "11X", array=np.ones((n, 11), bool)),
-        fits.Column("wave", "M", array=np.ones(n, complex)),
-        fits.Column("list", "PJ()", array=np.array([np.arange(k) for k in range(n)], object)),
-        fits.Column("last", "I", array=np.arange(n)),
-    ])  # fmt: skip
+    return fits.BinTableHDU.from_columns(
+        [
+            fits.Column("objid", "K", array=np.arange(n) + OBJID),
+            fits.Column("holes", "K", array=[1, -99, 3, -99, OBJID], null=-99),
+            fits.Column("u8", "B", array=np.arange(n, dtype=np.uint8), unit="adu"),
+            fits.Column("i8", "B", bzero=-128, array=np.array([-128, -1, 0, 1, 127], np.int8)),
+            fits.Column("u16", "I", bzero=2**15, array=np.array([0, 1, 2, 3, 65535], np.uint16)),
+            fits.Column("u32", "J", bzero=2**31, array=np.array([0, 1, 2, 3, 2**32 - 1], np.uint32)),
+            fits.Column("u64", "K", bzero=2**63, array=np.array([0, 1, 2, 3, 2**64 - 1], np.uint64)),
+            fits.Column("ra", "D", array=[0.1, math.nan, 2, 3, 4], unit="deg"),
+            fits.Column("mag", "E", array=[0.1, math.nan, 2, 3, 4]),
+            fits.Column("flux", "5E", array=np.arange(5 * n, dtype=np.float32).reshape(n, 5)),
+            fits.Column("clean", "L", array=[True, False, True, False, True]),
+            fits.Column("name", "6A", array=["a", " b ", "", "long", "x y"]),
+            fits.Column("scaled", "E", bscale=0.5, bzero=10, array=np.array([10, 10.5, 11, 12, 13])),
+            fits.Column("bits", "11X", array=np.ones((n, 11), bool)),
+            fits.Column("wave", "M", array=np.ones(n, complex)),
+            fits.Column("list", "PJ()", array=np.array([np.arange(k) for k in range(n)], object)),
+            fits.Column("last", "I", array=np.arange(n)),
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", ["t.fits", "t.fits.gz"])
@@ -433,8 +435,17 @@ def test_fits_tables_of_every_type(tmp_path, name):
     assert [note.split()[1] for note in found.notes] == ["bits", "wave", "list"]
     assert found.schema.field("ra").metadata == {b"unit": b"deg"}
     table = found.table()
-    for column, kind in (("objid", "int64"), ("u8", "uint8"), ("i8", "int8"), ("u16", "uint16"), ("u32", "uint32"),
-                         ("u64", "uint64"), ("ra", "float64"), ("mag", "float32"), ("last", "int16")):  # fmt: skip
+    for column, kind in (
+        ("objid", "int64"),
+        ("u8", "uint8"),
+        ("i8", "int8"),
+        ("u16", "uint16"),
+        ("u32", "uint32"),
+        ("u64", "uint64"),
+        ("ra", "float64"),
+        ("mag", "float32"),
+        ("last", "int16"),
+    ):
         wanted = reference[column]
         values = table[column].to_numpy()
         assert values.dtype == kind and np.array_equal(values, wanted, equal_nan=wanted.dtype.kind == "f")
@@ -685,17 +696,19 @@ def test_what_is_written_comes_back(tmp_path_factory, rows):
 
 
 def test_the_text_of_a_file(tmp_path):
-    table = pa.table({
-        "id": [OBJID, None, 3],
-        "x": [1.0, math.nan, -0.0],
-        "y": [math.inf, None, 1e-7],
-        "f": pa.array([0.1, 16777216, None], pa.float32()),
-        "ok": [True, False, None],
-        "k": pa.array(["a", "b", "a"]).dictionary_encode(),
-        "h": pa.array([0.5, None, 2], pa.float16()),
-        'na"me': ["a,b", 'say "x"', "null"],
-        "w": ["", None, "plain text"],
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "id": [OBJID, None, 3],
+            "x": [1.0, math.nan, -0.0],
+            "y": [math.inf, None, 1e-7],
+            "f": pa.array([0.1, 16777216, None], pa.float32()),
+            "ok": [True, False, None],
+            "k": pa.array(["a", "b", "a"]).dictionary_encode(),
+            "h": pa.array([0.5, None, 2], pa.float16()),
+            'na"me': ["a,b", 'say "x"', "null"],
+            "w": ["", None, "plain text"],
+        }
+    )
     path = written(tmp_path / "t.csv.gz", table)
     assert gzip.decompress(path.read_bytes()).decode().split("\n") == [
         'id,x,y,f,ok,k,h,"na""me",w',

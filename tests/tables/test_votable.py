@@ -185,8 +185,15 @@ def test_numbers_in_all_spellings():
     assert column("int", " 12 ", "+5", "0x1F", "-0").to_pylist() == [12, 5, 31, 0]
     assert column("double", "NaN", "+Inf", "-Inf", "1E3", " .5 ").to_pylist() == [None, math.inf, -math.inf, 1000, 0.5]
     assert column("boolean", "T", "f", "true", "False", "1", "0", "?", " ").to_pylist() == [
-        True, False, True, False, True, False, None, None,
-    ]  # fmt: skip
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+        None,
+        None,
+    ]
 
 
 def test_text_is_kept():
@@ -369,7 +376,7 @@ def test_fewer_rows_than_declared_are_noticed():
         (lambda: stream("/////w==", '<FIELD name="x" datatype="double" arraysize="*"/>'), "a cell of 34,359,738,360 bytes"),
         (lambda: stream("AAAA", FIELD.replace("/", ' arraysize="1000000000000000000"/')), "values are not supported"),
     ],
-)  # fmt: skip
+)
 def test_documents_that_grow_are_refused_in_little_memory(body, words):
     body = body()
     tracemalloc.start()

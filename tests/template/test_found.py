@@ -73,8 +73,16 @@ def test_what_cannot_be_a_survey_is_one_line(folder, table, options, told):
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [("a", "a"), ("a.jpg", "a"), ("x/y/a.PNG", "a"), ("a.fits.gz", "a"), ("J0004.1+02.5", "J0004.1+02.5"),
-     ("J0004.1+02.5.jpeg", "J0004.1+02.5"), ("a.tar.gz", "a.tar.gz"), ("", "")],
-)  # fmt: skip
+    [
+        ("a", "a"),
+        ("a.jpg", "a"),
+        ("x/y/a.PNG", "a"),
+        ("a.fits.gz", "a"),
+        ("J0004.1+02.5", "J0004.1+02.5"),
+        ("J0004.1+02.5.jpeg", "J0004.1+02.5"),
+        ("a.tar.gz", "a.tar.gz"),
+        ("", ""),
+    ],
+)
 def test_the_stem_of_an_image(name, stem):
     assert image_stem(name) == stem

@@ -58,8 +58,16 @@ def cutouts(count=6):
     for n in range(count):
         fits.writeto(f"cutouts/cut_{n}.5.fits.gz", pixels + n)
     every = np.arange(count)
-    table = Table({"source": 900 + every, "RAJ2000": 10.0 + every, "DEJ2000": -every / 4, "lists": np.zeros((count, 4)),
-                   "file": [f"some/where/cut_{n}.5.fits.gz" for n in every], "flux": every.astype("f4")})  # fmt: skip
+    table = Table(
+        {
+            "source": 900 + every,
+            "RAJ2000": 10.0 + every,
+            "DEJ2000": -every / 4,
+            "lists": np.zeros((count, 4)),
+            "file": [f"some/where/cut_{n}.5.fits.gz" for n in every],
+            "flux": every.astype("f4"),
+        }
+    )
     table["flux"].unit = "nJy"
     table.write("table.fits")
 
@@ -171,7 +179,9 @@ def test_odd_names_and_words_stay_what_they_are(here):
         assert f"column '{name}' is left out" in text and why in text
     names = {"__name__": "other"}
     exec(Path("other/other.py").read_text(), names)
-    assert names["COLUMNS"][5:] == (Column('a "quoted" \\ name', "int64", (), "", "describe me"),
-                                    Column("skyset.template.x", "int64", (), "", "describe me"))  # fmt: skip
+    assert names["COLUMNS"][5:] == (
+        Column('a "quoted" \\ name', "int64", (), "", "describe me"),
+        Column("skyset.template.x", "int64", (), "", "describe me"),
+    )
     assert names["CLASSES"] == {"skyset.template.x": ("\\", 'my_survey, "x"')}
     assert """FOLDER, TABLE = "my_survey \\"raw\\"", "My survey.csv\"""" in Path("other/build_other.py").read_text()

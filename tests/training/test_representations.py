@@ -46,8 +46,21 @@ def vit(tmp_path_factory) -> Path:
 
 
 def extract(built: Path, vit: Path, output: Path, *more: str) -> list[str]:
-    return ["--model_name_or_path", str(vit), "--dataset", str(built), "--output_dir", str(output), "--device", "cpu",
-            "--batch_size", "5", "--rows_a_part", "7", *more]  # fmt: skip
+    return [
+        "--model_name_or_path",
+        str(vit),
+        "--dataset",
+        str(built),
+        "--output_dir",
+        str(output),
+        "--device",
+        "cpu",
+        "--batch_size",
+        "5",
+        "--rows_a_part",
+        "7",
+        *more,
+    ]
 
 
 def read(folder: Path) -> pa.Table:
@@ -82,8 +95,18 @@ def test_cls_half_precision_bf16_and_views(built, vit, tmp_path):
 
 
 def test_a_convolutional_network_gives_its_pooled_output_and_has_no_cls(built, tmp_path):
-    options = ["--model_type", "convnextv2", "--config_overrides", CONVNEXT, "--dataset", str(built), "--image_size", "32",
-               "--device", "cpu"]  # fmt: skip
+    options = [
+        "--model_type",
+        "convnextv2",
+        "--config_overrides",
+        CONVNEXT,
+        "--dataset",
+        str(built),
+        "--image_size",
+        "32",
+        "--device",
+        "cpu",
+    ]
     assert extract_representations.main([*options, "--output_dir", str(tmp_path / "a")]) == 24
     assert read(tmp_path / "a").schema.field("representation").type.list_size == 16
     with pytest.raises(UserError, match="no cls token"):
@@ -205,8 +228,9 @@ def published(path: Path, keys, vectors: np.ndarray, key: str, form: str) -> Pat
         columns |= {f"feat_{n}": vectors[:, n] for n in reversed(range(vectors.shape[1]))} | {"redshift": vectors[:, 0] * 0}
     else:
         values = pa.array(vectors.ravel())
-        columns["representation"] = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]) if form == "fixed" else \
-                                    pa.array(list(vectors))  # fmt: skip
+        columns["representation"] = (
+            pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]) if form == "fixed" else pa.array(list(vectors))
+        )
     pq.write_table(pa.table(columns), path, row_group_size=100)
     return path
 
@@ -287,8 +311,9 @@ def test_the_search_in_files_holds_a_chunk_at_a_time(tmp_path):
     import tracemalloc
 
     rng = np.random.default_rng(1)
-    with pq.ParquetWriter(tmp_path / "v.parquet", pa.schema([("id_str", pa.int64()),
-                                                             ("v", pa.list_(pa.float32(), 512))])) as writer:  # fmt: skip
+    with pq.ParquetWriter(
+        tmp_path / "v.parquet", pa.schema([("id_str", pa.int64()), ("v", pa.list_(pa.float32(), 512))])
+    ) as writer:
         for start in range(0, 30000, 1000):
             values = pa.array(rng.normal(size=512 * 1000).astype(np.float32))
             lists = pa.FixedSizeListArray.from_arrays(values, 512)
@@ -337,8 +362,15 @@ def test_gaussian_smoothing_and_its_derivatives():
     np.testing.assert_allclose(description.smooth(wave, 5, 1, True, order=2) / step**2, -damping * wave, atol=3e-2)
 
 
-@pytest.mark.parametrize("image", [np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 255, np.uint8),
-                                   Image.new("L", (50, 30)), np.zeros((3, 40, 40), np.uint8)])  # fmt: skip
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((40, 40, 3), np.uint8),
+        np.full((40, 40), 255, np.uint8),
+        Image.new("L", (50, 30)),
+        np.zeros((3, 40, 40), np.uint8),
+    ],
+)
 def test_empty_and_grey_images_have_a_description(image):
     assert np.isfinite(description.describe(image)).all()
     assert len(description.describe(image)) == len(description.describe(galaxy(1, True)))
@@ -373,8 +405,9 @@ def coloured(seed: int, red: bool, size: float, clumpy: bool) -> np.ndarray:
 def test_neighbours_are_alike_in_what_people_look_at(turns):
     """Colour, size and clumps: a smooth red galaxy's neighbours are not blue irregulars, however it is turned."""
     kinds = [(red, size, clumpy) for red in (True, False) for size in (5, 12) for clumpy in (True, False)]
-    rows = [{"object_id": f"{kind}-{n}", "image": coloured(10 * k + n, *kind)}
-            for k, kind in enumerate(kinds) for n in range(8)]  # fmt: skip
+    rows = [
+        {"object_id": f"{kind}-{n}", "image": coloured(10 * k + n, *kind)} for k, kind in enumerate(kinds) for n in range(8)
+    ]
     rows[0]["image"] = np.rot90(rows[0]["image"], turns)
     described = similar.describe_rows(rows)
     for kind in kinds:
@@ -415,7 +448,8 @@ def test_rings_are_found_from_representations_as_they_are(tmp_path):
     vectors = np.array([[row["label"], 1, 0.5] for row in rows], np.float32)
     path = published(tmp_path / "v.parquet", [row["object_id"] for row in rows], vectors, "iauname", "fixed")
     perfect = rings_from_representations.main(
-        ["--data_dir", str(folder), "--output_dir", str(tmp_path / "v"), "--representations", str(path)])  # fmt: skip
+        ["--data_dir", str(folder), "--output_dir", str(tmp_path / "v"), "--representations", str(path)]
+    )
     assert {row["auc"] for row in perfect.values()} == {1.0}
     other = published(tmp_path / "o.parquet", ["x", "y"], vectors[:2], "iauname", "fixed")
     with pytest.raises(UserError, match="no labelled galaxy"):

@@ -106,9 +106,28 @@ def test_noise_is_not_told_apart():
 def test_the_card_says_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     root = build_rings(tmp_path, 60)
-    words = ["--data_dir", str(root), "--output_dir", str(tmp_path / "card"), "--repeats", "1", "--views", "2",
-             "--pretraining_steps", "2", "--networks", "2", "--epochs", "1", "--scratch_epochs", "1",
-             "--convnext_steps", "2", "--held_out", str(CARD / "held_out.json")]  # fmt: skip
+    words = [
+        "--data_dir",
+        str(root),
+        "--output_dir",
+        str(tmp_path / "card"),
+        "--repeats",
+        "1",
+        "--views",
+        "2",
+        "--pretraining_steps",
+        "2",
+        "--networks",
+        "2",
+        "--epochs",
+        "1",
+        "--scratch_epochs",
+        "1",
+        "--convnext_steps",
+        "2",
+        "--held_out",
+        str(CARD / "held_out.json"),
+    ]
     table = comparison.main(words)
     card = (tmp_path / "card" / "README.md").read_text()
     assert len(table) == 12

@@ -87,9 +87,18 @@ def rings(tmp_path_factory) -> Path:
 
 
 def command(rings: Path, output: Path, model: str = CONVNEXT, *more: str, kind: str = "convnextv2") -> list[str]:
-    settings = {"--data_dir": rings, "--output_dir": output, "--model_type": kind, "--config_overrides": model,
-                "--image_size": 32, "--per_device_train_batch_size": 8, "--learning_rate": 1e-3, "--logging_steps": 1,
-                "--disable_tqdm": True, "--use_cpu": True}  # fmt: skip
+    settings = {
+        "--data_dir": rings,
+        "--output_dir": output,
+        "--model_type": kind,
+        "--config_overrides": model,
+        "--image_size": 32,
+        "--per_device_train_batch_size": 8,
+        "--learning_rate": 1e-3,
+        "--logging_steps": 1,
+        "--disable_tqdm": True,
+        "--use_cpu": True,
+    }
     return [str(word) for pair in settings.items() for word in pair] + list(more)
 
 
@@ -259,8 +268,13 @@ def test_the_sharpness_of_a_view_does_not_depend_on_the_others_of_the_batch(zoom
     alone = resample(noise[:1], 96, none[:1], torch.ones(1), zooms[:1], torch.zeros(1, 2))
     torch.testing.assert_close(together[:1], alone, atol=0, rtol=0)
     side = round(96 / zoom)
-    first = noise[:1] if side == 160 else torch.nn.functional.interpolate(
-        noise[:1], size=(side, side), mode="bilinear", antialias=True, align_corners=False)  # fmt: skip
+    first = (
+        noise[:1]
+        if side == 160
+        else torch.nn.functional.interpolate(
+            noise[:1], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        )
+    )
     start = (side - 96) // 2
     if (side - 96) % 2 == 0:
         middle = first[:, :, start : start + 96, start : start + 96]
@@ -368,23 +382,36 @@ def timm_state(depths, sizes, channels=3, conv_mlp=True) -> dict[str, torch.Tens
     def tensor(*shape):
         return torch.randn(*shape, generator=random) * 0.2
 
-    state = {"stem.0.weight": tensor(sizes[0], channels, 4, 4), "stem.0.bias": tensor(sizes[0]),
-             "stem.1.weight": 1 + tensor(sizes[0]), "stem.1.bias": tensor(sizes[0])}  # fmt: skip
+    state = {
+        "stem.0.weight": tensor(sizes[0], channels, 4, 4),
+        "stem.0.bias": tensor(sizes[0]),
+        "stem.1.weight": 1 + tensor(sizes[0]),
+        "stem.1.bias": tensor(sizes[0]),
+    }
     for stage, (depth, size) in enumerate(zip(depths, sizes, strict=True)):
         name = f"stages.{stage}"
         if stage:
             before = sizes[stage - 1]
-            state |= {f"{name}.downsample.0.weight": 1 + tensor(before), f"{name}.downsample.0.bias": tensor(before),
-                      f"{name}.downsample.1.weight": tensor(size, before, 2, 2),
-                      f"{name}.downsample.1.bias": tensor(size)}  # fmt: skip
+            state |= {
+                f"{name}.downsample.0.weight": 1 + tensor(before),
+                f"{name}.downsample.0.bias": tensor(before),
+                f"{name}.downsample.1.weight": tensor(size, before, 2, 2),
+                f"{name}.downsample.1.bias": tensor(size),
+            }
         tail = (1, 1) if conv_mlp else ()
         for block in range(depth):
             at = f"{name}.blocks.{block}"
-            state |= {f"{at}.gamma": tensor(size), f"{at}.conv_dw.weight": tensor(size, 1, 7, 7),
-                      f"{at}.conv_dw.bias": tensor(size), f"{at}.norm.weight": 1 + tensor(size),
-                      f"{at}.norm.bias": tensor(size), f"{at}.mlp.fc1.weight": tensor(4 * size, size, *tail),
-                      f"{at}.mlp.fc1.bias": tensor(4 * size), f"{at}.mlp.fc2.weight": tensor(size, 4 * size, *tail),
-                      f"{at}.mlp.fc2.bias": tensor(size)}  # fmt: skip
+            state |= {
+                f"{at}.gamma": tensor(size),
+                f"{at}.conv_dw.weight": tensor(size, 1, 7, 7),
+                f"{at}.conv_dw.bias": tensor(size),
+                f"{at}.norm.weight": 1 + tensor(size),
+                f"{at}.norm.bias": tensor(size),
+                f"{at}.mlp.fc1.weight": tensor(4 * size, size, *tail),
+                f"{at}.mlp.fc1.bias": tensor(4 * size),
+                f"{at}.mlp.fc2.weight": tensor(size, 4 * size, *tail),
+                f"{at}.mlp.fc2.bias": tensor(size),
+            }
     return state | {"head.norm.weight": 1 + tensor(sizes[-1]), "head.norm.bias": tensor(sizes[-1])}
 
 
@@ -413,8 +440,9 @@ def timm_forward(state: dict[str, torch.Tensor], depths, images: torch.Tensor) -
     return f.layer_norm(x.mean((2, 3)), x.shape[1:2], state["head.norm.weight"], state["head.norm.bias"], 1e-6)
 
 
-@pytest.mark.parametrize(("depths", "sizes", "conv_mlp"), [((1, 2, 1), (8, 12, 16), False),
-                                                           ((2, 2, 8, 2), (80, 160, 320, 640), True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("depths", "sizes", "conv_mlp"), [((1, 2, 1), (8, 12, 16), False), ((2, 2, 8, 2), (80, 160, 320, 640), True)]
+)
 def test_timm_convnext_gives_the_same_outputs(depths, sizes, conv_mlp):
     """The second is convnext_nano, the smallest of Zoobot's encoders."""
     state = timm_state(depths, sizes, conv_mlp=conv_mlp)
@@ -444,8 +472,9 @@ def test_a_folder_in_timms_format_loads_as_classifier_and_encoder(tmp_path):
         timm_convnext.convert(state)
 
 
-@pytest.mark.parametrize(("kind", "config", "blocks"), [("convnextv2", CONVNEXT, 3), ("vit", VIT, 3)],
-                         ids=["convnextv2", "vit"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "config", "blocks"), [("convnextv2", CONVNEXT, 3), ("vit", VIT, 3)], ids=["convnextv2", "vit"]
+)
 def test_layer_decay_and_freezing(kind, config, blocks):
     model, _ = load_classifier(model_type=kind, config_overrides=json.loads(config))
     depths, head = block_depths(model)
@@ -546,9 +575,27 @@ def test_a_fixed_image_size_is_kept():
 
 def test_fine_tuning_writes_model_and_card(rings, tmp_path):
     output, cards = tmp_path / "out", tmp_path / "cards"
-    options = ("--max_steps", "6", "--eval_strategy", "steps", "--eval_steps", "3", "--save_strategy", "steps",
-               "--save_steps", "3", "--layer_decay", "0.8", "--class_weights", "--eval_views", "2",
-               "--early_stopping_patience", "3", "--card_dir", str(cards))  # fmt: skip
+    options = (
+        "--max_steps",
+        "6",
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "3",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "3",
+        "--layer_decay",
+        "0.8",
+        "--class_weights",
+        "--eval_views",
+        "2",
+        "--early_stopping_patience",
+        "3",
+        "--card_dir",
+        str(cards),
+    )
     found = finetune_rings.main(command(rings, output, CONVNEXT, *options))
     assert 0 <= found["auc"] <= 1 and set(found) == set(metrics.binary_metrics(np.array([0, 1]), np.array([0.1, 0.9])))
     card = (cards / "README.md").read_text()
@@ -570,8 +617,15 @@ def test_fine_tuning_writes_model_and_card(rings, tmp_path):
     image = load_rings(str(rings))["test"][0]["image"]
     answer = {row["label"]: row["score"] for row in pipeline("image-classification", model=str(output))(image)}
     assert sum(answer.values()) == pytest.approx(1) and set(answer) == {"no_ring", "ring"}
-    measured = finetune_rings.main(["--do_train", "false", "--model_name_or_path", str(output), *command(
-        rings, tmp_path / "again", CONVNEXT, "--eval_views", "2")])  # fmt: skip
+    measured = finetune_rings.main(
+        [
+            "--do_train",
+            "false",
+            "--model_name_or_path",
+            str(output),
+            *command(rings, tmp_path / "again", CONVNEXT, "--eval_views", "2"),
+        ]
+    )
     assert measured["auc"] == pytest.approx(found["auc"], abs=1e-6)  # the saved model is the measured one
 
 
@@ -581,11 +635,26 @@ def test_fine_tuning_writes_model_and_card(rings, tmp_path):
 @pytest.mark.parametrize(("kind", "config"), [("convnextv2", CONVNEXT), ("vit", VIT)], ids=["convnextv2", "vit"])
 def test_a_resumed_run_continues_the_losses_of_an_unbroken_one(
     rings, tmp_path, kind, config, save_steps, logging, monkeypatch
-):  # fmt: skip
+):
     steps = str(save_steps)
-    options = ("--num_train_epochs", "2", "--save_strategy", "steps", "--save_steps", steps, "--eval_strategy", "steps",
-               "--eval_steps", steps, "--save_total_limit", "20", "--layer_decay", "0.7",
-               "--logging_steps", str(logging))  # fmt: skip
+    options = (
+        "--num_train_epochs",
+        "2",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        steps,
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        steps,
+        "--save_total_limit",
+        "20",
+        "--layer_decay",
+        "0.7",
+        "--logging_steps",
+        str(logging),
+    )
     finetune_rings.main(command(rings, tmp_path / "whole", config, *options, kind=kind))
     whole = losses(tmp_path / "whole")
     assert len(whole) == 12 // logging  # six steps an epoch
@@ -614,8 +683,16 @@ def test_a_resumed_run_continues_the_losses_of_an_unbroken_one(
 
 def test_the_best_checkpoint_is_the_one_kept(rings, tmp_path):
     """For a ViT stock `Trainer` keeps the last weights instead, with a warning."""
-    options = ("--num_train_epochs", "3", "--metric_for_best_model", "loss", "--save_total_limit", "9",
-               "--learning_rate", "0.02")  # fmt: skip
+    options = (
+        "--num_train_epochs",
+        "3",
+        "--metric_for_best_model",
+        "loss",
+        "--save_total_limit",
+        "9",
+        "--learning_rate",
+        "0.02",
+    )
     finetune_rings.main(command(rings, tmp_path, VIT, *options, kind="vit"))
     state = json.loads((tmp_path / "trainer_state.json").read_text())
     best = AutoModelForImageClassification.from_pretrained(state["best_model_checkpoint"])
@@ -624,8 +701,20 @@ def test_the_best_checkpoint_is_the_one_kept(rings, tmp_path):
         torch.testing.assert_close(a, b, atol=0, rtol=0, msg=name)
 
 
-STEPS = ("--max_steps", "12", "--save_strategy", "steps", "--save_steps", "3", "--eval_strategy", "steps", "--eval_steps",
-         "3", "--save_total_limit", "20")  # fmt: skip
+STEPS = (
+    "--max_steps",
+    "12",
+    "--save_strategy",
+    "steps",
+    "--save_steps",
+    "3",
+    "--eval_strategy",
+    "steps",
+    "--eval_steps",
+    "3",
+    "--save_total_limit",
+    "20",
+)
 
 
 @pytest.fixture(scope="module")
@@ -665,9 +754,17 @@ def test_the_same_command_goes_on_where_a_killed_run_stood(rings, finished, unfi
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [("model.safetensors", "cut"), ("optimizer.pt", "gone"), ("optimizer.pt", "flipped"), ("trainer_state.json", "cut"),
-     ("rng_state.pth", "cut"), ("scheduler.pt", "gone"), ("run.json", "gone"), ("losses_0.json", "gone")],
-)  # fmt: skip
+    [
+        ("model.safetensors", "cut"),
+        ("optimizer.pt", "gone"),
+        ("optimizer.pt", "flipped"),
+        ("trainer_state.json", "cut"),
+        ("rng_state.pth", "cut"),
+        ("scheduler.pt", "gone"),
+        ("run.json", "gone"),
+        ("losses_0.json", "gone"),
+    ],
+)
 def test_a_checkpoint_that_is_cut_or_damaged_is_passed_over(rings, finished, unfinished, caplog, name, damage):
     path = unfinished / "checkpoint-9" / name
     content = bytearray(path.read_bytes())
@@ -734,13 +831,18 @@ def test_a_run_killed_after_its_last_checkpoint_is_concluded(rings, finished, tm
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(("--seed", "7"), "seed 42 (now 7)"), (("--learning_rate", "0.01"), "learning_rate 0.001 (now 0.01)"),
-     (("--max_steps", "13"), "max_steps 12 (now 13)"), (("--image_size", "24"), "image_size 32 (now 24)"),
-     (("--per_device_train_batch_size", "4"), "per_device_train_batch_size 8 (now 4)"),
-     (("--zoom_min", "0.5"), "zoom [0.6, 1.0, 0.8] (now [0.5, 1.0, 0.8])"), (("--class_weights",), "class_weights False"),
-     (("--lr_scheduler_type", "linear"), "lr_scheduler_type cosine (now linear)"),
-     (("--config_overrides", VIT, "--model_type", "vit"), "model_type convnextv2 (now vit)")],
-)  # fmt: skip
+    [
+        (("--seed", "7"), "seed 42 (now 7)"),
+        (("--learning_rate", "0.01"), "learning_rate 0.001 (now 0.01)"),
+        (("--max_steps", "13"), "max_steps 12 (now 13)"),
+        (("--image_size", "24"), "image_size 32 (now 24)"),
+        (("--per_device_train_batch_size", "4"), "per_device_train_batch_size 8 (now 4)"),
+        (("--zoom_min", "0.5"), "zoom [0.6, 1.0, 0.8] (now [0.5, 1.0, 0.8])"),
+        (("--class_weights",), "class_weights False"),
+        (("--lr_scheduler_type", "linear"), "lr_scheduler_type cosine (now linear)"),
+        (("--config_overrides", VIT, "--model_type", "vit"), "model_type convnextv2 (now vit)"),
+    ],
+)
 def test_another_run_is_refused_by_what_differs(rings, unfinished, change, message):
     before = sorted(path for path in unfinished.rglob("*"))
     for more in ((), ("--resume_from_checkpoint",), ("--resume_from_checkpoint", str(unfinished / "checkpoint-6"))):
@@ -768,8 +870,18 @@ def test_a_run_on_other_data_is_refused(unfinished, tmp_path):
 def test_what_makes_no_difference_may_differ(rings, finished, unfinished, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(rings, moved)
-    free = ("--logging_steps", "2", "--log_level", "error", "--dataloader_num_workers", "1", "--save_total_limit", "9",
-            "--per_device_eval_batch_size", "3")  # fmt: skip
+    free = (
+        "--logging_steps",
+        "2",
+        "--log_level",
+        "error",
+        "--dataloader_num_workers",
+        "1",
+        "--save_total_limit",
+        "9",
+        "--per_device_eval_batch_size",
+        "3",
+    )
     finetune_rings.main(command(moved, unfinished, CONVNEXT, *STEPS, *free))
     assert same_weights(unfinished, finished)
 
@@ -816,8 +928,20 @@ def test_overwriting_removes_that_runs_files_and_no_others(rings, finished, tmp_
 
 
 def test_only_so_many_checkpoints_are_kept_and_the_best(rings, tmp_path):
-    options = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "1", "--eval_strategy", "steps",
-               "--eval_steps", "1", "--save_total_limit", "2")  # fmt: skip
+    options = (
+        "--max_steps",
+        "6",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "1",
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "1",
+        "--save_total_limit",
+        "2",
+    )
     finetune_rings.main(command(rings, tmp_path / "run", CONVNEXT, *options))
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     kept = sorted(int(path.name.rpartition("-")[2]) for path in (tmp_path / "run").glob("checkpoint-*"))
@@ -863,8 +987,11 @@ def test_a_cards_python_runs_and_its_figures_have_intervals(rings, finished, cap
 
 def test_a_grey_models_python_runs(rings, tmp_path, capsys):
     grey = json.dumps({**json.loads(CONVNEXT), "num_channels": 1})
-    finetune_rings.main(command(rings, tmp_path / "grey", grey, "--max_steps", "1", "--load_best_model_at_end", "false",
-                                "--eval_strategy", "no"))  # fmt: skip
+    finetune_rings.main(
+        command(
+            rings, tmp_path / "grey", grey, "--max_steps", "1", "--load_best_model_at_end", "false", "--eval_strategy", "no"
+        )
+    )
     exec(snippet_of(tmp_path / "grey" / "README.md"), {})
     assert re.search(r"J\S+ \[\[0\.\d+, 0\.\d+\]\]", capsys.readouterr().out)
     assert "those of the last step, 1; no validation chose them" in (tmp_path / "grey" / "README.md").read_text()
@@ -927,12 +1054,27 @@ def test_two_processes_train_on_every_row_exactly_once_an_epoch(rings, tmp_path)
     )
     rows = len(load_rings(str(rings))["train"])
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    options = ("--num_train_epochs", "2", "--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end",
-               "false",
-               "--repeat_rings", "1", "--per_device_train_batch_size", "5")  # fmt: skip
+    options = (
+        "--num_train_epochs",
+        "2",
+        "--eval_strategy",
+        "no",
+        "--save_strategy",
+        "no",
+        "--load_best_model_at_end",
+        "false",
+        "--repeat_rings",
+        "1",
+        "--per_device_train_batch_size",
+        "5",
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, str(tmp_path / "seen"), *command(rings, tmp_path / "two", CONVNEXT, *options)], check=True,
-                   env=environment, timeout=200)  # fmt: skip
+    subprocess.run(
+        [*launch, str(tmp_path / "seen"), *command(rings, tmp_path / "two", CONVNEXT, *options)],
+        check=True,
+        env=environment,
+        timeout=200,
+    )
     seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
     trained = [[index for size, index in share if size == rows] for share in seen]
     assert sorted(trained[0] + trained[1]) == sorted(list(range(rows)) * 2)
@@ -944,8 +1086,20 @@ def test_two_processes_train_on_every_row_exactly_once_an_epoch(rings, tmp_path)
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_by_the_same_command(rings, tmp_path):
     """Losses at the default of ten steps a report, and weights, to the last bit."""
-    options = ("--max_steps", "40", "--save_strategy", "steps", "--save_steps", "4", "--eval_strategy", "no",
-               "--load_best_model_at_end", "false", "--save_total_limit", "1")  # fmt: skip
+    options = (
+        "--max_steps",
+        "40",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "4",
+        "--eval_strategy",
+        "no",
+        "--load_best_model_at_end",
+        "false",
+        "--save_total_limit",
+        "1",
+    )
     words = command(rings, tmp_path / "killed", CONVNEXT, *options)
     at = words.index("--logging_steps")
     del words[at : at + 2]
@@ -1007,8 +1161,12 @@ def test_no_rings_in_a_split_is_said_plainly(tmp_path):
 
 
 def test_the_script_ends_with_status_2_and_no_traceback(tmp_path):
-    result = subprocess.run([sys.executable, str(SCRIPT), "--data_dir", "/no/such/folder", "--output_dir", str(tmp_path),
-                             "--model_type", "vit"], capture_output=True, text=True, timeout=120)  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), "--data_dir", "/no/such/folder", "--output_dir", str(tmp_path), "--model_type", "vit"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert result.returncode == 2 and "finetune_rings: no such data_dir: /no/such/folder" in result.stderr
     assert "Traceback" not in result.stderr
 

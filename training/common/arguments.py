@@ -44,9 +44,11 @@ class ModelArguments:
 
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "A folder or a model on the Hub: transformers weights, or a timm ConvNeXt such as "
-                          "mwalmsley/zoobot-encoder-convnext_nano."},
-    )  # fmt: skip
+        metadata={
+            "help": "A folder or a model on the Hub: transformers weights, or a timm ConvNeXt such as "
+            "mwalmsley/zoobot-encoder-convnext_nano."
+        },
+    )
     model_type: str | None = field(
         default=None, metadata={"help": "Random start of this type, such as convnextv2 or vit, if no model is named."}
     )

@@ -13,9 +13,15 @@ from matplotlib.figure import Figure
 from skyset.training.common.metrics import auc, binomial_interval, calibration, interval, precision_recall_curve, roc_curve
 
 NAMES = {
-    "auc": "AUC", "average_precision": "average precision", "accuracy": "accuracy", "precision": "precision",
-    "recall": "recall", "f1": "F1", "brier": "Brier score", "ece": "expected calibration error",
-}  # fmt: skip
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
 
 
 @dataclass
@@ -45,12 +51,18 @@ class Measured:
         """For the card's metadata."""
         return [
             EvalResult(
-                task_type="image-classification", dataset_type=self.dataset, dataset_name=self.dataset,
-                dataset_config=self.config, dataset_split=self.split, dataset_revision=self.revision,
-                metric_type=name, metric_name=NAMES.get(name, name), metric_value=round(float(value), 6),
+                task_type="image-classification",
+                dataset_type=self.dataset,
+                dataset_name=self.dataset,
+                dataset_config=self.config,
+                dataset_split=self.split,
+                dataset_revision=self.revision,
+                metric_type=name,
+                metric_name=NAMES.get(name, name),
+                metric_value=round(float(value), 6),
             )
             for name, value in self.metrics.items()
-        ]  # fmt: skip
+        ]
 
 
 @dataclass
@@ -106,8 +118,10 @@ class Card:
         if self.usage[1]:
             parts.append(f"## Use\n\n{self.usage[0]}\n\n```python\n{self.usage[1].strip()}\n```\n")
         if self.measured is not None:
-            rows = f"{self.measured.rows} galaxies of `{self.measured.dataset}`, config `{self.measured.config}`, " \
-                   f"split `{self.measured.split}`, revision `{self.measured.revision}`."  # fmt: skip
+            rows = (
+                f"{self.measured.rows} galaxies of `{self.measured.dataset}`, config `{self.measured.config}`, "
+                f"split `{self.measured.split}`, revision `{self.measured.revision}`."
+            )
             parts.append(f"## {self.measured.title}\n\n{rows}{' ' * bool(self.measured.remark)}{self.measured.remark}\n")
             table = metrics_table({"this model": self.measured.metrics}, {"this model": self.measured.errors})
             parts.append(f"{table}\n{INTERVALS}\n")
@@ -130,9 +144,12 @@ class Card:
         if self.licence[0]:
             known["license"] = self.licence[0]
         return ModelCardData(
-            model_name=self.name, library_name=self.library, pipeline_tag="image-classification", tags=list(self.tags),
+            model_name=self.name,
+            library_name=self.library,
+            pipeline_tag="image-classification",
+            tags=list(self.tags),
             **known,
-        )  # fmt: skip
+        )
 
 
 #: Below a calibration figure.

@@ -274,9 +274,14 @@ def layer_decay_groups(
         if not parameter.requires_grad:
             continue
         depth, decays = depths[name], name in decayed
-        group = groups.setdefault((depth, decays), {
-            "params": [], "lr": lr * decay ** (head - depth), "weight_decay": weight_decay if decays else 0.0,
-            "name": f"block {depth}" if depth < head else "head",
-        })  # fmt: skip
+        group = groups.setdefault(
+            (depth, decays),
+            {
+                "params": [],
+                "lr": lr * decay ** (head - depth),
+                "weight_decay": weight_decay if decays else 0.0,
+                "name": f"block {depth}" if depth < head else "head",
+            },
+        )
         group["params"].append(parameter)
     return list(groups.values())

@@ -34,10 +34,15 @@ class PolarNetwork(nn.Module):
     def __init__(self, outputs: int, radii: int = 32, width: int = 24, representation: int = 96):
         super().__init__()
         self.layers = nn.Sequential(
-            PolarBlock(2, width), nn.AvgPool2d((1, 2)), PolarBlock(width, width), nn.AvgPool2d(2),
-            PolarBlock(width, 2 * width), PolarBlock(2 * width, 2 * width), nn.AvgPool2d(2),
+            PolarBlock(2, width),
+            nn.AvgPool2d((1, 2)),
+            PolarBlock(width, width),
+            nn.AvgPool2d(2),
+            PolarBlock(width, 2 * width),
+            PolarBlock(2 * width, 2 * width),
+            nn.AvgPool2d(2),
             PolarBlock(2 * width, 3 * width),
-        )  # fmt: skip
+        )
         self.project = nn.Sequential(nn.Linear(3 * width * 2 * (radii // 4), representation), nn.ReLU())
         self.head = nn.Linear(representation, outputs)
 

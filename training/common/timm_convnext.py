@@ -67,9 +67,14 @@ def config_of(renamed: dict[str, Tensor], **settings) -> ConvNextConfig:
     except (KeyError, ValueError) as error:
         raise UserError(f"not a ConvNeXt checkpoint of timm: {error}") from error
     return ConvNextConfig(
-        num_channels=stem.shape[1], patch_size=stem.shape[2], num_stages=len(depths), depths=depths, hidden_sizes=sizes,
-        layer_norm_eps=1e-6, **settings,
-    )  # fmt: skip
+        num_channels=stem.shape[1],
+        patch_size=stem.shape[2],
+        num_stages=len(depths),
+        depths=depths,
+        hidden_sizes=sizes,
+        layer_norm_eps=1e-6,
+        **settings,
+    )
 
 
 def convert(state: dict[str, Tensor], **settings) -> ConvNextForImageClassification:

@@ -50,8 +50,17 @@ class HipsImages:
         """As asked for on the command line (``options.add_hips_options``)."""
         mirror = asked.hips_mirror or (MIRROR if asked.hips_url == SERVICE else None)
         services = (asked.hips_url, mirror) if mirror else (asked.hips_url,)
-        return cls(services, radius, asked.hips, asked.width, asked.height, asked.margin, asked.format,
-                   asked.max_connections, asked.rate)  # fmt: skip
+        return cls(
+            services,
+            radius,
+            asked.hips,
+            asked.width,
+            asked.height,
+            asked.margin,
+            asked.format,
+            asked.max_connections,
+            asked.rate,
+        )
 
     @property
     def address(self) -> str:

@@ -33,18 +33,34 @@ share = number(0, 1, "from 0 to 1")
 
 def add_tap_options(add: Callable) -> None:
     """A catalogue from TAP services, or from a file; ``add`` is a group's ``add_argument``."""
-    # fmt: off
-    add("--adql", type=Path, metavar="FILE", help="one query of your own with {low} and {high} where the borders of a slice "
-        "of right ascension belong; columns named as ours, see the dataset card")
-    add("--catalog", type=Path, metavar="FILE", help="the catalogue from a file instead (csv, fits, vot, each also .gz, or "
-        "parquet), such as SkyServer or CasJobs export: --print_sql shows the query")
+    add(
+        "--adql",
+        type=Path,
+        metavar="FILE",
+        help="one query of your own with {low} and {high} where the borders of a slice "
+        "of right ascension belong; columns named as ours, see the dataset card",
+    )
+    add(
+        "--catalog",
+        type=Path,
+        metavar="FILE",
+        help="the catalogue from a file instead (csv, fits, vot, each also .gz, or "
+        "parquet), such as SkyServer or CasJobs export: --print_sql shows the query",
+    )
     add("--print_sql", action="store_true", help="print the query for SkyServer and CasJobs, and end")
-    add("--slices", type=positive_integer, metavar="N", help=f"slices of right ascension (default: {SLICES}, or "
-        f"{NARROW_SLICES} where few rows are wanted)")
+    add(
+        "--slices",
+        type=positive_integer,
+        metavar="N",
+        help=f"slices of right ascension (default: {SLICES}, or {NARROW_SLICES} where few rows are wanted)",
+    )
     add("--maxrec", type=positive_integer, metavar="N", help="rows of one answer at most; a slice with more is halved")
-    add("--sync", action="store_true", help="ask the services at /sync, without jobs: for those that have no /async, or "
-        "lose jobs; what is complete is used either way")
-    # fmt: on
+    add(
+        "--sync",
+        action="store_true",
+        help="ask the services at /sync, without jobs: for those that have no /async, or "
+        "lose jobs; what is complete is used either way",
+    )
 
 
 def add_hips_options(add: Callable, hips: str, size: int, margin: float, radius: str) -> None:
@@ -56,23 +72,32 @@ def add_hips_options(add: Callable, hips: str, size: int, margin: float, radius:
         margin: around the object by default.
         radius: the column of the objects' radii.
     """
-    # fmt: off
     add("--hips_url", type=without_login, default=SERVICE, metavar="URL", help="hips2fits service (default: %(default)s)")
-    add("--hips_mirror", type=without_login, metavar="URL",
-        help=f"asked where the first does not answer (default: {MIRROR}; none where --hips_url is given)")
+    add(
+        "--hips_mirror",
+        type=without_login,
+        metavar="URL",
+        help=f"asked where the first does not answer (default: {MIRROR}; none where --hips_url is given)",
+    )
     add("--hips", default=hips, metavar="ID", help="the sky survey's images (default: %(default)s)")
     add("--width", type=positive_integer, default=size, metavar="N", help="pixels (default: %(default)s)")
     add("--height", type=positive_integer, default=size, metavar="N", help="pixels (default: %(default)s)")
-    add("--margin", type=zero_or_more, default=margin, metavar="F", help=f"the longer side is 2 x {radius} x (1 + F) "
-        "(default: %(default)s)")
+    add(
+        "--margin",
+        type=zero_or_more,
+        default=margin,
+        metavar="F",
+        help=f"the longer side is 2 x {radius} x (1 + F) (default: %(default)s)",
+    )
     add("--format", choices=FORMATS, default="jpg", help="of the images (default: %(default)s)")
-    # fmt: on
 
 
 def add_archive_options(add: Callable) -> None:
     """How images are asked for, and archives that are there already."""
-    # fmt: off
     add("--rate", type=above_zero, metavar="N", help="requests per second at most (default: as many as come back)")
-    add("--from_tar", type=Path, metavar="DIR", help="build from the TAR archives in this folder alone, "
-        "without network; they were cut when they were made")
-    # fmt: on
+    add(
+        "--from_tar",
+        type=Path,
+        metavar="DIR",
+        help="build from the TAR archives in this folder alone, without network; they were cut when they were made",
+    )

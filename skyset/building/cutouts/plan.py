@@ -135,8 +135,10 @@ def as_built(cutouts: Cutouts, items: Sequence[Item]) -> Survey:
         with contextlib.suppress(RecordError):
             record = read_record(Path(item.file), *(item.address or ()), cutouts=cutouts)
             images = {name: record[name] for name in survey.shaped_by_build}
-            return survey.as_built([
-                dataclasses.replace(survey.column(name), dtype=image.dtype.name, shape=image.shape)
-                for name, image in images.items()
-            ])  # fmt: skip
+            return survey.as_built(
+                [
+                    dataclasses.replace(survey.column(name), dtype=image.dtype.name, shape=image.shape)
+                    for name, image in images.items()
+                ]
+            )
     return survey

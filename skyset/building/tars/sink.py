@@ -139,8 +139,9 @@ class TarSink:
             if self._part is None:
                 self._part = self._opened()
             end = self._part.stop + len(data)
-            row = LedgerRow(key, self._name, f"{key}.{extension}", len(content), digest, int(status), int(tries), end,
-                      zlib.crc32(data))  # fmt: skip
+            row = LedgerRow(
+                key, self._name, f"{key}.{extension}", len(content), digest, int(status), int(tries), end, zlib.crc32(data)
+            )
             self._part.add(row, data)
         except OSError as error:
             raise self._no_writing(error) from error

@@ -146,8 +146,9 @@ def advice(target: Target, all_ways: Sequence[Way], results: Results) -> list[st
     shared = set(cold) & set(warm) - {FLOOR}
     if shared and FLOOR in cold:
         best = max(shared, key=lambda name: cold[name].rows)
-        told.append(limit_advice(cold[best].rows, max(warm[name].rows for name in shared), cold[FLOOR].rows,
-                                 target.is_encoded))  # fmt: skip
+        told.append(
+            limit_advice(cold[best].rows, max(warm[name].rows for name in shared), cold[FLOOR].rows, target.is_encoded)
+        )
         told.append(trust_advice(cold[best].rows, cold[FLOOR].rows))
     told.append(_storage_advice(target, cold[FLOOR].bytes if FLOOR in cold else None, best_share(warm)))
     every = warm or cold

@@ -76,8 +76,11 @@ class Target:
     def _decoded_bytes(self) -> int:
         with readable_errors():
             row = next(iter(stream(self, "numpy", self.files[:1], 1)))
-        values = [row[feature.name] for feature in self.survey.features if isinstance(feature, Feature)
-                  and self.survey.column(feature.source).is_bytes]  # fmt: skip
+        values = [
+            row[feature.name]
+            for feature in self.survey.features
+            if isinstance(feature, Feature) and self.survey.column(feature.source).is_bytes
+        ]
         return sum(value.nbytes if isinstance(value, np.ndarray) else len(value) for value in values)
 
 

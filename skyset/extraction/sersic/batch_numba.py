@@ -34,9 +34,18 @@ class NumbaBatch(Batch):
         out = np.empty(len(active)), np.empty((len(active), 7)), np.empty((len(active), 7, 7))
         grid = self.grid
         normal_equations(
-            theta, active, *self.data, grid.ix, grid.iy, grid.amplitude, grid.side, self.table.values, self.axes, self.scale,
+            theta,
+            active,
+            *self.data,
+            grid.ix,
+            grid.iy,
+            grid.amplitude,
+            grid.side,
+            self.table.values,
+            self.axes,
+            self.scale,
             *out,
-        )  # fmt: skip
+        )
         return out
 
     def modes(self, theta: np.ndarray, active: np.ndarray, jacobian: bool = False) -> np.ndarray:

@@ -48,9 +48,16 @@ class TorchBatch(Batch):
         weights = self.xp.ones_like(self.pixels) if self.weights is None else self.weights
         data, away = self.pixels, self.pixels - model
         used = (weights > 0).to(self.real)
-        pairs = ((weights, used), (used, used), (1 - used, model), *((weights, each) for each in (away, data, point)),
-                 (weights * away, away), (weights * data, data), (weights * data, point),
-                 (weights * point, point))  # fmt: skip
+        pairs = (
+            (weights, used),
+            (used, used),
+            (1 - used, model),
+            *((weights, each) for each in (away, data, point)),
+            (weights * away, away),
+            (weights * data, data),
+            (weights * data, point),
+            (weights * point, point),
+        )
         return np.stack([self.numpy((one * other).sum(2).sum(1)) for one, other in pairs])
 
     def _of(self, values, active: np.ndarray):
@@ -99,8 +106,14 @@ class TorchBatch(Batch):
         p = self._of(self.amplitude, active)
         along = 0.5 * p * flux * slope / square
         common = s * kk + t * ab
-        columns = [p * h, p * flux * slope, along * (e1 * common + s * a), along * (e2 * common + s * b), p * flux * h_n,
-                   p * flux * h]  # fmt: skip
+        columns = [
+            p * h,
+            p * flux * slope,
+            along * (e1 * common + s * a),
+            along * (e2 * common + s * b),
+            p * flux * h_n,
+            p * flux * h,
+        ]
         return xp.stack(columns, 1), 2 * math.pi / side * (self.ix * x + self.iy * y)
 
     def normal(self, theta: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

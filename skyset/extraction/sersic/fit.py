@@ -24,9 +24,23 @@ _CHUNK_PIXELS = {"cpu": 1 << 18, "gpu": 1 << 26}
 
 
 def fit_sersic(
-    images, psf, *, x, y, r_e=None, q=None, pa=None, n=None, sigma=None, ivar=None, mask=None, device: str | None = None,
-    backend: str | None = None, max_iterations: int = 60, dtype: str = "float64",
-) -> SersicFits:  # fmt: skip
+    images,
+    psf,
+    *,
+    x,
+    y,
+    r_e=None,
+    q=None,
+    pa=None,
+    n=None,
+    sigma=None,
+    ivar=None,
+    mask=None,
+    device: str | None = None,
+    backend: str | None = None,
+    max_iterations: int = 60,
+    dtype: str = "float64",
+) -> SersicFits:
     """Fit a PSF-convolved Sersic galaxy and a constant background to each image.
 
     Args:

@@ -159,9 +159,13 @@ class Minimum:
 
 
 def minimise(
-    batch: Batch, theta: np.ndarray, box: Box, max_iterations: int, tolerance: float = TOLERANCE,
+    batch: Batch,
+    theta: np.ndarray,
+    box: Box,
+    max_iterations: int,
+    tolerance: float = TOLERANCE,
     normal: np.ndarray | None = None,
-) -> Minimum:  # fmt: skip
+) -> Minimum:
     """Levenberg-Marquardt on all objects, each until it has converged; ``normal``: the matrices, where they are known."""
     count, theta = len(theta), theta.copy()
     chi2, gradient, full = batch.evaluate(theta, np.arange(count))

@@ -119,8 +119,10 @@ class Psf:
             values = self._of_array(members, side, ix, iy)
         else:
             log_k = np.log(2 * np.pi / side * np.hypot(ix, iy))
-            values = np.stack([self._of_profile(log_k, fwhm) for fwhm in self.fwhm[:1] if self.shared]
-                              or [self._of_profile(log_k, self.fwhm[i]) for i in members])  # fmt: skip
+            values = np.stack(
+                [self._of_profile(log_k, fwhm) for fwhm in self.fwhm[:1] if self.shared]
+                or [self._of_profile(log_k, self.fwhm[i]) for i in members]
+            )
         amplitude = np.abs(values)
         passing = amplitude > max(floor, 1e-12)
         any_passing = passing.any(axis=0)

@@ -66,8 +66,11 @@ def test_images_in_archives_and_folders_whatever_their_extensions_say(tmp_path, 
     (folder / f"{names[0]}.png").rename(folder / f"{names[0]}.jpeg")  # a PNG that says JPEG
     shutil.move(folder / f"{names[1]}.png", folder / f"{names[1]}.PNG")
     (folder / "a" / "b").mkdir(parents=True)
-    write_zip(folder / "a" / "b" / "c.zip", {f"x/{name}.png": galaxies.images[name] for name in names[4:]} | {
-        f"__MACOSX/._{names[0]}.png": b"macOS", "readme.txt": b"no image"})  # fmt: skip
+    write_zip(
+        folder / "a" / "b" / "c.zip",
+        {f"x/{name}.png": galaxies.images[name] for name in names[4:]}
+        | {f"__MACOSX/._{names[0]}.png": b"macOS", "readme.txt": b"no image"},
+    )
     assert build(tmp_path / "out", "--local_data_path", folder, *ONLY) == 0
     assert {name: row["image"] for name, row in rows(tmp_path / "out").items()} == galaxies.images
 
@@ -170,9 +173,14 @@ def test_hostile_archives(tmp_path, galaxies):
     folder = tmp_path / "in"
     folder.mkdir()
     galaxies.rows(names).to_csv(folder / TABLE, index=False)
-    path = write_zip(folder / "a.zip", {
-        f"{names[0]}.png": images[names[0]], f"../../{names[1]}.png": images[names[1]], f"/{names[2]}.png": images[names[2]],
-    })  # fmt: skip
+    path = write_zip(
+        folder / "a.zip",
+        {
+            f"{names[0]}.png": images[names[0]],
+            f"../../{names[1]}.png": images[names[1]],
+            f"/{names[2]}.png": images[names[2]],
+        },
+    )
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{names[3]}.png", bytes(65 << 20))
         archive.writestr(f"{names[4]}.png", images[names[4]])
@@ -227,7 +235,7 @@ def test_tables_of_something_else_are_named_and_not_used(tmp_path, galaxies, cap
         (["--local_data_path", "{bare}", "--configs", "rings"], "needs a catalogue with ring_yes_count and ring_no_count"),
         (["--local_data_path", "{folder}", "--decode", "--configs", "default", "rings"], "nothing tells the size"),
     ],
-)  # fmt: skip
+)
 def test_what_was_asked_for_wrongly_is_one_line(tmp_path, galaxies, capsys, arguments, words):
     folders = {"folder": galaxies.write_folder(tmp_path / "in", galaxies.names[:3])}
     for name in ("empty", "bare"):

@@ -34,8 +34,9 @@ def test_what_is_taken_of_a_table_of_votes(write):
     assert table.source.key == "name" and table.source.columns["redshift"] == "z"
     assert table.left_out == ("seeing", "moon")
     assert [*describe(table)] == [
-        "a.csv: votes, rings; 12 galaxies, 11 columns, named by name", "a.csv: columns that are left out: seeing, moon"
-    ]  # fmt: skip
+        "a.csv: votes, rings; 12 galaxies, 11 columns, named by name",
+        "a.csv: columns that are left out: seeing, moon",
+    ]
 
 
 def test_the_best_name_of_a_column_is_taken(write):
@@ -58,7 +59,7 @@ def test_vectors_alone_have_no_objects(write):
         ({"name": ["20686062"], "shape_round_count": [1]}, r"column name holds no IAU names \(20686062\)"),
         ({"name": [], "shape_round_count": []}, "no rows"),
     ],
-)  # fmt: skip
+)
 def test_tables_of_something_else(write, table, words):
     with pytest.raises(NotOurs, match=f"a.csv: {words}"):
         recognise(write(table), RELEASE)

@@ -53,8 +53,13 @@ def test_images_by_the_names_of_their_objects(tmp_path):
     places = {stem: Place(Path(f"{stem}.jpg")) for stem in ("13", "4", "3", "2", "99")}
     images = by_object(Images(places, [("1", "1.jpg", "bad"), ("98", "98.jpg", "bad")]), names)
     assert {key: place.path.stem for key, place in images.places.items()} == {
-        "11": "3", "12": "2", "13": "13", "14": "2", "4": "4", "99": "99"
-    }  # fmt: skip
+        "11": "3",
+        "12": "2",
+        "13": "13",
+        "14": "2",
+        "4": "4",
+        "99": "99",
+    }
     assert images.problems == [("11", "1.jpg", "bad"), ("98", "98.jpg", "bad")]
     assert by_object(images, {}) is images
 

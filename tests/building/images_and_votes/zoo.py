@@ -13,18 +13,32 @@ from skyset.tables.join import Joined
 
 RECORD, TABLE, ARCHIVES = 77, "votes.csv", ("a.zip", "b.zip", "c.zip")
 TREE = (Question("shape", "Is it round?", ("round", "flat")), Question("ring", "Is there a ring?", ("yes", "no")))
-CAMPAIGN = Campaign("votes", TREE, (Measure("_count", "int32", "count", "volunteers; -1 where not given"),
-                                    Measure("_fraction", "float32", "", "their share; NaN where not given")))  # fmt: skip
+CAMPAIGN = Campaign(
+    "votes",
+    TREE,
+    (
+        Measure("_count", "int32", "count", "volunteers; -1 where not given"),
+        Measure("_fraction", "float32", "", "their share; NaN where not given"),
+    ),
+)
 BASE = (Column("object_id", "S24"), Column("ra", "float64"), Column("dec", "float64"), HEALPIX)
 IMAGE = Column("image", "bytes", typical_bytes=2000)
 REDSHIFT, WARNING = Column("redshift", "float32"), Column("warning", "int32")
 RINGS = (Column("label", "int64"), Column("ring_share", "float32"))
 COLUMNS = (*BASE, IMAGE, *CAMPAIGN.columns, REDSHIFT, WARNING)
 SURVEY = Survey(
-    name="zoo", title="Zoo: galaxies of tests", homepage="", citation="", license="", base_url="", columns=COLUMNS,
-    features=plain_features(COLUMNS, {}), image_axes={"image": 0}, shaped_by_build=("image", "vector"),
+    name="zoo",
+    title="Zoo: galaxies of tests",
+    homepage="",
+    citation="",
+    license="",
+    base_url="",
+    columns=COLUMNS,
+    features=plain_features(COLUMNS, {}),
+    image_axes={"image": 0},
+    shaped_by_build=("image", "vector"),
     optional=tuple(column.name for column in (*CAMPAIGN.columns, REDSHIFT, WARNING)),
-)  # fmt: skip
+)
 CONFIGS = {
     "default": SURVEY,
     "rings": SURVEY.variant("Zoo: rings", (*BASE, IMAGE, *RINGS), label=("no", "yes")),

@@ -99,8 +99,21 @@ def odd(kind):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
-                                  tarfile.GNUTYPE_SPARSE, "absolute", "parent", "again", "same member"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        tarfile.GNUTYPE_SPARSE,
+        "absolute",
+        "parent",
+        "again",
+        "same member",
+    ],
+)
 def test_odd_members(tmp_path, kind):
     path = tmp_path / "x.tar"
     path.write_bytes(odd(kind))

@@ -121,8 +121,10 @@ def test_names_and_options(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["cut-00000.csv", "cut-00000.tar", "f.csv", "l.csv.gz"]
     assert pd.read_csv(tmp_path / "l.csv.gz").columns[0] == "object_id"
     with open(tmp_path / "f.csv", newline="") as file:
-        assert list(csv.reader(file)) == [["object_id", "reason", "http_status", "tries", "url"],
-                                          ["x", "no way", "", "3", "http://a/?b=1,2"]]  # fmt: skip
+        assert list(csv.reader(file)) == [
+            ["object_id", "reason", "http_status", "tries", "url"],
+            ["x", "no way", "", "3", "http://a/?b=1,2"],
+        ]
     with pytest.raises(UserError, match="columns"):
         TarSink(tmp_path, prefix="cut", listed="l.csv.gz")
     with pytest.raises(ValueError):
@@ -296,8 +298,13 @@ def test_archives_of_another_length(tmp_path):
     fill(tmp_path, range(14), per_archive=3)
     rows = ledger(tmp_path)
     assert sorted(map(int, rows.objid)) == list(range(14))
-    assert rows.groupby("archive").size().to_dict() == {"images-00000.tar": 4, "images-00002.tar": 2, "images-00004.tar": 4,
-                                                        "images-00005.tar": 3, "images-00006.tar": 1}  # fmt: skip
+    assert rows.groupby("archive").size().to_dict() == {
+        "images-00000.tar": 4,
+        "images-00002.tar": 2,
+        "images-00004.tar": 4,
+        "images-00005.tar": 3,
+        "images-00006.tar": 1,
+    }
 
 
 def test_leftovers_of_a_kill(tmp_path):
