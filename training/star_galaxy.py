@@ -589,7 +589,7 @@ independent; what another training would give is not in it.
 
 ## AUC by true magnitude
 
-{args.test_ccds} simulated CCDs of either depth ({args.rows} x 2,048 pixels, seeing 0.7 arcsec, 0.187 arcsec a pixel,
+{args.test_ccds} simulated CCDs of either depth ({args.rows} x 2,048 pixels, seeing 0.7 arcsec, 0.187 arcsec per pixel,
 {TEST_THRESHOLD:g} sigma) of seeds that no field of the training has.
 {beside}
 

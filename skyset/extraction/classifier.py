@@ -89,7 +89,7 @@ def features(measured: Mapping[str, np.ndarray], *, seeing: float, pixel_scale: 
             in counts above the background; FWHM and rms axes in pixels. ``FLUX_APER`` (rows, 3), if it is there, are the
             fluxes in circles whose diameters are ``APERTURES`` times the seeing: with them stars are recognised better.
         seeing: FWHM of a star, arcsec.
-        pixel_scale: arcsec a pixel.
+        pixel_scale: arcsec per pixel.
 
     Returns:
         float32 (rows, 16), named by ``FEATURES``, or (rows, 19) with ``APERTURE_FEATURES``; NaN where a quantity is.
@@ -296,7 +296,7 @@ def class_star(measured: Mapping[str, np.ndarray], network: Nnw, *, seeing: floa
         measured: ``COLUMNS``, each (rows,): pixels, counts. THRESHOLD is the analysis threshold.
         network: as ``read_nnw`` gives it.
         seeing: SEEING_FWHM, arcsec.
-        pixel_scale: arcsec a pixel.
+        pixel_scale: arcsec per pixel.
 
     Returns:
         float32 (rows,), 0 (galaxy) to 1 (star); NaN where a quantity is.

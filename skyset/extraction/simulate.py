@@ -435,7 +435,7 @@ def simulate_ccd(
         seed: the same arguments and seed give the same image.
         shape: rows, columns.
         seeing: FWHM of the Moffat PSF, arcsec.
-        pixel_scale: arcsec a pixel.
+        pixel_scale: arcsec per pixel.
         zero_point: magnitude of one count.
         sky: counts per pixel.
         gain: electrons a count.
@@ -488,7 +488,7 @@ def simulate_cutouts(
     Args:
         count, size: how many, and pixels per side.
         seed: the same arguments and seed give the same images; a larger ``count`` goes on with others.
-        pixel_scale, seeing: arcsec a pixel, and FWHM of the Moffat PSF in arcsec.
+        pixel_scale, seeing: arcsec per pixel, and FWHM of the Moffat PSF in arcsec.
         zero_point: magnitude of one count.
         sky_sigma: noise of a pixel, counts; the same everywhere, as in stacks that are limited by the sky.
         neighbours: add stars and galaxies down to magnitude 26 as they lie on the sky.

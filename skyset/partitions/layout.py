@@ -21,7 +21,7 @@ FORMAT = "skyset-partition/1"
 COMPRESSIONS = ("none", "gzip", "blosc-lz4", "bitshuffle-lz4")
 #: The last of HDF5's filters that each stores pixels through, 0 for none.
 FILTERS = {"none": 0, "gzip": 1, "blosc-lz4": 32001, "bitshuffle-lz4": 32008}
-#: A column of at least this many bytes a row is written as its rows come; smaller ones are collected and written at once.
+#: A column of at least this many bytes per row is written as its rows come; smaller ones are collected and written at once.
 PIXELS_FROM = 4096
 #: Files are split where a cell holds more than this, so that no task is much longer than the others.
 MAX_FILE_BYTES = 256 << 20

@@ -6,7 +6,7 @@ the same bytes. Array rows run from north to south and columns from east to west
 ===  ======================  =================================================================================
 HDU  content                 what is in it
 ===  ======================  =================================================================================
-0    (525, 525, 3) uint8     the picture the volunteers saw, or (3, 525, 525); 0.099 arcsec a pixel
+0    (525, 525, 3) uint8     the picture the volunteers saw, or (3, 525, 525); 0.099 arcsec per pixel
 1    (525, 525) float64      galaxy centres: 2-sigma ellipse of the clicks, value = clicks in the cluster
 2    (525, 525) float64      foreground stars, in the same way
 3    (525, 525) float64      spiral arms: volunteers who drew around this pixel, 0 to 15

@@ -34,7 +34,7 @@ def draw(seed: int = 0) -> np.ndarray:
 
 
 def sky(*ctype: str, **more) -> WCS:
-    """0.36 arcsec a pixel, turned by 20 degrees, around (0.001, 55)."""
+    """0.36 arcsec per pixel, turned by 20 degrees, around (0.001, 55)."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = list(ctype)
     wcs.wcs.crpix = more.get("crpix", [60, 70])

@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
 
 @dataclass
 class Samples:
-    """What lies in TAR archives: file, span and position (degrees) by object, in the order of the archives.
+    """What lies in TAR archives: file, address in it and position (degrees) by object, in the order of the archives.
 
     ``stale`` are objects whose row is another one in the catalogue now, ``damaged`` those that cannot be used,
     ``unreadable`` archives that end in the middle.
