@@ -7,8 +7,8 @@
 Section 4 of the paper (data: doi:10.5281/zenodo.11117528) defines the columns, its appendix prints a configuration of
 SExtractor. That does not run as printed: some of its parameters do not exist, and its PSF is not published. Here instead
 (``GALAXIESML``): both thresholds 3 sigma, the least area, kernel, deblending and background as printed, 0.168 arcsec per
-pixel (0.17 is printed) and the zero point 27.0 of HSC's coadds (with the 0.0 that is printed, surface brightnesses are negative).
-Where the paper leaves a choice:
+pixel (0.17 is printed) and the zero point 27.0 of HSC's coadds (with the 0.0 that is printed, surface brightnesses are
+negative). Where the paper leaves a choice:
 
 - The object is the detection whose X_IMAGE, Y_IMAGE are nearest the middle of the image, however far that is: where the
   galaxy itself is not detected these are another's values, and the ``central_image_pop`` columns are 0.
