@@ -240,7 +240,7 @@ def new(
         source = "" if found is not None else " --local_data_path DIR --table FILE"
         say(f"describe the columns in {folder / name}.py, then:")
         for line in (
-            f"python -m pytest {folder}",
+            f"python -m pytest {folder}  # pip install pytest",
             f"skyset build {name} {module}{source}",
             f"skyset show {name} {module}",
             f"skyset card {name} {module}",

@@ -25,6 +25,10 @@ class UserError(SkysetError):
     """What was asked for cannot be done (unknown survey, no such folder, full disk): one line, exit status 2."""
 
 
+class MissingPackage(UserError, ImportError):
+    """A package of an extra is not installed: one line that says how to get it."""
+
+
 class RecordError(SkysetError):
     """One object of the archive cannot be used: it goes to ``rejected.csv`` and the build goes on."""
 

@@ -198,8 +198,9 @@ def answers_of(row: Mapping, campaigns: Sequence[Campaign]) -> tuple[list[Reache
         answers down the tree; ``"volunteers"`` or ``"network"``.
     """
     voters = {each: each.voters_of(row, tagged(each.tree, each.tag)[0]) for each in campaigns if each.voters}
-    if voters and max(voters.values()) >= 1:
-        return max(voters, key=lambda campaign: voters[campaign]).reached(row), "volunteers"
+    for campaign in sorted(voters, key=lambda campaign: voters[campaign], reverse=True):
+        if voters[campaign] >= 1 and (answers := campaign.reached(row)):  # campaigns may count their volunteers together
+            return answers, "volunteers"
     predicted = (campaign.reached(row) for campaign in campaigns if not campaign.voters)
     return next((answers for answers in predicted if answers), []), "network"
 

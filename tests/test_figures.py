@@ -166,7 +166,7 @@ def test_every_survey_of_votes_draws_its_rows():
         "t01_smooth_or_features_a03_star_or_artifact": 0.0,
     }
     row = blank | {f"{stem}_weighted_fraction": share for stem, share in votes.items()} | {"object_id": "1", "image": image}
-    row |= {f"{stem}_count": round(40 * share) for stem, share in votes.items()}
+    row |= {f"{stem}_count": round(40 * share) for stem, share in votes.items()} | {"total_classifications": 40}
     axes = gz2.plot(row).axes[1]
     assert texts(axes)[0].replace("\n", " ").endswith("(40 volunteers)") and axes.get_yticklabels()[0].get_text() == "smooth"
     assert "no votes" in gz2.plot(blank | {"object_id": "1"}).axes[0].get_title()

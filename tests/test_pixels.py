@@ -181,7 +181,7 @@ def test_one_limit_on_pixels(tmp_path, side):
     with pytest.raises(UserError, match=f"an image of {side} x 5000 pixels"):
         hips2fits_url(base=MIRROR, hips="CDS/P/SDSS9/color", ra=1, dec=2, fov=0.01, width=side, height=5000)
     with pytest.raises(PartitionError, match=r"x\.hdf5: column image, row 7: an image of more than 50,000,000 pixels"):
-        skyset.loading.encoded.Images(np.frombuffer(data, np.uint8), np.array([0, len(data)]), [(1, "x.hdf5", 7)])[0]
+        skyset.loading.encoded.ImageRows(np.frombuffer(data, np.uint8), np.array([0, len(data)]), [(1, "x.hdf5", 7)])[0]
 
 
 def test_an_image_within_the_limit_that_is_cut_short_is_damaged():

@@ -49,6 +49,14 @@ def test_what_is_shown_of_a_row():
     assert answers_of({}, ALL) == ([], "network")
 
 
+def test_campaigns_that_count_their_volunteers_together_show_what_there_is():
+    ring = Campaign("rings", (Question("ring", "A ring?", ("fraction",)),), (), share="", voters="total")
+    votes = Campaign("votes", (Question("bar", "A bar?", ("yes", "no")),), (), share="", voters="total")
+    for row, name in (({"bar_yes": 0.5, "bar_no": 0.5}, "bar"), ({"ring_fraction": 0.25}, "ring")):
+        (first, *_), by = answers_of(row | {"total": 20}, (ring, votes))
+        assert (first.question.name, first.voters, by) == (name, 20, "volunteers")
+
+
 def test_voters_are_counted_by_question_by_answer_or_in_a_column():
     by_answer = Campaign("a", EARLY, (SHARE,), voters="_count")
     assert by_answer.voters_of({"bar_yes_count": 3, "bar_no_count": -1}, EARLY[0]) == 3

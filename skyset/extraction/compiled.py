@@ -6,7 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numba
+from skyset.errors import MissingPackage
+from skyset.versions import install_command
+
+try:
+    import numba
+except ImportError as error:
+    raise MissingPackage(f"this part of skyset.extraction needs numba: {install_command('extraction')}") from error
 
 
 def jit(function: Callable | None = None, **options: Any) -> Callable:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 
@@ -26,6 +28,14 @@ _MANY_PIECES, MAX_PIECES = 10_000, 1 << 23
 #: Files that are kept open: neighbouring pieces are of one file, those of a shuffled window of many.
 MAX_OPEN = 128
 _ALIGNMENT = 64
+#: A stream that a program leaves open is closed before Python takes apart what closing needs.
+_readers: WeakSet[PieceReader] = WeakSet()
+
+
+@atexit.register
+def _close_readers() -> None:
+    for reader in list(_readers):
+        reader.close()
 
 
 @dataclass(frozen=True)
@@ -128,11 +138,16 @@ class PieceReader:
         self._columns = needed_columns(survey, names)
         self._bytes = [column.name for column in self._columns if column.is_bytes]
         self._open: OrderedDict[str, Partition] = OrderedDict()
+        _readers.add(self)
 
     def __enter__(self) -> PieceReader:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files; what is read again opens them again."""
         while self._open:
             self._open.popitem()[1].close()
 

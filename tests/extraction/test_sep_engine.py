@@ -317,6 +317,13 @@ def test_a_missing_sep_is_one_sentence(folder):
     assert (done.returncode, done.stderr) == (2, "skyset: engine sep needs sep: pip install 'sep>=1.4'\n")
 
 
+def test_parts_that_need_numba_say_how_to_get_it():
+    code = "import sys; sys.modules['numba'] = None; from skyset.extraction.sersic import fit_sersic"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    wanted = "MissingPackage: this part of skyset.extraction needs numba: pip install 'skyset-surveys[extraction]'"
+    assert done.stderr.splitlines()[-1].endswith(wanted)
+
+
 def test_the_default_is_compiled_where_numba_is(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)
     assert default_engine() == "sep" and load_engine() is sep_engine

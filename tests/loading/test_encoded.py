@@ -668,7 +668,7 @@ def test_images_of_damaged_bytes_are_images_or_refused():
         data = bytearray(pictures()[case % 2])
         for place in rng.integers(0, len(data) if case % 4 < 2 else 64, rng.integers(1, 5)):
             data[place] = rng.integers(256)
-        rows = encoded.Images(np.frombuffer(data, np.uint8), np.array([0, len(data)]), [(1, "x.hdf5", 7)])
+        rows = encoded.ImageRows(np.frombuffer(data, np.uint8), np.array([0, len(data)]), [(1, "x.hdf5", 7)])
         try:
             outcomes.append(rows[0].dtype)
         except PartitionError as error:

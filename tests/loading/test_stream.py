@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 
@@ -140,6 +142,12 @@ def test_stream_opens_a_file_with_hdf5_once(copy, monkeypatch):
     monkeypatch.setattr(byte_ranges.LocalFile, "hdf5", lambda self: pytest.fail("opened again"))
     assert ids(stream) == first
     assert sorted(ids(stream.shuffle(seed=0))) == sorted(first)
+
+
+def test_a_stream_left_open_at_the_end_of_a_program_says_nothing(built):
+    code = "import skyset, sys; rows = iter(skyset.load('gz3d', sys.argv[1])); print(next(rows)['image'].shape)"
+    done = subprocess.run([sys.executable, "-c", code, built], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(525, 525, 3)\n", "")
 
 
 def test_shuffled_stream_reads_rows_where_they_lie(built, monkeypatch):

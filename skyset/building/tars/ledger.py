@@ -80,6 +80,14 @@ def read_rows(path: Path, key: str) -> list[LedgerRow]:
     return rows
 
 
+def is_ours(path: Path, key: str) -> bool:
+    """Whether there is such a list, or what a power cut left of one."""
+    if not path.exists():
+        return False
+    with open(path, "rb") as file:
+        return head(key).startswith(file.readline(1000))
+
+
 def there(archive: Path, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     """The rows whose bytes are in the archive, up to the first whose are not."""
     found, start = [], 0

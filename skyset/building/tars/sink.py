@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skyset.building.tars.keys import Keys
-from skyset.building.tars.ledger import LedgerRow, Part, head, is_of, ledger_of, read_rows, there
+from skyset.building.tars.ledger import LedgerRow, Part, head, is_of, is_ours, ledger_of, read_rows, there
 from skyset.building.tars.read import BLOCK, TarError, index
 from skyset.errors import UserError
 from skyset.files import clear_leftovers, open_locked, replacing, sync_folder, write_atomically
@@ -244,12 +244,14 @@ class TarSink:
             rows = [] if whole.exists() else there(path, read_rows(ledger_of(path), self.key))
             if rows:
                 self._completed(Part(whole, self.key, rows))
-            else:
+            elif whole.exists() or is_ours(ledger_of(path), self.key) or not path.stat().st_size:
                 path.unlink()
+            else:
+                self._set_aside(path, "no list says which of its samples are whole")
         for path in self.archives:
             self._take(path)
         for path in numbered(self.folder, self.prefix, ".csv"):
-            if f"{path.stem}.tar" not in self._rows:
+            if f"{path.stem}.tar" not in self._rows and is_ours(path, self.key):
                 path.unlink()
                 self._changed = True
         self._number = max(map(_number, self.archives), default=0)
@@ -264,12 +266,15 @@ class TarSink:
             if twice := next((row.key for row in rows if row.key in self.done), None):
                 raise TarError(path, 0, f"{twice} is in another archive too")
         except TarError as error:
-            os.replace(path, path.with_name(path.name + ".damaged"))
-            self.aside[path.name] = str(error)
+            self._set_aside(path, str(error))
             return
         self._rows[path.name] = len(rows)
         for row in rows:
             self.done.add(row.key)
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        os.replace(path, path.with_name(path.name + ".damaged"))
+        self.aside[path.name] = reason
 
     # the lists for people
 

@@ -325,7 +325,8 @@ def measure_all(
         for way in all_ways:
             say(f"{COLD}: {way.name}")
             if reason := drop_pages(paths):
-                results.notes.append(f"No cold numbers: {reason}.")
+                since = "" if way is all_ways[0] else f" from {way.name} on"
+                results.notes.append(f"No cold numbers{since}: {reason}.")
                 break
             _measure_way(way, COLD, way.items(target.files, 1), seconds, buffer, results)
         say("reading files into memory")

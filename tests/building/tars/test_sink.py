@@ -315,6 +315,16 @@ def test_leftovers_of_a_kill(tmp_path):
     check(tmp_path, range(4))
 
 
+def test_nothing_that_no_list_of_ours_names_is_deleted(tmp_path):
+    fill(tmp_path, range(4))
+    (tmp_path / "images-00007.tar.part").write_text("hello")
+    (tmp_path / "images-00005.csv").write_text("somebody,else\n")
+    with TarSink(tmp_path, per_archive=4) as sink:
+        assert sink.aside == {"images-00007.tar.part": "no list says which of its samples are whole"}
+    assert (tmp_path / "images-00007.tar.part.damaged").read_text() == "hello"
+    assert (tmp_path / "images-00005.csv").read_text() == "somebody,else\n"
+
+
 def test_an_archive_that_came_back(tmp_path):
     fill(tmp_path, range(8))
     shutil.copy(tmp_path / "images-00000.tar", tmp_path / "images-00007.tar")
