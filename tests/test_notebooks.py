@@ -19,7 +19,7 @@ def test_demo_gz3d(built, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_demo_sdss_galaxy_zoo(built_sdss, tmp_path, monkeypatch):
     monkeypatch.setenv("SKYSET_DATA", str(built_sdss.parent))
-    check("demo_sdss_galaxy_zoo", tmp_path, 4, "(16, 64, 64, 3) uint8", "144 galaxies; median g - i")
+    check("demo_sdss_galaxy_zoo", tmp_path, 4, "(16, 64, 64, 3) uint8", "72 galaxies; median g - i")
 
 
 @pytest.fixture(scope="session")

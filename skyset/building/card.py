@@ -24,7 +24,10 @@ def features_table(survey: Survey) -> str:
 
 def columns_table(survey: Survey) -> str:
     """Markdown table of what is on disk; text is bytes there, and a string to readers."""
-    rows = (row._replace(dtype="string") if survey.column(row.name).is_text else row for row in column_rows(survey.columns))
+    rows = [
+        Described(row.name, "string", *row[2:]) if survey.column(row.name).is_text else row
+        for row in column_rows(survey.columns)
+    ]
     return _table("column", rows)
 
 
