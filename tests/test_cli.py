@@ -78,7 +78,7 @@ def test_build_lists_surveys_and_hands_options_on(capsys):
 @pytest.mark.parametrize("survey", registry.buildable())
 def test_help_of_a_build_looks_like_that_of_the_other_commands(survey, capsys, monkeypatch):
     """A panel per group, each option once with its default, one example a line; the same text from script and command."""
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 140)
     script, texts = registry.build_script(survey), []
     for program in (f"skyset build {survey}", "build_parent_sample.py"):
         with pytest.raises(SystemExit) as end:

@@ -468,7 +468,7 @@ galaxy, {args.epochs} epochs of fine-tuning).
 
 USAGE = """
 import numpy as np
-from skyset import polar
+from skyset.explore import description as polar
 from skyset.training.common.linear import Logistic
 from skyset.training.common.rings import load_rings
 
