@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from skyset.errors import PartitionError, RecordError, SkysetError, UserError
+from skyset.errors import MissingPackage, PartitionError, RecordError, SkysetError, UserError
 from skyset.loading import registry
 from skyset.loading.registry import configs, find_root, install, register, surveys
 from skyset.versions import __version__
@@ -48,6 +48,7 @@ __all__ = [
     "FetchError",
     "ImageError",
     "Manifest",
+    "MissingPackage",
     "PartitionError",
     "RecordError",
     "SkysetError",

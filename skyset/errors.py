@@ -26,7 +26,14 @@ class UserError(SkysetError):
 
 
 class MissingPackage(UserError, ImportError):
-    """A package of an extra is not installed: one line that says how to get it."""
+    """A package that not everybody has is not installed: one line that says how to get it; ``name`` is the package's."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+    def __reduce__(self) -> tuple:
+        return type(self), (*self.args, self.name)
 
 
 class RecordError(SkysetError):

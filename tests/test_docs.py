@@ -99,7 +99,7 @@ def surveys():
     return module
 
 
-@pytest.mark.parametrize("name", registry.surveys())
+@pytest.mark.parametrize("name", sorted({path.stem for path in ROOT.glob("loaders/*.py")} - {"__init__"}))
 def test_the_page_of_a_survey_has_every_column_and_feature(surveys, name):
     page = surveys.survey_page(name)
     assert page.startswith("# ") and registry.survey(name).citation in page and "license_name" not in page

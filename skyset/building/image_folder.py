@@ -75,28 +75,33 @@ class Table:
             UserError: folder or table cannot be read, or no object is left.
         """
         images, rows = images_in(folder), _rows(self)
-        items: list[Item] = []
+        chosen: list[int] = []
+        paths: list[Path] = []
         rejected = [Rejected(*each) for each in rows.rejected]
         problems = {stem: (file, reason) for stem, file, reason in images.problems}
         for number, key in enumerate(rows.keys):
-            if len(items) == limit:
+            if len(chosen) == limit:
                 break
             ra, dec = (float(rows.values[name][number]) for name in ("ra", "dec"))
             stem = image_stem(rows.values[_FILE][number].decode())
             file, reason = problems.get(stem, ("", f"there is no image {stem!r}"))
             try:
                 check_position(ra, dec)
-                if stem not in images.places:
-                    raise RecordError(reason)
             except RecordError as error:
-                rejected.append(Rejected(key, file, str(error)))
-                continue
-            path = images.places[stem].path
-            items.append(
-                Item(key, str(path.absolute()), int(healpix_cell(ra, dec)), address=(number, 0), made_of=_trait(path))
-            )
-        if not items:
+                reason = str(error)
+            else:
+                if stem in images.places:
+                    chosen.append(number)
+                    paths.append(images.places[stem].path)
+                    continue
+            rejected.append(Rejected(key, file, reason))
+        if not chosen:
             raise UserError(f"nothing to build: none of {len(rows.keys)} rows of {self.path} has a position and an image")
+        cells = healpix_cell(rows.values["ra"][chosen], rows.values["dec"][chosen])
+        items = [
+            Item(rows.keys[number], str(path.absolute()), int(cell), address=(number, 0), made_of=_trait(path))
+            for number, path, cell in zip(chosen, paths, cells, strict=True)
+        ]
         made_of = digest([self.source], {name: [*words] for name, words in self.classes.items()})
         return Found(items, rejected, sources=[str(folder), str(self.path)], made_of=made_of)
 

@@ -14,7 +14,7 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import cast
 
-from skyset.errors import UserError
+from skyset.errors import MissingPackage, UserError
 from skyset.versions import install_command
 
 #: Seconds to wait for a Dask scheduler's answer.
@@ -105,7 +105,8 @@ def _dask_executor(address: str) -> Iterator[Executor]:
     try:
         from distributed import Client, KilledWorker
     except ImportError:
-        raise UserError(f"--scheduler needs dask.distributed: {install_command('scale')}") from None
+        what = f"--scheduler needs dask.distributed: {install_command('scale')}"
+        raise MissingPackage(what, "distributed") from None
     try:
         client = Client(address, timeout=DASK_TIMEOUT)
     except (OSError, ValueError, TimeoutError) as error:

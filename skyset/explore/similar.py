@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from skyset.errors import PartitionError, UserError
+from skyset.errors import MissingPackage, PartitionError, UserError
 from skyset.explore import description
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
@@ -250,7 +250,7 @@ def _faiss(vectors: np.ndarray, keys: np.ndarray, query: np.ndarray, to: str, k:
     try:
         import faiss
     except ImportError as error:
-        raise UserError("engine 'faiss' needs the package faiss-cpu") from error
+        raise MissingPackage("engine 'faiss' needs the package faiss-cpu", "faiss") from error
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     usable = np.flatnonzero(np.isfinite(length[:, 0]) & (length[:, 0] > 0) & (keys != to))
     index = faiss.IndexFlatIP(vectors.shape[1])

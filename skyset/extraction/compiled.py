@@ -12,7 +12,8 @@ from skyset.versions import install_command
 try:
     import numba
 except ImportError as error:
-    raise MissingPackage(f"this part of skyset.extraction needs numba: {install_command('extraction')}") from error
+    what = f"this part of skyset.extraction needs numba: {install_command('extraction')}"
+    raise MissingPackage(what, "numba") from error
 
 
 def jit(function: Callable | None = None, **options: Any) -> Callable:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
-from skyset.errors import UserError
+from skyset.errors import MissingPackage, UserError
 from skyset.extraction.columns import DEFAULT, DEFAULT_WORLD
 from skyset.extraction.settings import Settings
 from skyset.versions import install_command
@@ -91,7 +91,7 @@ def load_engine(name: str | None = None) -> Engine:
 
     Raises:
         ValueError: there is no such engine.
-        UserError: a package that it needs is not installed; what to type is said.
+        MissingPackage: a package that it needs is not installed; what to type is said.
     """
     name = default_engine() if name is None else name
     if name not in ENGINES:
@@ -99,9 +99,10 @@ def load_engine(name: str | None = None) -> Engine:
     try:
         return cast(Engine, importlib.import_module(f"skyset.extraction.{name}_engine"))
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in _NEEDS[name]:
+        package = (error.name or "").partition(".")[0]
+        if package not in _NEEDS[name]:
             raise
-        raise UserError(f"engine {name} needs {error.name}: {_INSTALL[name]}") from None
+        raise MissingPackage(f"engine {name} needs {package}: {_INSTALL[name]}", package) from None
 
 
 def default_columns(engine: Engine, sky: bool) -> list[str]:

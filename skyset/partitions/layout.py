@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from skyset.errors import PartitionError, UserError
+from skyset.errors import MissingPackage, PartitionError, UserError
 from skyset.versions import install_command
 
 MANIFEST = "manifest.json"
@@ -83,12 +83,13 @@ def compression_options(compression: str, row_shape: tuple[int, ...]) -> dict:
 
 
 def load_filters(required: str = "") -> None:
-    """Make hdf5plugin's filters known to HDF5, where it is installed; UserError if it is ``required`` and is not."""
+    """Make hdf5plugin's filters known to HDF5, where it is installed; MissingPackage if it is ``required`` and is not."""
     try:
         import hdf5plugin  # noqa: F401
     except ImportError:
         if required:
-            raise UserError(f"{required} needs hdf5plugin: {install_command('compression')}") from None
+            what = f"{required} needs hdf5plugin: {install_command('compression')}"
+            raise MissingPackage(what, "hdf5plugin") from None
 
 
 def slabs(rows: int, row_bytes: int, start: int = 0, slab_bytes: int = SLAB_BYTES) -> Iterator[tuple[int, int]]:

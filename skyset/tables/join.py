@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,5 +156,16 @@ def _words(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
 
 def digest(sources: Iterable[Source], *more) -> str:
     """What tells whether rows were made of the same sources, and ``more`` (anything that JSON takes)."""
-    parts = [[file_sha256(source.path), source.key, dict(source.columns)] for source in sources]
+    parts = [[_checksum(source.path, *_traits(source.path)), source.key, dict(source.columns)] for source in sources]
     return short_digest(json.dumps([_DIGEST, parts, *more], sort_keys=True))
+
+
+def _traits(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=32)
+def _checksum(path: Path, *_: int) -> str:
+    """Of a file of these traits: a survey's datasets are made of the same tables, of up to gigabytes."""
+    return file_sha256(path)

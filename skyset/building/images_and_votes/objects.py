@@ -61,18 +61,18 @@ def choose(
     ):
         if limit is not None and len(choice.rows) == limit:
             break
-        file = ""
         try:
             if not _NAME.fullmatch(key):
                 raise RecordError(f"a row whose name cannot be one: {key[:80]!r}")
             names.coerce(key)
             check_position(ra, dec)
-            if available is not None and key not in available:
-                file, reason = problems.get(key, ("", NO_IMAGE))
-                raise RecordError(reason)
-            choice.rows.append(row)
         except RecordError as error:
-            choice.rejected.append(Rejected(key, file, str(error)))
+            choice.rejected.append(Rejected(key, "", str(error)))
+            continue
+        if available is None or key in available:
+            choice.rows.append(row)
+        else:  # most rows, while their archives are still to come
+            choice.rejected.append(Rejected(key, *problems.get(key, ("", NO_IMAGE))))
     return choice
 
 

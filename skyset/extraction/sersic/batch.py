@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from skyset.extraction.sersic.theta import E1, E2, F, N, R
 POINT = -30.0
 
 
-class Batch:
+class Batch(ABC):
     """Stamps of one size, and what Levenberg-Marquardt asks of them. Parameters and results are numpy arrays.
 
     Args:
@@ -41,21 +42,21 @@ class Batch:
         mirrored = np.flatnonzero(grid.ix == 0)
         self.mirrored, self.mirror = self.index(mirrored), self.index((-grid.iy[mirrored]) % grid.side * self.width)
 
+    @abstractmethod
     def take(self, active: np.ndarray, spectrum) -> None:
         """New data of these objects, (active, modes)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def normal(self, theta: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `evaluate`, of the data that were taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def modes(self, theta: np.ndarray, active: np.ndarray, jacobian: bool = False) -> Any:
         """Modes of the model, (active, modes), or with its derivatives (active, 7, modes)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sums(self, model, point) -> np.ndarray:
         """Ten sums over the pixels of each object, (10, count), see `closing`."""
-        raise NotImplementedError
 
     def array(self, values):
         return np.asarray(values, np.float64)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from skyset.errors import MissingPackage
 from skyset.extraction.sersic.batch import Batch
 from skyset.extraction.sersic.psf import Grid
 from skyset.extraction.sersic.theta import E1, E2
@@ -18,7 +19,8 @@ class TorchBatch(Batch):
         try:
             import torch
         except ImportError as error:
-            raise ImportError("backend='torch' needs torch: pip install torch, or leave out backend and device") from error
+            what = "backend='torch' needs torch: pip install torch, or leave out backend and device"
+            raise MissingPackage(what, "torch") from error
         self.xp, self.device, self.real = torch, torch.device(device), getattr(torch, dtype)
         self.rounding = 1e-11 if dtype == "float64" else 1e-6
         super().__init__(grid, pixels, weights)

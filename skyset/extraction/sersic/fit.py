@@ -68,7 +68,7 @@ def fit_sersic(
     Raises:
         ValueError: shapes that do not agree, a PSF that is not one (NaN, sum not positive, no finite width), noise that is
             not positive, an unknown backend or dtype.
-        ImportError: torch is asked for and not installed.
+        MissingPackage: torch is asked for and not installed.
     """
     job = Job(images, psf, x, y, r_e, q, pa, n, sigma, ivar, mask)
     backend = backend or ("numba" if device in (None, "cpu") else "torch")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skyset.errors import UserError
+from skyset.errors import MissingPackage, UserError
 from skyset.extraction.som.kernels import FARTHEST, add_up, block_moments, distances_to, nearest_units, scale_rows
 from skyset.extraction.som.rows import BLOCK, Block, Importance, Stream
 
@@ -84,7 +84,9 @@ class Torch:
         try:
             import torch
         except ImportError as error:
-            raise UserError("a map on a device needs the package torch; without device= it needs none") from error
+            raise MissingPackage(
+                "a map on a device needs the package torch; without device= it needs none", "torch"
+            ) from error
         self.torch, self.device = torch, torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise UserError("torch finds no GPU here: leave out device=")
