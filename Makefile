@@ -22,7 +22,7 @@ test: .venv/.dev .venv-datasets3/.dev lint
 # The real SExtractor, PSFEx and SCAMP, and STILTS's checks of TAP services (Debian); tests skip where there are none.
 PEERS := source-extractor psfex scamp stilts
 peers:
-	@{ for peer in $(PEERS); do command -v $$peer || exit 1; done; } >/dev/null \
+	@(for peer in $(PEERS); do command -v $$peer || exit 1; done) >/dev/null \
 	  || { apt-get update -qq && apt-get install -y -qq $(PEERS); } >/dev/null 2>&1 \
 	  || echo "$(PEERS) are not installed here: the tests that compare with them skip"
 

@@ -3,6 +3,8 @@
 import configparser
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,16 @@ def test_ci_runs_what_a_developer_runs(settings):
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     pythons = re.findall(r"Python :: (3\.\d+)", settings["metadata"]["classifiers"])
     assert job["strategy"]["matrix"]["python-version"] == pythons
+
+
+def test_programs_that_are_not_installed_and_cannot_be_are_named_and_nothing_fails(tmp_path):
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not here")
+    command = [make, "--no-print-directory", "SHELL=/bin/sh", "peers", "PEERS=no-such-program another"]
+    run = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "no-such-program another are not installed here: the tests that compare with them skip\n"
 
 
 def test_what_runs_before_a_commit_is_the_makefiles_lint():
