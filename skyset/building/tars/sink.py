@@ -41,7 +41,7 @@ from skyset.files import clear_leftovers, open_locked, replacing, sync_folder, w
 from skyset.messages import csv_cell
 
 KEY = re.compile(r"[A-Za-z0-9_+-]{1,80}")
-EXTENSION = re.compile(r"[a-z0-9]{1,8}(\.[a-z0-9]{1,8})?")
+EXTENSION = re.compile(r"[a-z0-9]{1,8}(\.[a-z0-9]{1,8}){0,2}")
 #: Columns of the lists that people are shown.
 LISTED = len(LedgerRow._fields) - len(("end", "crc32"))
 
