@@ -16,17 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from skyset.archives.hsc_skymap import tract_at, tract_centre
+from skyset.building.cutouts.fits_blocks import Cards, Hdu, number_of, read_hdus, text_of
 from skyset.errors import RecordError
-from skyset.headers import BLOCK, CARD
 
 ZERO_POINT = 27.0  # AB magnitude of a count of 1, of all images
 SIZE = 127  # pixels of the frame's side
 CENTRINGS = ("wcs", "published")
 
-_TYPES = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _PLANES = ("image", "mask", "variance")
-_LARGEST = 1 << 26  # pixels
-_END = b"END".ljust(8)
 
 
 class Tan(NamedTuple):
@@ -83,11 +80,6 @@ class Stamp:
         return self.wcs.pixel_of(ra, dec)
 
 
-class _Hdu(NamedTuple):
-    cards: dict[bytes, bytes]  # what follows "= ", by keyword
-    pixels: np.ndarray | None  # as in the file
-
-
 def read_stamp(data: bytes, band: str | None = None) -> Stamp:
     """A cutout from its FITS file.
 
@@ -98,11 +90,11 @@ def read_stamp(data: bytes, band: str | None = None) -> Stamp:
     Raises:
         RecordError: the file is truncated or no cutout, of another band, without a sky, or its image holds nothing.
     """
-    primary, *others = _hdus(data)
-    planes: dict[str, _Hdu] = {}
+    primary, *others = read_hdus(data)
+    planes: dict[str, Hdu] = {}
     for place, hdu in enumerate(others[: len(_PLANES)]):
         if hdu.pixels is not None:
-            planes[_text(hdu.cards, b"EXTTYPE").lower() or _PLANES[place]] = hdu
+            planes[text_of(hdu.cards, b"EXTTYPE").lower() or _PLANES[place]] = hdu
     if "image" not in planes or planes["image"].pixels is None:
         raise RecordError("the FITS file has no image")
     found = _band(primary.cards)
@@ -173,7 +165,7 @@ def read_psf(data: bytes, size: int = 41) -> np.ndarray:
     Raises:
         RecordError: the file is truncated, or holds no PSF.
     """
-    pixels = next((hdu.pixels for hdu in _hdus(data) if hdu.pixels is not None), None)
+    pixels = next((hdu.pixels for hdu in read_hdus(data) if hdu.pixels is not None), None)
     if pixels is None or not np.isfinite(pixels).all() or not pixels.sum() > 0:
         raise RecordError("the FITS file has no PSF")
     frame = np.zeros((size, size), np.float32)
@@ -183,131 +175,56 @@ def read_psf(data: bytes, size: int = 41) -> np.ndarray:
     return frame
 
 
-# --- FITS ---------------------------------------------------------------------------------------------------
-
-
-def _hdus(data: bytes) -> list[_Hdu]:
-    """The HDUs that hold nothing or an image.
-
-    Raises:
-        RecordError: they end in the middle, or it is no FITS file.
-    """
-    if data[:9] != b"SIMPLE  =":
-        raise RecordError("not a FITS file" if data else "an empty file")
-    found: list[_Hdu] = []
-    at = 0
-    while at < len(data) and len(found) <= len(_PLANES):
-        if found and data[at : at + 8] != b"XTENSION":
-            raise RecordError(f"damaged FITS file: no HDU at byte {at:,}")
-        cards, at = _header(data, at)
-        lengths = [_whole(cards, b"NAXIS%d" % axis) for axis in range(_whole(cards, b"NAXIS"), 0, -1)]
-        if not lengths:
-            found.append(_Hdu(cards, None))
-            continue
-        if len(lengths) != 2 or not 0 < lengths[0] * lengths[1] <= _LARGEST:
-            raise RecordError(f"an HDU of {' x '.join(map(str, reversed(lengths)))} pixels, not an image")
-        kind = np.dtype(_TYPES.get(_whole(cards, b"BITPIX"), "V"))
-        size = lengths[0] * lengths[1] * kind.itemsize
-        if kind.itemsize == 0 or _whole(cards, b"PCOUNT", 0) or _whole(cards, b"GCOUNT", 1) != 1:
-            raise RecordError("damaged FITS file: BITPIX, PCOUNT or GCOUNT cannot be")
-        if at + size > len(data):
-            raise RecordError(f"truncated FITS file: {len(data):,} bytes, and its data go on to {at + size:,}")
-        found.append(_Hdu(cards, np.frombuffer(data, kind, lengths[0] * lengths[1], at).reshape(lengths)))
-        at += -(-size // BLOCK) * BLOCK
-    return found
-
-
-def _header(data: bytes, at: int) -> tuple[dict[bytes, bytes], int]:
-    """The cards with a value, and where the data begin."""
-    cards: dict[bytes, bytes] = {}
-    while len(block := data[at : at + BLOCK]) == BLOCK:
-        at += BLOCK
-        for start in range(0, BLOCK, CARD):
-            keyword = block[start : start + 8]
-            if keyword == _END:
-                return cards, at
-            if block[start + 8 : start + 9] == b"=":
-                cards[keyword.rstrip()] = block[start + 9 : start + CARD]
-    raise RecordError(f"truncated FITS file: {len(data):,} bytes, and it ends in a header")
-
-
-def _text(cards: dict[bytes, bytes], keyword: bytes) -> str:
-    value = cards.get(keyword, b"").strip()
-    if value[:1] == b"'":
-        value = value[1:].partition(b"'")[0]
-    return value.decode("ascii", "replace").strip()
-
-
-def _number(cards: dict[bytes, bytes], keyword: bytes, default: float | None = None) -> float:
-    text = cards.get(keyword)
-    if text is None and default is not None:
-        return default
-    try:
-        value = float((text or b"").partition(b"/")[0].replace(b"D", b"E"))
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise RecordError(f"damaged FITS file: {keyword.decode()} is {'missing' if text is None else 'no number'}")
-    return value
-
-
-def _whole(cards: dict[bytes, bytes], keyword: bytes, default: int | None = None) -> int:
-    value = _number(cards, keyword, default)
-    if value != int(value) or (value < 0 and keyword != b"BITPIX") or abs(value) > 1 << 31:
-        raise RecordError(f"damaged FITS file: {keyword.decode()} is {value:g}")
-    return int(value)
-
-
 # --- what a cutout says of itself ---------------------------------------------------------------------------
 
 
-def _plane(planes: dict[str, _Hdu], name: str, kind: type) -> np.ndarray:
+def _plane(planes: dict[str, Hdu], name: str, kind: type) -> np.ndarray:
     """A plane in the byte order of this machine."""
     cards, pixels = planes[name]
     assert pixels is not None
-    scale, zero = _number(cards, b"BSCALE", 1.0), _number(cards, b"BZERO", 0.0)
+    scale, zero = number_of(cards, b"BSCALE", 1.0), number_of(cards, b"BZERO", 0.0)
     if (scale, zero) != (1.0, 0.0):
         pixels = pixels * scale + zero
     return pixels.astype(kind)
 
 
-def _band(cards: dict[bytes, bytes]) -> str:
+def _band(cards: Cards) -> str:
     """``i`` of ``i``, ``HSC-I`` or ``i2``, the filter's second make."""
-    name = _text(cards, b"FILTER").upper().removeprefix("HSC-").lower()
+    name = text_of(cards, b"FILTER").upper().removeprefix("HSC-").lower()
     return name[:1] if len(name) == 1 or name[1:] == "2" else name
 
 
-def _zero_point(cards: dict[bytes, bytes]) -> float:
-    flux = _number(cards, b"FLUXMAG0")
+def _zero_point(cards: Cards) -> float:
+    flux = number_of(cards, b"FLUXMAG0")
     if not flux > 0:
         raise RecordError(f"its FLUXMAG0 is {flux:g}: the zero point is not known")
     return 2.5 * math.log10(flux)
 
 
-def _tan(cards: dict[bytes, bytes]) -> Tan:
+def _tan(cards: Cards) -> Tan:
     """The sky of an image, whose axes are right ascension and declination.
 
     Raises:
         RecordError: there is none, or another projection.
     """
-    kinds = _text(cards, b"CTYPE1"), _text(cards, b"CTYPE2")
+    kinds = text_of(cards, b"CTYPE1"), text_of(cards, b"CTYPE2")
     if kinds != ("RA---TAN", "DEC--TAN"):
         raise RecordError(f"its sky is {' '.join(kinds)}, not RA---TAN DEC--TAN" if any(kinds) else "it has no sky (WCS)")
-    if _number(cards, b"LONPOLE", 180.0) != 180 or any(keyword[:2] == b"PV" for keyword in cards):
+    if number_of(cards, b"LONPOLE", 180.0) != 180 or any(keyword[:2] == b"PV" for keyword in cards):
         raise RecordError("its sky is not a plain TAN: LONPOLE or PV")
     if any(keyword[:2] == b"CD" and keyword[2:3].isdigit() for keyword in cards):
-        terms = [_number(cards, keyword, 0.0) for keyword in (b"CD1_1", b"CD1_2", b"CD2_1", b"CD2_2")]
+        terms = [number_of(cards, keyword, 0.0) for keyword in (b"CD1_1", b"CD1_2", b"CD2_1", b"CD2_2")]
     else:
-        steps = [_number(cards, keyword) for keyword in (b"CDELT1", b"CDELT2")]
+        steps = [number_of(cards, keyword) for keyword in (b"CDELT1", b"CDELT2")]
         turns = [
-            _number(cards, keyword, usual)
+            number_of(cards, keyword, usual)
             for keyword, usual in ((b"PC1_1", 1.0), (b"PC1_2", 0.0), (b"PC2_1", 0.0), (b"PC2_2", 1.0))
         ]
         terms = [steps[place // 2] * turn for place, turn in enumerate(turns)]
     a, b, c, d = terms
     if a * d == b * c:
         raise RecordError("its sky (WCS) is flat: the matrix has no inverse")
-    ra, dec, x, y = (_number(cards, keyword) for keyword in (b"CRVAL1", b"CRVAL2", b"CRPIX1", b"CRPIX2"))
+    ra, dec, x, y = (number_of(cards, keyword) for keyword in (b"CRVAL1", b"CRVAL2", b"CRPIX1", b"CRPIX2"))
     return Tan(ra, dec, x, y, (a, b, c, d))
 
 
