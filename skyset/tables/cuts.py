@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
@@ -24,15 +27,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cut:
-    """A condition that rows have to meet. ``keep`` gives a boolean for each row of a batch; null is not kept."""
+    """A condition that rows have to meet. ``keep`` gives a boolean for each row of a batch; null is not kept.
+
+    Where it depends on all rows, ``learn`` is shown every batch that reaches the cut before ``keep`` is asked of the first.
+    """
 
     name: str
     description: str
     keep: Callable[[pa.RecordBatch | pa.Table], np.ndarray | pa.BooleanArray | pa.ChunkedArray]
+    learn: Callable[[pa.RecordBatch], object] | None = None
 
     def called(self, name: str, description: str) -> Cut:
         """The same cut under another name."""
-        return Cut(name, description, self.keep)
+        return dataclasses.replace(self, name=name, description=description)
 
 
 @dataclass
@@ -143,14 +150,52 @@ def apply(cuts: Sequence[Cut], batches: Iterable[pa.RecordBatch], counts: Counts
 
 
 def _applied(cuts: Sequence[Cut], batches: Iterable[pa.RecordBatch], counts: Counts) -> Iterator[pa.RecordBatch]:
+    def read() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            counts.rows += batch.num_rows
+            yield batch
+
+    yield from _passed(list(zip(cuts, counts.cuts, strict=True)), read())
+
+
+def _passed(cuts: Sequence[tuple[Cut, Removed]], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Rows that pass; those that reach a cut which depends on all of them wait in a file until it has seen them."""
+    streamed = next((place for place, (cut, _) in enumerate(cuts) if cut.learn), len(cuts))
+    if streamed == len(cuts):
+        yield from _streamed(cuts, batches)
+        return
+    learning, removed = cuts[streamed]
+    with _waiting(_streamed(cuts[:streamed], batches), learning.learn) as again:
+        yield from _passed([(dataclasses.replace(learning, learn=None), removed), *cuts[streamed + 1 :]], again)
+
+
+def _streamed(cuts: Sequence[tuple[Cut, Removed]], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        counts.rows += batch.num_rows
-        for cut, removed in zip(cuts, counts.cuts, strict=True):
+        for cut, removed in cuts:
             before = batch.num_rows
             batch = _kept(cut, batch)
             removed.rows += before - batch.num_rows
         if batch.num_rows:
             yield batch
+
+
+@contextlib.contextmanager
+def _waiting(batches: Iterable[pa.RecordBatch], learn: Callable | None) -> Iterator[Iterable[pa.RecordBatch]]:
+    """The batches once more, after ``learn`` has seen each."""
+    with tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:
+        writer = None
+        for batch in batches:
+            if learn is not None:
+                learn(batch)
+            writer = writer or stack.enter_context(pa.ipc.new_stream(pa.PythonFile(file, "w"), batch.schema))
+            writer.write_batch(batch)
+        stack.close()
+        if writer is None:
+            yield ()
+            return
+        file.seek(0)
+        with pa.ipc.open_stream(pa.PythonFile(file, "r")) as again:
+            yield again
 
 
 def _kept(cut: Cut, batch: pa.RecordBatch) -> pa.RecordBatch:

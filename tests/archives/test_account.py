@@ -70,9 +70,7 @@ def test_nothing_typed_is_no_account(monkeypatch, typed):
 
 
 def test_without_any_it_says_what_to_do():
-    with pytest.raises(
-        UserError, match=r"^no account for archive.example.org: set SSP_PDR_USR and SSP_PDR_PWD, or .*netrc"
-    ):
+    with pytest.raises(UserError, match=r"^no account for archive.example.org: set SSP_PDR_USR and SSP_PDR_PWD, or .*netrc"):
         account_for(URL)
 
 

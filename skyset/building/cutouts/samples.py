@@ -112,11 +112,14 @@ def read_record(path: Path, start: int, length: int, *, cutouts: Cutouts) -> dic
 
 
 def _value(value, column: Column, made: bool):
-    """A value as it may stand in JSON; -1 or NaN where the catalogue has none, unless it was ``made`` here."""
-    is_integer = np.dtype(column.dtype).kind in "iu"
-    if value is None and not made:
-        return -1 if is_integer else np.nan
-    if type(value) is int or (type(value) is float and not is_integer):
+    """A value as it may stand in JSON; -1, NaN or nothing where the catalogue has none, unless it was ``made`` here."""
+    kind = column.stored_dtype.kind
+    if value is None and not made and kind != "b":
+        return -1 if kind in "iu" else "" if kind == "S" else np.nan
+    if kind in "bS":
+        if type(value) is (bool if kind == "b" else str):
+            return value
+    elif type(value) is int or (type(value) is float and kind == "f"):
         with contextlib.suppress(OverflowError):
-            return value if is_integer else float(value)
+            return value if kind in "iu" else float(value)
     raise RecordError(f"{column.name} is {str(value)[:40]!r} in its JSON, not of type {column.dtype}")
