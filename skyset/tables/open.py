@@ -16,15 +16,17 @@ from skyset.tables.catalog import Catalog, chosen_columns, explained, kind_of
 from skyset.tables.delimited import DELIMITERS, csv_layout, open_csv
 from skyset.tables.fits import open_fits
 from skyset.tables.parquet import open_parquet
+from skyset.tables.sqlite import open_sqlite
 
 
 def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str] | None = None) -> Catalog:
-    """Open a catalogue: ``.csv``, ``.tsv``, ``.fits``, ``.fit``, ``.vot``, ``.xml`` (each also ``.gz``) or ``.parquet``.
+    """Open a catalogue: ``.csv``, ``.tsv``, ``.fits``, ``.fit``, ``.vot``, ``.xml`` (each also ``.gz``), ``.sqlite3``,
+    ``.sqlite``, ``.db`` or ``.parquet``.
 
-    CSV, FITS and Parquet are read in bounded memory; a VOTable is taken into memory whole. CSV columns get their types from
-    all rows; missing in CSV text is nothing, ``null``, ``NULL`` or ``\\N``, unless in quotes. In FITS the first binary table
-    is read (a compressed image and the LDAC_IMHEAD of SExtractor's catalogues are none), vectors as fixed-size lists;
-    columns that Arrow has no plain type for are left out with a note.
+    CSV, FITS, SQLite and Parquet are read in bounded memory; a VOTable is taken into memory whole. CSV columns get their
+    types from all rows; missing in CSV text is nothing, ``null``, ``NULL`` or ``\\N``, unless in quotes. In FITS the first
+    binary table is read (a compressed image and the LDAC_IMHEAD of SExtractor's catalogues are none), vectors as fixed-size
+    lists; columns that Arrow has no plain type for are left out with a note. Of SQLite's tables see `skyset.tables.sqlite`.
 
     Args:
         path: a file, or several Parquet files with the same columns (the slices of a query).
@@ -38,8 +40,8 @@ def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str]
     kind = kind_of(path)
     with explained(str(path)):
         if kind not in (*_OPENERS, "parquet"):
-            known = ", ".join(f".{each}" for each in [*_OPENERS, "parquet"])
-            raise UserError(f"{path}: unknown kind of catalogue (known: {known}, all but the last also .gz)")
+            packed, known = (", ".join(f".{each}" for each in kinds) for kinds in (_PACKED, [*_UNPACKED, "parquet"]))
+            raise UserError(f"{path}: unknown kind of catalogue (known: {packed}, all of these also .gz, {known})")
         check_regular(path)
         if kind == "parquet":
             return open_parquet([str(path)], columns)
@@ -61,13 +63,16 @@ def _open_votable(path: str, columns: Sequence[str] | None) -> Catalog:
     return Catalog(path, table.schema, table.num_rows, lambda rows: iter(table.to_batches(max_chunksize=rows)))
 
 
-_OPENERS: dict[str, Callable[[str, Sequence[str] | None], Catalog]] = {
+_Opener = Callable[[str, Sequence[str] | None], Catalog]
+_PACKED: dict[str, _Opener] = {
     **{kind: partial(open_csv, delimiter=delimiter) for kind, delimiter in DELIMITERS.items()},
     "fits": open_fits,
     "fit": open_fits,
     "vot": _open_votable,
     "xml": _open_votable,
 }
+_UNPACKED: dict[str, _Opener] = dict.fromkeys(("sqlite3", "sqlite", "db"), open_sqlite)
+_OPENERS = _PACKED | _UNPACKED
 
 # --- Writing --------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def add_tap_options(add: Callable) -> None:
         "--catalog",
         type=Path,
         metavar="FILE",
-        help="the catalogue from a file instead (csv, fits, vot, each also .gz, or "
+        help="the catalogue from a file instead (csv, fits, vot, each also .gz, sqlite3 or "
         "parquet), such as SkyServer or CasJobs export: --print_sql shows the query",
     )
     add("--print_sql", action="store_true", help="print the query for SkyServer and CasJobs, and end")
