@@ -1,0 +1,1 @@
+"""GalaxiesML, from the HSC archive to HEALPix partitions."""
