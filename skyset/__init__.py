@@ -80,12 +80,12 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
 
 
-def info(name: str, config: str = "default") -> SurveyInfo:
+def info(name: str, config: str | None = None) -> SurveyInfo:
     """What a survey's rows are, without any data: features and columns with dtypes, shapes, units and meanings.
 
     Args:
         name: the survey, see ``skyset.surveys()``.
-        config: one of its datasets, see ``skyset.configs(name)``.
+        config: one of its datasets, see ``skyset.configs(name)``; by default the first.
 
     Returns:
         It prints as a table, and Jupyter shows it as one; ``.features``, ``.columns`` and ``.survey`` are for programs.
@@ -95,7 +95,7 @@ def info(name: str, config: str = "default") -> SurveyInfo:
     """
     from skyset.declaration import SurveyInfo
 
-    return SurveyInfo(registry.survey(name, config), config, tuple(registry.configs(name)))
+    return SurveyInfo(registry.survey(name, config), config or registry.default_config(name), tuple(registry.configs(name)))
 
 
 def load(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import datasets
 
@@ -15,7 +16,7 @@ from skyset.errors import UserError
 from skyset.files import short_digest
 from skyset.loading.arrow import features_of, needed_columns
 from skyset.loading.partition_rows import PartitionRows
-from skyset.loading.places import find_root, looked_in
+from skyset.loading.places import config_of, find_root, looked_in
 from skyset.loading.reader import cut
 from skyset.loading.registry import code_digest, how_to_make
 from skyset.loading.stream import SurveyStream, adopt
@@ -60,7 +61,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
     """
 
     SURVEY: Survey
-    #: Declarations by config, the first is ``default``; its partitions lie in the survey's folder, the others' below it.
+    #: Declarations by config, the first is what is loaded where none is named. The partitions of one that is called
+    #: ``default`` lie in the survey's folder, those of the others in folders of their names below it.
     CONFIGS: Mapping[str, Survey] = {}
     BUILDER_CONFIG_CLASS = SurveyConfig
     VERSION = datasets.Version("1.0.0")
@@ -72,13 +74,15 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
                 SurveyConfig(name=name, version=cls.VERSION, description=declared.title)
                 for name, declared in cls.CONFIGS.items()
             ]
-            cls.DEFAULT_CONFIG_NAME = "default"
+            cls.DEFAULT_CONFIG_NAME = next(iter(cls.CONFIGS))
 
     def __init__(self, *args, hash: str | None = None, base_path: str | None = None, **kwargs):
         if isinstance(kwargs.get("data_dir"), str):
             kwargs["data_dir"] = without_login(kwargs["data_dir"])  # `datasets` writes it into names of folders
-        name = kwargs.get("config_name") or "default"
-        known = self.CONFIGS or ("default",)  # of a survey that has no others, `datasets` would take any name
+        known = tuple(self.CONFIGS) or ("default",)  # of a survey that has no others, `datasets` would take any name
+        name = kwargs.get("config_name") or self._meant(kwargs.get("data_dir"), known)
+        if name != known[0]:
+            kwargs["config_name"] = name
         if name not in known:
             raise UserError(f"{self.SURVEY.name} has no config {name!r}; known: {', '.join(known)}")
         declared = self.CONFIGS.get(name, self.SURVEY)
@@ -89,6 +93,14 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         digest = short_digest(self._manifest.to_json()) if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
 
+    @staticmethod
+    def _meant(data_dir: str | None, known: tuple[str, ...]) -> str:
+        """The config that is loaded where none is named: the first, unless the folder is that of another one."""
+        if known[0] == "default" or data_dir is None or "://" in str(data_dir):
+            return known[0]
+        found = config_of(Path(data_dir).expanduser())
+        return found if found in known else known[0]
+
     def _load_manifest(self, root: str, config: str) -> Manifest:
         """The manifest of the root; UserError where that is none, or another config's."""
         try:
@@ -96,16 +108,21 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         except UserError as error:
             if config == "default" or not str(error).startswith("no "):
                 raise
+            other = config_of(Path(root).parent) if "://" not in root else None
+            if other is not None:
+                raise UserError(f"{Path(root).parent} holds config {other}, not {config}: {self._above(other)}") from None
             raise UserError(f"config {config} is not built in {root}: `{self._build_command(config)}`") from None
         if manifest.survey == self.SURVEY.name and manifest.config != config:
             raise UserError(
-                f"{root} holds config {manifest.config} of {manifest.survey}, not {config}: "
-                f'load_dataset("{manifest.survey}", "{manifest.config}", data_dir=<the folder above it>)'
+                f"{root} holds config {manifest.config} of {manifest.survey}, not {config}: {self._above(manifest.config)}"
             )
         return manifest
 
+    def _above(self, config: str) -> str:
+        return f'load_dataset("{self.SURVEY.name}", "{config}", data_dir=<the folder above it>)'
+
     def _build_command(self, config: str) -> str:
-        more = f"--configs {config} " if config != "default" else ""
+        more = f"--configs {config} " if config != "default" and "default" in self.CONFIGS else ""
         return how_to_make(self.SURVEY.name, f"{more}-o data/{self.SURVEY.name}")
 
     def _info(self) -> datasets.DatasetInfo:

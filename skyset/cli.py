@@ -92,9 +92,20 @@ Where = Annotated[
 def partitions_of(given: str) -> str:
     """The folder of a survey's partitions: as it is given, or where a survey of this name is found.
 
+    A folder whose datasets lie below it, each with a manifest, stands for the first of them; the others are told.
+
     Raises:
         UserError: there are none, and where they were looked for; or nothing of this name is known.
     """
+    found = _named(given)
+    below = {} if "://" in found or (Path(found) / MANIFEST).exists() else registry.folders_below(found)
+    if len(below) > 1:
+        first, *others = below.values()
+        say(f"{first}; of the same survey: {', '.join(others)}", file=sys.stderr)
+    return next(iter(below.values()), found)
+
+
+def _named(given: str) -> str:
     folder = Path(given).expanduser()
     if registry.is_known(given) and folder.is_dir() and not (folder / MANIFEST).is_file():
         folder = folder / MANIFEST  # a folder of this name with something else in it, such as the survey's own loader
@@ -283,7 +294,11 @@ def info(
 )
 def verify(where: Where) -> None:
     def run() -> int:
-        folder = Path(partitions_of(where))
+        folder = _named(where)
+        below = {} if (Path(folder) / MANIFEST).exists() else registry.folders_below(folder)
+        return max([verified(Path(each)) for each in below.values() or [folder]])
+
+    def verified(folder: Path) -> int:
         from skyset.progress import progress_bar
 
         manifest = Manifest.load(folder)
@@ -297,8 +312,10 @@ def verify(where: Where) -> None:
             mends = "the command that built it mends damaged and missing partitions, with --recheck all of them"
             say(f"{differences} differences in {folder}; {mends}", file=sys.stderr)
             return 1
+        which = "" if manifest.config == "default" else f"config {manifest.config}, "
         print(
-            f"OK: {manifest.rows} rows in {len(manifest.files)} partitions, every checksum and position as in the manifest"
+            f"OK: {which}{manifest.rows} rows in {len(manifest.files)} partitions, every checksum and position as in the "
+            "manifest"
         )
         return 0
 

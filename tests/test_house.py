@@ -26,7 +26,7 @@ FLOORS = (
     ("skyset.archives",),
     ("skyset.tables",),
     ("skyset.partitions",),
-    ("skyset.survey", "skyset.questions", "skyset.declaration", "skyset.figures"),
+    ("skyset.survey", "skyset.questions", "skyset.declaration", "skyset.figures", "skyset.band_figures"),
 )
 #: The front door names what is behind it, when it is asked; explore and what stands above it come in by it, as users do.
 DOOR = "skyset"

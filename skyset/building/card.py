@@ -78,9 +78,9 @@ def stock_recipe(survey: Survey) -> str:
 
 
 def more_blocks(name: str) -> dict[str, str]:
-    """What stands between the further markers of a survey's card: features of the configs but ``default``, questions."""
+    """What stands between the further markers of a survey's card: features of the configs but the first, questions."""
     configs, questions = registry.configs(name), getattr(registry.loader(name), "QUESTIONS", {})
-    found = {f"features {config}": features_table(survey) for config, survey in configs.items() if config != "default"}
+    found = {f"features {config}": features_table(survey) for config, survey in [*configs.items()][1:]}
     return found | ({"questions": markdown(questions)} if questions else {})
 
 

@@ -9,7 +9,8 @@ The first of these whose manifest is there:
    whose manifest names the survey, and that directory itself. Outside of the home only the working directory and those of
    its parents that belong to the user are looked into.
 
-A config other than ``default`` lies in the subfolder of its name.
+A config other than ``default`` lies in the subfolder of its name: of some surveys all do, and the first is the one that is
+meant where none is named.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def find_root(name: str, data_dir: str | None = None, base_path: str | None = No
             data_dir = without_login(str(data_dir))
             return f"{str(data_dir).rstrip('/')}/{folder}" if folder else data_dir
         asked = Path(data_dir).expanduser().absolute()
-        alone = folder and not (asked / folder / MANIFEST).is_file() and _config_of(asked) == config
+        alone = folder and not (asked / folder / MANIFEST).is_file() and config_of(asked) == config
         return str(asked if alone else asked / folder)
     for place in _places(name, base_path, folder):
         if (place / folder / MANIFEST).is_file():
@@ -85,7 +86,8 @@ def survey_in(folder: str | Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _config_of(folder: Path) -> str | None:
+def config_of(folder: Path) -> str | None:
+    """The config that the manifest of a local folder names; None where it names none."""
     try:
         return str(json.loads((folder / MANIFEST).read_bytes())["build"]["config"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -6,6 +6,7 @@ that is not ours on unchanged. ``tests/test_datasets_names.py`` says what breaks
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -24,10 +25,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from skyset.errors import UserError
-from skyset.loading.places import (
-    find_root,  # noqa: F401  (part of this module's interface)
-    survey_in,
-)
+from skyset.loading import places
+from skyset.loading.places import survey_in
 from skyset.partitions.layout import MANIFEST
 
 if TYPE_CHECKING:
@@ -135,17 +134,39 @@ def loader(name: str) -> ModuleType:
 
 
 def configs(name: str) -> dict[str, Survey]:
-    """The datasets of a survey, ``load_dataset(name, config)``: each with a declaration of its own, ``default`` first."""
+    """The datasets of a survey, ``load_dataset(name, config)``: each with its declaration; the first is the default."""
     module = loader(name)
     return getattr(module, "CONFIGS", {"default": module.SURVEY})
 
 
-def survey(name: str, config: str = "default") -> Survey:
-    """A survey's declaration; UserError with the known names if there is none."""
+def default_config(name: str) -> str:
+    """The dataset of a survey that is meant where none is named."""
+    return next(iter(configs(name)))
+
+
+def survey(name: str, config: str | None = None) -> Survey:
+    """A survey's declaration, by default that of its first dataset; UserError with the known names if there is none."""
     known = configs(name)
+    config = next(iter(known)) if config is None else config
     if config not in known:
         raise UserError(f"{name} has no config {config!r}; known: {', '.join(known)}")
     return known[config]
+
+
+def find_root(name: str, data_dir: str | None = None, base_path: str | None = None, config: str | None = None) -> str | None:
+    """Folder or URL of the manifest of a survey's dataset, None where there is none; see ``places.find_root``.
+
+    Args:
+        name: the survey's, or a word that is none: then only ``data_dir`` leads anywhere.
+        data_dir: the folder or URL that is asked for.
+        base_path: of the loading script.
+        config: one of its datasets, by default the first.
+    """
+    if config is None:
+        config = "default"
+        with contextlib.suppress(UserError):  # a word that is no survey's, or somebody's package that is broken
+            config = default_config(name)
+    return places.find_root(name, data_dir, base_path, config)
 
 
 def build_script(name: str) -> ModuleType:
@@ -325,6 +346,16 @@ def _survey_in_folder(path: str, data_dir: str | None) -> dict | None:
     found = {"survey": name, "data_dir": str(folder)}
     if (folder / MANIFEST).is_file() and (config := Manifest.load(folder).config) != "default":
         found["config_name"] = config
+    return found
+
+
+def folders_below(folder: str | Path) -> dict[str, str]:
+    """The datasets of a survey whose folder has no manifest of its own: their folders by config, in the survey's order."""
+    found: dict[str, str] = {}
+    name = (_survey_in_folder(str(folder), None) or {}).get("survey")
+    for config in configs(name) if name else ():
+        if survey_in(Path(folder).expanduser() / config) == name:
+            found[config] = str(Path(folder).expanduser() / config)
     return found
 
 
