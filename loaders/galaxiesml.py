@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from skyset.builder import SurveyBuilder
 from skyset.extraction.morphology import columns as morphology
+from skyset.published.galaxiesml import find
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Survey
@@ -149,6 +150,7 @@ def _survey(size):
         optional=tuple(c.name for c in columns if c.name not in certain),
         beside=("Images", "catalog"),
         plot=plot if size else None,
+        published=find,
     )
 
 

@@ -109,8 +109,8 @@ def bands_figure(row: Mapping, bands: Sequence[str], title: str, pixel_scale: fl
 
     Args:
         row: one row with numpy formatting: ``image`` (bands, H, W) in counts and, where measured,
-            ``{band}_half_light_radius``, ``_major_axis``, ``_minor_axis``, ``_pos_angle`` and ``_sersic_index``, ``_sersic_r_e``, ``_sersic_q``,
-            ``_sersic_pa``, ``{band}_cmodel_mag``.
+            ``{band}_half_light_radius``, ``_major_axis``, ``_minor_axis``, ``_pos_angle`` and ``_sersic_index``,
+            ``_sersic_r_e``, ``_sersic_q``, ``_sersic_pa``, ``{band}_cmodel_mag``.
         bands: their names in order, the bluest first.
         title: over all.
         pixel_scale: arcsec a pixel.

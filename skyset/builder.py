@@ -15,11 +15,13 @@ import datasets
 from skyset.errors import UserError
 from skyset.files import short_digest
 from skyset.loading.arrow import features_of, needed_columns
+from skyset.loading.in_place import read_in_place
 from skyset.loading.partition_rows import PartitionRows
 from skyset.loading.places import config_of, find_root, looked_in
 from skyset.loading.reader import cut
 from skyset.loading.registry import code_digest, how_to_make
 from skyset.loading.stream import SurveyStream, adopt
+from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.secrets import without_login
 from skyset.survey import Feature, Layers, Survey
@@ -86,9 +88,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if name not in known:
             raise UserError(f"{self.SURVEY.name} has no config {name!r}; known: {', '.join(known)}")
         declared = self.CONFIGS.get(name, self.SURVEY)
-        self._root = find_root(declared.name, kwargs.get("data_dir"), base_path, name)
-        self._manifest = self._load_manifest(self._root, name) if self._root else None
-        self._survey = declared.as_built(self._manifest.columns) if self._manifest else declared
+        self._root, self._manifest, self._survey = self._found(declared, kwargs.get("data_dir"), base_path, name)
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
         digest = short_digest(self._manifest.to_json()) if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
@@ -100,6 +100,21 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             return known[0]
         found = config_of(Path(data_dir).expanduser())
         return found if found in known else known[0]
+
+    def _found(
+        self, declared: Survey, data_dir: str | None, base_path: str | None, config: str
+    ) -> tuple[str | None, Manifest | None, Survey]:
+        """Where the data lie, what is there, and the declaration as it was built: of partitions, or files in place."""
+        root = find_root(declared.name, data_dir, base_path, config)
+        try:
+            manifest = self._load_manifest(root, config) if root else None
+        except UserError:
+            in_place = read_in_place(declared, data_dir, config)
+            if in_place is None:
+                raise
+            root, survey, manifest = in_place
+            return root, manifest, survey
+        return root, manifest, declared.as_built(manifest.columns) if manifest else declared
 
     def _load_manifest(self, root: str, config: str) -> Manifest:
         """The manifest of the root; UserError where that is none, or another config's."""
@@ -162,6 +177,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             )
         if self._manifest.survey != self.SURVEY.name:
             raise UserError(f"{self._root} holds {self._manifest.survey}, not {self.SURVEY.name}")
+        if self.config.verify and self._manifest.build.get("in_place"):
+            raise UserError(f"verify needs the checksums of {MANIFEST}: published files that are read in place have none")
         columns = needed_columns(self._survey, list(self.info.features))
         pieces = {
             split: cut(self._root, files, columns, verify=self.config.verify)

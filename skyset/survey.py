@@ -210,6 +210,9 @@ class Survey:
         optional: columns that a build has only where its sources have them; features of those it has not are left out.
         beside: names of files and folders that its build leaves in the folder's root beside the partitions.
         plot: draws one row, as ``plot(row) -> matplotlib.figure.Figure``.
+        published: finds the survey's published files in a local folder, to be read where they lie:
+            ``published(folder, config) -> skyset.partitions.adopted.Lying | None``.
+        opens: opens a file of this dataset, as ``Partition`` does; None for ours.
 
     Raises:
         ValueError: two columns are stored under one name, or a layer is of bytes.
@@ -229,6 +232,8 @@ class Survey:
     optional: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     plot: Callable | None = None
+    published: Callable | None = None
+    opens: Callable | None = None
 
     def __post_init__(self):
         check_columns(self.columns)

@@ -24,6 +24,7 @@ FLOORS = (
     ("skyset.building",),
     ("skyset.loading",),
     ("skyset.archives",),
+    ("skyset.published",),
     ("skyset.tables",),
     ("skyset.partitions",),
     ("skyset.survey", "skyset.questions", "skyset.declaration", "skyset.figures", "skyset.band_figures"),

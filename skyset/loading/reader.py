@@ -156,7 +156,8 @@ class PieceReader:
         if partition is None:
             if len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
-            partition = self._open[piece.path] = Partition(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256)
+            opens = self.survey.opens or Partition
+            partition = self._open[piece.path] = opens(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256)
         self._open.move_to_end(piece.path)
         return partition
 

@@ -213,7 +213,7 @@ def code_digest() -> str:
     digest = hashlib.sha256(version.encode())
     home = Path(__file__).parents[1]
     files = [home / f"{name}.py" for name in ("survey", "values", "builder", "pixels")] + [*_loader_files()]
-    files += [path for folder in ("partitions", "loading") for path in (home / folder).rglob("*.py")]
+    files += [path for folder in ("partitions", "published", "loading") for path in (home / folder).rglob("*.py")]
     for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

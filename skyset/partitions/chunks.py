@@ -7,6 +7,7 @@ parameters must fit the dataset, and a chunk must unpack to just its size.
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Callable
@@ -29,12 +30,12 @@ class Unsound(SkysetError, ValueError):
     """What a file says of itself does not fit together."""
 
 
-def check_filters(properties: h5py.h5p.PropDCID, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raise Unsound unless chunks are of whole rows, and packed in a way that is known here."""
+def check_filters(properties: h5py.h5p.PropDCID, shape: tuple[int, ...], dtype: np.dtype, whole_rows: bool = True) -> None:
+    """Raise Unsound unless chunks are packed in a way that is known here, and of whole rows where they must be."""
     chunk = properties.get_chunk()
     filters = [properties.get_filter(number) for number in range(properties.get_nfilters())]
     codes = tuple(code for code, *_ in filters)
-    if chunk[1:] != shape[1:] or not 0 < chunk[0] <= max(1, shape[0]):
+    if (whole_rows and chunk[1:] != shape[1:]) or not 0 < chunk[0] <= max(1, shape[0]):
         raise Unsound(f"chunks of {chunk} in {shape}: only chunks of whole rows are read")
     size = dtype.itemsize * math.prod(chunk)
     if chunk[0] > 1 and size > MAX_CHUNK_BYTES:
@@ -66,12 +67,33 @@ def _fits(code: int, values: tuple[int, ...], itemsize: int, size: int) -> bool:
     )
 
 
-def unpacked_chunk(data: h5py.h5d.DatasetID, first: int, read: Callable[[int, int], bytes]) -> np.ndarray:
-    """The chunk that begins at row ``first``, shape (rows of a chunk, *shape).
+def unpacked_rows(data: h5py.h5d.DatasetID, first: int, out: np.ndarray, read: Callable[[int, int], bytes]) -> None:
+    """Rows from ``first`` on, all of one row of chunks, into ``out`` (rows, *shape); the chunks may be parts of rows.
 
     Args:
         data: a dataset that ``check_filters`` let pass.
-        first: a multiple of the rows of a chunk.
+        first: the first row.
+        out: what takes them.
+        read: gives bytes of the file, by offset and number.
+
+    Raises:
+        Unsound: a chunk does not unpack to just its size.
+    """
+    chunk, shape = data.get_create_plist().get_chunk(), data.shape
+    corner = first // chunk[0] * chunk[0]
+    rows = slice(first - corner, first - corner + len(out))
+    for place in itertools.product(*(range(0, size, step) for size, step in zip(shape[1:], chunk[1:], strict=True))):
+        window = tuple(slice(k, min(k + step, size)) for k, step, size in zip(place, chunk[1:], shape[1:], strict=True))
+        inside = tuple(slice(0, each.stop - each.start) for each in window)
+        out[(slice(None), *window)] = unpacked_chunk(data, (corner, *place), read)[(rows, *inside)]
+
+
+def unpacked_chunk(data: h5py.h5d.DatasetID, corner: tuple[int, ...], read: Callable[[int, int], bytes]) -> np.ndarray:
+    """The chunk that begins at ``corner``, of the chunks' shape.
+
+    Args:
+        data: a dataset that ``check_filters`` let pass.
+        corner: its first value, by axis: multiples of the chunks' shape.
         read: gives bytes of the file, by offset and number.
 
     Raises:
@@ -81,7 +103,7 @@ def unpacked_chunk(data: h5py.h5d.DatasetID, first: int, read: Callable[[int, in
     chunk = properties.get_chunk()
     size = dtype.itemsize * math.prod(chunk)
     codes = tuple(properties.get_filter(number)[0] for number in range(properties.get_nfilters()))
-    place = data.get_chunk_info_by_coord((first, *[0] * (len(chunk) - 1)))
+    first, place = corner[0], data.get_chunk_info_by_coord(corner)
     if place.filter_mask and place.filter_mask != (1 << len(codes)) - 1:
         raise Unsound(f"the chunk at row {first} skips some filters")
     if place.filter_mask:  # it could not be made smaller, and is stored as it is
@@ -96,7 +118,7 @@ def unpacked_chunk(data: h5py.h5d.DatasetID, first: int, read: Callable[[int, in
         raise Unsound(f"the chunk at row {first} does not hold {size} bytes")
     elif codes:
         # The filter's own code, now that nothing it relies on is wrong.
-        return _padded(h5py.Dataset(data)[first : first + chunk[0]], chunk)
+        return _padded(h5py.Dataset(data)[tuple(slice(k, k + step) for k, step in zip(corner, chunk, strict=True))], chunk)
     if len(packed) != size:
         raise Unsound(f"the chunk at row {first} holds {len(packed)} bytes, not {size}")
     if SHUFFLE in codes:
@@ -140,11 +162,13 @@ def _bitshuffle_is_sound(packed: bytes, size: int, itemsize: int) -> bool:
     return place + values % 8 * itemsize == len(packed)
 
 
-def _padded(rows: np.ndarray, chunk: tuple[int, ...]) -> np.ndarray:
-    """The last chunk of a dataset may reach beyond its end."""
-    if len(rows) == chunk[0]:
-        return rows
-    return np.concatenate([rows, np.zeros((chunk[0] - len(rows), *chunk[1:]), rows.dtype)])
+def _padded(values: np.ndarray, chunk: tuple[int, ...]) -> np.ndarray:
+    """The last chunks of a dataset may reach beyond its end."""
+    if values.shape == chunk:
+        return values
+    whole = np.zeros(chunk, values.dtype)
+    whole[tuple(map(slice, values.shape))] = values
+    return whole
 
 
 def check_superblock(read: Callable[[int, int], bytes], size: int | None) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from skyset.errors import PartitionError
 from skyset.partitions.byte_ranges import LocalFile, RemoteFile
-from skyset.partitions.chunks import Unsound, check_filters, check_superblock, unpacked_chunk
+from skyset.partitions.chunks import Unsound, check_filters, check_superblock, unpacked_rows
 from skyset.partitions.layout import SLAB_BYTES
 from skyset.survey import MAX_VALUE_BYTES, Column
 
@@ -54,6 +54,16 @@ _MAX_LAYOUTS = 100_000
 _digests: dict[str, tuple[tuple, str]] = {}
 
 
+def stored_columns(path: str | Path, names: Iterable[str]) -> dict[str, Column]:
+    """The datasets of these names that a file has, as columns of the dtypes and shapes that they are stored with.
+
+    Raises:
+        PartitionError: the file is missing, cut short or no HDF5, or one of them is no dataset of numbers or fixed text.
+    """
+    with Partition(path, ()) as file:
+        return {name: column for name in names if (column := file.stored(name)) is not None}
+
+
 class Partition:
     """An open partition. Nothing in the file is believed before it is checked against the table of columns.
 
@@ -65,6 +75,7 @@ class Partition:
         trusted_rows, trusted_bytes: what the manifest says; None where nothing is known.
         sha256: what the whole file's checksum must be, hexadecimal; read once in a process for as long as the file is not
             written to.
+        whole_rows: chunks must be of whole rows, as ours are; others' files may have others.
 
     Raises:
         PartitionError: the file is missing, has another size or checksum, is no HDF5, lacks a column, has one of another
@@ -79,7 +90,9 @@ class Partition:
         trusted_rows: int | None = None,
         trusted_bytes: int | None = None,
         sha256: str | None = None,
+        whole_rows: bool = True,
     ):
+        self._whole_rows = whole_rows
         self.path, self.columns = path, {c.name: c for c in columns}
         self._stored = {**self.columns, **{c.end.name: c.end for c in columns if c.is_bytes}}
         self._has_bytes = len(self._stored) > len(self.columns)
@@ -159,6 +172,22 @@ class Partition:
             self._hdf5 = self._file.hdf5()
         return self._hdf5
 
+    def stored(self, name: str) -> Column | None:
+        """A dataset as a column, None where there is none of this name; PartitionError where it cannot be a column."""
+        where = f"{self.path}: column {name}"
+        try:
+            group, key = self._opened_hdf5().id, name.encode()
+            if not group.links.exists(key):
+                return None
+            if group.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+                raise PartitionError(f"{where} is a soft or external link: refused")
+            data = h5py.h5o.open(group, key)
+            if not isinstance(data, h5py.h5d.DatasetID) or not data.shape:
+                raise PartitionError(f"{where} is no dataset of rows")
+            return Column(name, data.dtype.str if data.dtype.kind != "b" else "bool", data.shape[1:])
+        except _DAMAGE as error:
+            raise PartitionError(f"{where}: {_reason(error)}") from error
+
     def _checked_dataset(self, column: Column) -> h5py.h5d.DatasetID:
         """A column as HDF5 sees it, if it is what it should be. In h5py's low-level calls: a file may have a hundred."""
         group, name, where = self._opened_hdf5().id, column.name.encode(), f"{self.path}: column {column.name}"
@@ -182,7 +211,7 @@ class Partition:
             raise PartitionError(f"{where} is {dtype}{shape}, not {wanted}(rows, *{column.shape})")
         if properties.get_layout() == h5py.h5d.CHUNKED:
             try:
-                check_filters(properties, shape, dtype)
+                check_filters(properties, shape, dtype, self._whole_rows)
             except Unsound as error:
                 raise PartitionError(f"{where} cannot be read: {error}") from error
         if not _is_stored(data, properties):
@@ -287,7 +316,7 @@ class Partition:
         return np.concatenate([np.zeros(1, np.int64), self.read(end, start, stop)])
 
     def _unpack(self, column: Column, out: np.ndarray, start: int, stop: int) -> None:
-        """Rows of a column that is not stored in one piece. Chunks hold whole rows."""
+        """Rows of a column that is not stored in one piece."""
         data = self._dataset(column)
         if data.get_create_plist().get_layout() != h5py.h5d.CHUNKED:
             out[...] = h5py.Dataset(data)[start:stop]
@@ -295,7 +324,7 @@ class Partition:
         rows = data.get_create_plist().get_chunk()[0]
         for first in range(start // rows * rows, stop, rows):
             low, high = max(first, start), min(first + rows, stop)
-            out[low - start : high - start] = unpacked_chunk(data, first, self._file.bytes)[low - first : high - first]
+            unpacked_rows(data, low, out[low - start : high - start], self._file.bytes)
 
     def attributes(self) -> dict:
         """The file's own attributes; PartitionError where they cannot be read."""

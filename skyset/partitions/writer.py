@@ -23,7 +23,7 @@ from skyset.survey import Column
 _SOURCES = 4096
 
 
-class _Disk(io.FileIO):
+class Disk(io.FileIO):
     """A file that keeps the first failed write in ``error`` instead of telling HDF5.
 
     HDF5 cannot close a file after a full disk: it raises again at every attempt, and crashes when Python ends.
@@ -100,9 +100,9 @@ class PartitionWriter:
             with contextlib.suppress(OSError):  # what a full disk did not take
                 spool.close()
 
-    def _create(self, path: Path, rows: int) -> tuple[_Disk, h5py.File]:
+    def _create(self, path: Path, rows: int) -> tuple[Disk, h5py.File]:
         with contextlib.ExitStack() as on_error:
-            disk = on_error.enter_context(_Disk(path, "w+"))
+            disk = on_error.enter_context(Disk(path, "w+"))
             file = on_error.enter_context(h5py.File(disk, "w"))
             file.attrs.update({"format": FORMAT, **self.attributes})
             for column in self._pixels:
@@ -186,7 +186,7 @@ class PartitionWriter:
             smaller, self._temporary = self._temporary, smaller
         finally:
             smaller.close()
-        self._disk = _Disk(self._temporary.path, "r+")
+        self._disk = Disk(self._temporary.path, "r+")
         self._file = h5py.File(self._disk, "r+")
 
     def _check(self) -> None:

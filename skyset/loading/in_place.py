@@ -1,0 +1,54 @@
+"""Published files that are read where they lie: what a manifest would say of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from skyset.errors import PartitionError, UserError
+from skyset.partitions.layout import MANIFEST
+from skyset.partitions.manifest import FileEntry, Manifest
+from skyset.survey import Survey
+
+
+def read_in_place(survey: Survey, data_dir: str | None, config: str) -> tuple[str, Survey, Manifest] | None:
+    """The published files of a survey in a local folder without partitions.
+
+    Args:
+        survey: the config's declaration.
+        data_dir: the folder that is asked for.
+        config: its name.
+
+    Returns:
+        The folder, the declaration with the columns that can be made of the files, and a manifest of them that is nowhere
+        on the disk: ``keys`` of its entries tells of the file's time, a checksum there is none. None where there are no
+        such files.
+
+    Raises:
+        UserError: a file cannot be used.
+    """
+    if survey.published is None or data_dir is None or "://" in str(data_dir):
+        return None
+    folder = Path(data_dir).expanduser().absolute()
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return None
+    try:
+        found = survey.published(folder, config)
+    except PartitionError as error:
+        raise UserError(str(error)) from error
+    if found is None:
+        return None
+    there = set(found.columns)
+    columns = [column for column in survey.columns if column.name in there]
+    absent = tuple(column.name for column in survey.columns if column.name not in there)
+    survey = replace(replace(survey, optional=absent).as_built(columns), opens=found.opens)
+    files = [_entry(folder, path, split, found.rows[split]) for split, path in found.files.items() if found.rows[split]]
+    build = {"config": config, "in_place": True}
+    return str(folder), survey, Manifest(survey.name, list(survey.columns), survey.key, files, [str(folder)], build)
+
+
+def _entry(folder: Path, path: Path, split: str, rows: int) -> FileEntry:
+    status = path.stat()
+    stamp = f"{status.st_ino} {status.st_mtime_ns}"
+    where = path.relative_to(folder).as_posix()
+    return FileEntry(where, split, 0, rows, status.st_size, "", stamp, (0.0, 360.0), (-90.0, 90.0))
