@@ -73,6 +73,18 @@ _MEANINGS = {
 }
 #: What is measured in each band, without the band's name.
 NAMES = tuple(_MEANINGS)
+#: What else the fit of ``sersic_index`` finds.
+_FITTED = {
+    "sersic_r_e": ("pix", "half-light radius of the Sersic fit along the major axis, without the PSF"),
+    "sersic_q": ("", "axis ratio of the Sersic fit, minor to major, without the PSF"),
+    "sersic_pa": ("deg", "position angle of the Sersic fit's major axis, from +x towards +y, -90 to 90"),
+    "sersic_n_err": ("", "error of sersic_index"),
+    "sersic_r_e_err": ("pix", "error of sersic_r_e"),
+    "sersic_chi2": ("", "reduced chi2 of the Sersic fit"),
+    "sersic_flags": ("", "bits of skyset.extraction.sersic.SersicFlag; -1 where no fit was made"),
+}
+#: Their names without the band's: all but chi2 and flags are NaN where ``sersic_index`` is, the errors also at a bound.
+FITTED = tuple(_FITTED)
 #: Columns that are taken as SExtractor has them.
 _SAME = {
     "ellipticity": "ELLIPTICITY",
@@ -92,12 +104,16 @@ _MARGIN = 4
 _BLOCK, _GPU_BLOCK = 256, 4096
 
 
-def columns(bands: Sequence[str]) -> tuple[Column, ...]:
-    """The columns that are measured, as a survey declares them: float32, 13 for each band, NaN where not measured."""
+def columns(bands: Sequence[str], fitted: bool = False) -> tuple[Column, ...]:
+    """The columns that are measured, as a survey declares them: float32, 13 for each band, NaN where not measured.
+
+    ``fitted``: with those of `FITTED` behind each band's; ``sersic_flags`` is int32.
+    """
+    meanings = _MEANINGS | _FITTED if fitted else _MEANINGS
     return tuple(
-        Column(f"{band}_{name}", "float32", (), unit, f"{meaning}, {band} band")
+        Column(f"{band}_{name}", "int32" if name == "sersic_flags" else "float32", (), unit, f"{meaning}, {band} band")
         for band in _bands(bands)
-        for name, (unit, meaning) in _MEANINGS.items()
+        for name, (unit, meaning) in meanings.items()
     )
 
 
@@ -159,6 +175,7 @@ def measure_cutouts(
     mask: np.ndarray | None = None,
     settings: Settings = GALAXIESML,
     sersic: bool = True,
+    fitted: bool = False,
     device: str | None = None,
     output: str = "numpy",
 ) -> dict[str, np.ndarray] | pa.Table:
@@ -174,11 +191,12 @@ def measure_cutouts(
         mask: True where a pixel is bad, (rows, columns) for all images, or as ``images``.
         settings: how sources are found and measured.
         sersic: fit profiles, many at a time; otherwise ``sersic_index`` is NaN.
+        fitted: give also what else the fits found, `FITTED`.
         device: where profiles are fitted: ``cpu`` or as torch names it, such as ``cuda``.
         output: ``"numpy"`` for a dict of arrays, ``"arrow"`` for a pyarrow.Table with units in its fields' metadata.
 
     Returns:
-        float32 (count,) for each of `columns`, in that order.
+        (count,) for each of `columns`, in that order.
 
     Raises:
         ValueError: shapes that do not agree, else as `measure_cutout`.
@@ -191,7 +209,8 @@ def measure_cutouts(
     count = _check_shapes(images, bands, mask)
     psfs = _psfs(psf, bands, count, settings.pixel_scale or 1.0) if sersic else {}
     settings = dataclasses.replace(settings, fractions=(0.5,))
-    found = {column.name: np.full(count, np.nan, np.float32) for column in columns(bands)}
+    declared = columns(bands, fitted)
+    found = {column.name: np.full(count, column.missing, column.dtype) for column in declared}
     step = _BLOCK if device in (None, "cpu") else _GPU_BLOCK
     for start in range(0, count, step):
         rows = slice(start, min(start + step, count))
@@ -207,8 +226,10 @@ def measure_cutouts(
                 stamps = _measure(block[:, place], bad_here, settings, here, sersic)
             if stamps:
                 indices = np.array([stamp.row for stamp in stamps])
-                here["sersic_index"][indices] = _fit(stamps, _of_rows(psfs[band], start + indices), device)
-    return found if output == "numpy" else _as_arrow(found, bands)
+                for name, values in _fit(stamps, _of_rows(psfs[band], start + indices), device).items():
+                    if (column := found.get(f"{band}_{name}")) is not None:
+                        column[start + indices] = values
+    return found if output == "numpy" else _as_arrow(found, declared)
 
 
 def _bands(bands: Sequence[str]) -> list[str]:
@@ -361,8 +382,8 @@ def _values(source: dict[str, float], settings: Settings) -> dict[str, float]:
     return values
 
 
-def _fit(stamps: list[_Stamp], psf, device: str | None) -> np.ndarray:
-    """Sersic indices, NaN where there is none."""
+def _fit(stamps: list[_Stamp], psf, device: str | None) -> dict[str, np.ndarray]:
+    """Sersic indices, NaN where there is none, and `FITTED`."""
     from skyset.extraction.sersic import SersicFlag, fit_sersic
 
     def each(name: str) -> np.ndarray:
@@ -382,14 +403,22 @@ def _fit(stamps: list[_Stamp], psf, device: str | None) -> np.ndarray:
     )
     none = SersicFlag.NOT_MEASURED | SersicFlag.NOT_CONVERGED | SersicFlag.POSITION_AT_BOUND
     none |= SersicFlag.R_E_AT_BOUND | SersicFlag.FAINT
-    return np.where((fits.flags & int(none) != 0) | ~(fits.resolved > RESOLVED), np.nan, fits.n)
+    unknown = (fits.flags & int(none) != 0) | ~(fits.resolved > RESOLVED)
+    found = {"sersic_index": fits.n, "sersic_r_e": fits.r_e, "sersic_q": fits.q, "sersic_pa": fits.pa}
+    found |= {"sersic_n_err": fits.sigma("n"), "sersic_r_e_err": fits.sigma("r_e")}
+    found = {name: np.where(unknown, np.nan, values) for name, values in found.items()}
+    return found | {"sersic_chi2": fits.chi2, "sersic_flags": fits.flags}
 
 
-def _as_arrow(found: dict[str, np.ndarray], bands: list[str]) -> pa.Table:
+def _as_arrow(found: dict[str, np.ndarray], declared: Sequence[Column]) -> pa.Table:
     import pyarrow as pa
 
     fields = [
-        pa.field(column.name, pa.float32(), metadata={"unit": column.unit, "description": column.description})
-        for column in columns(bands)
+        pa.field(
+            column.name,
+            pa.from_numpy_dtype(column.dtype),
+            metadata={"unit": column.unit, "description": column.description},
+        )
+        for column in declared
     ]
     return pa.table([found[field.name] for field in fields], pa.schema(fields))

@@ -352,6 +352,38 @@ def test_without_sersic_only_the_index_is_missing(cutouts):
     equal(found, without, rtol=0)
 
 
+def test_what_else_the_fits_found_comes_with_the_index(cutouts):
+    """The values of `fit_sersic` itself; NaN where the index is, flags where a fit was made."""
+    images = batch(cutouts)
+    images[5, 0] = render((127, 127), sources(63.0, 63.0, 800.0, 0.05, 1.0, 1.0, 0.0), cutouts.psf) + NOISE * (
+        np.random.default_rng(3).standard_normal((127, 127))
+    )
+    found = measure_cutouts(images, "gr", cutouts.psf, fitted=True)
+    assert [column.name for column in morphology.columns("gr", fitted=True)] == list(found)
+    for name, column in measure_cutouts(images, "gr", cutouts.psf).items():
+        np.testing.assert_array_equal(found[name], column)
+    for band in "gr":
+        row = {name: found[f"{band}_{name}"] for name in morphology.FITTED}
+        unknown = np.isnan(found[f"{band}_sersic_index"])
+        for name in ("sersic_r_e", "sersic_q", "sersic_pa"):
+            assert row[name].dtype == np.float32 and (np.isnan(row[name]) == unknown).all()
+        assert row["sersic_flags"].dtype == np.int32
+    assert found["r_sersic_flags"][3] == found["g_sersic_flags"][4] == -1
+    assert np.isnan(found["g_sersic_index"][5]) and found["g_sersic_flags"][5] >= 0 and found["g_sersic_chi2"][5] > 0
+    without = measure_cutouts(images, "gr", sersic=False, fitted=True)
+    assert (without["g_sersic_flags"] == -1).all() and np.isnan(without["g_sersic_chi2"]).all()
+
+
+def test_size_and_shape_of_a_fit_are_the_galaxys():
+    image = drawn(galaxy(flux=20000.0))
+    found = measure_cutouts(image[None, None], "i", PSF, fitted=True)
+    row = {name.removeprefix("i_"): float(values[0]) for name, values in found.items()}
+    for name, true, error in (("index", 1.0, "n_err"), ("r_e", 8.0, "r_e_err")):
+        assert abs(row[f"sersic_{name}"] - true) < 5 * row[f"sersic_{error}"] < 0.1 * true
+    assert row["sersic_q"] == pytest.approx(0.5, abs=0.02) and row["sersic_pa"] == pytest.approx(30, abs=1)
+    assert row["sersic_chi2"] == pytest.approx(1, abs=0.2)
+
+
 def test_the_psf_may_be_one_or_one_a_band_or_one_an_image(cutouts):
     images = batch(cutouts)
     wide = moffat_psf(1.3 * 0.65 / 0.168, 3.5, cutouts.psf.shape[0])
