@@ -209,6 +209,7 @@ class Survey:
         shaped_by_build: columns whose dtype and shape follow from the build's options; declared is the default.
         optional: columns that a build has only where its sources have them; features of those it has not are left out.
         beside: names of files and folders that its build leaves in the folder's root beside the partitions.
+        train_folder: the split ``train`` lies in a folder of its name, as the others do, and not in the root.
         plot: draws one row, as ``plot(row) -> matplotlib.figure.Figure``.
         published: finds the survey's published files in a local folder, to be read where they lie:
             ``published(folder, config) -> skyset.partitions.adopted.Lying | None``.
@@ -231,6 +232,7 @@ class Survey:
     shaped_by_build: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    train_folder: bool = False
     plot: Callable | None = None
     published: Callable | None = None
     opens: Callable | None = None

@@ -13,7 +13,7 @@ import errno
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from skyset.building.card import leave_card
 from skyset.building.folder import BuildFolder
 from skyset.building.options import Options
 from skyset.building.runner import executor
-from skyset.building.task import Found, Item, Rejected, Task, Written, build_partition, existing_rows
+from skyset.building.task import Found, Item, Read, Rejected, Task, Written, build_partition, existing_rows
 from skyset.command_line import os_reason
 from skyset.errors import PartitionError, UserError
 from skyset.files import human_bytes, short_digest
@@ -128,7 +128,7 @@ class Pipeline:
 
 def build(
     survey: Survey,
-    read: Callable[..., Mapping],
+    read: Read,
     options: Options,
     find_items: Callable[[Options, Fetcher | None], Found],
     command: Sequence[str] = (),
@@ -138,7 +138,7 @@ def build(
     Args:
         survey: its declaration.
         read: pure, importable function from a raw file (and the object's address in it) to the columns' values; RecordError
-            if it cannot be used.
+            if it cannot be used. Or a `task.ReadTogether`.
         options: what the user asked for.
         find_items: lists the objects to build, and those that cannot be; it runs while the folder is locked.
         command: what the user typed, kept in the manifest.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from skyset.building.downloads import RAW, Downloads
 from skyset.building.options import Options
-from skyset.building.task import Found, Item, Rejected, Task, existing_rows, is_made_of
+from skyset.building.task import Found, Item, Read, Rejected, Task, existing_rows, is_made_of
 from skyset.errors import PartitionError, UserError
 from skyset.files import clear_leftovers, file_sha256, open_locked, opened_hdf5, write_atomically
 from skyset.messages import csv_cell, say
@@ -200,7 +200,7 @@ class BuildFolder:
                 "use the same options, another folder, or --overwrite"
             )
 
-    def plan(self, items: Sequence[Item], read: Callable[..., Mapping], made_of: str = "") -> list[Task]:
+    def plan(self, items: Sequence[Item], read: Read, made_of: str = "") -> list[Task]:
         """The partitions that are still to be written, in the order of their cells.
 
         Raises:
@@ -277,7 +277,7 @@ class BuildFolder:
             cells[item.healpix, item.split].append(item)
         size = max(1, MAX_FILE_BYTES // self.survey.row_bytes)
         for (healpix, split), group in sorted(cells.items()):
-            folder = None if split == "train" else split
+            folder = None if split == "train" and not self.survey.train_folder else split
             group = sorted(group, key=lambda item: item.key)
             if self.options.files_per_object:
                 yield from ((object_path(healpix, item.key, folder), healpix, [item]) for item in group)

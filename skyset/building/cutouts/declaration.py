@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from skyset.building.cutouts.columns import Columns
 from skyset.building.options import Options
-from skyset.survey import Survey
+from skyset.errors import RecordError
+from skyset.survey import Column, Survey
 from skyset.tables.cuts import Cut
 
 
@@ -95,6 +96,25 @@ class Chosen(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Config:
+    """One of several datasets of the same objects.
+
+    Args:
+        survey: its declaration, as this build makes it.
+        cut: its columns' values out of those of any dataset before it, or of all that is read of an object; what else it
+            gives is left out. Importable.
+    """
+
+    survey: Survey
+    cut: Callable[[Mapping], Mapping] = dict
+
+
+def training(row: Mapping) -> str:
+    """The split of surveys that have one."""
+    return "train"
+
+
+@dataclass(frozen=True)
 class Cutouts:
     """A survey of cutouts.
 
@@ -110,6 +130,13 @@ class Cutouts:
             checked) and the files of its images by extension; RecordError where they cannot be used. Importable.
         sql: the query for those who export the catalogue by hand.
         archives: the folder of the archives, below the output folder.
+        described: names of the columns that ``describe`` makes; None: all that are neither the catalogue's nor images.
+        split: of an object, from its kept row.
+        configs: the survey's datasets, each in a folder of its name; none: there is one, in the output folder itself.
+        read_together: does the work of ``read`` for some objects at a time, at most ``together``: columns or a RecordError
+            for each, in their order. Importable.
+        settings: how ``read`` makes columns, as JSON has it, beside the images' settings; rows that were made in another way
+            are made again.
     """
 
     survey: Survey
@@ -122,10 +149,18 @@ class Cutouts:
     read: Callable[[Mapping, Mapping[str, bytes]], dict]
     sql: str = ""
     archives: str = "Images"
+    described: Sequence[str] | None = None
+    split: Callable[[Mapping], str] = training
+    configs: Mapping[str, Config] = field(default_factory=dict)
+    read_together: Callable[[Sequence[tuple[Mapping, Mapping[str, bytes]]]], Iterable[dict | RecordError]] | None = None
+    together: int = 32
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def made(self) -> list:
-        """The columns that are neither the catalogue's nor images: `describe` makes them."""
+    def made(self) -> list[Column]:
+        """The columns that `describe` makes."""
+        if self.described is not None:
+            return [self.survey.column(name) for name in self.described]
         catalogue = {column.name for column in self.columns.columns}
         images = {"healpix", self.survey.key, *self.survey.shaped_by_build}
         return [column for column in self.survey.columns if column.name not in catalogue | images]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from skyset.archives.hips import FORMATS, MIRROR, SERVICE
@@ -90,6 +90,17 @@ def add_hips_options(add: Callable, hips: str, size: int, margin: float, radius:
         help=f"the longer side is 2 x {radius} x (1 + F) (default: %(default)s)",
     )
     add("--format", choices=FORMATS, default="jpg", help="of the images (default: %(default)s)")
+
+
+def add_config_options(add: Callable, configs: Sequence[str]) -> None:
+    """Which of a survey's datasets are built."""
+    add(
+        "--configs",
+        nargs="+",
+        choices=tuple(configs),
+        metavar="NAME",
+        help=f"what to build: {', '.join(configs)} (default: all); each after the first is cut from one before it",
+    )
 
 
 def add_archive_options(add: Callable) -> None:

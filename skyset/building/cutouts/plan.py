@@ -17,6 +17,7 @@ import numpy as np
 
 from skyset.building.build import build
 from skyset.building.cutouts.catalogue import listed_rows, write_list
+from skyset.building.cutouts.configs import build_configs
 from skyset.building.cutouts.declaration import Cutouts, ImageSource
 from skyset.building.cutouts.download import archives_in, discard, download
 from skyset.building.cutouts.samples import Samples, digest_of, read_archives, read_record
@@ -43,9 +44,11 @@ def build_cutouts(cutouts: Cutouts, asked: argparse.Namespace, options: Options,
     if asked.print_sql:
         print(cutouts.sql.strip())
         return 0
+    find = functools.partial(find_archived if asked.from_tar else find_listed, cutouts, asked, options)
+    if cutouts.configs:
+        return build_configs(cutouts, asked.configs, find, options, command)
     read = functools.partial(read_record, cutouts=cutouts)
-    find = find_archived if asked.from_tar else find_listed
-    return build(cutouts.survey, read, options, lambda *_: find(cutouts, asked, options), command)
+    return build(cutouts.survey, read, options, lambda *_: find(), command)
 
 
 def find_archived(cutouts: Cutouts, asked: argparse.Namespace, options: Options) -> Found:
@@ -117,11 +120,17 @@ def archived(
 
 
 def found_in(cutouts: Cutouts, samples: Samples, limit: int | None, made_of: str) -> Found:
-    """The objects of the samples, or the first of them, and the survey with images as the first readable one has them."""
+    """The objects of the samples, or the first of them; the survey with images as the first readable one has them, unless
+    its datasets are declared as they are built."""
     chosen = list(itertools.islice(samples.items.items(), limit))
-    positions = np.array([position for _, (*_, position) in chosen]).reshape(-1, 2)
+    positions = np.array([place.position for _, place in chosen]).reshape(-1, 2)
     cells = healpix_cell(*positions.T).tolist()
-    items = [Item(key, file, cell, address=address) for (key, (file, address, _)), cell in zip(chosen, cells, strict=True)]
+    items = [
+        Item(key, place.file, cell, None, place.address, place.split, place.made_of if cutouts.configs else None)
+        for (key, place), cell in zip(chosen, cells, strict=True)
+    ]
+    if cutouts.configs:
+        return Found(items, samples.rejected, made_of=short_digest(f"{made_of} {json.dumps(cutouts.settings)}"))
     survey = as_built(cutouts, items)
     shapes = " ".join(f"{survey.column(name).dtype} {survey.column(name).shape}" for name in survey.shaped_by_build)
     made_of = short_digest(f"{made_of} {shapes}")

@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,15 +26,25 @@ from skyset.survey import Column
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
 
 
+class Place(NamedTuple):
+    """Where an object's sample is: file and address in it; its position in degrees, its split, and what it is made of."""
+
+    file: str
+    address: tuple[int, int]
+    position: tuple[float, float]
+    split: str
+    made_of: str
+
+
 @dataclass
 class Samples:
-    """What lies in TAR archives: file, address in it and position (degrees) by object, in the order of the archives.
+    """What lies in TAR archives, by object, in the order of the archives.
 
     ``stale`` are objects whose row is another one in the catalogue now, ``damaged`` those that cannot be used,
     ``unreadable`` archives that end in the middle.
     """
 
-    items: dict[str, tuple[str, tuple[int, int], tuple[float, float]]] = field(default_factory=dict)
+    items: dict[str, Place] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
     damaged: dict[str, Path] = field(default_factory=dict)
@@ -57,20 +68,23 @@ def read_archives(cutouts: Cutouts, archives: Sequence[Path], wanted: Mapping[st
 def _take(cutouts: Cutouts, samples: Samples, archive: Path, sample: Sample, wanted: Mapping[str, int] | None) -> None:
     try:
         if sample.key in samples.items:
-            raise RecordError(f"duplicate: the object is in {Path(samples.items[sample.key][0]).name} too")
+            raise RecordError(f"duplicate: the object is in {Path(samples.items[sample.key].file).name} too")
         if not _NAME.fullmatch(sample.key):
             raise RecordError("its name is not a plain one")
         row, _ = read_row(archive, sample.start, sample.length)
-        row.pop("sha256", None)
-        position = tuple(_value(row.get(name), cutouts.survey.column(name), made=True) for name in ("ra", "dec"))
-        check_position(*position)
+        images = row.pop("sha256", "")
+        ra, dec = (_value(row.get(name), cutouts.survey.column(name), made=True) for name in ("ra", "dec"))
+        check_position(ra, dec)
+        split = cutouts.split(row)
     except RecordError as error:
         samples.rejected.append(Rejected(sample.key, str(archive), str(error)))
         samples.damaged.setdefault(sample.key, archive)
         return
-    if wanted is not None and digest_of(row) != wanted[sample.key]:
+    digest = digest_of(row)
+    if wanted is not None and digest != wanted[sample.key]:
         samples.stale.append(sample.key)
-    samples.items[sample.key] = (str(archive.absolute()), (sample.start, sample.length), position)
+    address, made_of = (sample.start, sample.length), f"{images} {digest}"
+    samples.items[sample.key] = Place(str(archive.absolute()), address, (ra, dec), split, made_of)
 
 
 def digest_of(row: Mapping) -> int:
@@ -104,11 +118,43 @@ def read_record(path: Path, start: int, length: int, *, cutouts: Cutouts) -> dic
     Raises:
         RecordError: the sample has no image or no catalogue row, or they cannot be used.
     """
+    values, members = _kept(cutouts, path, start, length)
+    return values | cutouts.read(values, members)
+
+
+def read_records(objects: Sequence[tuple[Path, tuple[int, int]]], *, cutouts: Cutouts) -> Iterator[dict | RecordError]:
+    """`read_record` of some samples, those that can be used together where the survey can (``Cutouts.read_together``)."""
+    found: list[tuple[dict, dict[str, bytes]] | RecordError] = []
+    for path, address in objects:
+        try:
+            found.append(_kept(cutouts, path, *address))
+        except RecordError as error:
+            found.append(error)
+    good = [each for each in found if not isinstance(each, RecordError)]
+    made = iter(cutouts.read_together(good) if cutouts.read_together else _one_by_one(cutouts, good))
+    for each in found:
+        if isinstance(each, RecordError):
+            yield each
+        else:
+            values = next(made)
+            yield values if isinstance(values, RecordError) else each[0] | values
+
+
+def _one_by_one(cutouts: Cutouts, objects: Sequence[tuple[dict, dict[str, bytes]]]) -> Iterator[dict | RecordError]:
+    for values, members in objects:
+        try:
+            yield cutouts.read(values, members)
+        except RecordError as error:
+            yield error
+
+
+def _kept(cutouts: Cutouts, path: Path, start: int, length: int) -> tuple[dict, dict[str, bytes]]:
+    """What was kept of an object as columns have it, and the files of its images."""
     kept, members = read_row(path, start, length)
     catalogue, position = cutouts.columns.columns, ("ra", "dec")
     values = {column.name: _value(kept.get(column.name), column, column.name in position) for column in catalogue}
     values |= {column.name: _value(kept.get(column.name), column, made=True) for column in cutouts.made}
-    return values | cutouts.read(values, members)
+    return values, members
 
 
 def _value(value, column: Column, made: bool):

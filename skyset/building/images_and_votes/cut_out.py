@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
+from skyset.building.built_rows import built_rows
 from skyset.building.images_and_votes.objects import NothingToBuild
 from skyset.building.images_and_votes.release import Selection
 from skyset.building.staged_rows import IMAGE, stage
 from skyset.building.task import Found, Item, Rejected
 from skyset.partitions.manifest import Manifest
-from skyset.partitions.partition import Partition
 from skyset.survey import Survey
 
 #: What a dataset takes from the one that it is cut out of.
 TAKEN = ("object_id", "ra", "dec", IMAGE)
-
-
-class Built(NamedTuple):
-    """Where an object lies in a dataset that is built: its file, its row there, its cell and split."""
-
-    file: Path
-    row: int
-    healpix: int
-    split: str
-
-
-def built_rows(root: Path, manifest: Manifest) -> dict[str, Built]:
-    """All objects of a dataset by key."""
-    key = next(column for column in manifest.columns if column.name == manifest.key)
-    found = {}
-    for entry in manifest.files:
-        with Partition(root / entry.path, [key], trusted_rows=entry.rows) as partition:
-            for row, name in enumerate(partition.text(manifest.key)):
-                found[name] = Built(root / entry.path, row, entry.healpix, entry.split)
-    return found
 
 
 def cut_out(survey: Survey, root: Path, manifest: Manifest, selected: Selection, staged: Path, limited: bool) -> Found:
