@@ -43,13 +43,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 
 from skyset.archives.hsc_skymap import tract_at
 from skyset.testing.das_lists import DEFAULTS, Line, Refusal, read_line, read_list
+from skyset.testing.hsc_jobs import Jobs
 from skyset.testing.hsc_sky import BANDS, Sky, cutout_fits, psf_fits, window
 
 CUTOUT, PSF, JOBS = "/das_cutout/pdr2/cgi-bin/cutout", "/psf/pdr2/cgi/getpsf", "/datasearch/api/catalog_jobs/"
@@ -58,13 +59,6 @@ IMAGE_FAULTS = ("swapped", "nan", "zero", "truncated", "missing", "tract")
 ERROR_PAGE = b"<!DOCTYPE html>\n<html><body><h1>The archive is down for maintenance</h1></body></html>\n"
 RECORD = tarfile.RECORDSIZE
 LARGEST_BODY = 64 << 20
-
-
-class Jobs(Protocol):
-    """The API of catalogue jobs."""
-
-    def answer(self, action: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of a POST of this body to ``.../catalog_jobs/<action>``."""
 
 
 @dataclass
@@ -92,7 +86,7 @@ class HscArchive:
     Args:
         sky: what they show.
         login: user and password that cutouts and PSFs want; None lets everybody in.
-        jobs: the API of catalogue jobs; None: there is none (404).
+        jobs: the API of catalogue jobs; None: over the sky's catalogue, for the same login.
         streams: requests for cutouts, and for PSFs, that are answered at a time; more get 503.
         limit: images of a request.
         latency: seconds that every request waits.
@@ -117,7 +111,8 @@ class HscArchive:
         pause: float = 0.0,
         port: int = 0,
     ) -> None:
-        self.sky, self.login, self.jobs = sky, login, jobs
+        self.sky, self.login = sky, login
+        self.jobs = jobs or (Jobs(sky, login) if login else Jobs(sky))
         self.streams, self.limit = streams, limit
         self.latency, self.pause = latency, pause
         self.requests: list[Request] = []
@@ -280,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         archive, parts = self.archive, urlsplit(self.path)
         archive.closing.wait(archive.latency)
-        if parts.path.startswith(JOBS) and self.command == "POST" and archive.jobs is not None:
+        if parts.path.startswith(JOBS) and self.command == "POST":
             status, headers, answer = archive.jobs.answer(parts.path.removeprefix(JOBS).strip("/"), body)
             self._send(status, answer, headers)
             return

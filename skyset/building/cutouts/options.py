@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from skyset.archives.das import HOST, PLANES, RERUNS
 from skyset.archives.hips import FORMATS, MIRROR, SERVICE
 from skyset.building.cutouts.sources import NARROW_SLICES, SLICES
 from skyset.building.options import positive_integer
@@ -101,6 +102,27 @@ def add_config_options(add: Callable, configs: Sequence[str]) -> None:
         metavar="NAME",
         help=f"what to build: {', '.join(configs)} (default: all); each after the first is cut from one before it",
     )
+
+
+def add_das_options(add: Callable) -> None:
+    """Cutouts of Hyper Suprime-Cam, as `lists.DasImages.asked` takes them; ``add`` is a group's ``add_argument``."""
+    add("--archive_url", type=without_login, default=HOST, metavar="URL", help="the archive's host (default: %(default)s)")
+    add("--rerun", choices=RERUNS, default="pdr2_wide", help="of the survey's processing (default: %(default)s)")
+    add(
+        "--half_size",
+        type=number(1, 1050, "from 1 to 1050"),
+        default=10.0,
+        metavar="ARCSEC",
+        help="half of the cutouts' side (default: %(default)g)",
+    )
+    add(
+        "--planes",
+        nargs="+",
+        choices=PLANES,
+        default=["image"],
+        help="of the cutouts; mask and variance become columns (default: image)",
+    )
+    add("--psf", action="store_true", help="each band's PSF at each galaxy too, as a column")
 
 
 def add_archive_options(add: Callable) -> None:
