@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from skyset.building.built_rows import built_rows, read_rows
@@ -33,8 +34,13 @@ def middle(values):
     return values | {"image": values["image"][2:6, 2:6]}
 
 
-def split(row):
-    return SPLITS.get(row["object_id"], "train")
+def splits(batches):
+    """The galaxies with a colour of 0.1, 0.2 and 0.6; all rows have to be there."""
+    table = pa.Table.from_batches(list(batches))
+    assert table.schema == BROUGHT.schema
+    sides = {0.1: "validation", 0.2: "test", 0.6: "test"}
+    colours = [round(colour, 3) for colour in table["colour"].to_pylist()]
+    return {str(key): sides.get(c, "train") for key, c in zip(table["id"].to_pylist(), colours, strict=True)}
 
 
 @pytest.fixture
@@ -76,7 +82,7 @@ def build(root, *arguments, service=None, **changes):
         lambda row: {"class": row["new_id"] % 2},
         read,
         described=("class", "fov"),
-        split=split,
+        splits=splits,
         configs={"large": Config(LARGE), "small": Config(SMALL, middle), "table": Config(TABLE)},
         read_together=Measuring.together,
         together=4,

@@ -81,8 +81,13 @@ def first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator
 
 def listed_rows(cutouts: Cutouts, path: Path) -> Iterator[tuple[str, dict]]:
     """Key and row of each object of the list that `write_list` wrote; NaN is None, as JSON has it."""
-    schema, key = cutouts.columns.schema, cutouts.columns.key
+    for batch in listed_batches(cutouts, path):
+        for row in batch.to_pylist():
+            yield str(row[cutouts.columns.key]), {name: None if value != value else value for name, value in row.items()}
+
+
+def listed_batches(cutouts: Cutouts, path: Path) -> Iterator[pa.RecordBatch]:
+    """The list that `write_list` wrote, with the columns of its schema."""
+    schema = cutouts.columns.schema
     for batch in open_catalog(path).batches(rows=4096):
-        columns = [pc.cast(batch[field.name], field.type) for field in schema]
-        for row in pa.RecordBatch.from_arrays(columns, schema=schema).to_pylist():
-            yield str(row[key]), {name: None if value != value else value for name, value in row.items()}
+        yield pa.RecordBatch.from_arrays([pc.cast(batch[field.name], field.type) for field in schema], schema=schema)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from skyset.building.build import build
 from skyset.building.built_rows import Built, built_rows, read_rows
-from skyset.building.cutouts.declaration import Cutouts, training
+from skyset.building.cutouts.declaration import Cutouts
 from skyset.building.cutouts.samples import read_records
 from skyset.building.options import Options
 from skyset.building.task import UNFIT, Found, Item, ReadTogether, Unfit
@@ -49,7 +49,7 @@ def build_configs(
     status = 0
     for name in names:
         # Without the splits, which may be a long list: all that workers are sent is sent with every partition.
-        sent = dataclasses.replace(cutouts, split=training)
+        sent = dataclasses.replace(cutouts, splits=None)
         read = ReadTogether(functools.partial(read_objects, cutouts=sent, name=name), cutouts.together)
         here = dataclasses.replace(options, output_dir=options.output_dir / name)
         part = functools.partial(_found, cutouts, name, find, options.output_dir, first=name == names[0])

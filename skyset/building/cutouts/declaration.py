@@ -109,11 +109,6 @@ class Config:
     cut: Callable[[Mapping], Mapping] = dict
 
 
-def training(row: Mapping) -> str:
-    """The split of surveys that have one."""
-    return "train"
-
-
 @dataclass(frozen=True)
 class Cutouts:
     """A survey of cutouts.
@@ -131,7 +126,8 @@ class Cutouts:
         sql: the query for those who export the catalogue by hand.
         archives: the folder of the archives, below the output folder.
         described: names of the columns that ``describe`` makes; None: all that are neither the catalogue's nor images.
-        split: of an object, from its kept row.
+        splits: the split of each object by key, from all rows of the list, with the columns of ``columns.schema``; None: all
+            are for training.
         configs: the survey's datasets, each in a folder of its name; none: there is one, in the output folder itself.
         read_together: does the work of ``read`` for some objects at a time, at most ``together``: columns or a RecordError
             for each, in their order. Importable.
@@ -150,7 +146,7 @@ class Cutouts:
     sql: str = ""
     archives: str = "Images"
     described: Sequence[str] | None = None
-    split: Callable[[Mapping], str] = training
+    splits: Callable[[Iterable[pa.RecordBatch]], Mapping[str, str]] | None = None
     configs: Mapping[str, Config] = field(default_factory=dict)
     read_together: Callable[[Sequence[tuple[Mapping, Mapping[str, bytes]]]], Iterable[dict | RecordError]] | None = None
     together: int = 32

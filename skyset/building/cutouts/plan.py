@@ -10,13 +10,13 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from skyset.building.build import build
-from skyset.building.cutouts.catalogue import listed_rows, write_list
+from skyset.building.cutouts.catalogue import listed_batches, listed_rows, write_list
 from skyset.building.cutouts.configs import build_configs
 from skyset.building.cutouts.declaration import Cutouts, ImageSource
 from skyset.building.cutouts.download import archives_in, discard, download
@@ -56,7 +56,9 @@ def find_archived(cutouts: Cutouts, asked: argparse.Namespace, options: Options)
     archives = sorted(asked.from_tar.glob("*.tar")) if asked.from_tar.is_dir() else []
     if not archives:
         raise UserError(f"no TAR archives in {asked.from_tar}")
-    found = found_in(cutouts, read_archives(cutouts, archives, None), options.limit, f"{asked.from_tar.absolute()}")
+    samples = read_archives(cutouts, archives, None)
+    splits = cutouts.splits(samples.rows) if cutouts.splits else {}
+    found = found_in(cutouts, samples, splits, options.limit, f"{asked.from_tar.absolute()}")
     return dataclasses.replace(found, sources=[str(asked.from_tar)])
 
 
@@ -67,6 +69,7 @@ def find_listed(cutouts: Cutouts, asked: argparse.Namespace, options: Options) -
     for made in (path, final):
         keep_inputs(made, {"the catalogue": asked.catalog}, "choose another folder")
     counts, total = write_list(cutouts, source, path, options, asked)
+    splits = cutouts.splits(listed_batches(cutouts, path)) if cutouts.splits else {}
 
     def rows() -> Iterator[tuple[str, dict]]:
         for key, row in listed_rows(cutouts, path):
@@ -76,7 +79,7 @@ def find_listed(cutouts: Cutouts, asked: argparse.Namespace, options: Options) -
     samples, failed = archived(cutouts, images, rows, total, wanted, options)
     missing = dict.fromkeys(wanted.keys() - samples.items.keys() - samples.damaged.keys(), "its archive is damaged")
     samples.rejected.extend(Rejected(key, "", reason) for key, reason in {**missing, **failed}.items())
-    found = found_in(cutouts, samples, None, json.dumps(images.settings))
+    found = found_in(cutouts, samples, splits, None, json.dumps(images.settings))
     notes = {"cuts": counts.to_json(), "queries": list(source.queries), "images": dict(images.settings)}
     complete = functools.partial(os.replace, path, final)
     return dataclasses.replace(found, sources=[*source.addresses, images.address], notes=notes, complete=complete)
@@ -119,14 +122,21 @@ def archived(
     return samples, failed
 
 
-def found_in(cutouts: Cutouts, samples: Samples, limit: int | None, made_of: str) -> Found:
+def found_in(cutouts: Cutouts, samples: Samples, splits: Mapping[str, str], limit: int | None, made_of: str) -> Found:
     """The objects of the samples, or the first of them; the survey with images as the first readable one has them, unless
     its datasets are declared as they are built."""
     chosen = list(itertools.islice(samples.items.items(), limit))
     positions = np.array([place.position for _, place in chosen]).reshape(-1, 2)
     cells = healpix_cell(*positions.T).tolist()
     items = [
-        Item(key, place.file, cell, None, place.address, place.split, place.made_of if cutouts.configs else None)
+        Item(
+            key,
+            place.file,
+            cell,
+            address=place.address,
+            split=splits.get(key, "train"),
+            made_of=place.made_of if cutouts.configs else None,
+        )
         for (key, place), cell in zip(chosen, cells, strict=True)
     ]
     if cutouts.configs:

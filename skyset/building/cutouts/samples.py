@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from skyset.building.cutouts.declaration import Cutouts
 from skyset.building.cutouts.download import digest_of_members
@@ -22,17 +23,18 @@ from skyset.progress import progress_bar
 from skyset.sky import check_position
 from skyset.survey import Column
 
+#: Rows that are made a batch.
+_SOME = 4096
 #: A name that names a file and nothing else, also where there is a file per object.
 _NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
 
 
 class Place(NamedTuple):
-    """Where an object's sample is: file and address in it; its position in degrees, its split, and what it is made of."""
+    """Where an object's sample is: file and address in it; its position in degrees, and what it is made of."""
 
     file: str
     address: tuple[int, int]
     position: tuple[float, float]
-    split: str
     made_of: str
 
 
@@ -41,7 +43,7 @@ class Samples:
     """What lies in TAR archives, by object, in the order of the archives.
 
     ``stale`` are objects whose row is another one in the catalogue now, ``damaged`` those that cannot be used,
-    ``unreadable`` archives that end in the middle.
+    ``unreadable`` archives that end in the middle, ``rows`` what was kept of the objects, where splits need it.
     """
 
     items: dict[str, Place] = field(default_factory=dict)
@@ -49,42 +51,84 @@ class Samples:
     stale: list[str] = field(default_factory=list)
     damaged: dict[str, Path] = field(default_factory=dict)
     unreadable: dict[Path, str] = field(default_factory=dict)
+    rows: list[pa.RecordBatch] = field(default_factory=list)
 
 
 def read_archives(cutouts: Cutouts, archives: Sequence[Path], wanted: Mapping[str, int] | None) -> Samples:
     """All samples, or those wanted whose digest is the one given; each object once."""
-    samples = Samples()
+    samples, kept = Samples(), KeptRows(cutouts)
     for archive in progress_bar(archives, unit="archive", desc="index", disable=len(archives) < 20):
         try:
             for sample in index(archive):
                 if wanted is None or sample.key in wanted:
-                    _take(cutouts, samples, archive, sample, wanted)
+                    row = _take(cutouts, samples, archive, sample, wanted)
+                    if row is not None and wanted is None and cutouts.splits is not None:
+                        kept.add(sample.key, row)
         except TarError as error:
             samples.unreadable[archive] = str(error)
             samples.rejected.append(Rejected(archive.name, str(archive), str(error)))
+    samples.rows = kept.batches()
     return samples
 
 
-def _take(cutouts: Cutouts, samples: Samples, archive: Path, sample: Sample, wanted: Mapping[str, int] | None) -> None:
+class KeptRows:
+    """Rows as they are kept beside images, as a list has them; a value that cannot stand there is null."""
+
+    def __init__(self, cutouts: Cutouts) -> None:
+        self._columns = cutouts.columns
+        self._some: dict[str, list] = {name: [] for name in cutouts.columns.schema.names}
+        self._batches: list[pa.RecordBatch] = []
+
+    def add(self, key: str, row: Mapping) -> None:
+        for name, values in self._some.items():
+            values.append(int(key) if name == self._columns.key else row.get(name))
+        if len(values) >= _SOME:
+            self._flush()
+
+    def batches(self) -> list[pa.RecordBatch]:
+        self._flush()
+        return self._batches
+
+    def _flush(self) -> None:
+        schema = self._columns.schema
+        arrays = [_as_far_as_possible(self._some[field.name], field.type) for field in schema]
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        self._some = {name: [] for name in schema.names}
+
+
+def _as_far_as_possible(values: list, kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        parts = [[None] for _ in values] if len(values) == 1 else [[value] for value in values]
+        return pa.concat_arrays([pa.nulls(0, kind), *(_as_far_as_possible(part, kind) for part in parts)])
+
+
+def _take(
+    cutouts: Cutouts, samples: Samples, archive: Path, sample: Sample, wanted: Mapping[str, int] | None
+) -> dict | None:
+    """Note a sample, and give what was kept beside its images; None where it cannot be used."""
     try:
         if sample.key in samples.items:
             raise RecordError(f"duplicate: the object is in {Path(samples.items[sample.key].file).name} too")
         if not _NAME.fullmatch(sample.key):
             raise RecordError("its name is not a plain one")
+        if cutouts.splits is not None and not sample.key.isdecimal():
+            raise RecordError(f"its name is not {cutouts.columns.key}, an integer")
         row, _ = read_row(archive, sample.start, sample.length)
         images = row.pop("sha256", "")
         ra, dec = (_value(row.get(name), cutouts.survey.column(name), made=True) for name in ("ra", "dec"))
         check_position(ra, dec)
-        split = cutouts.split(row)
     except RecordError as error:
         samples.rejected.append(Rejected(sample.key, str(archive), str(error)))
         samples.damaged.setdefault(sample.key, archive)
-        return
+        return None
     digest = digest_of(row)
     if wanted is not None and digest != wanted[sample.key]:
         samples.stale.append(sample.key)
     address, made_of = (sample.start, sample.length), f"{images} {digest}"
-    samples.items[sample.key] = Place(str(archive.absolute()), address, (ra, dec), split, made_of)
+    samples.items[sample.key] = Place(str(archive.absolute()), address, (ra, dec), made_of)
+    return row
 
 
 def digest_of(row: Mapping) -> int:
