@@ -19,8 +19,8 @@ from skyset.loaders.galaxiesml import BANDS
 
 #: Galaxies that are measured together: fits are made for one band of all of them at once.
 TOGETHER = 32
-#: What stands in the planes of mask and variance where a cutout has no pixels: the bit NO_DATA of the mask, no weight.
-PAD_MASK, PAD_VARIANCE = 1 << 8, np.inf
+#: What stands in the other planes where a cutout has no pixels: the mask's bit NO_DATA, no weight.
+PADS, TYPES = {"mask": 1 << 8, "variance": np.inf}, {"mask": np.int32, "variance": np.float32}
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class Reading:
     Args:
         pad: stands in the image where a cutout has no pixels.
         centring: see `stamps.framed`.
-        planes: mask and variance too.
+        planes: of mask and variance, those that become columns too.
         psf: PSFs too; they are what profiles are fitted with, instead of the median seeing.
         sersic: fit profiles.
     """
 
     pad: float = 0.0
     centring: str = "wcs"
-    planes: bool = False
+    planes: tuple[str, ...] = ()
     psf: bool = False
     sersic: bool = True
 
     def to_json(self) -> dict:
         """As it is kept in the manifest."""
-        return asdict(self) | {"pad": str(self.pad)}
+        return asdict(self) | {"pad": str(self.pad), "planes": list(self.planes)}
 
 
 def check_installed(reading: Reading) -> None:
@@ -107,16 +107,14 @@ def _frames(row: Mapping, members: Mapping[str, bytes], reading: Reading) -> tup
         raise RecordError(f"no image in {', '.join(missing)}")
     image, bare = np.empty((2, len(BANDS), SIZE, SIZE), np.float32)
     values: dict[str, np.ndarray] = {"image": image}
-    if reading.planes:
-        values |= {"mask": np.empty(image.shape, np.int32), "variance": np.empty(image.shape, np.float32)}
+    values |= {plane: np.empty(image.shape, TYPES[plane]) for plane in reading.planes}
     for place, (name, band) in enumerate(files.items()):
         try:
             stamp = read_stamp(members[name], band)
             bare[place], n_padded = framed(stamp, ra, dec, pad=np.nan, **how)
             image[place], _ = framed(stamp, ra, dec, pad=reading.pad, **how)
-            if reading.planes:
-                values["mask"][place], _ = framed(stamp, ra, dec, pad=PAD_MASK, plane="mask", **how)
-                values["variance"][place], _ = framed(stamp, ra, dec, pad=PAD_VARIANCE, plane="variance", **how)
+            for plane in reading.planes:
+                values[plane][place], _ = framed(stamp, ra, dec, pad=PADS[plane], plane=plane, **how)
         except RecordError as error:
             raise RecordError(f"{name}: {error}") from error
         values[f"{band}_n_padded"] = np.int32(n_padded)

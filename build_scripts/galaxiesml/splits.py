@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -27,14 +27,14 @@ NAMES |= {"test": "test", "testing": "test"}
 _PUBLISHED = re.compile(r"(?:^|[_-])(training|validation|testing)(?:[_.-].*)?\.(csv|hdf5|h5)$")
 
 
-def split_of(listed: Path, published: Path | None = None) -> dict[str, str]:
+def split_of(listed: Path | Iterable[pa.RecordBatch], published: Path | None = None) -> dict[str, str]:
     """The split of each row of a filtered list, by object_id as text, in the list's order.
 
     Rows with the same object_id or specz_name, or within 0.5 arcsec of each other, are on one side, that of the smallest
     object_id among them.
 
     Args:
-        listed: a catalogue with object_id, specz_name, ra and dec.
+        listed: a catalogue with object_id, specz_name, ra and dec, or its rows.
         published: a table with the columns object_id and split (CSV, FITS, Parquet, SQLite, HDF5), or a folder of the
             published files; what it names is in the split that it says, and what it does not goes with its duplicates or by
             the rule.
@@ -42,7 +42,9 @@ def split_of(listed: Path, published: Path | None = None) -> dict[str, str]:
     Raises:
         UserError: ``published`` cannot be used.
     """
-    table = open_catalog(listed, ["object_id", "specz_name", "ra", "dec"]).table()
+    needed = ["object_id", "specz_name", "ra", "dec"]
+    batches = open_catalog(listed, needed).batches() if isinstance(listed, Path) else listed
+    table = pa.Table.from_batches([batch.select(needed) for batch in batches])
     ids = table["object_id"].to_numpy()
     groups = _groups(ids, table["specz_name"], *(table[name].to_numpy() for name in ("ra", "dec")))
     smallest = np.full(len(ids), np.iinfo(np.int64).max)

@@ -128,6 +128,11 @@ def add_das_options(add: Callable) -> None:
 def add_archive_options(add: Callable) -> None:
     """How images are asked for, and archives that are there already."""
     add("--rate", type=above_zero, metavar="N", help="requests per second at most (default: as many as come back)")
+    add_tar_option(add)
+
+
+def add_tar_option(add: Callable) -> None:
+    """Archives that are there already."""
     add(
         "--from_tar",
         type=Path,
