@@ -151,6 +151,7 @@ def _survey(size):
         beside=("Images", "catalog"),
         plot=plot if size else None,
         published=find,
+        train_folder=True,
     )
 
 
