@@ -124,6 +124,7 @@ def _in_postgres(text: str) -> str:
     for pattern, words in (
         (r"no such column: (\S+)", r'ERROR:  column "\1" does not exist'),
         (r"no such table: (\S+)", r'ERROR:  relation "\1" does not exist'),
+        (r"no such function: (\S+)", r"ERROR:  function \1 does not exist"),
         (r"ambiguous column name: (\S+)", r'ERROR:  column reference "\1" is ambiguous'),
         (r'near "(.*)": syntax error', r'ERROR:  syntax error at or near "\1"'),
         (r".*(not authorized|prohibited).*", r"ERROR:  permission denied"),

@@ -93,7 +93,8 @@ class Jobs:
         self._database = Database(sky.catalogue())
         self._ids = itertools.count(780001)
         self._faults: dict[str, list[_Answer]] = {}
-        self._cuts, self._endings = [], []  # type: list[float], list[tuple[str, str]]
+        self._cuts: list[float] = []
+        self._endings: list[tuple[str, str]] = []
         self._lock = threading.Lock()
 
     # --- faults -----------------------------------------------------------------------------------
@@ -210,7 +211,10 @@ class Jobs:
         job = self._job(asked)
         if job.status != "done":
             raise _Refused(404 if job.status == "deleted" else 406, f"The job {job.id} is {job.status}")
-        job.result = job.result or self._database.run(job.sql)
+        try:
+            job.result = job.result or self._database.run(job.sql)
+        except SqlError as error:  # a check finds no values that a function does not take
+            raise _Refused(406, str(error)) from None
         data = encoded(job.result, job.out_format, job.metainfo)
         self.downloads.append(job.id)
         sent = data[: int(len(data) * self._cuts.pop(0))] if self._cuts else data
