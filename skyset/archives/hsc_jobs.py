@@ -70,20 +70,20 @@ def _delete(service: Service, job: int, kept: Path) -> None:
 
 def _by_job(service: Service, path: Path, kept: Path, known: int | None) -> int:
     """Bring the result to ``path`` by the job of an earlier call, if it still stands, or a new one; gives the job's id."""
-    with progress_bar(bar_format="{desc} [{elapsed}]", desc="catalogue") as bar:
-        for _ in range(SUBMISSIONS):
-            try:
-                job = _attached(service, known)
-                if job is None:
-                    job = service.submit()
-                    write_atomically(kept, json.dumps({"id": job.id, "query": service.query.digest()}) + "\n")
-                    say(f"job {job.id} is submitted at {service.query.url}", file=sys.stderr)
+    for _ in range(SUBMISSIONS):
+        try:
+            job = _attached(service, known)
+            if job is None:
+                job = service.submit()
+                write_atomically(kept, json.dumps({"id": job.id, "query": service.query.digest()}) + "\n")
+                say(f"job {job.id} is submitted at {service.query.url}", file=sys.stderr)
+            with progress_bar(bar_format="{desc} [{elapsed}]", desc=f"job {job.id}") as bar:
                 _finished(service, job, bar, kept)
                 service.download(job.id, path, bar)
-                return job.id
-            except Lost:
-                kept.unlink(missing_ok=True)
-                known = None
+            return job.id
+        except Lost:
+            kept.unlink(missing_ok=True)
+            known = None
     raise UserError(f"{service.query.address}: its job was deleted {SUBMISSIONS} times before its result was here")
 
 
