@@ -47,6 +47,7 @@ class Pipeline:
     pool: Executor
     ahead: int
     progress: tqdm
+    write: Callable[[Task], Written] = build_partition
     fetching: dict[Future, tuple[Task, Item]] = field(default_factory=dict)
     building: dict[Future, Task] = field(default_factory=dict)
     arrived: dict[str, list[Item]] = field(default_factory=dict)
@@ -104,7 +105,7 @@ class Pipeline:
             pairs = [pair for pair in zip(task.items, task.files, strict=True) if pair[0] in arrived]
             task = dataclasses.replace(task, items=tuple(i for i, _ in pairs), files=tuple(f for _, f in pairs))
         if task.items:
-            self.building[self.pool.submit(build_partition, task)] = task
+            self.building[self.pool.submit(self.write, task)] = task
 
     def _written(self, future: Future, task: Task) -> None:
         written: Written = future.result()
@@ -132,6 +133,7 @@ def build(
     options: Options,
     find_items: Callable[[Options, Fetcher | None], Found],
     command: Sequence[str] = (),
+    write: Callable[[Task], Written] = build_partition,
 ) -> int:
     """Build a survey and tell how it went.
 
@@ -142,6 +144,7 @@ def build(
         options: what the user asked for.
         find_items: lists the objects to build, and those that cannot be; it runs while the folder is locked.
         command: what the user typed, kept in the manifest.
+        write: pure, importable function that writes a partition, for surveys whose rows are not read one by one.
 
     Returns:
         Exit status: 0, or 1 where objects were rejected.
@@ -166,7 +169,7 @@ def build(
             if tasks:
                 if network is None and (missing := folder.missing(tasks)):
                     found.fetch(missing)
-                _run_tasks(tasks, folder, network, options)
+                _run_tasks(tasks, folder, network, options, write)
             manifest = folder.finish(command, found)
             leave_card(options.output_dir, folder.survey, manifest.config)
     except (FetchError, PartitionError) as error:
@@ -184,7 +187,13 @@ def _with_layout(made_of: str, survey: Survey) -> str:
     return short_digest(json.dumps([made_of, layout]))
 
 
-def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | None, options: Options) -> None:
+def _run_tasks(
+    tasks: Sequence[Task],
+    folder: BuildFolder,
+    network: Fetcher | None,
+    options: Options,
+    write: Callable[[Task], Written],
+) -> None:
     from skyset.progress import progress_bar
 
     processes = min(options.num_processes, len(tasks))
@@ -193,7 +202,7 @@ def _run_tasks(tasks: Sequence[Task], folder: BuildFolder, network: Fetcher | No
     bar = progress_bar(total=objects, unit="object", desc=folder.survey.name)
     try:
         with executor(processes, options.scheduler) as pool, bar:
-            Pipeline(folder, network, pool, ahead, bar).run(tasks)
+            Pipeline(folder, network, pool, ahead, bar, write).run(tasks)
     finally:
         folder.write_rejected()
 

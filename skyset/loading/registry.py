@@ -202,7 +202,8 @@ def _build_script(name: str) -> str | None:
                 return None
             raise
     scripts = {found.name for found in pkgutil.iter_modules(importlib.import_module("skyset.build_scripts").__path__)}
-    return f"skyset.build_scripts.{name}.build_parent_sample" if name in scripts else None
+    script = f"skyset.build_scripts.{name}.build_parent_sample"
+    return script if name in scripts and importlib.util.find_spec(script) is not None else None
 
 
 @functools.cache

@@ -132,6 +132,19 @@ class PartitionWriter:
         self._sources.append(source)
         self.rows += 1
 
+    def append_rows(self, columns: Mapping[str, np.ndarray], sources: Sequence[int]) -> None:
+        """Add rows of columns of fixed size: arrays (rows, *shape) of values that fit, and digests of the rows' sources."""
+        start, stop = self.rows, self.rows + len(sources)
+        for name, values in self._scalars.items():
+            values[start:stop] = columns[name]
+        for column in self._pixels if stop > start else ():
+            pixels = np.ascontiguousarray(columns[column.name], column.dtype)
+            self._file[column.name][start:stop] = pixels
+            self._crc[column.name] = zlib.crc32(pixels, self._crc[column.name])
+        self._disk.check()
+        self._sources += sources
+        self.rows = stop
+
     def __exit__(self, kind, error, traceback) -> None:
         try:
             if kind is None and self.rows:

@@ -245,7 +245,11 @@ def _lying(files: Mapping[str, Path], size: int | None) -> Lying:
     columns = [name for name in FORM.needs if all(name in FORM.available(each) for each in stored.values())]
     if not size:
         columns.remove("image") if "image" in columns else None
-    opens = functools.partial(AdoptedTable, keys=keys(None), form=FORM) if _is_csv(next(iter(files.values()))) else _open
+    opens = (
+        functools.partial(AdoptedTable, keys=keys(None), form=FORM)
+        if _is_csv(next(iter(files.values())))
+        else open_published
+    )
     rows = {}
     for split, path in files.items():
         if _is_csv(path):
@@ -259,7 +263,8 @@ def _lying(files: Mapping[str, Path], size: int | None) -> Lying:
     return Lying(files, rows, columns, opens)
 
 
-_open = functools.partial(AdoptedFile, form=FORM)
+#: Opens a published HDF5 file, as ``Partition`` does.
+open_published = functools.partial(AdoptedFile, form=FORM)
 
 
 def _is_csv(path: Path) -> bool:
