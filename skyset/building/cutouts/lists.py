@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 import queue
 import sys
 import threading
@@ -182,20 +183,19 @@ class _Run:
             if (found := next(wanted, None)) is None:
                 return
             key, row = found
+            galaxy = Galaxy(key, *(math.nan if row[name] is None else row[name] for name in ("ra", "dec")))
             try:
-                check_position(row["ra"], row["dec"])
-                tract = tract_of(row)
+                check_position(galaxy.ra, galaxy.dec)
             except RecordError as error:
                 yield Answer(key, None, None, 0, self.source.host, str(error))
                 continue
-            galaxy = Galaxy(key, row["ra"], row["dec"])
             group, kept = self._kept.get(key, (None, None))
             if group is not None and kept == galaxy:
                 group.wanted.add(key)
             elif (reason := self.spool.no_data(galaxy)) is not None:
                 yield Answer(key, None, 200, 0, self.source.host, reason)
             else:
-                self._sorted[tract].append(galaxy)
+                self._sorted[tract_of(row)].append(galaxy)
 
     def _new_group(self) -> Group | None:
         """The galaxies of the tract that has most of them, as many as a list has lines, by position."""
