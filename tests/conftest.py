@@ -23,6 +23,14 @@ collect_ignore = (
 # when it is imported: therefore nothing above may import skyset.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("SKYSET_DATA", None)
+# A worker has one core; libraries that share out their sums among more wait for each other. They, too, look at this when
+# they are imported, as do processes that a test starts.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: at the end of a run no worker waits long for another."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
