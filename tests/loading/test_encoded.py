@@ -243,7 +243,7 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch, part):
     if part == "spool":
         monkeypatch.setattr(writer.tempfile, "TemporaryFile", lambda dir: Full())
     else:
-        monkeypatch.setattr(writer._Disk, "check", lambda self: (_ for _ in ()).throw(full))
+        monkeypatch.setattr(writer.Disk, "check", lambda self: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="No space left"):
         write_folder(tmp_path, pictures())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
