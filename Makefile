@@ -17,7 +17,7 @@ demo: .venv/.user
 
 test: .venv/.dev .venv-datasets3/.dev lint
 	$(BIN)/python -m pytest tests -n 2
-	$(BIN3)/python -m pytest tests -m datasets3
+	$(BIN3)/python -m pytest tests -n 2 -m datasets3
 
 # The real SExtractor, PSFEx and SCAMP, and STILTS's checks of TAP services (Debian); tests skip where there are none.
 PEERS := source-extractor psfex scamp stilts
