@@ -45,11 +45,12 @@ def download(
     with TarSink(folder, prefix=PREFIX, listed=LISTED, failed=FAILED, key=key) as sink:
         for archive, reason in sink.aside.items():
             say(f"{archive} is damaged and was put aside: {reason}", file=sys.stderr)
-        bar = progress_bar(total=total, unit="image", desc="images")
+        bar = progress_bar(total=total, unit="image", desc="images", smoothing=0)  # lists give theirs all at once
 
         def wanted() -> Iterator[tuple[str, Mapping]]:
             for name, row in rows:
                 if name in sink.done:
+                    bar.initial += 1  # which says nothing of the rate
                     bar.update()
                     continue
                 waiting[name] = row

@@ -24,11 +24,12 @@ from skyset.archives.list_client import BACKOFF, SILENCE, ListClient, Stopped
 from skyset.building.cutouts.declaration import Answer
 from skyset.building.cutouts.spool import Galaxy, Group, Listed, Spool
 from skyset.errors import RecordError, UserError
-from skyset.messages import plain
+from skyset.messages import plain, say
 from skyset.sky import check_position
 
 LOOKAHEAD = 20_000  # galaxies that are sorted into tracts at a time
 ACTIVE = 3  # groups whose cutouts are on disk at a time, each 990 x 5 at most
+JOIN = 2.0  # seconds that a thread is waited for
 TELL_AFTER = 10.0  # seconds that a list takes to be worth a line
 
 
@@ -167,13 +168,13 @@ class _Run:
                 self.groups.remove(each)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads. One that waits for a host's name ends by itself later; it holds nothing up."""
         for client in self._clients:
             client.stop()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(JOIN)
 
     # galaxies into groups
 
@@ -257,7 +258,9 @@ class _Run:
             for row, galaxy in enumerate(group.galaxies)
             if galaxy.key in group.wanted and (reason := self._reason(group, row)) is not None
         }
-        self.spool.add_no_data(reasons)
+        # A list of many that brought nothing at all may be the service's fault: those are asked for again by the next run.
+        if len(group.galaxies) == 1 or all(listed.places for listed in group.lists.values()):
+            self.spool.add_no_data(reasons)
         tries = max(listed.tries for listed in group.lists.values())
         for row, galaxy in enumerate(group.galaxies):
             if galaxy.key not in group.wanted:
@@ -287,4 +290,7 @@ def _lacks(listed: Listed | None, row: int) -> bool:
 
 def _tell(text: str) -> None:
     """A line, also while a bar is shown."""
-    tqdm.write(plain(text), file=sys.stderr)
+    if sys.stderr is not None and sys.stderr.isatty():
+        tqdm.write(plain(text), file=sys.stderr)
+    else:
+        say(text, file=sys.stderr)

@@ -111,6 +111,14 @@ def test_a_galaxy_without_a_band_is_named_and_not_asked_for_again(server, sky, t
     assert len(found) == 24
 
 
+def test_lists_that_bring_nothing_at_all_are_believed_for_this_run_alone(server, sky, tmp_path):
+    server.fault("empty")
+    found = answers(images(server), sky, tmp_path)
+    assert {answer.reason for answer in found.values()} == {"no data in bands g, r, i, z, y there"}
+    server.clear()
+    assert sum(answer.members is not None for answer in answers(images(server), sky, tmp_path).values()) >= 20
+
+
 def test_a_galaxy_that_has_moved_in_the_catalogue_is_asked_for_again(tmp_path):
     settings, galaxy = {"rerun": "a"}, Galaxy("1", 10.0, 2.0)
     Spool(tmp_path, settings, "g").add_no_data({galaxy: "no data"})
