@@ -32,6 +32,7 @@ COLUMNS = Columns(
     ids=(ID,),
     needed=("ra", "dec", Z, ERROR, SECURE, *(f"{band}_cmodel_mag" for band in BANDS)),
     missing=MISSING,
+    names={ID: (f"# {ID}",)},  # what pandas makes of the archive's CSV
 )
 #: With its comments, for people.
 PRINTED = Path(__file__).with_name("catalog.sql").read_text()

@@ -3,8 +3,10 @@
 import argparse
 import json
 import math
+import re
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -19,6 +21,7 @@ from skyset.building.options import Options
 from skyset.errors import UserError
 from skyset.secrets import remember
 from skyset.tables.cuts import Counts, apply
+from skyset.tables.open import open_catalog
 from skyset.testing.hsc_database import FLAGS, Database, encoded
 from tests.archives.jobs_server import LOGIN, JobsServer, Sky
 
@@ -76,6 +79,12 @@ def test_the_query_asks_for_our_columns_in_the_published_order():
     assert found.names[17:] == [f"{band}_cmodel_magsigma" for band in "grizy"]
     assert {*found.names} == {*catalog.COLUMNS.schema.names}
     assert "--" not in catalog.query() and "--" in catalog.PRINTED
+
+
+def test_its_tables_are_real_ones(real):
+    listed = open_catalog(real("hsc/pdr2_wide_tables.fits")).table()["object"].to_pylist()
+    asked = re.findall(r"pdr2_wide\.(\w+)", catalog.query())
+    assert asked == ["forced", "forced2", "specz"] and set(asked) <= set(listed)
 
 
 def test_an_object_without_a_spectrum_is_joined_and_dropped_and_one_with_two_comes_twice():
@@ -242,6 +251,12 @@ def test_an_export_without_the_mark_before_the_names(sky, tmp_path):
     data = encoded(Database(sky.catalogue()).run(catalog.query()), "csv")
     (tmp_path / "export.csv").write_bytes(data.removeprefix(b"# "))
     assert written(FileCatalogue(catalog.COLUMNS, tmp_path / "export.csv"), tmp_path)[1] == as_columns(sky)
+
+
+def test_an_export_after_pandas(sky, tmp_path):
+    (tmp_path / "export.csv").write_bytes(encoded(Database(sky.catalogue()).run(catalog.query()), "csv"))
+    pd.read_csv(tmp_path / "export.csv").to_csv(tmp_path / "again.csv")  # with an index, "# object_id" and nan as nothing
+    assert written(FileCatalogue(catalog.COLUMNS, tmp_path / "again.csv"), tmp_path)[1] == as_columns(sky)
 
 
 def test_an_export_that_went_through_a_spreadsheet_is_refused(sky, tmp_path):

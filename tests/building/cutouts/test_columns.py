@@ -13,6 +13,7 @@ from skyset.building.cutouts.samples import _value
 from skyset.errors import RecordError, UserError
 from skyset.survey import Column
 from skyset.tables.delimited_writer import write_csv
+from skyset.tables.open import open_catalog
 
 MAG, FLAG = Column("mag", "float32", (), "mag", "magnitude"), Column("flag", "bool", (), "", "secure")
 NAME, RA = Column("name", "S12", (), "", "name"), Column("ra", "float64", (), "deg", "right ascension")
@@ -110,3 +111,19 @@ def test_values_as_they_stand_in_json():
     for value, column in ((None, FLAG), (1, FLAG), (1, NAME), (True, MAG), ("1", MAG)):
         with pytest.raises(RecordError, match=f"{column.name} is .* not of type"):
             _value(value, column, False)
+
+
+def test_a_real_answer_of_the_archive_after_a_round_trip_through_pandas(real):
+    path = real("hsc/das/star_cat_correct.csv")
+    columns = (
+        Column("ira", "float64"),
+        Column("icalib_psf_used", "bool"),
+        Column("star_filename", "S60"),
+        Column("tract", "int64"),
+    )
+    brought = Columns(columns, "object_id", ("object_id",), ("ira",), missing=-99, names={"object_id": ("# object_id",)})
+    batches = [brought.standard(batch, "here") for batch in open_catalog(path).batches()]
+    found = pa.Table.from_batches(batches)
+    assert found["object_id"].to_pylist()[:2] == [36411452835238206, 36411452835248579] and found.num_rows == 10
+    assert found["icalib_psf_used"].null_count == 0 and set(found["tract"].to_pylist()) == {8279}
+    assert found["star_filename"][0].as_py() == "images/2-cutout-HSC-I-8279-pdr2_wide.fits"
