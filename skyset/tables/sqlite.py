@@ -13,11 +13,18 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from skyset.errors import UserError
-from skyset.tables.catalog import ROWS, Catalog, chosen_columns
+from skyset.tables.catalog import Catalog, chosen_columns
 
 #: Bytes of one value, and of one statement.
 _LONGEST = 16 << 20
 _EXACT = 2**53
+#: Rows, and columns, of one question; SQLite's answers have at most 2,000 columns.
+_ROWS, _AT_ONCE = 8192, 100
+#: Which kinds of values a column holds, and the range of its integers.
+_LOOK = ", ".join(
+    [f"max(typeof({{0}}) = '{kind}')" for kind in ("blob", "text", "real", "integer")]
+    + [f"{end}(CASE WHEN typeof({{0}}) = 'integer' THEN {{0}} END)" for end in ("min", "max")]
+)
 _DECLARED = {"INT": pa.int64(), "REAL": pa.float64(), "FLOA": pa.float64(), "DOUB": pa.float64()}
 
 
@@ -88,23 +95,32 @@ def _columns(file: sqlite3.Connection, table: str) -> list[str]:
 def _kinds(file: sqlite3.Connection, table: _Table, wanted: Sequence[str], path: str) -> dict[str, pa.DataType | None]:
     """The type of each column over all its rows; None where it holds blobs."""
     declared = {name: kind for _, name, kind, *_ in file.execute(f"PRAGMA table_info({_quoted(table.name)})")}
-    return {name: _kind(file, table, name, declared[name].upper(), path) for name in wanted}
+    kinds: dict[str, pa.DataType | None] = {}
+    for start in range(0, len(wanted), _AT_ONCE):
+        names = wanted[start : start + _AT_ONCE]
+        looks = ", ".join(_LOOK.format(_quoted(name)) for name in names)
+        (found,) = file.execute(f"SELECT {looks} FROM {_quoted(table.name)}")
+        for place, name in enumerate(names):
+            try:
+                kinds[name] = _kind(declared[name].upper(), *found[6 * place : 6 * place + 6])
+            except OverflowError:
+                text = "has decimals beside integers that they cannot hold exactly"
+                raise UserError(f"{path}: column {name} {text}") from None
+    return kinds
 
 
-def _kind(file: sqlite3.Connection, table: _Table, name: str, declared: str, path: str) -> pa.DataType | None:
-    column, source = _quoted(name), _quoted(table.name)
-    rows = file.execute(f"SELECT typeof({column}), min({column}), max({column}) FROM {source} GROUP BY 1").fetchall()
-    seen = {kind: (low, high) for kind, low, high in rows if kind != "null"}
-    if "blob" in seen:
+def _kind(declared: str, blob, text, real, integer, low: int | None, high: int | None) -> pa.DataType | None:
+    """The type of a column with values of these kinds; OverflowError where no type holds them all."""
+    if blob:
         return None
-    if not seen:
+    if not (text or real or integer):
         return next((kind for word, kind in _DECLARED.items() if word in declared), pa.string())
-    if "text" in seen:
+    if text:
         return pa.string()
-    if "real" not in seen:
+    if not real:
         return pa.int64()
-    if "integer" in seen and max(map(abs, seen["integer"])) > _EXACT:
-        raise UserError(f"{path}: column {name} has decimals beside integers that they cannot hold exactly")
+    if integer and max(abs(low or 0), abs(high or 0)) > _EXACT:
+        raise OverflowError
     return pa.float64()
 
 
@@ -112,7 +128,7 @@ def _read(path: str, table: _Table, schema: pa.Schema, rows: int) -> Iterator[pa
     with _opened(path) as file:
         columns = ", ".join(map(_quoted, schema.names))
         cursor = file.execute(f"SELECT {columns} FROM {_quoted(table.name)}")
-        while batch := cursor.fetchmany(min(rows, ROWS)):
+        while batch := cursor.fetchmany(min(rows, _ROWS)):
             arrays = [_array(values, field.type) for values, field in zip(zip(*batch, strict=True), schema, strict=True)]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 

@@ -63,6 +63,14 @@ def test_any_column_comes_as_what_all_of_its_values_are(tmp_path_factory, values
         assert found == values and len({type(value) for value in found if value is not None}) < 2
 
 
+def test_many_columns_with_braces_and_quotes_in_their_names(tmp_path):
+    names = [f'c{n} {{0}} "{n}"' for n in range(320)]
+    listed = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+    row = tuple(n if n % 3 else n / 2 + 0.25 if n % 2 else f"t{n}" for n in range(320))
+    path = database(tmp_path / "t.db", f"CREATE TABLE t ({listed})", rows=[row] * 3)
+    assert [tuple(found.values()) for found in open_catalog(path).table().to_pylist()] == [row] * 3
+
+
 def test_the_table_with_objects_is_read(tmp_path):
     other, objects = "CREATE TABLE a (x)", "CREATE TABLE t (object_id INTEGER)"
     assert open_catalog(database(tmp_path / "one.db", other)).schema.names == ["x"]
