@@ -21,7 +21,8 @@ from skyset.testing.galaxiesml.population import DEPTH, PIXEL_SCALE, draw, flux_
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-#: Exponent of the PSF, a Moffat profile with the median seeing of each band.
+#: Exponent of the PSF, a Moffat profile with the median seeing of each band; that is measured on pixels, so that their
+#: extent is in it.
 BETA = 3.5
 _PSF_SIZE = 41
 #: Brightness of the night sky, mag per square arcsec: with the depth, it says how much noise a galaxy's own light adds.
@@ -112,7 +113,7 @@ class GalSimSky:
         return np.concatenate([own, draw_neighbours(self.seed, number)]) if self.neighbours else own
 
     def psf(self, band: str, ra: float, dec: float) -> np.ndarray | None:
-        """The PSF of a band, integrated over pixels: float64 (41, 41), sum 1; everywhere the same."""
+        """The PSF of a band: float64 (41, 41), sum 1; everywhere the same."""
         return psf_image(band).copy()
 
     def _near(self, wcs: WCS, shape: tuple[int, int]) -> np.ndarray:
@@ -196,16 +197,15 @@ def _moffat(band: str):
 
 @functools.cache
 def _psf_transforms(bands: str, side: int) -> np.ndarray:
-    """The PSF of each band and the pixel, float32 (bands, side, side // 2 + 1), from the stamp's corner to its middle."""
-    pixel = _drawn(galsim().Pixel(1), side).real
-    signs = 1 - 2 * (np.indices(pixel.shape).sum(0) % 2)
-    return np.stack([_drawn(_moffat(band), side).real * pixel * signs for band in bands]).astype(np.float32)
+    """The PSF of each band, float32 (bands, side, side // 2 + 1), from the stamp's corner to its middle."""
+    signs = 1 - 2 * (np.indices((side, side // 2 + 1)).sum(0) % 2)
+    return np.stack([_drawn(_moffat(band), side).real * signs for band in bands]).astype(np.float32)
 
 
 @functools.cache
 def psf_image(band: str) -> np.ndarray:
-    """The PSF of a band, integrated over pixels: float64 (41, 41), sum 1."""
-    image = _moffat(band).drawImage(nx=_PSF_SIZE, ny=_PSF_SIZE, scale=1, dtype=float).array
+    """The PSF of a band: float64 (41, 41), sum 1."""
+    image = _moffat(band).drawImage(nx=_PSF_SIZE, ny=_PSF_SIZE, scale=1, method="no_pixel", dtype=float).array
     return image / image.sum()
 
 
