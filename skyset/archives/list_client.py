@@ -24,10 +24,11 @@ from urllib.parse import urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from skyset.archives.account import without_account
 from skyset.archives.das import ListRequest
 from skyset.errors import SkysetError, UserError
 from skyset.html import HEAD_BYTES, is_html
-from skyset.http import PASSING, Client, innermost, pause, retry_after, watch
+from skyset.http import PASSING, Client, innermost, login_for, pause, retry_after, watch
 from skyset.messages import plain
 
 RETRIES, BACKOFF = 8, 1.0  # tries that bring nothing, and seconds after the first; four minutes in all
@@ -190,7 +191,9 @@ class ListClient:
             return
         body = response.raw.read(HEAD_BYTES, decode_content=True)
         words = f"{status} {PHRASES.get(status, '')}".strip() if status != 200 else "an HTML page instead of a TAR"
-        if said := _words(body):
+        said, login = _words(body), login_for(request.url)
+        said = without_account(said, login) if login else said
+        if said:
             words = f"{words}: {said}"
         if status in (401, 403):
             raise UserError(f"{_host(request)} does not take the account: {words}")

@@ -110,6 +110,15 @@ def test_a_wrong_password_is_one_line_and_is_not_in_it(server):
     assert len(server.requests) == 1
 
 
+def test_words_of_the_service_that_repeat_the_password_are_shown_without_it():
+    body = "user me with password secret is not known"
+    answer = f"HTTP/1.1 401 No\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    with RawServer.saying(answer) as server:
+        remember(server.url, ("me", "secret"))
+        with pytest.raises(UserError, match=r"password \*\*\* is not known"):
+            ask(server, cutouts(server.url, POSITIONS, "i", SMALL))
+
+
 def test_a_line_that_the_service_refuses_is_taken_out_with_its_words(server):
     server.fault("line", f"{POSITIONS[3][0]:.16e}")
     found, answered = ask(server)

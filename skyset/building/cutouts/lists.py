@@ -175,6 +175,7 @@ class _Run:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join(JOIN)
+        self.spool.close()
 
     # galaxies into groups
 

@@ -172,6 +172,11 @@ class Spool:
             os.fsync(file.fileno())
         self._no_data.update({galaxy.key: (galaxy.ra, galaxy.dec, reason) for galaxy, reason in reasons.items()})
 
+    def close(self) -> None:
+        """Leave no folder where nothing is kept."""
+        with contextlib.suppress(OSError):  # something is
+            self.folder.rmdir()
+
     def _kept(self) -> Iterator[Group]:
         """The groups that an earlier run left; files of nothing that is known are deleted."""
         known = set()
