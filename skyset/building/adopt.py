@@ -22,7 +22,7 @@ from skyset.building.staged_rows import row_dtype
 from skyset.building.task import Found, Item, Rejected, Task, Written
 from skyset.errors import PartitionError, UserError
 from skyset.files import replacing
-from skyset.partitions.layout import PIXELS_FROM, SLAB_BYTES, slabs
+from skyset.partitions.layout import PIXELS_FROM, slabs
 from skyset.partitions.manifest import describe_file
 from skyset.partitions.partition import decoded
 from skyset.partitions.writer import PartitionWriter
@@ -31,6 +31,8 @@ from skyset.survey import Column, Survey
 CATALOG = "catalog"
 #: Rows whose small columns are converted at a time.
 _ROWS = 16_384
+#: Pixels that are read and written at a time: what stays in a core's cache.
+_CACHED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def write_adopted(task: Task, *, source: ReadPublished) -> Written:
     if task.made_of:
         options["made_of"] = task.made_of
     with PartitionWriter(task.root / task.path, survey.columns, len(task.items), options, task.compression) as writer:
-        for start, stop in slabs(len(task.items), survey.row_bytes, slab_bytes=SLAB_BYTES):
+        for start, stop in slabs(len(task.items), survey.row_bytes, slab_bytes=_CACHED_BYTES):
             group = task.items[start:stop]
             columns = source.slab(survey, group[0].file, np.array([item.address[0] for item in group if item.address]))
             good = _usable(columns.get(source.image or ""), len(group))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -137,6 +138,7 @@ class PieceReader:
         self._wanted = [f for f in survey.features if f.name in names]
         self._columns = needed_columns(survey, names)
         self._bytes = [column.name for column in self._columns if column.is_bytes]
+        self._planned = self._shapes()
         self._open: OrderedDict[str, Partition] = OrderedDict()
         _readers.add(self)
 
@@ -237,7 +239,7 @@ class PieceReader:
         self, rows: int, bounds: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
         """One array a column; the layers of a group are views of one array (rows, layers, ...): no copy to stack them."""
-        shapes, layers = self._shapes()
+        shapes, layers = self._planned
         bytes_of = {name: (np.uint8, (int(ends[-1]),)) for name, ends in bounds.items()}
         arrays = carve(self._new_block, {key: (dtype, (rows, *shape)) for key, (dtype, shape) in shapes.items()} | bytes_of)
         raw = {name: arrays[key] if place is None else arrays[key][:, place] for name, (key, place) in layers.items()}
@@ -245,17 +247,17 @@ class PieceReader:
 
     def _shapes(self) -> tuple[dict, dict]:
         """(dtype, shape of a row) of each array to allocate, and for each column on disk (array, layer or None)."""
-        shapes: dict[str | tuple[str, str], tuple[str, tuple[int, ...]]] = {}
+        shapes: dict[str | tuple[str, str], tuple[np.dtype, tuple[int, ...]]] = {}
         places: dict[str, tuple[str | tuple[str, str], int | None]] = {}
         for feature in self._wanted:
             for key, source in feature.fields.items() if isinstance(feature, Layers) else ():
                 if not isinstance(source, str):
                     column = self.survey.column(source[0])
-                    shapes[feature.name, key] = column.dtype, (len(source), *column.shape)
+                    shapes[feature.name, key] = column.stored_dtype, (len(source), *column.shape)
                     places.update({name: ((feature.name, key), layer) for layer, name in enumerate(source)})
         for column in self._columns:
             if column.name not in places:
-                shapes[column.name] = column.dtype, column.shape
+                shapes[column.name] = column.stored_dtype, column.shape
                 places[column.name] = column.name, None
         return shapes, places
 
@@ -332,13 +334,15 @@ class Window:
 
 def carve(new_block: Callable[[int], np.ndarray], shapes: Mapping) -> dict:
     """Arrays of the given (dtype, shape), by key, as parts of one block of memory."""
-    offsets, end = {}, 0
-    for key, (dtype, shape) in shapes.items():
-        size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
-        offsets[key] = end, end + size
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
+    offsets, end = [], 0
+    for dtype, shape in shapes.values():
+        offsets.append(end)
+        end += -(-np.dtype(dtype).itemsize * math.prod(shape) // _ALIGNMENT) * _ALIGNMENT
     block = new_block(end)
-    return {key: block[slice(*offsets[key])].view(dtype).reshape(shape) for key, (dtype, shape) in shapes.items()}
+    return {
+        key: np.ndarray(shape, dtype, block, offset)
+        for offset, (key, (dtype, shape)) in zip(offsets, shapes.items(), strict=True)
+    }
 
 
 def _with_bounds(raw: Mapping, bounds: Mapping[str, np.ndarray], origins: Sequence = ()) -> dict:

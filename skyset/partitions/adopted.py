@@ -125,6 +125,7 @@ class AdoptedFile:
         self._file = Partition(path, tuple(stored.values()), trusted_rows, trusted_bytes, whole_rows=False)
         self._stored = stored
         self.rows = self._file.rows
+        self._small_names = tuple(name for name in self.columns if name not in self._direct)
         self._run: tuple[int, int, dict[str, np.ndarray]] = (0, 0, {})
         self._last, self._in_order = -1, 0
 
@@ -142,13 +143,13 @@ class AdoptedFile:
     def _small(self, names: Sequence[str], start: int, stop: int) -> tuple[int, dict[str, np.ndarray]]:
         """Columns of a stretch of rows that holds ``start:stop``, and its first row."""
         first, last, values = self._run
-        if not (first <= start and stop <= last and values.keys() >= set(names)):
+        if not (first <= start and stop <= last):
             follows = 0 <= start - self._last <= _GAP
             self._in_order = self._in_order + 1 if follows else 0
             self._last = stop
             if not self._in_order:
                 return start, self._converted(names, start, stop)
-            names = [name for name in self.columns if name not in self._direct]
+            names = self._small_names
             row_bytes = sum(self._stored[key].row_bytes for key in self._form.keys(names)) or 1
             last = min(self.rows, max(stop, start + min(RUN_ROWS, RUN_BYTES // row_bytes)))
             first, values = start, self._converted(names, start, last)

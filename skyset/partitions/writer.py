@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import h5py
 import numpy as np
+from isal import isal_zlib
 
 from skyset.errors import PartitionError
 from skyset.files import Temporary, put_in_place, replaced_by
@@ -19,6 +19,8 @@ from skyset.partitions.layout import FORMAT, PIXELS_FROM, compression_options, s
 from skyset.partitions.partition import Partition
 from skyset.survey import Column
 
+#: Pixels that are read back at a time: what stays in a core's cache.
+_CACHED_BYTES = 1 << 20
 #: Digests of rows' sources in one attribute of a file, which takes 64 kB.
 _SOURCES = 4096
 
@@ -123,11 +125,11 @@ class PartitionWriter:
         for column in self._pixels:
             pixels = np.ascontiguousarray(record[column.name], column.dtype)
             self._file[column.name][self.rows] = pixels
-            self._crc[column.name] = zlib.crc32(pixels, self._crc[column.name])
+            self._crc[column.name] = isal_zlib.crc32(pixels, self._crc[column.name])
         for name, ends in self._ends.items():
             ends[self.rows] = len(record[name]) + (ends[self.rows - 1] if self.rows else 0)
             self._spools[name].write(record[name])
-            self._crc[name] = zlib.crc32(record[name], self._crc[name])
+            self._crc[name] = isal_zlib.crc32(record[name], self._crc[name])
         self._disk.check()
         self._sources.append(source)
         self.rows += 1
@@ -140,7 +142,7 @@ class PartitionWriter:
         for column in self._pixels if stop > start else ():
             pixels = np.ascontiguousarray(columns[column.name], column.dtype)
             self._file[column.name][start:stop] = pixels
-            self._crc[column.name] = zlib.crc32(pixels, self._crc[column.name])
+            self._crc[column.name] = isal_zlib.crc32(pixels, self._crc[column.name])
         self._disk.check()
         self._sources += sources
         self.rows = stop
@@ -207,14 +209,14 @@ class PartitionWriter:
         with Partition(self._temporary.path, self.columns, trusted_rows=self.rows) as written:
             for column in self._pixels:
                 crc = 0
-                for start, stop in slabs(self.rows, column.row_bytes):
-                    crc = zlib.crc32(written.read(column.name, start, stop), crc)
+                for start, stop in slabs(self.rows, column.row_bytes, slab_bytes=_CACHED_BYTES):
+                    crc = isal_zlib.crc32(written.read(column.name, start, stop), crc)
                 if crc != self._crc[column.name]:
                     raise PartitionError(f"{self.path}: {column.name} reads back otherwise than it was written")
             for column in self._bytes:
                 crc = 0
                 for row in range(self.rows):
-                    crc = zlib.crc32(written.read(column.name, row, row + 1), crc)
+                    crc = isal_zlib.crc32(written.read(column.name, row, row + 1), crc)
                 same_ends = np.array_equal(written.ends(column.name)[1:], self._ends[column.name][: self.rows])
                 if crc != self._crc[column.name] or not same_ends:
                     raise PartitionError(f"{self.path}: {column.name} reads back otherwise than it was written")
