@@ -1,17 +1,20 @@
 """How fast do GalaxiesML's published files stream where they lie, and how fast do they become partitions?
 
-    python benchmarks/published.py                 # 1,200 galaxies of 127 pixels, 4,000 of 64; five rounds, about two minutes
-    python benchmarks/published.py --rounds 1 --rows 200
+    python benchmarks/published.py                 # 1,200 galaxies of 127 pixels, 4,000 of 64; five rounds, about two
+    minutes python benchmarks/published.py --rounds 1 --rows 200
 
-The floor reads the pixels alone, 8 MB at a time, by ``preadv`` into one buffer: no table, no rows, no memory of their own. The
-peers: a plain h5py loop over slabs of all keys, and ``load_dataset("hdf5", data_files=..., streaming=True)``. The files are in the page
-cache. Each way is a process of its own; what is timed begins after its imports, and ends with the last row. Conversion is a whole
-command with two processes, beside ``cp`` of the same file; both end when the disk has all of it.
+The floor reads the pixels alone, 8 MB at a time, by ``preadv`` into one buffer: no table, no rows, no memory of their own.
+The peers: a plain h5py loop over slabs of all keys, and ``load_dataset("hdf5", data_files=..., streaming=True)``. The
+files are in the page cache, or taken out of it before each run. Each way is a process of its own; what is timed is the
+iteration. Conversion is timed in a process that has made its imports, beside ``cp`` of the same file; both end when the
+disk has all of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import resource
 import shutil
@@ -75,33 +78,38 @@ def h5py_loop(path: Path, size: int) -> int:
     return rows
 
 
-def ours(folder: Path, size: int, names: list[str] | None = None, batch: int | None = None) -> int:
+def ours(folder: Path, size: int, names: list[str] | None = None, batch: int | None = None) -> Callable[[], int]:
     import skyset
 
     rows = skyset.load("galaxiesml", str(size), data_dir=str(folder), split="train")
     rows = rows.select_columns(names) if names else rows
     if batch:
-        return sum(len(each["image"]) for each in rows.iter(batch))
-    return sum(1 for _ in rows)
+        return lambda: sum(len(each["image"]) for each in rows.iter(batch))
+    return lambda: sum(1 for _ in rows)
 
 
-def stock(path: Path, size: int) -> int:
+def stock(path: Path, size: int) -> Callable[[], int]:
     from datasets import load_dataset
 
     rows = load_dataset("hdf5", data_files={"train": str(path)}, split="train", streaming=True).with_format("numpy")
-    return sum(1 for _ in rows.take(STOCK_ROWS))
+    return lambda: sum(1 for _ in rows.take(STOCK_ROWS))
 
 
-WAYS: dict[str, Callable[[Path, Path, int], int]] = {
-    "floor: preadv of the pixels": lambda published, built, size: floor(_file(published, size), size),
+#: What each way does, given the published folder, that of the partitions, and the size; what it returns is timed.
+WAYS: dict[str, Callable[[Path, Path, int], Callable[[], int]]] = {
+    "floor: preadv of the pixels": lambda published, built, size: lambda: floor(_file(published, size), size),
     "in place, rows": lambda published, built, size: ours(published, size),
     "in place, `iter(32)`": lambda published, built, size: ours(published, size, batch=32),
     "in place, image and redshift": lambda published, built, size: ours(published, size, ["image", "specz_redshift"]),
     "our partitions, rows": lambda published, built, size: ours(built, size),
     "our partitions, image and redshift": lambda published, built, size: ours(built, size, ["image", "specz_redshift"]),
-    "plain h5py, slabs of 32 rows": lambda published, built, size: h5py_loop(_file(published, size), size),
+    "plain h5py, slabs of 32 rows": lambda published, built, size: lambda: h5py_loop(_file(published, size), size),
     "stock `hdf5` builder, streaming": lambda published, built, size: stock(_file(published, size), size),
 }
+
+
+#: Those that are also measured from the disk, as files of 66 GB are read.
+COLD = ["floor: preadv of the pixels", "in place, rows", "in place, `iter(32)`", "stock `hdf5` builder, streaming"]
 
 
 def _file(folder: Path, size: int) -> Path:
@@ -110,65 +118,76 @@ def _file(folder: Path, size: int) -> Path:
     return folder / file_name(size, "train")
 
 
-def one(way: str, published: Path, built: Path, size: int) -> None:
+def forget(path: Path) -> None:
+    """Take a file out of the page cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def one(way: str, published: Path, built: Path, size: int, cold: bool) -> None:
     """Time a way in this process; a first look at the file warms imports and the page cache up."""
     warnings.simplefilter("ignore")
     import skyset
 
     next(iter(skyset.load("galaxiesml", str(size), data_dir=str(published), split="train")))
+    iterate = WAYS[way](published, built, size)
+    for path in published.rglob("*.hdf5") if cold else ():
+        forget(path)
     start = time.perf_counter()
-    rows = WAYS[way](published, built, size)
+    rows = iterate()
     seconds = time.perf_counter() - start
     print(rows / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
 
 
-def timed(way: str, folder: Path, size: int) -> tuple[float, float]:
+def timed(way: str, folder: Path, size: int, cold: bool) -> tuple[float, float]:
     """Rows a second, and the peak memory in MB."""
-    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--size", str(size)]
+    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--size", str(size)] + ["--cold"] * cold
     said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     speed, memory = map(float, said.split())
     return speed, memory
 
 
 def convert(folder: Path, size: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of conversions, and of copies."""
-    code = (
-        "import sys; from skyset.build_scripts.galaxiesml.published import build_published; import argparse; from pathlib import "
-        "Path; from skyset.building.options import Options\n"
-        "if __name__ == '__main__':\n"
-        "    options = Options(Path(sys.argv[2]), Path(sys.argv[1]), num_processes=2)\n"
-        "    sys.exit(build_published(argparse.Namespace(configs=[sys.argv[3]]), options, []))"
-    )
-    script = folder / "convert.py"
-    script.write_text(code)
+    """Seconds of conversions in this process, and of copies."""
+    from skyset.build_scripts.galaxiesml.published import build_published
+    from skyset.building.options import Options
+
     source, target = folder / f"one{size}", folder / "partitions"
-    source.mkdir(exist_ok=True)
+    source.mkdir()
     file = _file(folder / "published", size)
-    if not (source / file.name).exists():
-        os.link(file, source / file.name)
+    os.link(file, source / file.name)
+
+    def build(limit: int | None = None) -> None:
+        shutil.rmtree(target / str(size), ignore_errors=True)
+        options = Options(target, source, limit=limit)
+        with contextlib.redirect_stdout(io.StringIO()):
+            build_published(argparse.Namespace(configs=[str(size)]), options, [])
+
+    build(limit=5)
     ours, copies = [], []
     for _ in range(rounds):
-        shutil.rmtree(target / str(size), ignore_errors=True)
-        for seconds, command in (
-            (copies, ["cp", str(file), str(folder / "copy")]),
-            (ours, [sys.executable, str(script), str(source), str(target), str(size)]),
-        ):
+        for seconds, run in ((copies, lambda: shutil.copyfile(file, folder / "copy")), (ours, build)):
             os.sync()
             start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+            run()
             os.sync()
             seconds.append(time.perf_counter() - start)
         (folder / "copy").unlink()
     return ours, copies
 
 
-def report(folder: Path, size: int, rounds: int) -> None:
-    results: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+def report(folder: Path, size: int, rounds: int, cold: bool = False) -> None:
+    ways = COLD if cold else list(WAYS)
+    results: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, found in results.items():
-            found.append(timed(way, folder, size))
-    first, last = list(WAYS)[0], list(WAYS)[-1]
-    print(f"\n| {size} pixels | rows/s | MB/s | to the floor | to stock | peak memory, MB |\n|---|---|---|---|---|---|")
+            found.append(timed(way, folder, size, cold))
+    first, last = ways[0], ways[-1]
+    where = "from the disk" if cold else "from the page cache"
+    print(f"\n| {size} pixels, {where} | rows/s | MB/s | to the floor | to stock | peak memory, MB |")
+    print("|---|---|---|---|---|---|")
     for way, found in results.items():
         to = {
             name: statistics.median(one[0] / other[0] for one, other in zip(found, results[name], strict=True))
@@ -185,11 +204,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1200, help="of 127 pixels; three times as many of 64")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--way")
+    parser.add_argument("--cold", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--size", type=int)
     asked = parser.parse_args()
     if asked.way:
-        one(asked.way, asked.folder / "published", asked.folder / "partitions", asked.size)
+        one(asked.way, asked.folder / "published", asked.folder / "partitions", asked.size, asked.cold)
         return
     from benchmarks.measure import machine
 
@@ -207,6 +227,7 @@ def main() -> None:
                 f"cp: {statistics.median(copies):.2f} s; {share:.2f} of its speed"
             )
             report(folder, size, asked.rounds)
+            report(folder, size, asked.rounds, cold=True)
 
 
 if __name__ == "__main__":
