@@ -1,8 +1,9 @@
-"""Build GalaxiesML as partitions in HEALPix cells, from the archive of Hyper Suprime-Cam.
+"""Build GalaxiesML as partitions in HEALPix cells, from the archive of Hyper Suprime-Cam or from the published files.
 
     export SSP_PDR_USR=... SSP_PDR_PWD=...         # an account of the archive; or ~/.netrc, or a prompt
     skyset build galaxiesml --tiny
     skyset build galaxiesml -o data/galaxiesml     # 286,401 galaxies: days of downloads, see the card
+    skyset build galaxiesml --local_data_path DIR  # converts the published files, and --published those of Zenodo
     skyset build galaxiesml --print_sql            # for the archive's page; its answer is a --catalog
 
 Query, cuts, images in five bands by lists of cutouts, shapes measured in each band, three datasets. It can be interrupted at
@@ -18,7 +19,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skyset.build_scripts.galaxiesml import catalog
+from skyset.build_scripts.galaxiesml.published import add_published_options, build_published
 from skyset.build_scripts.galaxiesml.records import TOGETHER, Reading, check_installed, read_galaxies, read_galaxy
+from skyset.build_scripts.galaxiesml.single_files import write_single_files
 from skyset.build_scripts.galaxiesml.splits import split_of
 from skyset.building.cutouts.declaration import Config, Cutouts
 from skyset.building.cutouts.lists import DasImages
@@ -84,13 +87,20 @@ def cutouts(asked: argparse.Namespace, how: Reading) -> Cutouts:
 def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:
     """Build what was asked for; returns the exit status."""
     how = reading(asked)
-    if not asked.print_sql:
-        check_installed(how)
-    return build_cutouts(cutouts(asked, how), asked, options, command)
+    if asked.published or options.local_data_path is not None:
+        status = build_published(asked, options, command)
+    else:
+        if not asked.print_sql:
+            check_installed(how)
+        status = build_cutouts(cutouts(asked, how), asked, options, command)
+    if asked.single_files is not None and not asked.print_sql:
+        write_single_files(options.output_dir, asked.single_files)
+    return status
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this survey."""
+    add_published_options(parser.add_argument_group("published files").add_argument)
     catalog.add_options(parser.add_argument_group("catalogue").add_argument)
     add = parser.add_argument_group("cutouts").add_argument
     add_das_options(add)

@@ -32,7 +32,13 @@ from skyset.survey import Survey
 
 def add_published_options(add: Callable[..., object]) -> None:
     """Add the options of this door; ``add`` is a parser's ``add_argument``."""
+    add("--local_data_path", type=Path, metavar="DIR", help="convert the published files in this folder")
     add("--published", action="store_true", help="convert the published files of the Zenodo record (116 GB, one at a time)")
+    add(
+        "--keep_raw",
+        action="store_true",
+        help="keep what is downloaded of it (default: each file goes when it is converted)",
+    )
     add("--record", default=str(RECORD), metavar="N", help="number of the Zenodo record (default: %(default)s)")
     add("--zenodo_url", type=without_login, default=API_URL, metavar="URL", help="Zenodo's API (default: %(default)s)")
     add(
