@@ -617,9 +617,14 @@ def show(
 ) -> None:
     def run() -> None:
         from skyset.explore.objects import object_figure
+        from skyset.loading.in_place import published_in
 
         if data_dir is not None:
             registry.loader(survey)  # an unknown name is worth more than a folder that is not there
+            if found := published_in(survey, data_dir):
+                root, declared, manifest = found
+                save_figure(object_figure(declared, root, object_id, image_size, manifest), output)
+                return
         root = partitions_of(survey) if data_dir is None else registry.find_root(survey, data_dir) or data_dir
         manifest = Manifest.load(root)
         declared = registry.survey(survey if data_dir is not None else manifest.survey, manifest.config)

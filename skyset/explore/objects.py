@@ -26,7 +26,8 @@ def find_object(survey: Survey, root: str, manifest: Manifest, object_id: str | 
     """Where the rows of an object are, one piece of one row each; of the first object where None is asked for."""
     wanted = [survey.column("object_id"), survey.column(survey.key)]
     for entry in manifest.files:
-        with Partition(f"{root}/{entry.path}", wanted, trusted_rows=entry.rows) as partition:
+        opens = survey.opens or Partition
+        with opens(f"{root}/{entry.path}", wanted, trusted_rows=entry.rows) as partition:
             names = zip(partition.text("object_id"), partition.text(survey.key), strict=True)
             for row, same in enumerate(names):
                 if object_id is None or object_id in same:
@@ -139,13 +140,29 @@ def _value_line(name: str, value, unit: str) -> str:
     return f"{name}: {text[:60]} {unit}".rstrip()
 
 
-def object_figure(survey: Survey, root: str, object_id: str | None = None, image_size: int | None = None) -> Figure:
+def object_figure(
+    survey: Survey,
+    root: str,
+    object_id: str | None = None,
+    image_size: int | None = None,
+    manifest: Manifest | None = None,
+) -> Figure:
     """Draw one object, by its ``object_id`` or its unique key.
+
+    Args:
+        survey: the declaration.
+        root: the folder of the partitions.
+        object_id: the first object by default.
+        image_size: side of a centre crop, pixels.
+        manifest: of files that are read in place, which have none on the disk.
+
+    Returns:
+        matplotlib.figure.Figure
 
     Raises:
         UserError: there is no such object.
     """
-    manifest = Manifest.load(root)
+    manifest = Manifest.load(root) if manifest is None else manifest
     survey = survey.as_built(manifest.columns)
     pieces = find_object(survey, root, manifest, object_id)
     try:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from skyset.errors import PartitionError, UserError
+from skyset.loading import registry
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.survey import Survey
@@ -45,6 +46,15 @@ def read_in_place(survey: Survey, data_dir: str | None, config: str) -> tuple[st
     files = [_entry(folder, path, split, found.rows[split]) for split, path in found.files.items() if found.rows[split]]
     build = {"config": config, "in_place": True}
     return str(folder), survey, Manifest(survey.name, list(survey.columns), survey.key, files, [str(folder)], build)
+
+
+def published_in(name: str, data_dir: str) -> tuple[str, Survey, Manifest] | None:
+    """The published files of a survey's first dataset that a folder without partitions has; see ``read_in_place``."""
+    root = registry.find_root(name, data_dir)
+    if root is not None and (Path(root) / MANIFEST).exists():
+        return None
+    found = (read_in_place(survey, data_dir, config) for config, survey in registry.configs(name).items())
+    return next(filter(None, found), None)
 
 
 def _entry(folder: Path, path: Path, split: str, rows: int) -> FileEntry:
