@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import responses as PHRASES
 from typing import Any, NamedTuple, Self
@@ -26,8 +26,9 @@ from urllib3.exceptions import HTTPError
 
 from skyset.archives.account import without_account
 from skyset.archives.das import ListRequest
-from skyset.errors import SkysetError, UserError
-from skyset.html import HEAD_BYTES, is_html
+from skyset.archives.tar_stream import Broken, members
+from skyset.errors import RecordError, SkysetError, UserError
+from skyset.html import HEAD_BYTES
 from skyset.http import PASSING, Client, innermost, login_for, pause, retry_after, watch
 from skyset.messages import plain
 
@@ -35,9 +36,7 @@ RETRIES, BACKOFF = 8, 1.0  # tries that bring nothing, and seconds after the fir
 CONNECT, SILENCE = 30.0, 600.0  # seconds
 MOST_REFUSED = 20  # lines of a list; more, and something is wrong with all of them
 MOST_FOREIGN = 100  # members of an answer
-SAME_FOREIGN = 3  # answers with foreign members until what they lack is believed to be missing
-_LONGEST_NAME = 4096  # bytes
-_BLOCK, _END = tarfile.BLOCKSIZE, bytes(tarfile.BLOCKSIZE)
+SAME = 3  # answers with foreign members until what they lack is believed to be missing; bad files of a row
 _NAMES = {
     "cutout": re.compile(r"(?:[^/]*/)?(\d+)-(?:cutout|coadd\+bg)-HSC-([A-Z0-9]+)-\d+-[^/]+\.fits"),
     "psf": re.compile(r"(?:[^/]*/)?(\d+)-psf-calexp-.+-HSC-([A-Z0-9]+)-\d+-\d+,\d+-[0-9.]+--?[0-9.]+\.fits"),
@@ -45,10 +44,12 @@ _NAMES = {
 
 
 class Answered(NamedTuple):
-    """What came of a list: rows without data, what was said of rows that were refused, and how many requests it took."""
+    """What came of a list: rows without data, what was said of rows that were refused, why files of others cannot be used,
+    and how many requests it took."""
 
     absent: tuple[int, ...]
     refused: dict[int, str]
+    bad: dict[int, str]
     tries: int
 
 
@@ -56,15 +57,7 @@ class Stopped(SkysetError):
     """The caller closed the client."""
 
 
-class _Broken(Exception):
-    """There is no answer, or not all of it; a later try may have more luck."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-class _Refused(Exception):
+class _Refused(SkysetError):
     """The service refuses a line (``number``, the header being line 1), or None: the list."""
 
     def __init__(self, words: str, number: int | None) -> None:
@@ -80,6 +73,7 @@ class ListClient:
         backoff: seconds after the first; doubled each time, unless Retry-After says more.
         silence: seconds that the service may take for the next member.
         say: told of what is odd, in one line.
+        check: raises RecordError for a file that cannot be used; its row is asked for again, twice.
     """
 
     def __init__(
@@ -88,8 +82,10 @@ class ListClient:
         backoff: float = BACKOFF,
         silence: float = SILENCE,
         say: Callable[[str], object] = lambda text: None,
+        check: Callable[[ListRequest, bytes], object] = lambda request, data: None,
     ) -> None:
         self.retries, self.backoff, self.silence, self.say = retries, backoff, silence, say
+        self.check = check
         self._closing, self._ended = threading.Event(), threading.Event()
         self._wire = Client(self._closing)
         self._watch = threading.Thread(target=watch, args=(lambda: [self._wire], self._closing, self._ended), daemon=True)
@@ -120,25 +116,25 @@ class ListClient:
             UserError: the service does not take the account, refuses the list, or is down.
             Stopped: the caller closed the client.
         """
-        left, refused = list(range(len(request.lines))), {}  # type: list[int], dict[int, str]
+        state = _State(list(range(len(request.lines))))
         tries = failed = odd = 0
-        while left:
+        while state.left:
             if self._closing.is_set():
                 raise Stopped("stopped")
             tries += 1
-            run = _Run(request, left, take)
+            run = _Run(request, state.left, take, self.check)
             try:
                 self._stream(run)
-                if not run.foreign or odd + 1 >= SAME_FOREIGN or not run.missing:
-                    return Answered(tuple(run.missing), refused, tries)
-                odd += 1
-                raise _Broken(f"a member that no line asked for: {run.foreign[0]}")
+                absent = [row for row in run.missing if row not in run.bad]
+                if run.foreign and absent and odd + 1 < SAME:
+                    odd += 1
+                    raise Broken(f"a member that no line asked for: {run.foreign[0]}")
+                state.absent += absent
             except _Refused as error:
-                row = self._refused(run, error)
-                refused[row] = str(error)
-                if len(refused) > MOST_REFUSED:
-                    raise UserError(f"{_host(request)} refuses {len(refused)} lines of a list: {error}") from error
-            except _Broken as error:
+                state.refused[self._refused(run, error)] = str(error)
+                if len(state.refused) > MOST_REFUSED:
+                    raise UserError(f"{_host(request)} refuses {len(state.refused)} lines of a list: {error}") from error
+            except Broken as error:
                 failed = 1 if run.got else failed + 1
                 if failed > self.retries:
                     raise UserError(
@@ -149,8 +145,8 @@ class ListClient:
             finally:
                 for name in run.foreign[:3]:
                     self.say(f"{_host(request)} sent {name}, which no line of the list asked for: it is left out")
-            left = [row for row in run.missing if row not in refused]
-        return Answered((), refused, tries)
+            state.next(run)
+        return Answered(tuple(state.absent), state.refused, state.bad, tries)
 
     def _refused(self, run: _Run, error: _Refused) -> int:
         """The row that is refused.
@@ -180,7 +176,7 @@ class ListClient:
             if self._closing.is_set():
                 raise Stopped("stopped") from error
             late = f"silent for {self.silence:g} s"
-            raise _Broken(late if self._wire.expired else innermost(error)) from error
+            raise Broken(late if self._wire.expired else innermost(error)) from error
         finally:
             self._wire.end()
 
@@ -198,7 +194,7 @@ class ListClient:
         if status in (401, 403):
             raise UserError(f"{_host(request)} does not take the account: {words}")
         if status == 200 or status in PASSING or status >= 500:
-            raise _Broken(words, retry_after(response))
+            raise Broken(words, retry_after(response))
         if status in (404, 405) or status < 400:
             raise UserError(f"no {request.service} service at {request.url}: {words}")
         number = re.search(r"\bline\s*:?\s*(\d{1,6})\b", said, re.I)
@@ -206,13 +202,33 @@ class ListClient:
 
 
 @dataclass
+class _State:
+    """What is known of a list's rows."""
+
+    left: list[int]  # to ask for
+    absent: list[int] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+    bad: dict[int, str] = field(default_factory=dict)
+    seen: Counter[int] = field(default_factory=Counter)  # bad files by row
+
+    def next(self, run: _Run) -> None:
+        """Learn of an answer's bad files, and what is still to be asked for."""
+        self.seen.update(run.bad.keys())
+        self.bad |= {row: reason for row, reason in run.bad.items() if self.seen[row] >= SAME}
+        known = {*self.absent, *self.refused, *self.bad}
+        self.left = [row for row in run.missing if row not in known]
+
+
+@dataclass
 class _Run:
-    """One answer: rows asked for, those that came, and names of what nobody asked for."""
+    """One answer: rows asked for, those that came, why files of others cannot be used, and names that nobody asked for."""
 
     request: ListRequest
     rows: list[int]
     take: Callable[[int, bytes], object]
+    check: Callable[[ListRequest, bytes], object]
     got: set[int] = field(default_factory=set)
+    bad: dict[int, str] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
 
     @property
@@ -228,10 +244,16 @@ class _Run:
         if place < 0 or self.rows[place] in self.got:
             self.foreign.append(plain(name, 200))
             if len(self.foreign) > MOST_FOREIGN:
-                raise _Broken(f"{len(self.foreign)} members that no line asked for, such as {self.foreign[0]}")
+                raise Broken(f"{len(self.foreign)} members that no line asked for, such as {self.foreign[0]}")
             return
-        self.take(self.rows[place], data)
-        self.got.add(self.rows[place])
+        row = self.rows[place]
+        try:
+            self.check(self.request, data)
+        except RecordError as error:
+            self.bad[row] = str(error)
+            return
+        self.take(row, data)
+        self.got.add(row)
 
 
 # --- the answer ---------------------------------------------------------------------------------------------
@@ -250,47 +272,6 @@ class _Raw(io.RawIOBase):
         data = self._response.raw.read(len(buffer), decode_content=False)
         buffer[: len(data)] = data
         return len(data)
-
-
-def members(file: io.BufferedIOBase, largest: int) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a TAR's files, as they come; folders are passed over.
-
-    Args:
-        file: is read from where it stands to the end mark.
-        largest: bytes of a member.
-
-    Raises:
-        _Broken: it is none, ends before its end mark, or holds what no cutout is.
-    """
-    long_name = ""
-    while (block := _exactly(file, _BLOCK)) != _END:
-        try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-        except tarfile.TarError as error:
-            raise _Broken("an HTML page instead of a TAR" if is_html(block) else f"a damaged TAR: {error}") from error
-        bound = largest if info.isreg() else _LONGEST_NAME
-        if not 0 <= info.size <= bound:
-            raise _Broken(f"{plain(info.name, 200)} has {info.size:,} bytes, more than {bound:,}")
-        data = _exactly(file, -(-info.size // _BLOCK) * _BLOCK)[: info.size]
-        if info.type == tarfile.GNUTYPE_LONGNAME:
-            long_name = data.rstrip(b"\0").decode("utf-8", "replace")
-            continue
-        if info.type == tarfile.XHDTYPE:
-            found = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", data)
-            long_name = found[1].decode("utf-8", "replace") if found else ""
-            continue
-        if info.isreg():
-            yield long_name or info.name, data
-        elif not info.isdir() and info.type != tarfile.XGLTYPE:
-            yield f"{long_name or info.name} (a link or device)", b""
-        long_name = ""
-
-
-def _exactly(file: io.BufferedIOBase, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise _Broken("the TAR ends in the middle")
-    return data
 
 
 def _drain(file: io.BufferedIOBase) -> None:

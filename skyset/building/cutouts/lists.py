@@ -23,6 +23,7 @@ from skyset.archives.hsc_skymap import tract_at
 from skyset.archives.list_client import BACKOFF, SILENCE, ListClient, Stopped
 from skyset.building.cutouts.declaration import Answer
 from skyset.building.cutouts.spool import Galaxy, Group, Listed, Spool
+from skyset.building.cutouts.stamps import read_psf, read_stamp
 from skyset.errors import RecordError, UserError
 from skyset.messages import plain, say
 from skyset.sky import check_position
@@ -216,7 +217,7 @@ class _Run:
         if missing and not self._threads:
             account_for(self.source.host)
             for _ in range(self.source.streams):
-                client = ListClient(backoff=self.source.backoff, silence=self.source.silence, say=_tell)
+                client = ListClient(backoff=self.source.backoff, silence=self.source.silence, say=_tell, check=_check)
                 self._clients.append(client)
                 self._threads.append(threading.Thread(target=self._work, args=(client,), daemon=True))
                 self._threads[-1].start()
@@ -261,7 +262,9 @@ class _Run:
         }
         # A list of many that brought nothing at all may be the service's fault: those are asked for again by the next run.
         if len(group.galaxies) == 1 or all(listed.places for listed in group.lists.values()):
-            self.spool.add_no_data(reasons)
+            bad = {row for listed in group.lists.values() for row in listed.bad}
+            believed = {galaxy for row, galaxy in enumerate(group.galaxies) if row not in bad}
+            self.spool.add_no_data({galaxy: reason for galaxy, reason in reasons.items() if galaxy in believed})
         tries = max(listed.tries for listed in group.lists.values())
         for row, galaxy in enumerate(group.galaxies):
             if galaxy.key not in group.wanted:
@@ -278,6 +281,8 @@ class _Run:
         for name in self.source.lists:
             if row in group.lists[name].refused:
                 return f"the archive refuses it in band {name[0]}: {group.lists[name].refused[row]}"
+            if row in group.lists[name].bad:
+                return f"{name}.fits cannot be used: {group.lists[name].bad[row]}"
         for kind, what in (("", "data"), (".psf", "PSF")):
             lacking = [band for band in self.source.bands if _lacks(group.lists.get(f"{band}{kind}"), row)]
             if lacking:
@@ -287,6 +292,14 @@ class _Run:
 
 def _lacks(listed: Listed | None, row: int) -> bool:
     return listed is not None and row in listed.absent
+
+
+def _check(request: ListRequest, data: bytes) -> None:
+    """RecordError where a file is of no use, such as one of another band."""
+    if request.service == "psf":
+        read_psf(data)
+    else:
+        read_stamp(data, request.band)
 
 
 def _tell(text: str) -> None:

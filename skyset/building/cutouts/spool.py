@@ -47,12 +47,13 @@ class Place(NamedTuple):
 
 @dataclass
 class Listed:
-    """A complete list: the files by row, and why there is none of other rows."""
+    """A complete list: the files by row, and what came of other rows (`list_client.Answered`)."""
 
     path: Path
     places: dict[int, Place]
     absent: set[int]
     refused: dict[int, str]
+    bad: dict[int, str]
     tries: int = 1
 
     def read(self, row: int) -> bytes:
@@ -91,10 +92,11 @@ class ListWriter:
             "places": {str(row): place for row, place in self._places.items()},
             "absent": answered.absent,
             "refused": {str(row): words for row, words in answered.refused.items()},
+            "bad": {str(row): words for row, words in answered.bad.items()},
             "tries": answered.tries,
         }
         write_atomically(self._data.with_suffix(".json"), json.dumps(text))
-        return Listed(self._data, self._places, set(answered.absent), answered.refused, answered.tries)
+        return Listed(self._data, self._places, set(answered.absent), answered.refused, answered.bad, answered.tries)
 
 
 @dataclass
@@ -216,9 +218,10 @@ def _complete(group: Group, name: str) -> Listed | None:
     try:
         kept = json.loads(group.file(name, "json").read_text())
         places = {int(row): Place(*place) for row, place in kept["places"].items()}
-        refused = {int(row): words for row, words in kept["refused"].items()}
-        listed = Listed(data, places, set(kept["absent"]), refused, kept["tries"])
+        refused, bad = ({int(row): words for row, words in kept[name].items()} for name in ("refused", "bad"))
+        listed = Listed(data, places, set(kept["absent"]), refused, bad, kept["tries"])
         whole = all(zlib.crc32(listed.read(row)) == place.crc32 for row, place in places.items())
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return listed if whole and len(places) + len(listed.absent) + len(refused) == len(group.galaxies) else None
+    rows = {*places, *listed.absent, *refused, *bad}
+    return listed if whole and rows == set(range(len(group.galaxies))) else None

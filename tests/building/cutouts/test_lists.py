@@ -139,6 +139,29 @@ def test_a_line_that_is_refused_costs_its_galaxy_alone(server, sky, tmp_path):
     assert sum(answer.members is None for answer in found.values()) == 1
 
 
+@pytest.mark.parametrize(
+    "kind, words",
+    [
+        ("swapped", "the FITS file is of band"),
+        ("nan", "its image is NaN everywhere"),
+        ("zero", "its image is 0 everywhere"),
+        ("truncated", "truncated FITS file"),
+    ],
+)
+def test_files_of_no_use_are_asked_for_again_and_then_named_and_by_the_next_run_once_more(
+    server, sky, tmp_path, kind, words
+):
+    (key, row), *_ = rows_of(sky)
+    server.fault(kind, f"{row['ra']:.16e}", times=2)
+    assert all(answer.members for answer in answers(images(server), sky, tmp_path / "passing").values())
+    server.fault(kind, f"{row['ra']:.16e}")
+    found = answers(images(server), sky, tmp_path / "stays")
+    assert [key for key, answer in found.items() if answer.members is None] == [key]
+    assert found[key].reason.startswith(f"g.fits cannot be used: {words}")
+    server.clear()
+    assert all(answer.members for answer in answers(images(server), sky, tmp_path / "stays").values())
+
+
 def test_a_galaxy_without_a_position_is_answered_at_once(server, tmp_path):
     (answer,) = images(server).answers(iter([("1", {"ra": None, "dec": 2.0})]), tmp_path)
     assert answer.members is None and answer.reason
