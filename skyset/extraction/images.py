@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import gzip
+import importlib.util
 import io
 import lzma
 import math
@@ -26,6 +26,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 from astropy.io import fits
+from isal import igzip, isal_zlib
 
 from skyset import headers
 from skyset.errors import RecordError, UserError
@@ -43,9 +44,9 @@ NO_SKY = frozenset(
 LARGEST = 2**31 - 1
 #: No codec of tile-compressed images gains more than this on real data; a header that promises more is damaged.
 _MOST_GAIN = 20_000
-_PACKED: dict[bytes, Callable] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_PACKED: dict[bytes, Callable] = {b"\x1f\x8b": igzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 #: What damage in a packed or compressed file raises.
-_DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_DAMAGE = (OSError, EOFError, ValueError, zlib.error, isal_zlib.IsalError, lzma.LZMAError, zipfile.BadZipFile)
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 #: What a table says of itself and of the image that it holds.
 _TABLE_CARD = re.compile(
@@ -115,14 +116,16 @@ class Image:
         wcs = celestial_wcs(self.header)
         return pixel_scale(wcs, (self.shape[-2], self.shape[-1])) if wcs is not None else 0.0
 
-    def pixels(self) -> np.ndarray:
+    def pixels(self, opened: BinaryIO | None = None) -> np.ndarray:
         """(rows, columns), native order: whole numbers, or floats where they are scaled, NaN where they are BLANK.
+
+        ``opened``: the file's bytes where they are open already, as `walk` gives them.
 
         Raises:
             UserError: they cannot be read, or there are fewer than the header says.
         """
         try:
-            with open_file(self.path) as file:
+            with open_file(self.path) if opened is None else contextlib.nullcontext(opened) as file:
                 return self._compressed(file) if self.compressed else self._plain(file)
         except UserError:
             raise
@@ -152,6 +155,8 @@ class Image:
             raise UserError(f"{self}: truncated: {len(data):,} of {self.length:,} bytes are there")
         header = headers.parse(head)
         _check_tiles(header, self.shape, len(data), str(self))
+        if _rows_by_rice(header):
+            return _scaled(_from_rice(header, data, self.shape[-2:]), header)
         content = b"".join((_EMPTY, head, data, b"\0" * (-len(data) % headers.BLOCK)))
         if str(header.get("ZCMPTYPE")).strip().upper() in _TRUSTED:
             pixels = _decompressed(io.BytesIO(content))
@@ -173,6 +178,40 @@ class Image:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines() if done.returncode > 0 else []
             raise UserError(f"{self}: the image cannot be read: damaged tiles{': ' + said[-1][:200] if said else ''}")
         return np.load(io.BytesIO(done.stdout), allow_pickle=False)
+
+
+def _rows_by_rice(header: fits.Header) -> bool:
+    """Whether the tiles are rows of 16-bit whole numbers in Rice's code, as fpack makes them, and our decoder is there."""
+    wanted: dict[str, tuple] = {
+        "ZCMPTYPE": ("RICE_1", "RICE_ONE"),
+        "TTYPE1": ("COMPRESSED_DATA",),
+        "TFIELDS": (1,),
+        "ZBITPIX": (16,),
+    }
+    wanted |= {"ZTILE1": (None, header.get("ZNAXIS1")), "ZTILE2": (None, 1), "NAXIS1": (8, 16), "ZNAXIS": (2,)}
+    options = {str(header.get(f"ZNAME{k}")).strip(): header.get(f"ZVAL{k}") for k in (1, 2)}
+    return (
+        all(header.get(key) in values for key, values in wanted.items())
+        and re.match(rf"1?{'P' if header['NAXIS1'] == 8 else 'Q'}B", str(header.get("TFORM1"))) is not None
+        and options.get("BYTEPIX") == 2
+        and options.get("BLOCKSIZE", 32) in (16, 32)
+        and not {"ZBLANK", "ZSCALE", "ZZERO", "ZQUANTIZ", "ZMASKCMP"} & set(header)
+        and importlib.util.find_spec("numba") is not None
+    )
+
+
+def _from_rice(header: fits.Header, data: bytearray, shape: tuple[int, ...]) -> np.ndarray:
+    from skyset.extraction.rice import decode
+
+    rows, columns = shape
+    width = header["NAXIS1"]
+    heap = header.get("THEAP", rows * width)
+    if not isinstance(heap, int) or not rows * width <= heap <= len(data):
+        raise ValueError(f"THEAP is {heap!r}")
+    content = np.frombuffer(data, np.uint8)
+    where = content[: rows * width].view(">i4" if width == 8 else ">i8").reshape(rows, 2).astype(np.int64)
+    options = {str(header.get(f"ZNAME{k}")).strip(): header.get(f"ZVAL{k}") for k in (1, 2)}
+    return decode(content[heap:], where[:, 1], where[:, 0], columns, options.get("BLOCKSIZE", 32))
 
 
 def _decompressed(file: BinaryIO) -> np.ndarray:
@@ -328,18 +367,42 @@ def contents(path: Path) -> Contents:
         UserError: it is no FITS file or is cut off.
     """
     found = Contents(path, [], [], [])
+    for _ in _each_hdu(path, found):
+        pass
+    return found
+
+
+def walk(path: Path) -> Iterator[tuple[Image, BinaryIO]]:
+    """The two-dimensional images of a file in its order, each with the open file for its ``pixels``: a packed file is
+    unpacked once.
+
+    Raises:
+        UserError: it is no FITS file, or is cut off where the walk has come to.
+    """
+    found = Contents(path, [], [], [])
+    seen = 0
+    for file in _each_hdu(path, found):
+        for image in found.images[seen:]:
+            yield image, file
+        seen = len(found.images)
+
+
+def _each_hdu(path: Path, found: Contents) -> Iterator[BinaryIO]:
+    """Sort HDU after HDU into ``found``; the open file, after each."""
     try:
         with open_file(path) as file:
             size = path.stat().st_size if isinstance(file, io.BufferedReader) else None  # a packed one's says nothing
             for hdu in _hdus(file):
                 if size is not None and hdu.start + hdu.length > size:
-                    raise UserError(f"{path}: truncated: the data of HDU {hdu.number} end after the file's {size:,} bytes")
+                    name = _name(hdu.header, hdu.number)
+                    which = f"HDU {hdu.number}" + (f" ({name})" if name not in (str(hdu.number), "PRIMARY") else "")
+                    raise UserError(f"{path}: truncated: the data of {which} end after the file's {size:,} bytes")
                 _sort_in(hdu, found)
+                yield file
     except (headers.HeaderError, RecordError) as error:
         raise UserError(f"{path}: cannot be read as a FITS image: {error}") from None
     except _DAMAGE as error:
         raise UserError(f"{path}: cannot be read as a FITS image: {_said(error)}") from None
-    return found
 
 
 def _sort_in(hdu: Hdu, found: Contents) -> None:

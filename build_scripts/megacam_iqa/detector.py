@@ -1,0 +1,172 @@
+"""The pixels of a MegaCam CCD: amplifiers joined, trimmed, overscan subtracted, bad pixels marked, turned to one sense.
+
+The bias level of an amplifier is that of its own overscan (BSECA, BSECB), row by row as Elixir does it: the median of a
+row's overscan, of those the running median and mean over 31 rows, so that a bleed trail does not draw a line and read noise
+adds 0.1 ADU. The halves are then brought to the CCD's mean gain (GAINA/GAIN, GAINB/GAIN), or the sky had a step between
+them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from numpy.lib.stride_tricks import sliding_window_view
+
+from skyset.build_scripts.megacam_iqa import geometry
+from skyset.build_scripts.megacam_iqa.geometry import identify
+
+_SMOOTH = 31  # rows
+
+
+class Frame(NamedTuple):
+    """One CCD.
+
+    Attributes:
+        ccd: 0 to 39.
+        pixels: float32, (4612, 2048) for a whole CCD, in ADU; x runs west and y north.
+        bad: pixels to be left out (masked by Elixir, saturated, not finite), of the same shape; None where all are good.
+        gain: e-/ADU, mean of the amplifiers.
+        read_noise: e-.
+        saturation: ADU, above the subtracted bias level.
+        header: the image's, as turned and trimmed (NAXISn, CRPIXn, CDi_j, DETSEC); without what says how it was stored.
+        turned: by 180 degrees.
+        overscan: median bias level of amplifiers A and B that was subtracted, ADU; NaN where none was.
+        notes: what is unusual.
+    """
+
+    ccd: int
+    pixels: np.ndarray
+    bad: np.ndarray | None
+    gain: float
+    read_noise: float
+    saturation: float
+    header: fits.Header
+    turned: bool
+    overscan: tuple[float, float]
+    notes: tuple[str, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether any pixel is good."""
+        return self.bad is None or not self.bad.all()
+
+
+class _Half(NamedTuple):
+    """What one amplifier read: ``pixels`` of the sky and ``overscan`` rows beside them (None: none), as if read from A."""
+
+    pixels: np.ndarray
+    overscan: np.ndarray | None
+    gain: float
+
+
+def frame(number: int, parts: list[tuple[np.ndarray, fits.Header]]) -> Frame:
+    """The frame of a CCD from its image, or from those of its amplifiers A and B: (scaled pixels, header) of each."""
+    header = parts[0][1]
+    notes = []
+    if identify(header)[1]:
+        halves, corner = [_amplifier(*part) for part in parts], geometry.corner(header, "DATASEC", parts[0][0].shape)
+    else:
+        halves, corner = _halves(*parts[0])
+    turned = geometry.is_turned(number, header)
+    shape = halves[0].pixels.shape[0], sum(half.pixels.shape[1] for half in halves)
+    pixels = np.empty(shape, np.float32)
+    raw = not any(str(key).startswith("IMRED_O") for key in header)
+    gain, limit = _mean([half.gain for half in halves], header, "GAIN"), geometry.number(header, "SATURATE")
+    empty = all(half.pixels.min() == half.pixels.max() for half in halves)
+    bad = _bad(halves, turned, shape, limit, raw)
+    levels = _fill(pixels[::-1, ::-1] if turned else pixels, halves, raw, gain)
+    if empty:
+        bad, _ = np.ones(shape, bool), notes.append("all pixels are the same: no light")
+    if raw and not np.isfinite(levels).any():
+        notes.append("no overscan in it: the bias level is not subtracted")
+    level = max((level for level in levels if math.isfinite(level)), default=0.0)
+    noises = [geometry.number(part[1], "RDNOISE") for part in parts]
+    if len(parts) == 1:
+        noises = [geometry.number(header, f"RDNOISE{letter}") for letter in "AB"]
+    noise = _mean(noises, header, "RDNOISE")
+    where = geometry.oriented(header, corner, shape, turned)
+    for key, value in (("GAIN", gain), ("RDNOISE", noise), ("SATURATE", limit - level)):
+        if math.isfinite(value):
+            where[key] = round(value, 4)
+    return Frame(number, pixels, bad, gain, noise, limit - level, where, turned, (levels[0], levels[-1]), tuple(notes))
+
+
+def _halves(stored: np.ndarray, header: fits.Header) -> tuple[list[_Half], tuple[int, int]]:
+    """The amplifiers of an image of the whole CCD; one for all of it where the header's sections do not fit: a cutout."""
+    sections = [geometry.section(header, f"{key}SEC{letter}", stored.shape) for letter in "AB" for key in "DB"]
+    data = geometry.section(header, "DATASEC", stored.shape)
+    if data is None or any(section is None for section in sections[::2]):
+        whole = stored if data is None else stored[data]
+        return [_Half(whole, None, math.nan)], (0, 0) if data is None else geometry.corner(header, "DATASEC", stored.shape)
+    halves = []
+    for letter, area, bias in zip("AB", sections[::2], sections[1::2], strict=True):
+        strip = None if bias is None else stored[area[0], bias[1]]
+        halves.append(_Half(stored[area], strip, geometry.number(header, f"GAIN{letter}")))
+    return halves, geometry.corner(header, "DATASEC", stored.shape)
+
+
+def _amplifier(stored: np.ndarray, header: fits.Header) -> _Half:
+    """An amplifier's own image; B reads from the other side."""
+    area, bias = (geometry.section(header, key, stored.shape) for key in ("DATASEC", "BIASSEC"))
+    pixels = stored if area is None else stored[area]
+    strip = None if bias is None or area is None else stored[area[0], bias[1]]
+    if identify(header)[1] == "b":
+        pixels, strip = pixels[:, ::-1], None if strip is None else strip[:, ::-1]
+    return _Half(pixels, strip, geometry.number(header, "GAIN"))
+
+
+def _fill(target: np.ndarray, halves: list[_Half], raw: bool, gain: float) -> list[float]:
+    """The halves beside each other in ``target``, without their bias levels, at one gain; the levels' medians, ADU."""
+    levels, x = [], 0
+    for half in halves:
+        part = target[:, x : x + half.pixels.shape[1]]
+        x += part.shape[1]
+        if not raw or half.overscan is None:
+            np.copyto(part, half.pixels)
+            levels.append(math.nan)
+            continue
+        level = bias_level(half.overscan)
+        np.subtract(half.pixels, level[:, None], out=part, dtype=np.float32)
+        if len(halves) == 2 and 0.5 < half.gain / gain < 2 and half.gain != gain:
+            part *= np.float32(half.gain / gain)
+        levels.append(float(np.median(level)))
+    return levels
+
+
+def _mean(values: list[float], header: fits.Header, key: str) -> float:
+    """Of the amplifiers' values where both are there, else what the header says."""
+    return sum(values) / 2 if len(values) == 2 and all(map(math.isfinite, values)) else geometry.number(header, key)
+
+
+def bias_level(overscan: np.ndarray) -> np.ndarray:
+    """Bias level of each row, float32 (rows,), from its overscan (rows, columns), without the columns at either edge."""
+    edge = 4 if overscan.shape[1] >= 16 else 0
+    rows = np.median(overscan[:, edge : overscan.shape[1] - edge], axis=1).astype(np.float32)
+    window = min(_SMOOTH, len(rows) - 1 + len(rows) % 2)  # odd
+    for how in (np.median, np.mean):
+        rows = how(sliding_window_view(np.pad(rows, window // 2, "reflect"), window), axis=1).astype(np.float32)
+    return rows
+
+
+def _bad(halves: list[_Half], turned: bool, shape: tuple[int, int], limit: float, raw: bool) -> np.ndarray | None:
+    marks = [_marks(half.pixels, limit, raw) for half in halves]
+    if not any(mark.any() for mark in marks):
+        return None
+    bad = np.concatenate(marks, axis=1)
+    return np.ascontiguousarray(bad[::-1, ::-1]) if turned else bad
+
+
+def _marks(stored: np.ndarray, limit: float, raw: bool) -> np.ndarray:
+    marks = stored >= (math.ceil(limit) if stored.dtype.kind in "iu" and math.isfinite(limit) else limit)
+    if stored.dtype.kind == "f":
+        marks |= ~np.isfinite(stored)
+    if not raw:
+        # Elixir multiplies masked pixels by 0 (BZERO is a multiple of BSCALE); a sky near 0 has twice as many a step away.
+        size = np.abs(stored)
+        zero = size < 0.05
+        if (count := np.count_nonzero(zero)) and count > np.count_nonzero(size < 1.5) - count:
+            marks |= zero
+    return marks
