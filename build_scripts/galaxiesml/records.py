@@ -18,7 +18,7 @@ from skyset.extraction.morphology import measure_cutouts
 from skyset.loaders.galaxiesml import BANDS
 
 #: Galaxies that are measured together: fits are made for one band of all of them at once.
-TOGETHER = 32
+TOGETHER = 64
 #: What stands in the other planes where a cutout has no pixels: the mask's bit NO_DATA, no weight.
 PADS, TYPES = {"mask": 1 << 8, "variance": np.inf}, {"mask": np.int32, "variance": np.float32}
 
@@ -99,7 +99,7 @@ def read_galaxy(row: Mapping, members: Mapping[str, bytes], reading: Reading) ->
 
 def _frames(row: Mapping, members: Mapping[str, bytes], reading: Reading) -> tuple[dict, np.ndarray]:
     """The columns of pixels, and the image with NaN where there are no pixels, which is measured."""
-    ra, dec, how = row["ra"], row["dec"], {"centring": reading.centring}
+    ra, dec, how = row["ra"], row["dec"], reading.centring
     files = {f"{band}.fits": band for band in BANDS}
     if strange := members.keys() - files - {f"{band}.psf.fits" for band in BANDS}:
         raise RecordError(f"{min(strange)} is among its files, which is no band's image")
@@ -111,13 +111,13 @@ def _frames(row: Mapping, members: Mapping[str, bytes], reading: Reading) -> tup
     for place, (name, band) in enumerate(files.items()):
         try:
             stamp = read_stamp(members[name], band)
-            bare[place], n_padded = framed(stamp, ra, dec, pad=np.nan, **how)
-            image[place], _ = framed(stamp, ra, dec, pad=reading.pad, **how)
+            bare[place], n_padded = framed(stamp, ra, dec, pad=np.nan, centring=how)
+            image[place], _ = framed(stamp, ra, dec, pad=reading.pad, centring=how)
             for plane in reading.planes:
-                values[plane][place], _ = framed(stamp, ra, dec, pad=PADS[plane], plane=plane, **how)
+                values[plane][place], _ = framed(stamp, ra, dec, pad=PADS[plane], plane=plane, centring=how)
         except RecordError as error:
             raise RecordError(f"{name}: {error}") from error
-        values[f"{band}_n_padded"] = np.int32(n_padded)
+        values[f"{band}_n_padded"] = np.array(n_padded, np.int32)
     if reading.psf:
         values["psf"] = np.stack([_psf(members, band) for band in BANDS])
     return values, bare

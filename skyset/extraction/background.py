@@ -100,7 +100,7 @@ def _statistics(image: np.ndarray, bad: np.ndarray | None, width: int, height: i
 
 def _unit(image: np.ndarray) -> float:
     """A power of two near the scatter of the pixels: in such units their squares fit single precision, whatever theirs."""
-    some = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].astype(np.float64)
+    some = image[:: max(1, -(-image.shape[0] // 64)), :: max(1, -(-image.shape[1] // 64))].astype(np.float64)
     some = some[np.abs(some) < UNUSABLE]
     scatter = np.median(np.abs(some - np.median(some))) if len(some) else 0.0
     if not scatter > 0 and len(some):
