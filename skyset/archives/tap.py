@@ -96,6 +96,7 @@ class SlicedQuery:
         high: where the last slice ends, degrees.
         slices: slices of equal width.
         maxrec: rows of one job at most; None leaves the limit to the service. A slice with as many is halved.
+        unit: of `low` and `high`, or what they are, for people; borders need not be angles.
 
     Raises:
         UserError: there is nothing to cut, or no place for the borders.
@@ -107,13 +108,14 @@ class SlicedQuery:
     high: float = 360.0
     slices: int = 72
     maxrec: int | None = None
+    unit: str = "degrees"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", without_login(self.url))
         if self.slices > 1 and not self.has_borders:
             raise UserError("a sliced query needs {low} and {high}, as in: WHERE ra >= {low} AND ra < {high}")
         if self.slices < 1 or not self.low < self.high:
-            raise UserError(f"{self.slices} slices from {self.low} to {self.high} degrees: nothing to ask for")
+            raise UserError(f"{self.slices} slices from {self.low} to {self.high} {self.unit}: nothing to ask for")
         if self.maxrec is not None and self.maxrec < 1:
             raise UserError(f"maxrec is {self.maxrec}: it has to be 1 at least")
 
@@ -450,7 +452,8 @@ class _Service:
         job_file.unlink(missing_ok=True)
 
     def _error(self, low: float, high: float, reason: str) -> TapError:
-        return TapError(f"{self.query.url}: {_degrees(low)} to {_degrees(high)} degrees: {one_line(reason, 600)}")
+        where = f": {_degrees(low)} to {_degrees(high)} {self.query.unit}" if self.query.has_borders else ""
+        return TapError(f"{self.query.url}{where}: {one_line(reason, 600)}")
 
     def _pause(self, seconds: float) -> None:
         if self._closing.wait(min(seconds, LONGEST_WAIT)):

@@ -85,6 +85,18 @@ UWS = (
 )
 
 
+class Form(dict[str, str]):
+    """The fields of a request, each with its last value; ``every`` gives all that one has."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        super().__init__(pairs)
+        self._pairs = pairs
+
+    def every(self, name: str) -> list[str]:
+        """The values of a field, whatever the case of its name."""
+        return [value for key, value in self._pairs if key.upper() == name.upper()]
+
+
 class Service(Protocol):
     """What `ServiceServer` can serve."""
 
@@ -139,7 +151,7 @@ class ServiceHandler(Handler):
         with self.archive.counted() as ticket:
             self.archive.closing.wait(self.archive.latency)
             split = urlsplit(self.path)
-            form = dict(parse_qsl(split.query, keep_blank_values=True) + parse_qsl(body, keep_blank_values=True))
+            form = Form(parse_qsl(split.query, keep_blank_values=True) + parse_qsl(body, keep_blank_values=True))
             service, headers = self.archive.service_at(unquote(split.path)), cast(Mapping[str, str], self.headers)
             answer = service.answer(self.command, unquote(split.path), form, headers) if service else status_of(404)
             if answer.status:
@@ -189,6 +201,8 @@ class TapService:
         tables: by name as in the ADQL, with or without a schema: Arrow or astropy tables, or dicts of arrays.
         prefix: the path below which it is served.
         row_limit: rows of an answer at most, whatever MAXREC says; an answer that is cut says OVERFLOW.
+        sync_limit: the same for answers of ``/sync``.
+        says_overflow: whether they do say so.
         queued: seconds that a job waits.
         executing: seconds that a job, or a query at ``/sync``, takes.
         serialisation: TABLEDATA or BINARY2.
@@ -206,12 +220,16 @@ class TapService:
         *,
         prefix: str = "/tap",
         row_limit: int | None = None,
+        sync_limit: int | None = None,
+        says_overflow: bool = True,
         queued: float = 0.0,
         executing: float = 0.0,
         serialisation: str = "TABLEDATA",
     ) -> None:
         self.prefix = prefix
         self.row_limit = row_limit
+        self.sync_limit = sync_limit
+        self.says_overflow = says_overflow
         self.queued = queued
         self.executing = executing
         self.serialisation = serialisation
@@ -280,7 +298,7 @@ class TapService:
             case ["async", number, *rest] if number in self._jobs:
                 return self._job_answer(self._jobs[number], method, "/".join(rest), form, base)
             case ["capabilities"]:
-                return Answer(200, _capabilities(base).encode(), {"Content-Type": XML})
+                return Answer(200, self.capabilities(base).encode(), {"Content-Type": XML})
             case ["tables"]:
                 return Answer(200, _table_set(self.tables).encode(), {"Content-Type": XML})
             case ["availability"]:
@@ -288,6 +306,10 @@ class TapService:
                 return Answer(200, f"{PROLOGUE}{text}</availability>".encode(), {"Content-Type": XML})
             case _:
                 return status_of(404)
+
+    def capabilities(self, base: str) -> str:
+        """The document of the service at an address."""
+        return _capabilities(base)
 
     def _next_fault(self, text: str, of_query: bool) -> Fault | None:
         """The fault for this request or query, counted as used."""
@@ -303,7 +325,7 @@ class TapService:
     def _sync(self, form: Mapping[str, str]) -> Answer:
         fault = self._next_fault(form.get("QUERY", ""), of_query=True)
         time.sleep(3600 if fault and fault.kind == "slow" else self.executing)
-        return self._run(form, fault)[0]
+        return self._run(form, fault, self.sync_limit)[0]
 
     def _create(self, form: dict[str, str], base: str) -> Answer:
         with self._lock:
@@ -399,7 +421,7 @@ class TapService:
             )
         return Answer(200, f"{PROLOGUE}<uws:jobs {UWS}>{refs}</uws:jobs>".encode(), {"Content-Type": XML})
 
-    def _run(self, form: Mapping[str, str], fault: Fault | None) -> tuple[Answer, str]:
+    def _run(self, form: Mapping[str, str], fault: Fault | None, most: int | None = None) -> tuple[Answer, str]:
         """The VOTable for a query, and "" or the words of the error that it tells of."""
         adql = form.get("QUERY", "")
         self.queries.append(adql)
@@ -412,7 +434,7 @@ class TapService:
             if form.get("LANG", "ADQL").partition("-")[0] != "ADQL":
                 raise ValueError(f"Unknown query language {form['LANG']}")
             maxrec = int(form["MAXREC"]) if "MAXREC" in form else None
-            limit = min((x for x in (maxrec, self.row_limit) if x is not None), default=None)
+            limit = min((x for x in (maxrec, self.row_limit, most) if x is not None), default=None)
             fields, rows = self._select(adql, None if limit is None else limit + 1)
         except (ValueError, sqlite3.Error) as error:
             words = str(error).replace('""', '"')  # names in quotes are our doing
@@ -420,7 +442,8 @@ class TapService:
         overflow = limit is not None and len(rows) > limit
         if kind == "overflow":
             overflow, rows = True, rows[: len(rows) // 2]
-        body = votable(fields, rows[:limit] if overflow else rows, overflow, self.serialisation)
+        told = overflow and (self.says_overflow or kind == "overflow")
+        body = votable(fields, rows[:limit] if overflow else rows, told, self.serialisation)
         return Answer(200, body, {"Content-Type": VOTABLE}), ""
 
     def _select(self, adql: str, limit: int | None) -> tuple[list[pa.Field], list[tuple]]:
