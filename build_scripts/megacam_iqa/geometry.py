@@ -8,12 +8,15 @@ import re
 from astropy.io import fits
 
 from skyset import headers
-from skyset.extraction.image_headers import without_storage
 
 #: CCDs that are mounted the other way round: in the file x runs east and y south.
 TURNED = frozenset({*range(18), 36, 37})
 _SECTION = re.compile(r"\s*\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]\s*")
-_SECTIONS = re.compile(r"(DATA|BIAS|TRIM)SEC|[ABCDT]SEC[AB]|DETSEC[AB]|AMPLIST")
+#: What says how the pixels were stored, and where in the raw frame.
+_LEFT = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|BSCALE|BZERO|BLANK|DATAMIN|DATAMAX|Z?CHECKSUM|Z?DATASUM|"
+    r"(DATA|BIAS|TRIM)SEC|[ABCDT]SEC[AB]|DETSEC[AB]|AMPLIST"
+)
 _MATRIX = re.compile(r"(CD|PC)[12]_[12]")
 _SIP = re.compile(r"[AB]P?_(\d)_(\d)")
 
@@ -81,12 +84,8 @@ def is_turned(ccd: int, header: fits.Header) -> bool:
 
 def oriented(header: fits.Header, trimmed: tuple[int, int], shape: tuple[int, int], turned: bool) -> fits.Header:
     """The header of the trimmed and turned image: its WCS goes with the pixels, sections of the raw frame go."""
-    made = without_storage(header)
-    for key in [key for key in made if _SECTIONS.fullmatch(key)]:
-        del made[key]
-    made.insert(0, ("NAXIS", 2))
-    made.insert(1, ("NAXIS1", shape[1]))
-    made.insert(2, ("NAXIS2", shape[0]))
+    size = [("NAXIS", 2), ("NAXIS1", shape[1]), ("NAXIS2", shape[0])]
+    made = fits.Header([*size, *(card for card in header.cards if not _LEFT.fullmatch(card.keyword))], copy=True)
     for axis, off, side in zip((1, 2), trimmed, shape[::-1], strict=True):
         centre = headers.number(made.get(f"CRPIX{axis}"))
         if centre is not None:

@@ -55,6 +55,11 @@ _TABLE_CARD = re.compile(
     r"NAXIS\d*|TILE\d+|NAME\d+|VAL\d+|MASKCMP|HECKSUM|DATASUM)"
 )
 _AXIS_CARD = re.compile(r"(NAXIS|CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)[3-9]|(CD|PC)([3-9]_\d|\d_[3-9])|WCSAXES")
+_STORAGE = re.compile(
+    rb"(XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS|THEAP|(TTYPE|TFORM|TNULL|TSCAL|TZERO)\d+|BSCALE|BZERO|BLANK|"
+    rb"Z[A-Z]+\d*) *=",
+    re.IGNORECASE,
+)
 #: Codecs that keep to their buffers whatever the data are; damaged HCOMPRESS_1 writes beyond them.
 _TRUSTED = ("RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "NOCOMPRESS")
 _APART = """
@@ -150,14 +155,14 @@ class Image:
 
     def _compressed(self, file: BinaryIO) -> np.ndarray:
         file.seek(self.at)
-        head, data = headers.clean(bytes(_read(file, self.start - self.at))), _read(file, self.length)
+        stored, data = bytes(_read(file, self.start - self.at)), _read(file, self.length)
         if len(data) < self.length:
             raise UserError(f"{self}: truncated: {len(data):,} of {self.length:,} bytes are there")
-        header = headers.parse(head)
+        header = headers.parse(_storage(stored))
         _check_tiles(header, self.shape, len(data), str(self))
         if _rows_by_rice(header):
             return _scaled(_from_rice(header, data, self.shape[-2:]), header)
-        content = b"".join((_EMPTY, head, data, b"\0" * (-len(data) % headers.BLOCK)))
+        content = b"".join((_EMPTY, headers.clean(stored), data, b"\0" * (-len(data) % headers.BLOCK)))
         if str(header.get("ZCMPTYPE")).strip().upper() in _TRUSTED:
             pixels = _decompressed(io.BytesIO(content))
         else:
@@ -178,6 +183,12 @@ class Image:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines() if done.returncode > 0 else []
             raise UserError(f"{self}: the image cannot be read: damaged tiles{': ' + said[-1][:200] if said else ''}")
         return np.load(io.BytesIO(done.stdout), allow_pickle=False)
+
+
+def _storage(cards: bytes) -> bytes:
+    """The cards that say how an image is stored, which are some thirty of hundreds."""
+    each = (cards[at : at + headers.CARD] for at in range(0, len(cards), headers.CARD))
+    return b"".join(card for card in each if _STORAGE.match(card)) + b"END".ljust(headers.CARD)
 
 
 def _rows_by_rice(header: fits.Header) -> bool:
