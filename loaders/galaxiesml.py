@@ -128,9 +128,10 @@ CITATION = """@article{do2024galaxiesml,
 def plot(row):
     """The five bands with what was measured on them, a colour image, and the Sersic model where it was fitted."""
     from skyset.band_figures import bands_figure
+    from skyset.extraction.morphology import HSC_SEEING
 
     title = f"GalaxiesML {row['object_id']}: z = {float(row['specz_redshift']):.4f}"
-    return bands_figure(row, BANDS, title, PIXEL_SCALE)
+    return bands_figure(row, BANDS, title, PIXEL_SCALE, HSC_SEEING)
 
 
 def _survey(size):

@@ -69,9 +69,9 @@ def lupton_rgb(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarr
 
 
 def sersic_image(
-    shape: tuple[int, int], centre: tuple[float, float], r_e: float, n: float, q: float, pa: float
+    shape: tuple[int, int], centre: tuple[float, float], r_e: float, n: float, q: float, pa: float, fwhm: float = _SEEING
 ) -> np.ndarray:
-    """A Sersic profile of total flux 1 seen through a Moffat PSF of 4.2 pixels: good enough to be looked at.
+    """A Sersic profile of total flux 1 seen through a Moffat PSF: good enough to be looked at.
 
     Args:
         shape: (H, W).
@@ -80,6 +80,7 @@ def sersic_image(
         n: Sersic index.
         q: axis ratio.
         pa: angle of the major axis from +x towards +y, degrees.
+        fwhm: of the PSF, pixels.
 
     Returns:
         float64 (H, W).
@@ -90,7 +91,7 @@ def sersic_image(
     fine = np.exp(-b * (np.maximum(radius, 0.5 / _OVERSAMPLING) / r_e) ** (1 / n))
     pixels = fine.reshape(shape[0], _OVERSAMPLING, shape[1], _OVERSAMPLING).mean((1, 3))
     y, x = (np.fft.fftfreq(2 * size, 1 / (2 * size)) for size in shape)
-    width = _SEEING / (2 * np.sqrt(2 ** (1 / _BETA) - 1))
+    width = fwhm / (2 * np.sqrt(2 ** (1 / _BETA) - 1))
     psf = (1 + (x[None] ** 2 + y[:, None] ** 2) / width**2) ** -_BETA
     padded = np.zeros(psf.shape)
     padded[: shape[0], : shape[1]] = pixels
@@ -104,7 +105,9 @@ def _elliptical(x: np.ndarray, y: np.ndarray, q: float, pa: float) -> np.ndarray
     return np.hypot(x * cosine + y * sine, (y * cosine - x * sine) / max(q, 0.05))
 
 
-def bands_figure(row: Mapping, bands: Sequence[str], title: str, pixel_scale: float) -> Figure:
+def bands_figure(
+    row: Mapping, bands: Sequence[str], title: str, pixel_scale: float, seeing: Mapping[str, float] | None = None
+) -> Figure:
     """A galaxy in all its bands, row 0 south: images with ellipses, and below them what the Sersic models leave.
 
     Args:
@@ -114,6 +117,7 @@ def bands_figure(row: Mapping, bands: Sequence[str], title: str, pixel_scale: fl
         bands: their names in order, the bluest first.
         title: over all.
         pixel_scale: arcsec a pixel.
+        seeing: FWHM of the PSF by band, arcsec.
 
     Returns:
         matplotlib.figure.Figure: a panel a band and the colours beside them; where a band has a Sersic model, two more rows:
@@ -122,7 +126,11 @@ def bands_figure(row: Mapping, bands: Sequence[str], title: str, pixel_scale: fl
     from matplotlib.figure import Figure
 
     image = np.asarray(row["image"])
-    models = {band: model for place, band in enumerate(bands) if (model := _model(row, band, image[place])) is not None}
+    models = {}
+    for band, plane in zip(bands, image, strict=False):
+        fwhm = seeing[band] / pixel_scale if seeing else _SEEING
+        if (model := fitted_model(row, band, plane, fwhm)) is not None:
+            models[band] = model
     lines = 3 if models else 1
     figure = Figure(figsize=(2.6 * (len(bands) + 1), 2.75 * lines + 0.55), layout="constrained")
     panels = figure.subplots(lines, len(bands) + 1, squeeze=False)
@@ -173,16 +181,39 @@ def _draw_ellipse(axes: Axes, row: Mapping, band: str, shape: Sequence[int]) -> 
     axes.add_patch(Ellipse(centre, 2 * radius * stretch, 2 * radius / stretch, angle=angle, **style))
 
 
-def _model(row: Mapping, band: str, plane: np.ndarray) -> np.ndarray | None:
-    """The Sersic model scaled to the image; None where there is none."""
+def fitted_model(row: Mapping, band: str, plane: np.ndarray, fwhm: float = _SEEING) -> np.ndarray | None:
+    """The Sersic model of a band, scaled to its image; None where there is none.
+
+    Args:
+        row: with ``{band}_sersic_index``, ``_r_e``, ``_q`` and ``_pa``.
+        band: its name.
+        plane: (H, W), counts; 0 and NaN are no pixels.
+        fwhm: of the PSF, pixels.
+
+    Returns:
+        float64 (H, W), counts.
+    """
     n, r_e, q, pa = (_number(row, f"{band}_sersic_{name}") for name in ("index", "r_e", "q", "pa"))
     if not np.isfinite([n, r_e, q, pa]).all() or not (n > 0 and r_e > 0 and q > 0):
         return None
     height, width = plane.shape
-    shape = sersic_image((height, width), (width // 2, height // 2), r_e, n, q, pa)
+    shape = sersic_image((height, width), _centre_of(plane), r_e, n, q, pa, fwhm)
     use = np.isfinite(plane) & (plane != 0)
     weight = np.where(use, np.sqrt(shape), 0)  # the galaxy more than its neighbours
     return shape * float((weight * np.nan_to_num(plane) * shape).sum() / (weight * shape**2).sum())
+
+
+def _centre_of(plane: np.ndarray) -> tuple[float, float]:
+    """x, y of the light around the middle pixel: the target is in it, but not at its middle."""
+    y, x = np.indices(plane.shape)
+    middle = plane.shape[1] // 2, plane.shape[0] // 2
+    at = middle
+    for _ in range(5):
+        light = np.where(np.hypot(x - at[0], y - at[1]) < 4, np.clip(np.nan_to_num(plane), 0, None), 0)
+        if not light.any():
+            return middle
+        at = float((light * x).sum() / light.sum()), float((light * y).sum() / light.sum())
+    return at if np.hypot(at[0] - middle[0], at[1] - middle[1]) < 1.5 else middle
 
 
 def _draw_model(panels: Sequence[Axes] | np.ndarray, plane: np.ndarray, model: np.ndarray | None, n: float) -> None:

@@ -130,6 +130,16 @@ def test_the_psf_has_the_width_of_the_seeing(sky, band):
     assert psf == pytest.approx(moffat / moffat.sum(), abs=1e-4 * psf.max())
 
 
+def test_stamps_end_where_nothing_is_seen(sky):
+    for number in range(30):
+        for source in sky.components(number)[:, None]:
+            image = drawn(source, 301)
+            lit = np.flatnonzero(image[0, 150])
+            if lit[0] > 23:  # the largest stamps are wider than any window around their middle
+                edge = np.concatenate([image[:, :, lit[0]], image[:, :, lit[-1]]], axis=1).max(axis=1)
+                assert (edge < 0.1 * np.array([noise_of(band)[0] for band in BANDS])).all()
+
+
 def test_shifts_are_parts_of_a_pixel():
     here, there = moments(drawn(one(1, 3.0))[0])[0], moments(drawn(one(1, 3.0), at=0.25)[0])[0]
     assert there - here == pytest.approx(0.25, abs=0.01)

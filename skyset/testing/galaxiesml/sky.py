@@ -8,6 +8,7 @@ pixels in any window, in any order, in any process.
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,8 @@ _PSF_SIZE = 41
 _SKY = {"g": 21.4, "r": 20.6, "i": 19.7, "z": 18.3, "y": 17.9}
 #: Sides of stamps. A profile whose transform asks for more is folded by the largest.
 _SIDES = np.array([32, 48, 64, 96, 128, 192, 256])
+#: Of the noise of a pixel: light that ends at the edge of a stamp is fainter.
+_UNSEEN = 0.05
 #: How far beyond a window (degrees) the centre of a galaxy may be whose neighbours or wings are seen in it.
 _MARGIN = 22 / 3600
 _DETECTED = 1 << 5
@@ -143,7 +146,7 @@ def draw_components(image: np.ndarray, bands: str, components: np.ndarray, x: fl
         # Rounded, so that rounding errors of windows' coordinates do not show.
         at_x, at_y = round((x + source["dx"]) * 4096) / 4096, round((y + source["dy"]) * 4096) / 4096
         column, row = int(np.floor(at_x + 0.5)), int(np.floor(at_y + 0.5))
-        side = _side(float(source["n"]), float(source["r_e"]))
+        side = _side(source)
         left, low = column - side // 2, row - side // 2
         if left >= columns or low >= rows or left + side <= 0 or low + side <= 0:
             continue
@@ -162,9 +165,18 @@ def _profile(n: float):
     return simulator.DeltaFunction() if n == 0 else simulator.Sersic(n, half_light_radius=1)
 
 
-def _side(n: float, r_e: float) -> int:
-    """The side of a source's stamp: where GalSim would have little light folded back, within limits."""
-    wanted = 2 * np.pi / _stepk(n) * r_e if n else 64
+def _side(source: np.void) -> int:
+    """The side of a source's stamp: little light is folded back, and its edge is not seen in the noise, within limits."""
+    n, r_e = float(source["n"]), float(source["r_e"])
+    brightest = max(float(flux) / noise_of(band)[0] for flux, band in zip(source["flux"], BANDS, strict=True)) / _UNSEEN
+    # Far out the PSF is a power law.
+    scale = 1.5 * max(HSC_SEEING.values()) / PIXEL_SCALE / 2 / (2 ** (1 / BETA) - 1) ** 0.5
+    wanted = 2 * scale * (brightest / scale**2) ** (0.5 / BETA)
+    if n:
+        b = 2 * n - 1 / 3
+        at_r_e = b ** (2 * n) / (2 * math.pi * n * math.exp(b) * math.gamma(2 * n) * source["q"] * r_e**2)
+        faint = max(math.log(max(brightest * at_r_e, 1)) / b + 1, 1)
+        wanted = max(wanted, 2 * math.pi / _stepk(n) * r_e, 2 * r_e * faint**n)
     return int(_SIDES[min(int(np.searchsorted(_SIDES, wanted)), len(_SIDES) - 1)])
 
 
