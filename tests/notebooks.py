@@ -97,10 +97,21 @@ def build_decals(folder: Path) -> None:
     assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz_decals")]) == 0
 
 
+def build_galaxiesml(folder: Path, galaxies: int = 120) -> None:
+    from skyset.build_scripts.galaxiesml.build_parent_sample import main
+    from skyset.testing.galaxiesml.sky import GalSimSky
+    from skyset.testing.hsc import HscArchive
+
+    os.environ |= {"SSP_PDR_USR": "user", "SSP_PDR_PWD": "pass"}
+    with HscArchive(GalSimSky(galaxies), ("user", "pass")) as archive:
+        assert main(["--archive_url", archive.url, "-o", str(folder / "galaxiesml"), "--num_processes", "1"]) == 0
+
+
 NOTEBOOKS: dict[str, Callable[[Path], None]] = {
     "demo_gz3d": build_gz3d,
     "demo_sdss_galaxy_zoo": build_sdss,
     "demo_gz_decals": build_decals,
+    "demo_galaxiesml": build_galaxiesml,
     "find_rings": build_decals,
     "demo_extraction": lambda folder: None,
 }

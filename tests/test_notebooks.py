@@ -44,6 +44,16 @@ def test_gz_decals(built_decals, tmp_path, monkeypatch, name, figures, printed):
 
 
 @pytest.mark.slow
+def test_demo_galaxiesml(tmp_path_factory, tmp_path, monkeypatch):
+    pytest.importorskip("galsim", reason="GalSim is not installed: pip install galsim")
+    for name in ("SSP_PDR_USR", "SSP_PDR_PWD"):  # put back at the end
+        monkeypatch.setenv(name, "")
+    root = once(tmp_path_factory, "simulated_galaxiesml", lambda folder: notebooks.build_galaxiesml(folder, 42))
+    monkeypatch.setenv("SKYSET_DATA", str(root))
+    check("demo_galaxiesml", tmp_path, 5, "42 galaxies;", "(16, 5, 127, 127) float32 redshifts float64")
+
+
+@pytest.mark.slow
 def test_demo_extraction(tmp_path):
     check("demo_extraction", tmp_path, 5, "(800, 800) float32", "SOM(4 x 5, rectangular,")
     assert not list(tmp_path.iterdir()), "the notebook leaves files behind"

@@ -131,8 +131,8 @@ def test_the_psf_has_the_width_of_the_seeing(sky, band):
 
 
 def test_stamps_end_where_nothing_is_seen(sky):
-    for number in range(30):
-        for source in sky.components(number)[:, None]:
+    for number in range(12):
+        for source in sky.components(number)[:2, None]:
             source["dx"] = source["dy"] = 0
             image = drawn(source, 301)
             lit = np.flatnonzero(image[0, 150])
