@@ -152,8 +152,8 @@ def _convert_record(record: str, api_url: str, wanted: Sequence[str], options: O
                 for file, split in zip(of_size, SPLITS, strict=True)
             ]
             done = 0 if options.overwrite else min(_done(root / config, parts) for config in configs)
-            for last in range(done + 1, len(parts) + 1) if not options.recheck else [len(parts)]:
-                for file in of_size[done:last]:
+            for last in range(done + 1, len(parts) + 1) or [len(parts)] * options.recheck:
+                for file in of_size[last - 1 : last] if last > done else ():
                     fetch(file)
                 for config in configs:
                     again = functools.partial(_fetch_again, fetch, of_size, root)

@@ -127,7 +127,7 @@ class AdoptedFile:
         self.rows = self._file.rows
         self._small_names = tuple(name for name in self.columns if name not in self._direct)
         self._run: tuple[int, int, dict[str, np.ndarray]] = (0, 0, {})
-        self._last, self._in_order = -1, 0
+        self._last, self._in_order = -2 * _GAP, 0  # the first slab may be all that is wanted
 
     def read_columns(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
         """Rows ``start:stop`` of several columns, each into its array (rows, *shape); PartitionError as ``Partition``."""

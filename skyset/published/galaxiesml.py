@@ -149,7 +149,8 @@ def _makers() -> dict[str, tuple[tuple[str, ...], Callable[[_Stored], np.ndarray
         "healpix": (("ra", "dec"), _cell),
         "specz_flag_homogeneous": (("specz_flag_homogeneous",), _flag),
     }
-    plain = [*_NUMBERS, *_TEXT, "image", *(f"{b}_{name}" for b in BANDS for name in ("cmodel_mag", "cmodel_magsigma"))]
+    made["image"] = ("image",), lambda stored: stored["image"]
+    plain = [*_NUMBERS, *_TEXT, *(f"{b}_{name}" for b in BANDS for name in ("cmodel_mag", "cmodel_magsigma"))]
     made |= {name: ((name,), _same(name)) for name in [*plain, *(f"{b}_{name}" for b in BANDS for name in COUNTS)]}
     for band in BANDS:
         shapes = tuple(f"{band}_{name}" for name in SHAPES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from skyset.errors import PartitionError, RecordError
 from skyset.partitions.adopted import Form
 from skyset.partitions.partition import decoded
 from skyset.survey import Column, fitting
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Columns by file, as long as it is not written to.
 _tables: dict[str, tuple[tuple, dict[str, np.ndarray]]] = {}
@@ -38,7 +43,7 @@ def _read(path: str | Path, keys: Sequence[Column]) -> dict[str, np.ndarray]:
         stamp = status.st_ino, status.st_size, status.st_mtime_ns
         if _tables.get(str(path), (None,))[0] != stamp:
             _tables[str(path)] = stamp, _parsed(path, keys)
-    except (OSError, ValueError, LookupError, UnicodeError) as error:
+    except (OSError, ValueError, LookupError, StopIteration) as error:
         raise PartitionError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     except RecordError as error:
         raise PartitionError(f"{path}: {error}") from error
@@ -46,36 +51,54 @@ def _read(path: str | Path, keys: Sequence[Column]) -> dict[str, np.ndarray]:
 
 
 def _parsed(path: str | Path, keys: Sequence[Column]) -> dict[str, np.ndarray]:
-    import pandas
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
 
-    whole = [key.name for key in keys if key.is_text or key.name == "object_id"]
-    table = pandas.read_csv(path, dtype=dict.fromkeys(whole, str), float_precision="round_trip", keep_default_na=True)
-    table.columns = [name.strip("# ") for name in table.columns]
+    names = _header(path)
+    text = {key.name for key in keys if key.is_text or key.name == "object_id" or key.dtype == "bool"}
+    kinds = {name: pa.string() if name in text else pa.float64() for name in names}
+    table = arrow_csv.read_csv(
+        path,
+        arrow_csv.ReadOptions(skip_rows=1, column_names=names),
+        arrow_csv.ParseOptions(newlines_in_values=True),
+        arrow_csv.ConvertOptions(column_types=kinds, strings_can_be_null=True),
+    )
     found: dict[str, np.ndarray] = {}
     for key in keys:
-        width = max(1, *key.shape, 1)
-        names = [key.name, *(f"{key.name}.{place}" for place in range(1, width))]  # as pandas calls those of one name
-        if not set(names) <= set(table.columns):
-            continue
-        values = np.stack([_values(table[name], key) for name in names], axis=-1)
-        found[key.name] = values.reshape(len(table), *key.shape)
+        parts = [key.name, *(f"{key.name}.{place}" for place in range(1, max(1, *key.shape, 1)))]
+        if set(parts) <= set(names):
+            values = np.stack([_values(table[part], key) for part in parts], axis=-1)
+            found[key.name] = values.reshape(table.num_rows, *key.shape)
     return found
 
 
-def _values(column, key: Column) -> np.ndarray:
+def _header(path: str | Path) -> list[str]:
+    """Names of the columns; one that is there again is called ``<name>.1``, as pandas calls it."""
+    names: list[str] = []
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for name in next(csv.reader(file)):
+            name = name.strip("# ")
+            again = names.count(name)
+            names.append(f"{name}.{again}" if again else name)
+    return names
+
+
+def _values(column: pa.ChunkedArray, key: Column) -> np.ndarray:
     if key.name == "object_id":
-        if not (whole := column.str.fullmatch(r"\s*\d+\s*").fillna(False)).all():
-            row = int(np.argmin(whole.to_numpy(bool)))
-            raise RecordError(
-                f"object_id holds {column.iloc[row]} in row {row + 1}: identifiers that went through floating point (a "
-                "spreadsheet?) cannot be repaired"
-            )
-        return column.astype("int64").to_numpy()
+        ids = column.to_pylist()
+        for row, text in enumerate(ids):
+            if text is None or not text.strip().isdecimal():
+                raise RecordError(
+                    f"object_id holds {text} in row {row + 1}: identifiers that went through floating point "
+                    "(a spreadsheet?) cannot be repaired"
+                )
+        return np.array(ids).astype(np.int64)
     if key.is_text:
-        return fitting(Column(key.name, key.dtype), column.fillna("").to_list())
+        return fitting(Column(key.name, key.dtype), [text or "" for text in column.to_pylist()])
     if key.dtype == "bool":
-        return np.isin(column.astype(str).str.strip().str.lower(), ("true", "t", "1", "1.0"))
-    return column.to_numpy().astype(key.dtype)
+        return np.isin([str(text).strip().lower() for text in column.to_pylist()], ("true", "t", "1", "1.0"))
+    values = column.to_numpy()
+    return values if key.dtype == "float64" else np.nan_to_num(values).astype(key.dtype)
 
 
 class AdoptedTable:

@@ -1,0 +1,202 @@
+"""Published files converted to partitions, and written again: the same rows, whatever happens in between."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import skyset
+from skyset.build_scripts.galaxiesml.build_parent_sample import main
+from skyset.errors import UserError
+from skyset.loaders.galaxiesml import CONFIGS, RECORD
+from skyset.partitions.manifest import Manifest
+from skyset.partitions.verify import verify
+from skyset.published.galaxiesml import BANDS, file_name
+from skyset.testing.zenodo import ZenodoServer
+from tests.conftest import once
+from tests.processes import steps_of
+from tests.published import files
+
+COUNTS = {"train": 14, "validation": 4, "test": 3}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Do not change it."""
+    return once(tmp_path_factory, "adopt_published", lambda folder: files.write(folder, counts=COUNTS))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, published):
+    """Its partitions, and the published form of these. Do not change it."""
+
+    def make(folder):
+        again = ("--single_files", folder / "again")
+        assert build(folder / "gml", "--local_data_path", published, *again) == 0
+
+    return once(tmp_path_factory, "adopt_built", make)
+
+
+def build(root, *arguments):
+    return main(["-o", str(root), "--num_processes", "1", *map(str, arguments)])
+
+
+def rows(folder, config):
+    return {
+        split: {row["object_id"]: row for row in skyset.load("galaxiesml", config, data_dir=str(folder), split=split)}
+        for split in COUNTS
+    }
+
+
+def check_same(one, other, almost=()):
+    assert {split: set(each) for split, each in one.items()} == {split: set(each) for split, each in other.items()}
+    for split, each in one.items():
+        for key, row in each.items():
+            assert set(row) == set(other[split][key])
+            for name, value in row.items():
+                compare = np.testing.assert_allclose if name in almost else np.testing.assert_array_equal
+                compare(value, other[split][key][name], **({"rtol": 2e-7} if name in almost else {}))
+
+
+def differences(root):
+    return [line for config in CONFIGS for line in verify(root / config, CONFIGS[config])]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_partitions_hold_the_rows_that_are_read_in_place(published, built, config):
+    root = built / "gml"
+    check_same(rows(published, config), rows(root, config))
+    manifest = Manifest.load(root / config)
+    assert manifest.config == config and {entry.path.split("/")[0] for entry in manifest.files} == set(COUNTS)
+    assert list(verify(root / config, CONFIGS[config])) == []
+
+
+@pytest.mark.parametrize("config", ["127", "64"])
+def test_single_files_hold_the_rows_of_the_partitions(published, built, config):
+    # The product of petro_rad's factor with a major axis that was rounded to float32 in between.
+    check_same(rows(published, config), rows(built / "again", config), almost={f"{band}_petro_rad" for band in BANDS})
+
+
+def test_single_files_are_sorted_by_id_and_left_where_they_are(built, capsys):
+    ids = [int(row["object_id"]) for row in skyset.load("galaxiesml", "64", data_dir=str(built / "again"))]
+    assert ids == sorted(ids) and len(ids) == COUNTS["train"]
+    path = built / "again" / file_name(64, "test")
+    before = path.stat().st_mtime_ns
+    from skyset.build_scripts.galaxiesml.single_files import write_single_files
+
+    write_single_files(built / "gml", built / "again")
+    assert path.stat().st_mtime_ns == before and "is there, and is left" in capsys.readouterr().out
+
+
+def test_what_is_done_is_not_done_again_and_what_is_damaged_is(published, built, tmp_path):
+    root = tmp_path / "gml"
+    shutil.copytree(built / "gml", root)
+    assert build(root, "--local_data_path", published) == 0
+    stamps = {path: path.stat().st_mtime_ns for path in root.rglob("healpix=*/*.hdf5")}
+    (gone, bent), *_ = zip(sorted(stamps)[::2], sorted(stamps)[1::2], strict=False)
+    gone.unlink()
+    bent.write_bytes(bent.read_bytes()[:-1])
+    assert build(root, "--local_data_path", published) == 0 and differences(root) == []
+    changed = {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
+    assert changed == {gone, bent}
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_it_goes_on(published, built, tmp_path):
+    root, dead = tmp_path / "gml", 0
+    wanted = rows(published, "64")
+    for stop_at in (3, 9, 20, 40, 75, 130):
+        dead += steps_of(root, lambda: build(root, "--local_data_path", published, "--configs", "64"), stop_at)
+    assert dead >= 4
+    assert build(root, "--local_data_path", published, "--configs", "64") == 0
+    check_same(wanted, rows(root, "64"))
+    assert list(verify(root / "64", CONFIGS["64"])) == []
+    assert not [path for path in root.rglob("*") if path.name.endswith((".tmp", ".rows.npy"))]
+
+
+def test_a_limit_takes_the_first_rows_and_may_grow(published, tmp_path):
+    assert build(tmp_path, "--local_data_path", published, "--configs", "64", "--tiny") == 0
+    assert Manifest.load(tmp_path / "64").rows == 5
+    assert build(tmp_path, "--local_data_path", published, "--configs", "64", "--limit", "16") == 0
+    assert {split: sum(e.rows for e in each) for split, each in Manifest.load(tmp_path / "64").splits.items()} == {
+        "train": 14,
+        "validation": 2,
+    }
+    assert build(tmp_path, "--local_data_path", published, "--configs", "64", "--limit", "3") == 2
+    assert Manifest.load(tmp_path / "64").rows == 16
+
+
+def test_rows_that_cannot_be_used_are_rejected_each_with_its_reason(tmp_path, capsys):
+    source = files.write(tmp_path / "own", sizes=(64,), counts=COUNTS)
+
+    def spoil(file):
+        file["image"][3, 2] = np.nan
+        file["image"][4, 2, 5:9, 5:9] = np.nan  # some pixels: a row
+        file["ra"][5] = np.nan
+        file["object_id"][7] = file["object_id"][6]
+
+    files.edit(source / file_name(64, "train"), spoil)
+    assert build(tmp_path / "out", "--local_data_path", source, "--configs", "64") == 1
+    rejected = (tmp_path / "out" / "64" / "rejected.csv").read_text().splitlines()[1:]
+    assert len(rejected) == 3 and Manifest.load(tmp_path / "out" / "64").rows == sum(COUNTS.values()) - 3
+    for number, words in ((3, "no pixel that is a number"), (5, "not on the sky"), (6, "the id is that of another row")):
+        assert any(line.startswith(str(files.FIRST_ID + number)) and words in line for line in rejected), words
+    assert list(verify(tmp_path / "out" / "64", CONFIGS["64"])) == []
+
+
+def test_a_folder_without_published_files_and_one_that_is_cut_short(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert build(tmp_path / "out", "--local_data_path", tmp_path / "empty") == 2
+    assert "has no published files (5x127x127_training_with_morphology.hdf5 and so on)" in capsys.readouterr().err
+    source = files.write(tmp_path / "own", sizes=(64,), counts=COUNTS)
+    path = source / file_name(64, "validation")
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert build(tmp_path / "out", "--local_data_path", source) == 2
+    assert re.search(r"5x64x64_validation_with_morphology.hdf5: is cut short", capsys.readouterr().err)
+
+
+# --- Zenodo ---------------------------------------------------------------------------------------
+
+
+def zenodo(root, server, *arguments):
+    return build(root, "--published", "--zenodo_url", server.api_url, *arguments)
+
+
+@pytest.mark.slow
+def test_one_file_at_a_time_comes_from_zenodo_and_goes_again(published, built, tmp_path):
+    with ZenodoServer(published, RECORD) as server:
+        assert zenodo(tmp_path, server, "--configs", "64", "tabular") == 0
+        names = [file_name(64, split) for split in COUNTS]
+        assert [server.downloads(name) for name in names] == [1, 1, 1]
+        assert not server.downloads(file_name(127, "train")) and not (tmp_path / "raw").exists()
+        check_same(rows(published, "64"), rows(tmp_path, "64"))
+        check_same(rows(published, "tabular"), rows(tmp_path, "tabular"))
+        assert zenodo(tmp_path, server, "--configs", "64", "tabular") == 0
+        assert [server.downloads(name) for name in names] == [1, 1, 1]
+    manifest = Manifest.load(tmp_path / "64")
+    assert len(manifest.sources) == 3 and manifest.sources[0].endswith(f"/{names[0]}/content")
+
+
+def test_a_conversion_from_zenodo_that_ended_early_goes_on_with_the_next_file(published, tmp_path):
+    with ZenodoServer(published, RECORD) as server:
+        server.fault(f"*{file_name(64, 'validation')}*", "404", times=99)
+        assert zenodo(tmp_path, server, "--configs", "64") == 2
+        assert list(Manifest.load(tmp_path / "64").splits) == ["train"]
+    with ZenodoServer(published, RECORD) as server:
+        assert zenodo(tmp_path, server, "--configs", "64", "--keep_raw") == 0
+        assert server.downloads(file_name(64, "train")) == 0
+        check_same(rows(published, "64"), rows(tmp_path, "64"))
+        assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == [
+            file_name(64, s) for s in ("test", "validation")
+        ]
+
+
+def test_few_rows_of_the_record_are_refused(published, tmp_path, capsys):
+    with ZenodoServer(published, RECORD) as server:
+        assert zenodo(tmp_path, server, "--tiny") == 2
+    assert "whole files are downloaded" in capsys.readouterr().err
+    with pytest.raises(UserError, match="has no partitions with images"):
+        from skyset.build_scripts.galaxiesml.single_files import write_single_files
+
+        write_single_files(tmp_path, tmp_path / "again")

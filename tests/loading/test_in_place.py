@@ -1,0 +1,231 @@
+"""Published files read where they lie: every way of loading gives the rows that the files hold, or says what is wrong."""
+
+import os
+import re
+import warnings
+from itertools import islice
+
+import h5py
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+import skyset
+from skyset.errors import PartitionError, UserError
+from skyset.explore.objects import object_figure
+from skyset.loading.in_place import published_in
+from skyset.published.galaxiesml import file_name
+from tests.conftest import once
+from tests.published import files
+
+pytestmark = pytest.mark.filterwarnings("error::UserWarning:skyset")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Published files of both sizes, and their CSV. Do not change it."""
+    return once(tmp_path_factory, "galaxiesml_published", files.write)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """64-pixel files of one's own to change."""
+    return files.write(tmp_path / "own", sizes=(64,), counts={"train": 12, "test": 3})
+
+
+def load(folder, config="64", **options):
+    return skyset.load("galaxiesml", config, data_dir=str(folder), **options)
+
+
+def ids(rows):
+    return [int(row["object_id"]) - files.FIRST_ID for row in rows]
+
+
+def check(row, size=64):
+    """One row by what its number makes it."""
+    number = int(row["object_id"]) - files.FIRST_ID
+    stored = files.published(number, 1, size)
+    if size:
+        assert row["image"].dtype == np.float32 and row["image"].shape == (5, size, size)
+        np.testing.assert_array_equal(row["image"], stored["image"][0])
+    assert row["ra"] == stored["ra"][0] and row["specz_redshift"] == stored["specz_redshift"][0]
+    assert row["specz_name"] == f"specz_name {number}" and row["specz_flag_homogeneous"] == (number % 2 == 0)
+    assert row["g_cmodel_mag"] == np.float32(stored["g_cmodel_mag"][0])
+    assert np.isnan(row["r_ellipticity"]) == (number % files.UNSEEN == 2)
+    assert row["g_peak_surface_brightness"] == np.float32(stored["g_peak_surface_brightness"][0] + 27)
+
+
+@pytest.mark.parametrize("config", ["127", "64", "tabular"])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_every_row_of_every_split(folder, config, streaming, tmp_path):
+    start = 0
+    for split, count in files.COUNTS.items():
+        rows = load(folder, config, split=split, streaming=streaming, cache_dir=str(tmp_path))
+        assert len(rows) == count and ids(rows) == list(range(start, start + count))
+        for row in islice(iter(rows), 0, 6):
+            check(row, 0 if config == "tabular" else int(config))
+        start += count
+
+
+def test_the_largest_size_is_the_default(folder):
+    assert next(iter(skyset.load("galaxiesml", data_dir=str(folder))))["image"].shape == (5, 127, 127)
+
+
+def test_shuffle_state_take_and_select(folder):
+    rows = load(folder)
+    mixed = rows.shuffle(seed=3)
+    seen = list(mixed)
+    assert sorted(ids(seen)) == list(range(30)) != ids(seen)
+    for row in seen[:4]:
+        check(row)
+    first = iter(mixed)
+    for _ in range(7):
+        next(first)
+    again = load(folder).shuffle(seed=3)
+    again.load_state_dict(mixed.state_dict())
+    assert ids(again) == ids(seen)[7:]
+    assert ids(rows.skip(4).take(3)) == [4, 5, 6]
+    (row,) = rows.select_columns(["g_petro_rad", "healpix"]).take(1)
+    assert set(row) == {"g_petro_rad", "healpix"}
+
+
+def test_formats_and_crops(folder):
+    torch = pytest.importorskip("torch")
+    row = next(iter(load(folder, format="torch")))
+    assert row["image"].dtype == torch.float32 and row["g_x_image"].dtype == torch.float64
+    whole, middle = next(iter(load(folder))), next(iter(load(folder, image_size=32)))
+    np.testing.assert_array_equal(middle["image"], whole["image"][:, 16:48, 16:48])
+    batch = next(load(folder).iter(8))
+    assert batch["image"].shape == (8, 5, 64, 64)
+    assert len(next(iter(load(folder, format="arrow").iter(5)))) == 5
+
+
+@pytest.mark.slow
+def test_workers_share_the_rows(folder):
+    data = pytest.importorskip("torch.utils.data")
+    rows = load(folder, "127", format="torch").shuffle(seed=1)
+    seen = [int(one) for batch in data.DataLoader(rows, batch_size=4, num_workers=2) for one in batch["object_id"]]
+    assert sorted(seen) == [files.FIRST_ID + number for number in range(30)]
+
+
+def test_a_folder_with_some_of_the_files_has_those_splits(small):
+    assert set(load_dataset("galaxiesml", "64", data_dir=str(small), streaming=True)) == {"train", "test"}
+    with pytest.raises(ValueError, match="validation"):
+        load(small, split="validation")
+    with pytest.raises(UserError, match="127"):
+        load(small, "127")
+
+
+def test_csv_files_alone_are_the_table(small):
+    wanted = list(load(small, "tabular"))
+    for path in small.glob("*.hdf5"):
+        path.unlink()
+    rows = list(load(small, "tabular"))
+    assert ids(rows) == list(range(12)) and set(rows[0]) == set(wanted[0])
+    for row, same in zip(rows, wanted, strict=True):
+        check(row, 0)
+        for name in row:
+            np.testing.assert_array_equal(row[name], same[name], name)
+
+
+def test_an_id_that_was_a_float_in_a_csv_is_named(small):
+    for path in small.glob("*.hdf5"):
+        path.unlink()
+    path = small / file_name(64, "train", ".csv")
+    path.write_text(path.read_text().replace(str(files.FIRST_ID + 3), "4.3158722E+16"))
+    with pytest.raises(
+        UserError, match=r"training_with_morphology.csv: object_id holds 4.3158722E\+16 in row 4: identifiers"
+    ):
+        load(small, "tabular")
+
+
+def test_rows_of_other_order_or_number_are_another_dataset(small):
+    """Also for the cache of tables: an edited file is read again."""
+    before = load(small, streaming=False)
+    files.edit(
+        small / file_name(64, "train"), lambda file: file["object_id"].write_direct(file["object_id"][:][::-1].copy())
+    )
+    assert ids(before) == list(range(12)) and ids(load(small, streaming=False)) == list(range(12))[::-1]
+
+
+TRAIN = file_name(64, "train")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda file: file.__delitem__("object_id"), "has no object_id: not a file of GalaxiesML"),
+        (lambda file: file.__delitem__("image"), "has no image"),
+        (
+            lambda file: files.replace(file, "object_id", file["object_id"][:].astype(float)),
+            "object_id is stored as float64",
+        ),
+        (lambda file: files.replace(file, "image", file["image"][:].astype("f8")), "image is float64"),
+        (lambda file: files.replace(file, "image", file["image"][:, :, 1:]), "image is float32(rows, 5, 63, 64)"),
+        (lambda file: files.replace(file, "image", file["image"][:-1]), "columns have"),
+        (lambda file: files.replace(file, "g_petro_rad", np.array([b"a"] * 12)), "g_petro_rad is |S1"),
+        (lambda file: files.replace(file, "x_coord_x", file["x_coord_x"][:, 0]), "x_coord_x is float64"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(small, change, words):
+    files.edit(small / TRAIN, change)
+    with pytest.raises(UserError, match=re.escape(words)) as caught:
+        load(small)
+    assert TRAIN in str(caught.value)
+
+
+def test_a_file_cut_short_is_named_and_may_not_be_skipped_silently(small):
+    os.truncate(small / TRAIN, os.path.getsize(small / TRAIN) * 2 // 3)
+    with pytest.raises(UserError, match=rf"{TRAIN}: is cut short"):
+        load(small, on_bad_partition="skip")
+
+
+def test_a_file_that_changes_after_it_was_found(small):
+    rows = load(small)
+    files.write(small, sizes=(64,), counts={"train": 14})
+    with pytest.raises(PartitionError, match=rf"{TRAIN}: has \d+ bytes"):
+        list(rows)
+
+
+def test_a_key_less_is_a_column_less(small):
+    files.edit(small / TRAIN, lambda file: file.__delitem__("y_coord_y"))
+    with pytest.warns(UserWarning, match="training_with_morphology.hdf5: has no y_coord_y: rows come without these"):
+        rows = load(small)
+    row = next(iter(rows))
+    assert "g_y_image" in row and not {"r_x_image", "i_y_image"} & set(row)
+
+
+def test_planes_that_are_alike_are_told(small):
+    def repeat(file: h5py.File) -> None:
+        file["image"][:, 1:] = file["image"][:, :1]
+
+    files.edit(small / TRAIN, repeat)
+    with pytest.warns(UserWarning, match=r"training.*: r, i, z, y are the g image again in 5 of 5 rows looked at"):
+        load(small)
+
+
+def test_nan_pixels_are_handed_out_as_they_are(small):
+    files.edit(small / TRAIN, lambda file: file["image"].__setitem__((2, 1), np.nan))
+    row = list(load(small))[2]
+    assert np.isnan(row["image"][1]).all() and not np.isnan(row["image"][0]).any()
+
+
+def test_chunks_are_read_too(tmp_path):
+    files.write(tmp_path, sizes=(64,), counts={"train": 12}, chunks=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for row in load(tmp_path):
+            check(row)
+
+
+def test_checksums_there_are_none(folder):
+    with pytest.raises(UserError, match="verify needs the checksums"):
+        load(folder, verify=True)
+
+
+def test_a_galaxy_is_drawn_where_it_lies(folder):
+    root, survey, manifest = published_in("galaxiesml", str(folder))
+    figure = object_figure(survey, root, str(files.FIRST_ID + 31), None, manifest)
+    assert str(files.FIRST_ID + 31) in figure.get_suptitle() and len(figure.axes) == 6
+    with pytest.raises(UserError, match="no object 7"):
+        object_figure(survey, root, "7", None, manifest)
