@@ -29,7 +29,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.poolmanager import PoolManager
 
 from skyset.messages import plain
-from skyset.secrets import login_of
+from skyset.secrets import cookie_of, login_of
 from skyset.versions import default_user_agent
 
 CHUNK = 1 << 18  # bytes, at most, of one read
@@ -45,12 +45,16 @@ def login_for(url: str) -> tuple[str, str] | None:
 
 
 class HostLogin(AuthBase):
-    """A session's ``auth``: the login that was given for a request's host (``skyset.secrets``), else .netrc's.
+    """A session's ``auth``: the cookie or the login that was given for a request's host (``skyset.secrets``), else .netrc's.
 
     requests takes it off again where a redirect leads to another host.
     """
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        cookie = cookie_of(request.url or "")
+        if cookie is not None:
+            request.headers["Cookie"] = cookie
+            return request
         login = login_for(request.url or "")
         if login is None:
             return request

@@ -2,6 +2,7 @@
 
     url = without_login("https://alice:pass@example.org/data/")   # https://example.org/data/; the login is kept in memory
     login_of("https://example.org/data/x.fits")                   # ("alice", "pass"): what sessions send to this host
+    cookie_of("https://example.org/data/x.fits")                  # what they send in its place, once they have logged in
     redacted("https://example.org/x?token=12ab")                  # https://example.org/x?token=***
 
 ``without_login`` is the ``type`` of every option that takes an address, and the first step of every function that does.
@@ -20,6 +21,8 @@ HIDDEN = "***"
 _TELLING = re.compile(r"(?=.*[^a-z]).{6,}")
 #: Logins by where they are sent: scheme, host and port.
 _logins: dict[tuple[str, str, int | None], tuple[str, str]] = {}
+#: Cookies that stand for a login, by the same.
+_cookies: dict[tuple[str, str, int | None], str] = {}
 #: What is hidden wherever it stands, as patterns.
 _words: set[str] = set()
 
@@ -82,6 +85,26 @@ def login_of(url: str) -> tuple[str, str] | None:
         return None
     plain = ("http", where[1], 80) if where[0] == "https" and where[2] == 443 else where
     return _logins.get(where) or _logins.get(plain)
+
+
+def remember_cookie(url: str, name: str, value: str | None) -> None:
+    """Keep a cookie that a login was answered with, for the host of an address, in this process; None forgets it."""
+    parts = _split(url)
+    where = parts and _origin(parts)
+    if where is None:
+        return
+    if value is None:
+        _cookies.pop(where, None)
+        return
+    _cookies[where] = f"{name}={value}"
+    _hide("", value.strip('"'))
+
+
+def cookie_of(url: str) -> str | None:
+    """``name=value`` for an address: that of its scheme, host and port."""
+    parts = _split(url)
+    where = parts and _origin(parts)
+    return _cookies.get(where) if where else None
 
 
 def redacted(text: str) -> str:

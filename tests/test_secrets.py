@@ -5,12 +5,14 @@ import json
 import traceback
 
 import pytest
+import requests
 
 from skyset import secrets
 from skyset.archives.fetch import Fetcher, FetchError
 from skyset.archives.image_pool import ImagePool, ImageRequest
+from skyset.http import HostLogin
 from skyset.partitions.manifest import Manifest
-from skyset.secrets import login_of, redacted, remember, without_login
+from skyset.secrets import cookie_of, login_of, redacted, remember, remember_cookie, without_login
 from skyset.testing.server import ArchiveServer
 from tests.builds import build
 
@@ -22,6 +24,7 @@ BASIC = f"Basic {base64.b64encode(f'alice:{PASSWORD}'.encode()).decode()}"
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     monkeypatch.setattr(secrets, "_logins", {})
+    monkeypatch.setattr(secrets, "_cookies", {})
     monkeypatch.setattr(secrets, "_words", set())
 
 
@@ -217,3 +220,15 @@ def test_a_build_behind_a_login_writes_it_nowhere(archive, tmp_path, capfd):
     assert len(written) > 3
     for text in (*written, said.out.encode(), said.err.encode()):
         assert not any(secret.encode() in text for secret in (PASSWORD, QUOTED, "S3cr3t", BASIC))
+
+
+def test_a_cookie_takes_the_place_of_a_login_at_its_host_alone():
+    url, other = "https://cookie.example.org/a", "https://cookie.example.org:8443/a"
+    remember(url, ("alice", "Pass-w0rd"))
+    for address in (url, other):
+        remember_cookie(address, "SSO", '"t0ken=/+abc"')
+    remember_cookie(other, "SSO", None)
+    assert (cookie_of(url), cookie_of(other), cookie_of("nothing")) == ('SSO="t0ken=/+abc"', None, None)
+    request = requests.Request("GET", url, auth=HostLogin()).prepare()
+    assert request.headers["Cookie"] == 'SSO="t0ken=/+abc"' and "Authorization" not in request.headers
+    assert redacted("the answer is t0ken=/+abc") == "the answer is ***"

@@ -25,18 +25,19 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from skyset.archives.cadc_login import has_rights, log_in
 from skyset.archives.cadc_query import ExposureQuery, queries, sliced
 from skyset.archives.checksums import Checksum
 from skyset.archives.datalink import Links, data_links
 from skyset.archives.fetch import Fetcher, FetchError
 from skyset.archives.tap import SlicedQuery, fetch_slices
 from skyset.errors import RecordError, UserError
-from skyset.http import login_for
 from skyset.messages import plain, say
 from skyset.secrets import without_login
 from skyset.tables.slices import read_slices
 
 HOST = "https://ws.cadc-ccda.hia-iha.nrc-cnrc.gc.ca"
+ACCOUNTS = "https://ws-cadc.canfar.net"
 NAME = re.compile(r"([0-9]{1,8}[a-z])\.fits(\.fz|\.gz)?")
 #: Of several files of an exposure the first is taken: they have the same pixels, compressed without loss.
 FORMS = (".fz", ".gz", None)
@@ -50,12 +51,14 @@ class Services(NamedTuple):
     tap: str
     datalink: str
     files: str
+    accounts: str
 
     @classmethod
     def at(cls, url: str) -> Services:
-        """Below a host; a login in its address is kept for all three (``skyset.secrets``)."""
+        """Below a host, but for CADC's accounts; a login in its address is kept in memory (``skyset.secrets``)."""
         base = without_login(url).rstrip("/")
-        return cls(f"{base}/argus", f"{base}/caom2ops/datalink", f"{base}/raven/files/")
+        accounts = ACCOUNTS if base == HOST else base
+        return cls(f"{base}/argus", f"{base}/caom2ops/datalink", f"{base}/raven/files/", f"{accounts}/ac/login")
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,10 @@ def find_exposures(
 
     Raises:
         TapError: TAP does not give the answer.
-        UserError: datalink does not; or the rows of a query of one's own name no exposures.
+        UserError: datalink does not; or the account is not taken; or the rows of a query of one's own name no exposures.
     """
     services, folder = Services.at(archive_url), Path(folder)
+    log_in(services.accounts, services[:3])
 
     def rows(asked: Iterable[SlicedQuery]) -> list[dict]:
         return [row for each in asked for row in _answer(each, folder, sync=sync, **options)]
@@ -178,7 +182,7 @@ def fetch_exposure(file: ExposureFile, folder: str | Path, fetcher: Fetcher) -> 
 
 def _proprietary(file: ExposureFile) -> str:
     """Why a file that is not public is not asked for: nobody here has a login for the service."""
-    if not file.is_proprietary() or login_for(file.url):
+    if not file.is_proprietary() or has_rights(file.url):
         return ""
     return f"proprietary until {file.data_release:%Y-%m-%d}; those who may have it log in (.netrc, or --archive_url)"
 

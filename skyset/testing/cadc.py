@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,9 @@ import pyarrow as pa
 
 from skyset.testing.caom2 import PREFIX, StoredFile, caom2_tables, stored_files
 from skyset.testing.server import Answer, ArchiveServer, Handler, status_of
-from skyset.testing.tap import Form, ServiceServer, TapService, votable
+from skyset.testing.tap import Form, Service, ServiceServer, TapService, votable
 
-TAP, DATALINK, FILES = "/argus", "/caom2ops/datalink", "/raven/files"
+TAP, DATALINK, FILES, ACCOUNTS = "/argus", "/caom2ops/datalink", "/raven/files", "/ac/login"
 SYNC_ROWS = 2000
 #: The capabilities of argus: those of VOSI, and how one logs in.
 STANDARDS = ("ivo://ivoa.net/std/VOSI#capabilities", "ivo://ivoa.net/std/VOSI#availability")
@@ -93,9 +92,15 @@ class CadcServer(ServiceServer):
         self.files = list(stored_files(Path(folder)) if files is None else files)
         self.tap = Argus(caom2_tables(self.files), prefix=TAP, sync_limit=SYNC_ROWS, says_overflow=says_overflow)
         self.storage = Storage(folder, latency)
-        super().__init__({TAP: self.tap, DATALINK: _Datalink(self), FILES: _Raven(self)}, latency, port)
+        services: dict[str, Service] = {
+            TAP: self.tap,
+            DATALINK: _Datalink(self),
+            FILES: _Raven(self),
+            ACCOUNTS: _Accounts(self),
+        }
+        super().__init__(services, latency, port)
         self.url = self.url.rstrip("/")
-        self.login = ":".join(login) if login else None
+        self.account = login
         self.links: list[list[str]] = []
         self.errors: dict[str, str] = {}
         self.refused: dict[str, int] = {}
@@ -108,17 +113,32 @@ class CadcServer(ServiceServer):
         super().__exit__(*exc_info)
         self.storage.__exit__(*exc_info)
 
+    @property
+    def token(self) -> str:
+        """What a login is answered with."""
+        return f"userID=somebody&signature={ticket(str(self.account))}"
+
+    @property
+    def cookie(self) -> str | None:
+        """What opens proprietary files."""
+        return f'CADC_SSO="{self.token}"' if self.account else None
+
     def downloads(self, name: str) -> int:
         """How often the data service was asked for a file."""
         return sum(request.path.endswith(f"/{name}") for request in list(self.requests))
 
 
 class Storage(ArchiveServer):
-    """Where files are stored: ``/minoc/files/preauth:<ticket>/cadc:CFHT/<name>``."""
+    """Where files are stored: ``/minoc/files/preauth:<ticket>/cadc:CFHT/<name>``.
+
+    Attributes:
+        cookies: that each request had, None without one: nobody's login belongs here.
+    """
 
     def __init__(self, folder: str | Path, latency: float) -> None:
         super().__init__(folder, latency)
         self._http.RequestHandlerClass = type("Handler", (_StorageHandler,), {"archive": self})
+        self.cookies: list[str | None] = []
 
     def address(self, name: str) -> str:
         """Of a file, with the ticket that opens it."""
@@ -132,6 +152,7 @@ def ticket(name: str) -> str:
 
 class _StorageHandler(Handler):
     def _answer(self, name, fault):
+        self.archive.cookies.append(self.headers["Cookie"])
         found = re.fullmatch(rf"minoc/files/preauth:([0-9a-f]+)/{PREFIX}([^/]+)", name)
         if found is None:
             return status_of(404)
@@ -149,14 +170,22 @@ class _Raven:
         file = next((file for file in self.server.files if file.name == name), None)
         if file is None or method not in ("GET", "HEAD"):
             return status_of(404)
-        login = self.server.login
-        if file.is_proprietary() and (login is None or headers.get("Authorization") != basic(login)):
-            return status_of(403 if headers.get("Authorization") else 401)
+        cookie = headers.get("Cookie")
+        if file.is_proprietary() and (cookie is None or cookie != self.server.cookie):
+            return status_of(403 if cookie else 401)
         return Answer(303, b"", {"Location": self.server.storage.address(name)})
 
 
-def basic(login: str) -> str:
-    return f"Basic {b64encode(login.encode()).decode()}"
+@dataclass(frozen=True)
+class _Accounts:
+    """Answers a login with a token, which services take as a cookie."""
+
+    server: CadcServer
+
+    def answer(self, method: str, path: str, form: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
+        if method != "POST" or (form.get("username"), form.get("password")) != self.server.account:
+            return status_of(401)
+        return Answer(200, self.server.token.encode(), {"Content-Type": "text/plain"})
 
 
 @dataclass(frozen=True)
