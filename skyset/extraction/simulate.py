@@ -383,7 +383,7 @@ def expected_counts(shape: tuple[int, int], pixel_scale: float, magnitudes: tupl
     return numbers[0], numbers[1]
 
 
-def _draw_field(
+def draw_field(
     rng: np.random.Generator,
     shape: tuple[int, int],
     pixel_scale: float,
@@ -459,7 +459,7 @@ def simulate_ccd(
     rng = np.random.default_rng(seed)
     fwhm = seeing / pixel_scale
     psf = moffat_psf(fwhm, beta, max(65, 2 * round(10 * fwhm) + 1), psf_q, psf_pa)
-    truth = _draw_field(rng, shape, pixel_scale, zero_point, magnitudes, stars, galaxies)
+    truth = draw_field(rng, shape, pixel_scale, zero_point, magnitudes, stars, galaxies)
     sigma = math.sqrt(sky / gain + (read_noise / gain) ** 2)
     light = render(shape, truth, psf, faintest=3e-3 * sigma)
     noise = rng.standard_normal(shape, np.float32)
@@ -517,7 +517,7 @@ def simulate_cutouts(
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         galaxy = _draw_central(rng, size, pixel_scale, zero_point, mag, n)
-        field = _draw_field(rng, (size, size), pixel_scale, zero_point, (18.0, 26.0), None, None)
+        field = draw_field(rng, (size, size), pixel_scale, zero_point, (18.0, 26.0), None, None)
         tables.append(field if neighbours else field[:0])
         light = through(galaxy, 0, 0, 1e-5 * sky_sigma)
         for name in SOURCE.names or ():
