@@ -91,7 +91,7 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         status = build_published(asked, options, command)
     else:
         if not asked.print_sql:
-            check_installed(how)
+            check_installed()
         status = build_cutouts(cutouts(asked, how), asked, options, command)
     if asked.single_files is not None and not asked.print_sql:
         write_single_files(options.output_dir, asked.single_files)

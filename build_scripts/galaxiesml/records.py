@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from skyset.building.cutouts.stamps import SIZE, framed, read_psf, read_stamp
-from skyset.errors import MissingPackage, RecordError, UserError
+from skyset.errors import RecordError
 from skyset.extraction.engines import load_engine
 from skyset.extraction.morphology import measure_cutouts
 from skyset.loaders.galaxiesml import BANDS
@@ -46,19 +46,13 @@ class Reading:
         return asdict(self) | {"pad": str(self.pad), "planes": list(self.planes)}
 
 
-def check_installed(reading: Reading) -> None:
-    """What is missing is said before anything is downloaded.
+def check_installed() -> None:
+    """What is missing is said before anything is downloaded: Petrosian radii and fits need our own kernels.
 
     Raises:
-        MissingPackage: nothing can measure.
-        UserError: profiles cannot be fitted.
+        MissingPackage: numba is not installed.
     """
-    load_engine(None)
-    try:
-        if reading.sersic:
-            import skyset.extraction.compiled  # noqa: F401
-    except MissingPackage as error:
-        raise UserError(f"{error}; --no_sersic builds without Sersic fits: their columns are NaN") from error
+    load_engine("compiled")
 
 
 def read_galaxies(
