@@ -1,18 +1,19 @@
 """How fast do GalaxiesML's downloaded cutouts become partitions, with shapes measured in five bands, and in what memory?
 
-    python benchmarks/galaxiesml.py                          # 1,000 galaxies, 5 rounds, about 25 minutes
-    python benchmarks/galaxiesml.py --galaxies 200 --rounds 1
+    python benchmarks/galaxiesml.py                          # 200 galaxies, 5 rounds, about 3 minutes
+    python benchmarks/galaxiesml.py --galaxies 1000 --memory 500 5000
 
 Simulated galaxies in TAR archives as a build downloads them; one process. The floor reads the archives' bytes and writes
 the partitions'. The peer is the plain way: tarfile, astropy.io.fits, sep for each cutout, all in memory, then a file per
 cell; and the same with SExtractor, where it is installed, started for each cutout. What counts is the processor's time, user
-and system, that galaxies take beyond start-up: each way takes a tenth of them too, in turn with all others, and the
-difference is divided.
+and system, without start-up: the ways take turns in one process, after a round that warms them up. Memory is that of whole
+commands.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -172,78 +173,89 @@ def peer(folder: Path, output: Path, way: str) -> None:
                 file.create_dataset(name, data=values.astype("S") if isinstance(value, str) else values)
 
 
-def ways(has_sextractor: bool) -> dict[str, list[str]]:
-    """Commands by name; IN and OUT stand for the folders."""
-    build = [sys.executable, str(SCRIPT), "--from_tar", "IN", "-o", "OUT", "--num_processes", "1"]
-    own = [sys.executable, str(Path(__file__).resolve()), "--folder", "IN", "--output", "OUT", "--work"]
-    found = {
-        "floor: bytes in, bytes out": [*own, "floor"],
-        "**skyset build --no_sersic**, 127": [*build, "--configs", "127", "--no_sersic"],
-        "**skyset build**, 127, with fits": [*build, "--configs", "127"],
-        "**skyset build**, 127, 64 and tabular, with fits": build,
-        "peer: tarfile, astropy, sep, h5py; no fits": [*own, "sep"],
+def ways(has_sextractor: bool) -> dict[str, Callable[[Path, Path], object]]:
+    """What is compared, by name: from the archives' folder into a folder that is not there."""
+    from skyset.build_scripts.galaxiesml.build_parent_sample import main as build
+
+    def ours(*options: str) -> Callable[[Path, Path], object]:
+        return lambda folder, output: build([*command(folder, output), *options])
+
+    found: dict[str, Callable[[Path, Path], object]] = {
+        "floor: bytes in, bytes out": floor,
+        "**skyset build --no_sersic**, 127": ours("--configs", "127", "--no_sersic"),
+        "**skyset build**, 127, with fits": ours("--configs", "127"),
+        "**skyset build**, 127, 64 and tabular, with fits": ours(),
+        "peer: tarfile, astropy, sep, h5py; no fits": functools.partial(peer, way="sep"),
     }
-    return found | ({"peer with SExtractor; no fits": [*own, "sextractor"]} if has_sextractor else {})
+    return found | ({"peer with SExtractor; no fits": functools.partial(peer, way="sextractor")} if has_sextractor else {})
 
 
-def spent(command: list[str], folder: Path, output: Path) -> tuple[float, float]:
-    """CPU seconds and largest memory (MB) of a command."""
+def command(folder: Path, output: Path) -> list[str]:
+    return ["--from_tar", str(folder), "-o", str(output), "--num_processes", "1"]
+
+
+def compare(asked: argparse.Namespace, base: Path) -> None:
+    """A table of the ways' times."""
+    from benchmarks.extraction import PROGRAM
+    from benchmarks.measure import machine
+
+    make(base / "tars", asked.galaxies)
+    each: dict[str, list[float]] = {}
+    for number in range(asked.rounds + 1):
+        for name, way in ways(bool(PROGRAM) and not asked.no_sextractor).items():
+            shutil.rmtree(base / "out", ignore_errors=True)
+            before = sum(os.times()[:4])  # with those of children that have ended
+            way(base / "tars", base / "out")
+            took = (sum(os.times()[:4]) - before) / asked.galaxies
+            if number:
+                each.setdefault(name, []).append(took)
+            print(f"  round {number}/{asked.rounds}: {name}: {1000 * took:.1f} ms a galaxy", file=sys.stderr)
+    print(f"{machine()}; load {os.getloadavg()[1]:.1f}; {asked.galaxies} galaxies, {asked.rounds} rounds\n")
+    print("| way | ms a galaxy | galaxies a minute and core | time to the peer |\n|---|---|---|---|")
+    peers = next(values for name, values in each.items() if name.startswith("peer"))
+    for name, values in each.items():
+        shares = sorted(a / b for a, b in zip(values, peers, strict=True))
+        share = f"{statistics.median(shares):.3f} ({shares[0]:.3f} to {shares[-1]:.3f})"
+        median = statistics.median(values)
+        print(f"| {name} | {1000 * median:.1f} | {60 / median:,.0f} | {share} |")
+
+
+def memory(counts: Sequence[int], base: Path) -> None:
+    """A table of the largest memory of whole commands."""
     from benchmarks.extraction import run
 
-    shutil.rmtree(output, ignore_errors=True)
-    return run([{"IN": str(folder), "OUT": str(output)}.get(word, word) for word in command])
+    own = [sys.executable, str(Path(__file__).resolve())]
+    print("\n| galaxies | skyset build --no_sersic, peak MB | peer, peak MB |\n|---|---|---|")
+    for count in counts:
+        folder = base / str(count)
+        run([*own, "--work", "make", "--folder", str(folder), "--count", str(count)])
+        _, build = run([sys.executable, str(SCRIPT), *command(folder, base / "of build"), "--no_sersic"])
+        _, plain = run([*own, "--work", "sep", "--folder", str(folder), "--output", str(base / "of peer")])
+        print(f"| {count:,} | {build:.0f} | {plain:.0f} |", flush=True)
+        for path in (folder, base / "of build", base / "of peer"):
+            shutil.rmtree(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--galaxies", type=int, default=1000)
+    parser.add_argument("--galaxies", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--memory", type=int, nargs="*", default=(200, 2000), metavar="N", help="galaxies (default: 200 2000)"
+    )
     parser.add_argument("--no_sextractor", action="store_true", help="leave SExtractor out, which takes most of the time")
     for name in ("--work", "--folder", "--output", "--count"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.work == "make":
         make(Path(asked.folder), int(asked.count))
-    elif asked.work == "floor":
-        floor(Path(asked.folder), Path(asked.output))
     elif asked.work:
         peer(Path(asked.folder), Path(asked.output), asked.work)
     else:
-        compare(asked)
-
-
-def compare(asked: argparse.Namespace) -> None:
-    from benchmarks.extraction import PROGRAM
-    from benchmarks.measure import machine
-
-    counts = (max(1, asked.galaxies // 10), asked.galaxies)
-    commands = ways(bool(PROGRAM) and not asked.no_sextractor)
-    each: dict[str, list[float]] = {name: [] for name in commands}
-    memory: dict[tuple[str, int], float] = {}
-    with tempfile.TemporaryDirectory() as base:
-        for count in counts:
-            own = [sys.executable, str(Path(__file__).resolve()), "--work", "make", "--count", str(count)]
-            subprocess.run([*own, "--folder", f"{base}/{count}"], check=True)
-        for number in range(asked.rounds + 1):
-            for name, command in commands.items():
-                took = {}
-                for count in counts:
-                    took[count], peak = spent(command, Path(base) / str(count), Path(base) / "out")
-                    memory[name, count] = max(memory.get((name, count), 0.0), peak)
-                if number:  # the first round compiles and warms up
-                    each[name].append((took[counts[1]] - took[counts[0]]) / (counts[1] - counts[0]))
-                print(f"  round {number}/{asked.rounds}: {name}: {took[counts[1]]:.2f} s", file=sys.stderr)
-    print(f"{machine()}; load {os.getloadavg()[1]:.1f}; {asked.rounds} rounds\n")
-    few, many = (f"{count:,}" for count in counts)
-    print(f"| way | ms a galaxy | galaxies a minute and core | time to the floor | peak MB, {few} galaxies | {many} |")
-    print("|---" * 6 + "|")
-    base_times = next(iter(each.values()))
-    for name, values in each.items():
-        median = statistics.median(values)
-        shares = sorted(a / b for a, b in zip(values, base_times, strict=True))
-        share = f"{statistics.median(shares):.1f} ({shares[0]:.1f} to {shares[-1]:.1f})"
-        sizes = " | ".join(f"{memory[name, count]:.0f}" for count in counts)
-        print(f"| {name} | {1000 * median:.1f} | {60 / median:,.0f} | {share} | {sizes} |")
+        with tempfile.TemporaryDirectory() as base:
+            if asked.rounds:
+                compare(asked, Path(base))
+            memory(asked.memory, Path(base))
 
 
 if __name__ == "__main__":

@@ -45,13 +45,13 @@ def citation(survey: Survey) -> str:
 
 
 _STOCK = """Without skyset, `datasets` reads the same files by its own HDF5 module: slowly, the columns on disk{what},
-text as bytes, and with `"numpy"` and `"torch"` in other dtypes. `healpix=*/*.hdf5` keeps it from reading `manifest.json`
+text as bytes, and with `"numpy"` and `"torch"` in other dtypes. `{files}` keeps it from reading `manifest.json`
 too; another split's files are `SPLIT/healpix=*/*.hdf5`.
 
 ```python
 {imports}from datasets import {names}
 
-{before}rows = load_dataset("hdf5", data_dir="data/{survey}", data_files="healpix=*/*.hdf5", split="train"{options})
+{before}rows = load_dataset("hdf5", data_dir="data/{survey}", data_files="{files}", split="train"{options})
 ```
 """
 #: The stock module wants a row of every column; a column of bytes of any length is two datasets, which it cannot read.
@@ -64,11 +64,15 @@ features = Features({{name: Value(kind) for name, kind in kinds.items()}})
 
 def stock_recipe(survey: Survey) -> str:
     """How the partitions are loaded without skyset; the encoded images of a survey cannot be."""
+    config = registry.default_config(survey.name) if registry.is_known(survey.name) else "default"
+    folder = survey.name if config == "default" else f"{survey.name}/{config}"
+    files = f"{'train/' if survey.train_folder else ''}healpix=*/*.hdf5"
     if not any(column.is_bytes for column in survey.columns):
-        return _STOCK.format(survey=survey.name, what="", imports="", names="load_dataset", before="", options="")
-    before = _SCALARS.format(survey=survey.name)
+        return _STOCK.format(survey=folder, files=files, what="", imports="", names="load_dataset", before="", options="")
+    before = _SCALARS.format(survey=folder)
     return _STOCK.format(
-        survey=survey.name,
+        survey=folder,
+        files=files,
         what=" but for the encoded images",
         imports="import json\n\n",
         names="Features, Value, load_dataset",
