@@ -34,11 +34,11 @@ sys.path.insert(0, str(ROOT))
 BANDS = "grizy"
 SCRIPT = ROOT / "build_scripts" / "galaxiesml" / "build_parent_sample.py"
 #: Different galaxies; more are the same ones elsewhere.
-UNIQUE = 200
+UNIQUE = 100
 
 
 def make(folder: Path, count: int) -> None:
-    """Archives of galaxies within a few cells, as a build downloads them."""
+    """Archives of galaxies within one cell, as a build downloads them."""
     from skyset.building.cutouts.download import digest_of_members
     from skyset.building.tars.sink import TarSink
     from skyset.extraction.simulate import simulate_cutouts
@@ -48,7 +48,7 @@ def make(folder: Path, count: int) -> None:
     images = simulate_cutouts(5 * UNIQUE, seed=1, mag=(18.0, 22.5)).images.reshape(UNIQUE, 5, 127, 127)
     with TarSink(folder, key="object_id") as sink:
         for number in range(count):
-            ra, dec = 33 + 2 * rng.random(), -5 + 2 * rng.random()
+            ra, dec = 33 + 0.5 * rng.random(), -4.5 + 0.5 * rng.random()
             where = window(ra, dec, 10 / 3600, 10 / 3600)
             x, y = (63 - round(float(value)) for value in where.wcs.all_world2pix([[ra, dec]], 0)[0])
             rows, columns = slice(y, y + where.height), slice(x, x + where.width)
