@@ -1,8 +1,8 @@
 """Exposures of MegaPrime, the camera of CFHT, from the Canadian Astronomy Data Centre (CADC).
 
     query = ExposureQuery(ids=("979412p", "1927963"), kind="p")
-    for file in find_exposures(query, folder / "catalog"):
-        with Fetcher() as fetcher:
+    with Fetcher() as fetcher:
+        for file in find_exposures(query, folder / "catalog", fetcher=fetcher):
             path = fetch_exposure(file, folder / "raw", fetcher)  # RecordError: a line that says why there is none
 
 Which files there are says the TAP service ``argus`` (CAOM2), with their sizes, MD5 sums and the dates on which they become
@@ -18,7 +18,7 @@ import contextlib
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from skyset.archives.tap import SlicedQuery, fetch_slices
 from skyset.errors import RecordError, UserError
 from skyset.messages import plain, say
 from skyset.secrets import without_login
-from skyset.tables.slices import read_slices
+from skyset.tables.slices import iter_slices, slices_schema
 
 HOST = "https://ws.cadc-ccda.hia-iha.nrc-cnrc.gc.ca"
 ACCOUNTS = "https://ws-cadc.canfar.net"
@@ -42,6 +42,8 @@ NAME = re.compile(r"([0-9]{1,8}[a-z])\.fits(\.fz|\.gz)?")
 #: Of several files of an exposure the first is taken: they have the same pixels, compressed without loss.
 FORMS = (".fz", ".gz", None)
 UNKNOWN = "CADC has no such exposure of MegaPrime, or does not show it before its release"
+NEEDED = ("productid", "publisherid", "datarelease", "uri", "contentlength", "contentchecksum")
+BATCH = 10_000  # rows looked at together
 NAMED = 5  # exposures that a line about many names
 
 
@@ -131,16 +133,13 @@ def find_exposures(
     services, folder = Services.at(archive_url), Path(folder)
     log_in(services.accounts, services[:3])
 
-    def rows(asked: Iterable[SlicedQuery]) -> list[dict]:
-        return [row for each in asked for row in _answer(each, folder, sync=sync, **options)]
-
     if query.adql is not None:
-        own = _own(rows([sliced(services.tap, query.adql, sync)]))[: query.limit]
+        own = _own(_answer(sliced(services.tap, query.adql, sync), folder, sync=sync, **options))[: query.limit]
         if not own:
             return []
         query = replace(query, ids=tuple(own), adql=None)
     asked = list(queries(query, services.tap, sync))
-    files = _chosen(rows(asked), services)
+    files = _chosen((row for each in asked for row in _answer(each, folder, NEEDED, sync=sync, **options)), services)
     names = (query.names() if query.ids else list(files))[: query.limit]
     found = [files.get(name) or ExposureFile(name, problem=UNKNOWN) for name in names]
     if any(file.problem for file in found):
@@ -196,12 +195,18 @@ def _tell(files: Sequence[ExposureFile], total: int) -> None:
     say(f"{len(files)} of {total} exposures are proprietary and are not asked for: {', '.join(each)}{more}", sys.stderr)
 
 
-def _answer(query: SlicedQuery, folder: Path, **options) -> list[dict]:
-    """The rows of a query by lower-case names of columns."""
+def _answer(query: SlicedQuery, folder: Path, needed: Collection[str] = (), **options) -> Iterator[dict]:
+    """The rows of a query by lower-case names of columns, some of which it must have."""
     options = {"connections": 1, **options}
     with contextlib.closing(fetch_slices(query, folder, **options)) as slices:
-        table = read_slices(list(slices))
-    return table.rename_columns([name.lower() for name in table.column_names]).to_pylist()
+        paths = list(slices)
+    names = [name.lower() for name in slices_schema(paths).names]
+    if lacking := set(needed) - set(names):
+        shutil.rmtree(folder / query.digest())
+        raise UserError(f"{query.url} was asked for columns that its answer has not: {', '.join(sorted(lacking))}")
+    for table in iter_slices(paths):
+        for batch in table.rename_columns(names).to_batches(BATCH):
+            yield from batch.to_pylist()
 
 
 def _own(rows: Iterable[dict]) -> list[str]:
@@ -216,7 +221,7 @@ def _own(rows: Iterable[dict]) -> list[str]:
     return list(found)
 
 
-def _chosen(rows: Sequence[dict], services: Services) -> dict[str, ExposureFile]:
+def _chosen(rows: Iterable[dict], services: Services) -> dict[str, ExposureFile]:
     """One file of each product, by the product's name."""
     of_product: dict[str, list[ExposureFile]] = {}
     for row in rows:

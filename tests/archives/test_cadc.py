@@ -270,6 +270,28 @@ def test_what_cadc_does_not_say(stored, tmp_path, changes, given):
         assert (file.md5, file.bytes, file.data_release, file.problem) == (*given, None, "")
 
 
+def test_an_answer_with_other_columns_is_not_kept(server, tmp_path):
+    run = server.tap._run
+    server.tap._run = lambda form, *rest: run({"QUERY": "SELECT p.productID FROM caom2.Plane AS p"}, *rest)
+    words = (
+        "argus was asked for columns that its answer has not: contentchecksum, contentlength, datarelease, publisherid, uri"
+    )
+    with pytest.raises(UserError, match=words):
+        find(server, tmp_path, "979412p")
+    server.tap._run = run
+    assert find(server, tmp_path, "979412p")["979412p"].bytes == 50_000
+
+
+@pytest.mark.parametrize(
+    "uri", ["cadc:CFHT/../979412p.fits.fz", "cadc:HST/979412p.fits.fz", "cadc:CFHT/979412p.weight.fits", ""]
+)
+def test_files_of_other_names_are_none_of_the_exposure(server, tmp_path, uri):
+    column = server.tap.tables["caom2.Artifact"]["uri"]
+    assert "cadc:CFHT/979412p.fits.fz" in column.to_pylist()
+    server.tap._database.execute('UPDATE "caom2.Artifact" SET uri = ? WHERE uri = ?', (uri, "cadc:CFHT/979412p.fits.fz"))
+    assert find(server, tmp_path, "979412p")["979412p"].problem.startswith("CADC has no such exposure")
+
+
 # --- datalink ----------------------------------------------------------------------------------------------------------
 
 
