@@ -18,7 +18,14 @@ PREFIX = "cadc:CFHT/"
 PUBLIC = "2009-08-31T00:00:00.000"
 NAME = re.compile(r"(([0-9]{1,8})([a-z]))\.fits(\.fz|\.gz)?")
 #: Keywords of primary headers.
-IN_HEADERS = {"mjd": "MJD-OBS", "exptime": "EXPTIME", "filter": "FILTER", "type": "OBSTYPE"}
+IN_HEADERS = {
+    "mjd": "MJD-OBS",
+    "exptime": "EXPTIME",
+    "filter": "FILTER",
+    "type": "OBSTYPE",
+    "program": "RUNID",
+    "data_release": "REL_DATE",
+}
 
 
 @dataclass(frozen=True)

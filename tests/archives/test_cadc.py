@@ -26,7 +26,7 @@ from skyset.errors import RecordError, UserError
 from skyset.secrets import remember, remember_cookie
 from skyset.testing.adql import check
 from skyset.testing.cadc import CadcServer
-from skyset.testing.caom2 import StoredFile, caom2_files, stored_file
+from skyset.testing.caom2 import PUBLIC, StoredFile, caom2_files, stored_file
 from skyset.testing.server import RawServer
 from skyset.testing.tap import votable
 from tests.processes import interruptible
@@ -565,9 +565,11 @@ def test_the_capabilities_are_those_of_argus(real, server):
 
 def test_what_headers_say_is_what_caom2_says(tmp_path):
     header = fits.Header({"FILTER": "r.MP9602", "EXPTIME": 60.1, "MJD-OBS": 57519.6, "OBSTYPE": "OBJECT"})
+    header.update({"RUNID": "16AH02", "REL_DATE": "2017-08-31T00:00:00"})
     fits.PrimaryHDU(header=header).writeto(tmp_path / "1927963p.fits")
     (tmp_path / "labels.json").write_text("{}")
     with CadcServer(tmp_path) as server:
         (file,) = server.files
         assert (file.filter, file.exptime, file.mjd, file.type) == ("r.MP9602", 60.1, 57519.6, "OBJECT")
+        assert (file.program, file.data_release, file.meta_release) == ("16AH02", "2017-08-31T00:00:00", PUBLIC)
         assert list(find(server, tmp_path, filters=("r.MP9602",), dates=("2016-05-11", "2016-05-11"))) == ["1927963p"]

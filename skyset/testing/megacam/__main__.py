@@ -75,20 +75,21 @@ def main(argv: list[str] | None = None) -> int:
             )
             print(f"{folder}/labels.json and truth.csv say what they are", flush=True)
             if options.serve:
-                _serve(folder, options.port)
+                _serve(folder, options.port, options.kind)
     except SkysetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _serve(folder: Path, port: int) -> None:
+def _serve(folder: Path, port: int, kind: str) -> None:
     from skyset.testing.cadc import CadcServer
 
     with CadcServer(folder, port=port) as server:
         print(
             f"{folder} at {server.url}\n\n"
-            f"    skyset build megacam_iqa --archive_url {server.url} --labels {folder}/labels.json -o data/megacam\n\n"
+            f"    skyset build megacam_iqa --archive_url {server.url} --kind {kind} --labels {folder}/labels.json "
+            "-o data/megacam\n\n"
             "Ctrl-C ends it.",
             flush=True,
         )
