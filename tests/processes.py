@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+import traceback
+from collections.abc import Callable, Sequence
 
 
 class _Process(subprocess.Popen):
@@ -27,6 +29,41 @@ def _heed_ctrl_c() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def forked(action: Callable[[], object]) -> int:
+    """Run ``action`` in a process of its own, without importing anything anew; its number.
+
+    Its exit status is 0, or 1 where ``action`` raised.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def status_of(child: int) -> int:
+    """Exit status of a forked process that has ended or will; minus the signal's number where one ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_once(
+    there: Callable[[], bool], action: Callable[[], object], pause: float = 0.0, patience: float = 100.0
+) -> bool:
+    """Fork ``action`` and end it by SIGKILL when something is ``there``, after a ``pause``; False if it ended before."""
+    child, end = forked(action), time.monotonic() + patience
+    while not there() and time.monotonic() < end:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+        time.sleep(0.001)
+    time.sleep(pause)
+    os.kill(child, signal.SIGKILL)
+    return status_of(child) == -signal.SIGKILL
+
+
 STEPS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "open"}
 
 
@@ -40,7 +77,7 @@ def steps_of(root, action, stop_at):
     if child == 0:
         die_before(root, stop_at)
         os._exit(0 if action() == 0 else 1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = status_of(child)
     assert status in (0, -signal.SIGKILL), status
     return status != 0
 

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from skyset.build_scripts.gz_decals.build_parent_sample import main as build_dec
 from skyset.errors import UserError
 from skyset.explore import description, similar
 from tests.galaxies import CONVNEXT, VIT, build_rings, galaxy
+from tests.processes import killed_once
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -32,7 +30,6 @@ from skyset.training.common.models import load_encoder
 from skyset.training.common.views import Views
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
-SCRIPT = Path(extract_representations.__file__)
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +137,16 @@ def test_an_interrupted_extraction_goes_on_and_has_each_object_once(built, vit, 
 @pytest.mark.slow
 def test_a_killed_extraction_goes_on(built, vit, tmp_path):
     output = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), *extract(built, vit, output, "--rows_a_part", "2", "--batch_size", "1")]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 100
-        while not (output / "part-00000.parquet").exists():
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGKILL)
-    assert extract_representations.main(command[2:]) == 24
+    words = extract(built, vit, output, "--rows_a_part", "2", "--batch_size", "1")
+    encode = extract_representations.encode
+
+    def slowly() -> None:
+        extract_representations.encode = lambda *arguments: time.sleep(0.05) or encode(*arguments)
+        extract_representations.main(words)
+
+    assert killed_once((output / "part-00000.parquet").exists, slowly)
+    assert len(read(output)) < 24
+    assert extract_representations.main(words) == 24
     names = read(output)["object_id"].to_pylist()
     assert len(names) == len(set(names)) == 24
 

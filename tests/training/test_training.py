@@ -7,10 +7,11 @@ import math
 import os
 import pickle
 import re
+import runpy
 import shutil
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("sklearn")
 
 import transformers
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers import (
     AutoModelForImageClassification,
@@ -66,6 +68,7 @@ from tests.galaxies import (
     VIT,
     build_rings,
 )
+from tests.processes import forked, killed_once, status_of
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 SCRIPT = Path(finetune_rings.__file__)
@@ -630,9 +633,13 @@ def test_fine_tuning_writes_model_and_card(rings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("save_steps", "logging"), [(4, 1), (6, 1), (4, 3)], ids=["inside an epoch", "between epochs", "between reports"]
+    ("kind", "config", "save_steps", "logging"),
+    [
+        pytest.param("convnextv2", CONVNEXT, 6, 1, id="convnextv2, between epochs"),
+        pytest.param("convnextv2", CONVNEXT, 4, 3, id="convnextv2, inside an epoch, between reports"),
+        pytest.param("vit", VIT, 4, 1, id="vit, inside an epoch"),
+    ],
 )
-@pytest.mark.parametrize(("kind", "config"), [("convnextv2", CONVNEXT), ("vit", VIT)], ids=["convnextv2", "vit"])
 def test_a_resumed_run_continues_the_losses_of_an_unbroken_one(
     rings, tmp_path, kind, config, save_steps, logging, monkeypatch
 ):
@@ -753,28 +760,27 @@ def test_the_same_command_goes_on_where_a_killed_run_stood(rings, finished, unfi
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
+    "damages",
     [
-        ("model.safetensors", "cut"),
-        ("optimizer.pt", "gone"),
-        ("optimizer.pt", "flipped"),
-        ("trainer_state.json", "cut"),
-        ("rng_state.pth", "cut"),
-        ("scheduler.pt", "gone"),
-        ("run.json", "gone"),
-        ("losses_0.json", "gone"),
+        {9: ("model.safetensors", "cut"), 6: ("optimizer.pt", "gone")},
+        {9: ("optimizer.pt", "flipped"), 6: ("trainer_state.json", "cut")},
+        {9: ("rng_state.pth", "cut"), 6: ("scheduler.pt", "gone")},
+        {9: ("run.json", "gone"), 6: ("losses_0.json", "gone")},
     ],
+    ids=lambda damages: ", ".join(f"{name} {damage}" for name, damage in damages.values()),
 )
-def test_a_checkpoint_that_is_cut_or_damaged_is_passed_over(rings, finished, unfinished, caplog, name, damage):
-    path = unfinished / "checkpoint-9" / name
-    content = bytearray(path.read_bytes())
-    path.unlink()
-    if damage != "gone":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content[: len(content) // 2 if damage == "cut" else None])
+def test_checkpoints_that_are_cut_or_damaged_are_passed_over(rings, finished, unfinished, caplog, damages):
+    for step, (name, damage) in damages.items():
+        path = unfinished / f"checkpoint-{step}" / name
+        content = bytearray(path.read_bytes())
+        path.unlink()
+        if damage != "gone":
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content[: len(content) // 2 if damage == "cut" else None])
     finetune_rings.main(command(rings, unfinished, CONVNEXT, *STEPS))
-    assert re.search(rf"checkpoint-9 is passed over: .*{name}", caplog.text)
-    assert "going on from" in caplog.text and "checkpoint-6" in caplog.text
+    for step, (name, _) in damages.items():
+        assert re.search(rf"checkpoint-{step} is passed over: .*{name}", caplog.text)
+    assert "going on from" in caplog.text and "checkpoint-3" in caplog.text
     assert losses(unfinished) == losses(finished) and same_weights(unfinished, finished)
 
 
@@ -1037,23 +1043,8 @@ def test_the_same_seed_trains_the_same_network(rings, finished, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_on_every_row_exactly_once_an_epoch(rings, tmp_path):
-    """Two gloo processes; what each of them fetched is written down."""
-    script = tmp_path / "spy.py"
-    script.write_text(
-        "import json, os, sys\n"
-        "from skyset.training import finetune_rings\n"
-        "from skyset.training.common.images import LabelledImages\n"
-        "seen, get = [], LabelledImages.__getitem__\n"
-        "def spy(self, index):\n"
-        "    seen.append((len(self), index))\n"
-        "    return get(self, index)\n"
-        "LabelledImages.__getitem__ = spy\n"
-        "finetune_rings.main(sys.argv[2:])\n"
-        "with open(f'{sys.argv[1]}-{os.environ[\"RANK\"]}.json', 'w') as file:\n"
-        "    json.dump(seen, file)\n"
-    )
+    """Two gloo processes, told what ``torchrun`` tells; what each of them fetched is written down."""
     rows = len(load_rings(str(rings))["train"])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     options = (
         "--num_train_epochs",
         "2",
@@ -1068,13 +1059,27 @@ def test_two_processes_train_on_every_row_exactly_once_an_epoch(rings, tmp_path)
         "--per_device_train_batch_size",
         "5",
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*launch, str(tmp_path / "seen"), *command(rings, tmp_path / "two", CONVNEXT, *options)],
-        check=True,
-        env=environment,
-        timeout=200,
-    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def train(rank: int) -> None:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+        os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        AcceleratorState._reset_state(reset_partial_state=True)  # other tests trained in this process
+        seen, get = [], LabelledImages.__getitem__
+
+        def spy(self, index):
+            seen.append((len(self), index))
+            return get(self, index)
+
+        LabelledImages.__getitem__ = spy
+        finetune_rings.main(command(rings, tmp_path / "two", CONVNEXT, *options))
+        assert torch.distributed.get_world_size() == 2
+        (tmp_path / f"seen-{rank}.json").write_text(json.dumps(seen))
+
+    children = [forked(lambda rank=rank: train(rank)) for rank in (0, 1)]
+    assert [status_of(child) for child in children] == [0, 0]
     seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
     trained = [[index for size, index in share if size == rows] for share in seen]
     assert sorted(trained[0] + trained[1]) == sorted(list(range(rows)) * 2)
@@ -1088,7 +1093,7 @@ def test_a_run_killed_at_any_moment_goes_on_by_the_same_command(rings, tmp_path)
     """Losses at the default of ten steps a report, and weights, to the last bit."""
     options = (
         "--max_steps",
-        "40",
+        "30",
         "--save_strategy",
         "steps",
         "--save_steps",
@@ -1103,19 +1108,14 @@ def test_a_run_killed_at_any_moment_goes_on_by_the_same_command(rings, tmp_path)
     words = command(rings, tmp_path / "killed", CONVNEXT, *options)
     at = words.index("--logging_steps")
     del words[at : at + 2]
-    run = [sys.executable, str(SCRIPT), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rng = np.random.default_rng(12)
-    for after in (4, 16, 28):
-        with subprocess.Popen(run, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            while not (tmp_path / "killed" / f"checkpoint-{after}").exists():
-                assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(rng.uniform(0, 0.1))
-            process.kill()
-    subprocess.run(run, check=True, env=environment, timeout=300)
+    for after in (4, 12, 20):
+        written = tmp_path / "killed" / f"checkpoint-{after}"
+        assert killed_once(written.exists, lambda: finetune_rings.main(words), pause=rng.uniform(0, 0.1))
+    finetune_rings.main(words)
     words[words.index(str(tmp_path / "killed"))] = str(tmp_path / "whole")
     finetune_rings.main(words)
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole") and len(losses(tmp_path / "whole")) == 4
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole") and len(losses(tmp_path / "whole")) == 3
     assert same_weights(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -1185,9 +1185,12 @@ def test_a_login_on_the_command_line_is_no_part_of_the_arguments(monkeypatch):
 @pytest.mark.parametrize(
     "script", ["finetune_rings", "rings_on_350", "rings_from_representations", "extract_representations", "star_galaxy"]
 )
-def test_no_script_starts_without_data_and_output(script, tmp_path):
+def test_no_script_starts_without_data_and_output(script, tmp_path, monkeypatch, capsys):
     """Whatever lies in the working directory."""
-    path = SCRIPT.with_name(f"{script}.py")
-    result = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1 and "--output_dir" in result.stderr, result.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [f"{script}.py"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT.with_name(f"{script}.py")), run_name="__main__")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and "--output_dir" in said, said
     assert not any(tmp_path.iterdir())
