@@ -247,8 +247,10 @@ def brightest_within(x: np.ndarray, y: np.ndarray, truth: np.ndarray, reach: flo
 
 
 def in_processes(function: Callable, jobs: Iterable, processes: int, what: str) -> list:
-    """Results in the order of the jobs, with a bar."""
+    """Results in the order of the jobs, with a bar; one process is this one, which has all imported."""
     jobs = list(jobs)
+    if processes == 1:
+        return [function(job) for job in progress_bar(jobs, total=len(jobs), desc=what, unit=" images")]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         return list(progress_bar(pool.map(function, jobs), total=len(jobs), desc=what, unit=" images"))
 
