@@ -1,5 +1,6 @@
 """A small archive of simulated GZ3D files and the partitions built from it, made once for all workers of a test run."""
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -102,6 +103,21 @@ def built_sdss(tmp_path_factory, galaxies) -> Path:
             assert build([*where, "--num_processes", "1", "--slices", "4"]) == 0
 
     return once(tmp_path_factory, "built_sdss", make) / "sdss_galaxy_zoo"
+
+
+@pytest.fixture(scope="session")
+def real_decals(tmp_path_factory, real) -> Path:
+    """The 350 real galaxies as partitions, in a folder named ``gz_decals``, beside ``said.txt``. Do not change it."""
+    raw = real("gz_decals")
+
+    def make(folder: Path) -> None:
+        from skyset.build_scripts.gz_decals.build_parent_sample import main as build
+
+        arguments = ["--local_data_path", str(raw), "-o", str(folder / "gz_decals"), "--num_processes", "2"]
+        with open(folder / "said.txt", "w") as said, contextlib.redirect_stdout(said):
+            assert build(arguments) == 0
+
+    return once(tmp_path_factory, "real_decals", make) / "gz_decals"
 
 
 def build_rings(folder: Path, *options: str) -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from skyset.build_scripts.gz_decals.build_parent_sample import main as build_decals
 from tests.conftest import once
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks run in the main environment only")
@@ -22,24 +21,13 @@ def test_demo_sdss_galaxy_zoo(built_sdss, tmp_path, monkeypatch):
     check("demo_sdss_galaxy_zoo", tmp_path, 4, "(16, 64, 64, 3) uint8", "72 galaxies; median g - i")
 
 
-@pytest.fixture(scope="session")
-def built_decals(tmp_path_factory, real):
-    """The 350 real galaxies as partitions, in a folder named ``gz_decals``."""
-
-    def make(folder):
-        arguments = ["--local_data_path", str(real("gz_decals")), "-o", str(folder / "gz_decals"), "--num_processes", "1"]
-        assert build_decals(arguments) == 0
-
-    return once(tmp_path_factory, "real_decals", make) / "gz_decals"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "figures", "printed"),
     [("demo_gz_decals", 3, "(424, 424, 3) uint8"), ("find_rings", 4, "350 galaxies,")],
 )
-def test_gz_decals(built_decals, tmp_path, monkeypatch, name, figures, printed):
-    monkeypatch.setenv("SKYSET_DATA", str(built_decals.parent))
+def test_gz_decals(real_decals, tmp_path, monkeypatch, name, figures, printed):
+    monkeypatch.setenv("SKYSET_DATA", str(real_decals.parent))
     check(name, tmp_path, figures, printed)
 
 

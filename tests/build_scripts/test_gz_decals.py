@@ -270,19 +270,17 @@ def test_the_script_form(whole):
 
 
 @pytest.mark.slow
-def test_the_350_real_galaxies(tmp_path, real, capsys):
-    folder = real("gz_decals")
-    assert build(tmp_path, "--local_data_path", folder, processes=2) == 0
-    out = capsys.readouterr().out
+def test_the_350_real_galaxies(real_decals, real):
+    folder, out = real("gz_decals"), (real_decals.parent / "said.txt").read_text()
     assert "not used: volunteer_votes_panoptes.csv: column id_str holds no IAU names" in out
     table = pd.read_csv(folder / "example_ring_catalog_basic.csv").set_index("id_str")
-    for root in (tmp_path, tmp_path / "rings_basic"):
+    for root in (real_decals, real_decals / "rings_basic"):
         assert differences(root) == [] and rejected(root) == {}
         found = rows(root)
         assert found.keys() == set(table.index)
         for name, row in found.items():
             assert row["image"] == (folder / "images" / f"{name}.jpg").read_bytes()
-    rings = load_dataset("gz_decals", "rings_basic", data_dir=str(tmp_path))
+    rings = load_dataset("gz_decals", "rings_basic", data_dir=str(real_decals))
     assert {split: len(rings[split]) for split in rings} == {"train": 274, "validation": 35, "test": 41}
     for split in rings.values():
         assert split.features["label"].names == ["no_ring", "ring"]
