@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from copy import copy
 
 from astropy.io import fits
 
@@ -85,7 +86,7 @@ def is_turned(ccd: int, header: fits.Header) -> bool:
 def oriented(header: fits.Header, trimmed: tuple[int, int], shape: tuple[int, int], turned: bool) -> fits.Header:
     """The header of the trimmed and turned image: its WCS goes with the pixels, sections of the raw frame go."""
     size = [("NAXIS", 2), ("NAXIS1", shape[1]), ("NAXIS2", shape[0])]
-    made = fits.Header([*size, *(card for card in header.cards if not _LEFT.fullmatch(card.keyword))], copy=True)
+    made = fits.Header([*size, *(copy(card) for card in header.cards if not _LEFT.fullmatch(card.keyword))])
     for axis, off, side in zip((1, 2), trimmed, shape[::-1], strict=True):
         centre = headers.number(made.get(f"CRPIX{axis}"))
         if centre is not None:

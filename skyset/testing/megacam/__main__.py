@@ -44,7 +44,13 @@ def arguments() -> argparse.ArgumentParser:
     add("--exposures", type=int, default=10, metavar="N", help="how many (default: %(default)s)")
     add("-o", "--output_dir", type=Path, metavar="FOLDER", help="where the files go; with --serve a temporary folder")
     add("--kind", choices=("o", "p"), default="o", help="o raw, p processed by Elixir (default: %(default)s)")
-    add("--ccds", type=int, choices=sorted(COUNTS), default=36, help="CCDs, or 72 amplifiers (default: %(default)s)")
+    add(
+        "--ccds",
+        type=int,
+        choices=sorted(COUNTS),
+        default=36,
+        help="CCDs; 72 and 8 are amplifiers apart (default: %(default)s)",
+    )
     add("--full_size", action="store_true", help=f"CCDs of {FULL[1]} x {FULL[0]} pixels instead of {SMALL[1]} x {SMALL[0]}")
     add("--classes", nargs="+", choices=LABELS, metavar="CLASS", help=f"over and over (default: {' '.join(LABELS)})")
     add("--suffix", choices=SUFFIXES, default=SUFFIXES[0], help="kind of file (default: %(default)s)")

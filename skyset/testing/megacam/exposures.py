@@ -20,7 +20,7 @@ from skyset.testing.megacam.layout import detectors
 SMALL = (512, 256)
 SUFFIXES = (".fits.fz", ".fits", ".fits.gz")
 #: CCDs in a file -> those simulated, and whether the amplifiers stand apart.
-COUNTS = {4: (4, False), 36: (36, False), 40: (40, False), 72: (36, True)}
+COUNTS = {4: (4, False), 8: (4, True), 36: (36, False), 40: (40, False), 72: (36, True)}
 _TRUTH = (
     "id",
     "labels",
@@ -56,7 +56,8 @@ def make_exposures(
         folder: made where it is not there.
         exposures: how many; the same seed gives the same first ones.
         kind: ``o`` raw, ``p`` processed by Elixir.
-        ccds: 36 (headers of 2008), 40 (of 2016), 72 amplifiers, or 4 around the middle, for tests.
+        ccds: 36 (headers of 2008), 40 (of 2016), 72 amplifiers; 4 around the middle or their 8
+            amplifiers, for tests.
         shape: rows and columns of a CCD's sky; ``layout.FULL`` for the real size.
         seed: another seed, other exposures.
         classes: first label of each exposure, over and over; default: each of `LABELS` in turn.
