@@ -1,6 +1,6 @@
 """How near to the truth are the shapes that GalaxiesML has, and what does SExtractor say of the same pixels?
 
-    python benchmarks/morphology_truth.py                                # 3,000 simulated galaxies, 5 bands, 5 minutes
+    python benchmarks/morphology_truth.py                                # 2,000 simulated galaxies, 5 bands, 4 minutes
     python benchmarks/morphology_truth.py --galaxies 300 --no_sextractor
 
 Galaxies of known truth with neighbours, HSC's seeing, depth and noise, rendered by GalSim (``skyset.testing.galaxiesml``) as
@@ -158,7 +158,7 @@ def by_magnitude(truth: np.ndarray, titles: dict[str, np.ndarray]) -> dict[str, 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--galaxies", type=int, default=3000)
+    parser.add_argument("--galaxies", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--no_sextractor", action="store_true")
