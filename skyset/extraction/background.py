@@ -21,6 +21,8 @@ from skyset.extraction.settings import Settings
 LEAST_SHARE = 0.5
 #: Pixels from this value on are none, in units of the scatter: squares must fit.
 FAR = np.float32(1e15)
+#: Values that are summed in single precision.
+PART = 256
 #: A histogram bin holds this many pixels of a Gaussian's core, over so many sigma each side, in at most so many bins.
 BIN_PIXELS, HALF_WIDTH, MOST_BINS = 4, 5.0, 4096
 
@@ -176,18 +178,86 @@ def _mesh_statistics(image, bad, width, height, unit, least):
     rows, columns = image.shape
     ny, nx = -(-rows // height), -(-columns // width)
     mode, noise = np.full((ny, nx), np.nan), np.full((ny, nx), np.nan)
-    values = np.empty(width * height, np.float32)
-    histogram, sums = np.zeros(MOST_BINS + 2, np.int32), np.zeros((3, MOST_BINS + 1), np.int64)
+    scale = np.float32(1.0) / unit
+    values, origin, sums = np.empty((nx, width * height), np.float32), np.empty(nx, np.float32), np.empty((nx, 2))
+    room = np.zeros(MOST_BINS + 2, np.int32), np.zeros(MOST_BINS + 1, np.int32), np.empty(PART, np.int32)
     for j in range(ny):
+        y0, y1 = j * height, min((j + 1) * height, rows)
+        _take_band(image, bad, y0, y1, width, scale, origin, values, sums)
         for i in range(nx):
-            y0, y1 = j * height, min((j + 1) * height, rows)
             x0, x1 = i * width, min((i + 1) * width, columns)
-            count = 0
-            for y in range(y0, y1):
-                count = _take(image[y, x0:x1], bad, y, x0, np.float32(1.0) / unit, values, count)
-            if count > 0 and count >= least * (y1 - y0) * (x1 - x0):
-                mode[j, i], noise[j, i] = _mode(values[:count], histogram, sums)
+            some = values[i]
+            if sums[i, 1] < FAR * FAR:
+                count = (y1 - y0) * (x1 - x0)
+                mean = sums[i, 0] / count
+                sigma = np.sqrt(max(sums[i, 1] / count - mean * mean, 0.0))
+            else:
+                count = 0
+                for y in range(y0, y1):
+                    count = _take(image[y, x0:x1], bad, y, x0, scale, some, count)
+                if count == 0 or count < least * (y1 - y0) * (x1 - x0):
+                    continue
+                origin[i] = _middle(some[0], some[count // 2], some[count - 1])
+                mean, sigma, _ = _moments(some, count, origin[i], np.float32(-np.inf), np.float32(np.inf))
+            mode[j, i], noise[j, i] = _mode(some, count, origin[i], mean, sigma, room)
     return mode, noise
+
+
+@jit
+def _middle(a, b, c):
+    """The median of three keeps a star at the first pixel from costing the precision of all others."""
+    return max(min(a, b), min(max(a, b), c))
+
+
+@jit
+def _take_band(image, bad, y0, y1, width, scale, origin, values, sums):
+    """The pixels of the meshes beside each other, row by row as they lie in memory, in the unit of the scatter.
+
+    ``sums``: of each mesh's values less its origin, and of their squares: not below FAR^2 where a pixel is not usable.
+    """
+    columns = image.shape[1]
+    for i in range(len(values)):
+        x0, x1 = i * width, min((i + 1) * width, columns)
+        half = (y1 - y0) * (x1 - x0) // 2
+        origin[i] = _middle(
+            np.float32(image[y0, x0]) * scale,
+            np.float32(image[y0 + half // (x1 - x0), x0 + half % (x1 - x0)]) * scale,
+            np.float32(image[y1 - 1, x1 - 1]) * scale,
+        )
+        sums[i] = 0.0
+        if not np.abs(origin[i]) < FAR:
+            sums[i, 1] = np.inf
+    for y in range(y0, y1):
+        for i in range(len(values)):
+            x0, x1 = i * width, min((i + 1) * width, columns)
+            place = (y - y0) * (x1 - x0)
+            for start in range(x0, x1, PART):
+                end = min(start + PART, x1)
+                total, square = _take_part(image, y, start, end, scale, origin[i], values, i, place + start - x0)
+                sums[i, 0] += total
+                sums[i, 1] += square
+                if bad.size > 0 and _any(bad, y, start, end):
+                    sums[i, 1] = np.inf
+
+
+@jit
+def _any(bad, y, start, end):
+    found = False
+    for x in range(start, end):
+        found |= bad[y, x]
+    return found
+
+
+@jit(fastmath={"reassoc", "contract", "nsz"})
+def _take_part(image, y, start, end, scale, origin, values, i, place):
+    total, square = np.float32(0.0), np.float32(0.0)
+    for k in range(end - start):
+        value = np.float32(image[y, start + k]) * scale
+        values[i, place + k] = value
+        shifted = value - origin
+        total += shifted
+        square += shifted * shifted
+    return total, square
 
 
 @jit
@@ -209,25 +279,25 @@ def _take(line, bad, y, x0, scale, values, count):
 
 
 @jit(fastmath={"reassoc", "contract", "nsz"})
-def _part(values, origin, low, high):
+def _part(values, start, end, origin, low, high):
     """Count, sum and sum of squares of values - origin in a range: few enough at a time for single precision."""
     count, total, square = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for value in values:
-        shifted = value - origin
-        inside = np.float32(1.0) if (shifted >= low) & (shifted <= high) else np.float32(0.0)
-        shifted *= inside
-        count += inside
+    for k in range(start, end):
+        shifted = values[k] - origin
+        inside = (shifted >= low) & (shifted <= high)
+        shifted = shifted if inside else np.float32(0.0)
+        count += np.float32(1.0) if inside else np.float32(0.0)
         total += shifted
         square += shifted * shifted
     return count, total, square
 
 
 @jit
-def _moments(values, origin, low, high):
+def _moments(values, length, origin, low, high):
     """Mean (from the origin) and standard deviation of the values in a range about the origin, and their number."""
     count, total, square = 0.0, 0.0, 0.0
-    for start in range(0, len(values), 256):
-        a, b, c = _part(values[start : start + 256], origin, low, high)
+    for start in range(0, length, PART):
+        a, b, c = _part(values, start, min(start + PART, length), origin, low, high)
         count += a
         total += b
         square += c
@@ -238,13 +308,10 @@ def _moments(values, origin, low, high):
 
 
 @jit
-def _mode(values, histogram, sums):
-    """Mode and standard deviation of a sample by its clipped histogram."""
-    # The median of three keeps a star at the first pixel from costing the precision of all others.
-    a, b, c = values[0], values[len(values) // 2], values[-1]
-    origin = max(min(a, b), min(max(a, b), c))
-    mean, sigma, _ = _moments(values, origin, np.float32(-np.inf), np.float32(np.inf))
-    mean, sigma, count = _moments(values, origin, np.float32(mean - 2 * sigma), np.float32(mean + 2 * sigma))
+def _mode(values, length, origin, mean, sigma, room):
+    """Mode and standard deviation of the first values by their clipped histogram; mean, sigma: of all, from the origin."""
+    histogram, below, place = room
+    mean, sigma, count = _moments(values, length, origin, np.float32(mean - 2 * sigma), np.float32(mean + 2 * sigma))
     if sigma <= 0.0 or count == 0:
         return origin + mean, 0.0
     bins = int(min(np.sqrt(2 / np.pi) * HALF_WIDTH / BIN_PIXELS * count + 1, MOST_BINS))
@@ -255,59 +322,97 @@ def _mode(values, histogram, sums):
     # Bins from 1 on; the ends take what lies outside, so that no pixel needs a decision.
     shift = np.float32(1.5 - start / step)
     top = np.float32(bins + 1)
-    for value in values:
-        histogram[int(min(max((value - origin) * inverse + shift, np.float32(0.0)), top))] += 1
-    mean, median, sigma = _clipped(histogram[1 : bins + 1], sums)
+    for first in range(0, length, PART):
+        part = min(PART, length - first)
+        for k in range(part):
+            place[k] = np.int32(min(max((values[first + k] - origin) * inverse + shift, np.float32(0.0)), top))
+        for k in range(part):
+            histogram[np.uint32(place[k])] += 1
+    mean, median, sigma = _clipped(histogram[1 : bins + 1], below)
     mode = median
     if sigma > 0 and abs(mean - median) < 0.3 * sigma:
         mode = 2.5 * median - 1.5 * mean
     return origin + start + mode * step, sigma * step
 
 
+@jit(fastmath={"reassoc", "contract"})
+def _sums(histogram, start, end):
+    """Of bins from start up to but without end: their number times the pixels, and its square times them; exact."""
+    total, square = 0.0, 0.0
+    for k in range(start, end):
+        weighted = np.float64(histogram[k]) * np.float64(k)
+        total += weighted
+        square += weighted * np.float64(k)
+    return total, square
+
+
 @jit
-def _clipped(histogram, sums):
+def _between_bins(histogram, before, now):
+    """What `_sums` loses where a range begins at ``now`` instead of ``before``."""
+    if now >= before:
+        return _sums(histogram, before, now)
+    total, square = _sums(histogram, now, before)
+    return -total, -square
+
+
+@jit
+def _clipped(histogram, below):
     """Mean, median and standard deviation of a histogram, in bins, clipped at 3 sigma until nothing changes.
 
-    ``sums``: room for running sums (3, at least bins + 1), by which a narrower range costs no second look at its bins.
+    ``below``: room for the number of pixels below each bin (at least bins + 1).
     """
     bins = len(histogram)
-    count, total, square = 0, 0, 0
-    sums[:, 0] = 0
+    pixels = np.int32(0)
+    below[0] = 0
     for k in range(bins):
-        pixels = np.int64(histogram[k])
-        count += pixels
-        total += pixels * k
-        square += pixels * k * k
-        sums[0, k + 1], sums[1, k + 1], sums[2, k + 1] = count, total, square
+        pixels += histogram[k]
+        below[k + 1] = pixels
     low, high = 0, bins - 1
+    total, square = _sums(histogram, 0, bins)
     mean, median, sigma, before = 0.0, 0.0, 10.0 * (bins - 1), 1.0
     for _ in range(100):
         if not (sigma >= 0.1 and abs(sigma / before - 1.0) > 1e-4):
             break
         before = sigma
-        count = sums[0, high + 1] - sums[0, low]
+        count = np.int64(below[high + 1] - below[low])
         if count == 0:
             break
-        mean = (sums[1, high + 1] - sums[1, low]) / count
-        sigma = np.sqrt(max((sums[2, high + 1] - sums[2, low]) / count - mean * mean, 0.0))
+        mean = total / count
+        sigma = np.sqrt(max(square / count - mean * mean, 0.0))
         # Halves are filled bin by bin from both ends, the emptier one first, until they meet. All but the last steps of
         # this walk are known from the running sums: the upper half is always the first fuller than the lower one.
-        lower = max(low, low + np.searchsorted(sums[0, low + 1 : high + 2], sums[0, low] + 0.5 * count) - 4)
-        below = sums[0, lower] - sums[0, low]
-        upper = max(lower, np.searchsorted(sums[0, : high + 2], sums[0, high + 1] - below) - 2)
-        above = sums[0, high + 1] - sums[0, upper + 1]
+        lower = max(low, _first(below, low + 1, high + 2, below[low] + 0.5 * count) - 5)
+        lesser = np.int64(below[lower] - below[low])
+        upper = max(lower, _first(below, 0, high + 2, below[high + 1] - lesser) - 2)
+        above = np.int64(below[high + 1] - below[upper + 1])
         while upper >= lower:
-            if below < above:
-                below += histogram[lower]
+            if lesser < above:
+                lesser += histogram[lower]
                 lower += 1
             else:
                 above += histogram[upper]
                 upper -= 1
         edge = max(histogram[max(upper, 0)], histogram[min(lower, bins - 1)], 1)
-        median = upper + 0.5 + (above - below) / (2.0 * edge)
-        low = max(0, int(median - 3 * sigma + 0.5)) if median > 3 * sigma else 0
-        high = max(low, min(bins - 1, int(median + 3 * sigma + 0.5)))
+        median = upper + 0.5 + (above - lesser) / (2.0 * edge)
+        from_low = max(0, int(median - 3 * sigma + 0.5)) if median > 3 * sigma else 0
+        to_high = max(from_low, min(bins - 1, int(median + 3 * sigma + 0.5)))
+        lost, lost_square = _between_bins(histogram, low, from_low)
+        gained, gained_square = _between_bins(histogram, high + 1, to_high + 1)
+        total, square = total - lost + gained, square - lost_square + gained_square
+        low, high = from_low, to_high
     return mean, median, sigma
+
+
+@jit
+def _first(values, start, end, wanted):
+    """The first place in a rising part of an array whose value is at least ``wanted``, or its end."""
+    while start < end:
+        middle = (start + end) >> 1
+        if values[middle] < wanted:
+            start = middle + 1
+        else:
+            end = middle
+    return start
 
 
 def second_derivatives(mesh: np.ndarray) -> np.ndarray:
