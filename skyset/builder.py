@@ -111,6 +111,11 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         except UserError:
             in_place = read_in_place(declared, data_dir, config)
             if in_place is None:
+                others = [name for name, each in self.CONFIGS.items() if read_in_place(each, data_dir, name)]
+                if others:
+                    raise UserError(
+                        f"{data_dir} has the published files of config {', '.join(others)}, not of {config}"
+                    ) from None
                 raise
             root, survey, manifest = in_place
             return root, manifest, survey

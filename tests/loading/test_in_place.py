@@ -112,7 +112,7 @@ def test_a_folder_with_some_of_the_files_has_those_splits(small):
     assert set(load_dataset("galaxiesml", "64", data_dir=str(small), streaming=True)) == {"train", "test"}
     with pytest.raises(ValueError, match="validation"):
         load(small, split="validation")
-    with pytest.raises(UserError, match="127"):
+    with pytest.raises(UserError, match="own has the published files of config 64, tabular, not of 127"):
         load(small, "127")
 
 
