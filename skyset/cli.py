@@ -209,7 +209,7 @@ def new(
     table: Annotated[
         Path | None,
         typer.Option(
-            "--table", metavar="FILE", help="your table, a row an object: csv, fits, vot (each also .gz) or parquet"
+            "--table", metavar="FILE", help="your table, a row an object: csv, fits, vot or parquet, each also .gz"
         ),
     ] = None,
     ids: Annotated[

@@ -15,13 +15,13 @@ from skyset.raw import check_regular
 from skyset.tables.catalog import Catalog, chosen_columns, explained, kind_of
 from skyset.tables.delimited import DELIMITERS, csv_layout, open_csv
 from skyset.tables.fits import open_fits
-from skyset.tables.parquet import open_parquet
+from skyset.tables.parquet import open_parquet, open_parquet_file
 from skyset.tables.sqlite import open_sqlite
 
 
 def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str] | None = None) -> Catalog:
-    """Open a catalogue: ``.csv``, ``.tsv``, ``.fits``, ``.fit``, ``.vot``, ``.xml`` (each also ``.gz``), ``.sqlite3``,
-    ``.sqlite``, ``.db`` or ``.parquet``.
+    """Open a catalogue: ``.csv``, ``.tsv``, ``.fits``, ``.fit``, ``.vot``, ``.xml``, ``.parquet`` (each also ``.gz``),
+    ``.sqlite3``, ``.sqlite`` or ``.db``.
 
     CSV, FITS, SQLite and Parquet are read in bounded memory; a VOTable is taken into memory whole. CSV columns get their
     types from all rows; missing in CSV text is nothing, ``null``, ``NULL`` or ``\\N``, unless in quotes. In FITS the first
@@ -39,12 +39,10 @@ def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str]
         return open_parquet([str(each) for each in path], columns)
     kind = kind_of(path)
     with explained(str(path)):
-        if kind not in (*_OPENERS, "parquet"):
-            packed, known = (", ".join(f".{each}" for each in kinds) for kinds in (_PACKED, [*_UNPACKED, "parquet"]))
+        if kind not in _OPENERS:
+            packed, known = (", ".join(f".{each}" for each in kinds) for kinds in (_PACKED, _UNPACKED))
             raise UserError(f"{path}: unknown kind of catalogue (known: {packed}, all of these also .gz, {known})")
         check_regular(path)
-        if kind == "parquet":
-            return open_parquet([str(path)], columns)
         return _OPENERS[kind](str(path), columns)
 
 
@@ -70,6 +68,7 @@ _PACKED: dict[str, _Opener] = {
     "fit": open_fits,
     "vot": _open_votable,
     "xml": _open_votable,
+    "parquet": open_parquet_file,
 }
 _UNPACKED: dict[str, _Opener] = dict.fromkeys(("sqlite3", "sqlite", "db"), open_sqlite)
 _OPENERS = _PACKED | _UNPACKED

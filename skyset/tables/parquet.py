@@ -2,34 +2,65 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
 from skyset.errors import UserError
 from skyset.files import replacing
+from skyset.raw import open_regular
+from skyset.tables.byte_streams import open_bytes
 from skyset.tables.catalog import Catalog, chosen_columns, explained
+
+_MAGIC = b"PAR1"
+
+
+def open_parquet_file(path: str, columns: Sequence[str] | None) -> Catalog:
+    """One file, also ``.parquet.gz``: of Parquet whose columns are gzipped (people call it so), or of Parquet that was
+    gzipped as a whole, which is unpacked into the temporary folder as long as the catalogue is in use."""
+    with explained(path), open_regular(path) as file:
+        if not path.lower().endswith(".gz") or file.read(len(_MAGIC)) == _MAGIC:
+            return open_parquet([path], columns)
+    with explained(path), open_bytes(path) as packed:
+        # There as long as the catalogue is.
+        unpacked = tempfile.NamedTemporaryFile(prefix="skyset-", suffix=".parquet")  # noqa: SIM115
+        shutil.copyfileobj(packed, unpacked, 1 << 20)
+        unpacked.flush()
+    found = _open_parquet([unpacked.name], columns, [path])
+    return Catalog(path, found.schema, found.rows, partial(_read_unpacked, unpacked, found.schema))
 
 
 def open_parquet(paths: list[str], columns: Sequence[str] | None) -> Catalog:
+    return _open_parquet(paths, columns, paths)
+
+
+def _open_parquet(paths: list[str], columns: Sequence[str] | None, names: list[str]) -> Catalog:
+    """``names`` are those of messages."""
     from pyarrow import parquet
 
     if not paths:
         raise UserError("no Parquet file is given")
     schema: pa.Schema | None = None
     total = 0
-    for path in paths:
-        with explained(path), parquet.ParquetFile(path) as file:
+    for path, name in zip(paths, names, strict=True):
+        with explained(name), parquet.ParquetFile(path) as file:
             each = file.schema_arrow
             total += file.metadata.num_rows
         if schema is not None and (each.names, each.types) != (schema.names, schema.types):
-            raise UserError(f"{path}: its columns differ from those of {paths[0]}: {_difference(schema, each)}")
+            raise UserError(f"{name}: its columns differ from those of {names[0]}: {_difference(schema, each)}")
         schema = each
-    wanted = chosen_columns(each.names, columns, paths[0])
+    wanted = chosen_columns(each.names, columns, names[0])
     schema = pa.schema([each.field(name) for name in wanted])
-    return Catalog(paths[0], schema, total, partial(_read_parquet, paths, schema))
+    return Catalog(names[0], schema, total, partial(_read_parquet, paths, schema))
+
+
+def _read_unpacked(unpacked: IO[bytes], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    yield from _read_parquet([unpacked.name], schema, rows)
 
 
 def _difference(one: pa.Schema, other: pa.Schema) -> str:

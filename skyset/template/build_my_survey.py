@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(TABLE),
         metavar="FILE",
-        help="csv, fits, vot (each also .gz) or parquet (default: %(default)s)",
+        help="csv, fits, vot or parquet, each also .gz (default: %(default)s)",
     )
 
 

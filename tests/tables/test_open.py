@@ -1,5 +1,6 @@
 """Catalogues: what is a number, what survives which format, what a cut removes, and what is said of damaged files."""
 
+import gc
 import gzip
 import io
 import math
@@ -7,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -523,6 +525,51 @@ def test_several_parquet_files(tmp_path):
         open_catalog(paths)
     with pytest.raises(UserError, match="no Parquet file"):
         open_catalog([])
+
+
+def test_parquet_gz_is_known_by_its_bytes(tmp_path):
+    """People call gzipped columns so; others gzip the file."""
+    table = pa.table({"objid": np.arange(200_000), "FITS_ID": np.arange(200_000).astype(str)})
+    columns, whole = tmp_path / "columns.parquet.gz", tmp_path / "whole.parquet.gz"
+    parquet.write_table(table, columns, compression="gzip")
+    whole.write_bytes(gzip.compress(columns.read_bytes(), 1))
+    for path in (columns, whole):
+        found = open_catalog(path, ["FITS_ID", "objid"])
+        assert found.path == str(path) and found.rows == 200_000 and found.schema.names == ["FITS_ID", "objid"]
+        assert found.table() == table.select(["FITS_ID", "objid"]) and found.table()["objid"][-1].as_py() == 199_999
+        one, other = found.batches(1000), found.batches(7)  # at the same time
+        assert next(one)["objid"].to_pylist() == list(range(1000)) and next(other)["objid"].to_pylist() == list(range(7))
+        assert column_names(path) == ["objid", "FITS_ID"]
+
+
+def test_what_was_unpacked_is_not_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress((tmp_path / "a.parquet").read_bytes()))
+    found = open_catalog(tmp_path / "a.parquet.gz")
+    assert len(list((tmp_path / "temporary").iterdir())) == 1 and found.table()["a"].to_pylist() == [1]
+    del found
+    gc.collect()
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda good: gzip.compress(good)[:-30], "gzip data are cut short"),
+        (lambda good: gzip.compress(good[:-30]), "cannot be read"),
+        (lambda good: good[:-30], "cannot be read"),
+        (lambda good: b"<html><body>no</body></html>", "not a gzip file .it is an HTML page"),
+        (lambda good: b"", "the file is empty"),
+    ],
+)
+def test_damaged_parquet_gz(tmp_path, damage, said):
+    parquet.write_table(pa.table({"a": np.arange(1000)}), tmp_path / "a.parquet")
+    path = tmp_path / "bad.parquet.gz"
+    path.write_bytes(damage((tmp_path / "a.parquet").read_bytes()))
+    with pytest.raises(UserError, match=rf"bad\.parquet\.gz: {said}"):
+        open_catalog(path)
 
 
 # --- Cuts ------------------------------------------------------------------------------------------------------------
