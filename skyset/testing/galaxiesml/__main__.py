@@ -42,14 +42,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def write(options: argparse.Namespace) -> None:
     """Write the published form."""
-    paths = make_galaxiesml(
-        options.output,
-        options.galaxies,
-        sizes=options.sizes,
-        seed=options.seed,
-        processes=options.processes,
-        sersic=not options.no_sersic,
-    )
+    try:
+        paths = make_galaxiesml(
+            options.output,
+            options.galaxies,
+            sizes=options.sizes,
+            seed=options.seed,
+            processes=options.processes,
+            sersic=not options.no_sersic,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("start again with another folder, or without the files in this one") from None
     for path in paths:
         print(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
     print(f"{options.output / TRUTH_NAME}: what each galaxy is")
@@ -91,7 +94,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--sizes", type=int, nargs="+", choices=SIZES, default=list(SIZES), help="sides of the images (default: both)")
     add("--seed", type=int, default=0, help="another seed, other galaxies (default: %(default)s)")
     add("--processes", type=_number, default=1, metavar="P", help="that draw and measure (default: %(default)s)")
-    add("--no_sersic", action="store_true", help="fit no profiles: the Sersic indices are 0, in half of the time")
+    add("--no_sersic", action="store_true", help="fit no profiles: the Sersic indices are nan, in half of the time")
     add("--port", type=int, default=8000, help="of --serve; 0 takes any free one (default: %(default)s)")
     return parser
 

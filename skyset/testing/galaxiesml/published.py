@@ -50,7 +50,7 @@ def make_galaxiesml(
         sizes: pixels of the sides, of 127 and 64.
         seed: of the sky.
         processes: that draw and measure, 64 galaxies at a time.
-        sersic: fit profiles (half of the time); without, ``{band}_sersic_index`` is 0.
+        sersic: fit profiles (half of the time); without, ``{band}_sersic_index`` is NaN.
 
     Returns:
         The HDF5 files, in order. Beside each lies its CSV, and ``truth.csv`` for all: `truth_columns`.
@@ -68,7 +68,6 @@ def make_galaxiesml(
     if there := next((path for path in (*paths, folder / TRUTH_NAME) if path.exists()), None):
         raise UserError(f"{there} exists: nothing is overwritten; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _write_truth(folder / TRUTH_NAME, sky, parts)
     rows_of = _first_rows(sky)
     with executor(processes) as pool, progress_bar(total=galaxies, desc="galaxies", unit="galaxy") as bar:
         for split, numbers in parts.items():
@@ -82,6 +81,7 @@ def make_galaxiesml(
                     for size, writer in writers.items():
                         writer.append(published_rows(columns | {"image": cropped(images, size)}))
                     bar.update(len(block))
+    _write_truth(folder / TRUTH_NAME, sky, parts)
     return paths
 
 
