@@ -153,6 +153,8 @@ def test_classes_are_ranges_that_meet():
     assert {each.guiding for each in drawn("RBT")} == {"trail", "double", "wander"}
     severity = [each.severity for each in drawn("RBT")]
     assert np.histogram(severity, 5, (0, 1))[0].min() > 30, "drawn evenly"
+    few = [observe(k, "o", 4, SHAPE, 0, "BGP", k).conditions.severity for k in range(5)]
+    assert np.diff(sorted(few)).min() > 0.1, "and of a few, too"
 
 
 def test_some_have_two_labels():

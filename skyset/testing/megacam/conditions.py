@@ -63,13 +63,14 @@ class Conditions(NamedTuple):
         return np.column_stack([places - shares @ places, shares])
 
 
-def draw(rng: np.random.Generator, label: str, doubles: float = 0.1) -> Conditions:
+def draw(rng: np.random.Generator, label: str, doubles: float = 0.1, severity: float | None = None) -> Conditions:
     """An exposure whose first label is given.
 
     Args:
         rng: what it is drawn from.
         label: of `LABELS`.
         doubles: how often a second label is added to one that is not GOOD.
+        severity: 0 to 1; default: drawn evenly.
 
     Raises:
         ValueError: no such label.
@@ -77,7 +78,8 @@ def draw(rng: np.random.Generator, label: str, doubles: float = 0.1) -> Conditio
     if label not in LABELS:
         raise ValueError(f"label {label!r}: there are {', '.join(LABELS)}")
     # The same draws in the same order for all classes: a class changes what they mean, not what comes after.
-    severity, second, seeing, angle, share, amplitude = rng.random(6)
+    drawn, second, seeing, angle, share, amplitude = rng.random(6)
+    severity = drawn if severity is None else severity
     pick, kind, other = rng.integers(0, 1 << 30, 3)
     name = tuple(_FILTERS)[(0, 0, 1, 2)[pick % 4]]
     gradient = rng.uniform(-0.03, 0.03, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -81,9 +82,11 @@ def make_exposures(
         raise UserError("at least one exposure, and CCDs of at least 64 rows and 64 columns, an even number of them")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths, truth, annotations = [], [], {}
+    paths, truth, annotations, before = [], [], {}, Counter[str]()
     for k in range(exposures):
-        observation = observe(k, kind, ccds, shape, seed, (classes or LABELS)[k % len(classes or LABELS)])
+        turn = (classes or LABELS)[k % len(classes or LABELS)]
+        observation = observe(k, kind, ccds, shape, seed, turn, before[turn])
+        before[turn] += 1
         path = folder / f"{observation.name}{suffix}"
         hdus = [fits.PrimaryHDU(header=headers.primary(observation))]
         if path.exists():
@@ -110,10 +113,16 @@ def _row(conditions: Conditions) -> Iterator[str | float]:
         yield round(value, 4) if isinstance(value, float) else value
 
 
-def observe(k: int, kind: str, ccds: int, shape: tuple[int, int], seed: int, label: str) -> headers.Observation:
-    """The ``k``-th exposure of a seed: pointing, time and conditions."""
+def observe(
+    k: int, kind: str, ccds: int, shape: tuple[int, int], seed: int, label: str, nth: int = 0
+) -> headers.Observation:
+    """The ``k``-th exposure of a seed, the ``nth`` of its class: pointing, time and conditions.
+
+    Severities of a class go by the golden ratio from a random start: evenly distributed, however few there are.
+    """
     rng = np.random.default_rng([seed, k])
-    conditions = draw(rng, label)
+    first = np.random.default_rng([seed, 77, LABELS.index(label)]).random() if label in LABELS else 0.0
+    conditions = draw(rng, label, severity=float((first + nth * (math.sqrt(5) - 1) / 2) % 1))
     simulated, apart = COUNTS[ccds]
     year = 2008 if simulated == 36 else 2016
     start = datetime(year, 3, 1) + timedelta(days=int(rng.integers(0, 80)), seconds=round(rng.uniform(20000, 55000)))
