@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 SLAB = 8 << 20
 #: Rows after which the stock builder is stopped: it is slow.
-STOCK_ROWS = 200
+STOCK_ROWS = 60
 
 
 def make(folder: Path, size: int, rows: int) -> None:
