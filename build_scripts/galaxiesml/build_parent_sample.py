@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skyset.build_scripts.galaxiesml import catalog
-from skyset.build_scripts.galaxiesml.published import add_published_options, build_published
+from skyset.build_scripts.galaxiesml.published import add_published_options, alone, build_published
 from skyset.build_scripts.galaxiesml.records import TOGETHER, Reading, check_installed, read_galaxies, read_galaxy
 from skyset.build_scripts.galaxiesml.single_files import write_single_files
 from skyset.build_scripts.galaxiesml.splits import split_of
@@ -86,14 +86,16 @@ def cutouts(asked: argparse.Namespace, how: Reading) -> Cutouts:
 
 def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:
     """Build what was asked for; returns the exit status."""
-    how = reading(asked)
+    declared = cutouts(asked, reading(asked))
+    if asked.print_sql:
+        return build_cutouts(declared, asked, options, command)
     if asked.published or options.local_data_path is not None:
         status = build_published(asked, options, command)
     else:
-        if not asked.print_sql:
-            check_installed()
-        status = build_cutouts(cutouts(asked, how), asked, options, command)
-    if asked.single_files is not None and not asked.print_sql:
+        check_installed()
+        with alone(options.output_dir):
+            status = build_cutouts(declared, asked, options, command)
+    if asked.single_files is not None:
         write_single_files(options.output_dir, asked.single_files)
     return status
 

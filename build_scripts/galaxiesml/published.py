@@ -68,15 +68,15 @@ def build_published(asked: argparse.Namespace, options: Options, command: Sequen
     if unknown := [config for config in wanted if config not in CONFIGS]:
         raise UserError(f"there is no config {unknown[0]}: {', '.join(CONFIGS)}")
     root = options.output_dir
-    with _alone(root):
+    with alone(root):
         if options.local_data_path is not None:
             return _convert_folder(options.local_data_path, wanted, options, command)
         return _convert_record(asked.record, asked.zenodo_url, wanted, options, command)
 
 
 @contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One conversion at a time in a folder."""
+def alone(root: Path) -> Iterator[None]:
+    """One build at a time in a folder of several datasets."""
     try:
         (root / CATALOG).mkdir(parents=True, exist_ok=True)
         descriptor, _ = open_locked(root / CATALOG / ".lock")

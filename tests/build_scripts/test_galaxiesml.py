@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 
 import h5py
@@ -11,6 +12,7 @@ import pytest
 import skyset
 from skyset.archives.hsc_skymap import PIXEL
 from skyset.build_scripts.galaxiesml.build_parent_sample import main
+from skyset.build_scripts.galaxiesml.published import alone
 from skyset.building.cutouts.stamps import read_stamp
 from skyset.building.tars.read import index, read_sample
 from skyset.building.tars.sink import TarSink
@@ -23,6 +25,7 @@ from skyset.testing.hsc_blobs import NOISE, SEEING, BlobSky
 from skyset.testing.hsc_sky import stamp_bytes, window
 from tests.processes import steps_of
 
+MODULE = "skyset.build_scripts.galaxiesml.build_parent_sample"
 GALAXIES = 6
 HOLE = 4
 
@@ -225,14 +228,18 @@ def test_the_query_is_printed_and_nothing_else_happens(tmp_path, capsys):
     assert "pdr2_wide.forced" in capsys.readouterr().out and not (tmp_path / "out").exists()
 
 
-def test_without_numba_it_says_what_to_install_before_anything_is_asked(tmp_path, capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("skyset.extraction.compiled")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "numba", None)
-    assert build(tmp_path / "out") == 2
-    said = capsys.readouterr().err
-    assert "numba" in said and "pip install 'skyset-surveys[extraction]'" in said and said.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+def test_one_build_at_a_time_in_a_folder(built, tmp_path, capsys):
+    with alone(tmp_path):
+        assert build(tmp_path, "--from_tar", built[0] / "Images") == 2
+    assert capsys.readouterr().err == f"skyset: another build is running in {tmp_path}\n"
+
+
+def test_without_numba_it_says_what_to_install_before_anything_is_asked(tmp_path):
+    code = f"import sys; sys.modules['numba'] = None; from {MODULE} import main; sys.exit(main(sys.argv[1:]))"
+    ended = subprocess.run([sys.executable, "-c", code, "-o", tmp_path / "out"], capture_output=True, text=True)
+    assert ended.returncode == 2 and not (tmp_path / "out").exists()
+    assert "numba" in ended.stderr and "pip install 'skyset-surveys[extraction]'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 # --- what cannot be used ------------------------------------------------------------------------------------
@@ -328,11 +335,16 @@ def test_killed_at_ten_moments_it_has_the_same_rows_and_asks_no_complete_list_tw
         assert build(whole, *options) == 0
         lists = dict(server.lists)
         server.clear()
+        costly = 0
         for step in range(5, 55, 5):  # a build of what is complete takes more
+            before = server.lists.copy()
             assert steps_of(root, lambda: build(root, *options), step)
+            asked = server.lists - before
+            assert max(asked.values(), default=0) <= 1
+            costly += bool(asked)
         assert build(root, *options) == 0
         # A kill may cost the lists that were on their way, two at a time.
-        assert server.lists.keys() == lists.keys() and sum(server.lists.values()) <= len(lists) + 2
+        assert server.lists.keys() == lists.keys() and server.lists.total() <= len(lists) + 2 * costly
         asked = len(server.requests)
         assert build(root, *options) == 0 and len(server.requests) == asked
     for config in CONFIGS:
