@@ -19,10 +19,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from skyset.build_scripts.galaxiesml import catalog
-from skyset.build_scripts.galaxiesml.published import add_published_options, alone, build_published
+from skyset.build_scripts.galaxiesml.published import add_published_options, build_published
 from skyset.build_scripts.galaxiesml.records import TOGETHER, Reading, check_installed, read_galaxies, read_galaxy
 from skyset.build_scripts.galaxiesml.single_files import write_single_files
 from skyset.build_scripts.galaxiesml.splits import split_of
+from skyset.building.alone import alone
 from skyset.building.cutouts.declaration import Config, Cutouts
 from skyset.building.cutouts.lists import DasImages
 from skyset.building.cutouts.options import add_config_options, add_das_options, add_tar_option

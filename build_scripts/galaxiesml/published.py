@@ -7,21 +7,19 @@ unless ``--keep_raw`` says otherwise.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from skyset.archives.fetch import Fetcher, FetchError
 from skyset.archives.zenodo import API_URL, RecordFile, need, record_files
 from skyset.building.adopt import CATALOG, Published, adopt, forget_staged
+from skyset.building.alone import alone
 from skyset.building.downloads import RAW, Downloads
 from skyset.building.options import Options
 from skyset.errors import PartitionError, UserError
-from skyset.files import open_locked
 from skyset.loaders.galaxiesml import CONFIGS, RECORD, SIZES, SPLITS
 from skyset.messages import say
 from skyset.partitions.manifest import Manifest
@@ -72,22 +70,6 @@ def build_published(asked: argparse.Namespace, options: Options, command: Sequen
         if options.local_data_path is not None:
             return _convert_folder(options.local_data_path, wanted, options, command)
         return _convert_record(asked.record, asked.zenodo_url, wanted, options, command)
-
-
-@contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """One build at a time in a folder of several datasets."""
-    try:
-        (root / CATALOG).mkdir(parents=True, exist_ok=True)
-        descriptor, _ = open_locked(root / CATALOG / ".lock")
-    except BlockingIOError:
-        raise UserError(f"another build is running in {root}") from None
-    except OSError as error:
-        raise UserError(f"{root} cannot be written: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _convert_folder(folder: Path, wanted: Sequence[str], options: Options, command: Sequence[str]) -> int:

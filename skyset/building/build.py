@@ -175,8 +175,8 @@ def build(
     except (FetchError, PartitionError) as error:
         raise UserError(str(error)) from error
     except (OSError, RuntimeError, MemoryError) as error:  # HDF5 reports a full disk as either of the first
-        raise UserError(_explain(error, options.output_dir)) from error
-    return _report(manifest, options.output_dir)
+        raise UserError(describe_failure(error, options.output_dir)) from error
+    return report(manifest, options.output_dir)
 
 
 def _with_layout(made_of: str, survey: Survey) -> str:
@@ -207,7 +207,7 @@ def _run_tasks(
         folder.write_rejected()
 
 
-def _explain(error: OSError | RuntimeError | MemoryError, root: Path) -> str:
+def describe_failure(error: OSError | RuntimeError | MemoryError, root: Path) -> str:
     """One line for what the machine refused; anything else is a defect and keeps its traceback."""
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
         return f"no space left on the disk of {root}: free some and run the same command again, it goes on from here"
@@ -216,7 +216,8 @@ def _explain(error: OSError | RuntimeError | MemoryError, root: Path) -> str:
     return os_reason(error, root)
 
 
-def _report(manifest: Manifest, root: Path) -> int:
+def report(manifest: Manifest, root: Path) -> int:
+    """Say what a build made; the exit status."""
     size = human_bytes(manifest.bytes)
     print(f"{manifest.survey}: {manifest.rows} rows in {len(manifest.files)} partitions ({size}) in {root}")
     if manifest.rejected:

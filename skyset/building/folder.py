@@ -240,6 +240,15 @@ class BuildFolder:
         self._wanted = set(wanted)
         return self._out_of_the_way(tasks)
 
+    def plan_files(self, made_of: Mapping[str, str]) -> list[str]:
+        """Of partitions that are written as wholes, what each is made of by path: those that are still to be written."""
+        self._refuse_foreign()
+        self._wanted = set(made_of)
+        left = [path for path, of in made_of.items() if path not in self.entries or not is_made_of(self.root / path, of)]
+        for path in left:
+            self.entries.pop(path, None)
+        return left
+
     def _refuse_foreign(self) -> None:
         """Partitions of somebody else are neither replaced nor removed, whatever is asked for."""
         for path in partition_files(self.root):

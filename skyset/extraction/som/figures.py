@@ -64,6 +64,11 @@ def draw_components(panels, grid: Grid, features: Sequence[str], centres: np.nda
         _draw_cells(axes, grid, values.reshape(grid.rows, grid.columns), name, None, logged=bool(log))
 
 
+def draw_groups(axes: Axes, grid: Grid, groups: np.ndarray) -> None:
+    """Cells in a colour for each group, int (units,), with its number."""
+    _draw_cells(axes, grid, groups.reshape(grid.rows, grid.columns), "groups of units", "{:.0f}", colours="tab20")
+
+
 def _draw_cells(axes, grid, values, title, text, *, colours="viridis", logged=False, lowest=None):
     """The units as cells; ``text`` is the format of the numbers in them, None for none."""
     from matplotlib.collections import PolyCollection

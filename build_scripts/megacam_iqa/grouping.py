@@ -1,0 +1,127 @@
+"""Step 5: the map of the sources of training exposures, and the group of every source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skyset.build_scripts.megacam_iqa.staged import CATALOG, SOM, STAGED, Staged
+from skyset.errors import UserError
+from skyset.extraction.som.groups import Groups, Scaling
+from skyset.files import file_sha256, replacing, short_digest
+from skyset.messages import say
+
+#: Features of which the logarithm is taken.
+LOG = ("ISO0", "ELONGATION", "FWHM")
+_VERSION = "1"
+PICKS = ("random", "central")
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """A map that is there, and how sources are drawn.
+
+    Attributes:
+        root: the build's folder.
+        groups: of the map.
+        digest: of the map and of how sources are drawn.
+        shape: rows and columns of the groups in a representative image.
+        seed, pick: of the draw.
+    """
+
+    root: Path
+    groups: Groups
+    digest: str
+    shape: tuple[int, int]
+    seed: int
+    pick: str
+
+    def of(self, staged: Staged) -> tuple[np.ndarray, np.ndarray]:
+        """The group of each source, int32, -1 for none; and int32 (CCDs, groups), which source of the CCD was drawn."""
+        path = self.root / CATALOG / f"{staged.fits_id}.groups.npz"
+        digest = short_digest(f"{self.digest} {staged.facts['made_of']} {self.seed} {self.pick}")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if str(file["made_of"]) == digest:
+                    return file["unit"], file["drawn"]
+        except (OSError, ValueError, LookupError, EOFError):
+            pass  # not yet, or cut by a kill
+        rows = staged.rows()
+        unit, away = self.groups.of({name: rows[name] for name in self.groups.scaling.features})
+        drawn = np.full((len(staged.ccds), self.groups.count), -1, np.int32)
+        start = 0
+        for k, ccd in enumerate(staged.ccds):
+            some = slice(start, start + ccd["sources"])
+            order = away[some] if self.pick == "central" else self._drawn(staged.fits_id, ccd["ccd"], ccd["sources"])
+            drawn[k] = first_of_each(unit[some], order, self.groups.count)
+            start = some.stop
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, unit=unit, drawn=drawn, made_of=digest)
+        return unit, drawn
+
+    def _drawn(self, fits_id: str, ccd: int, count: int) -> np.ndarray:
+        key = hashlib.blake2b(f"{self.seed} {fits_id} {ccd}".encode(), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(key)).random(count)
+
+
+def first_of_each(groups: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
+    """For each group the row of the smallest ``order``, int32 (count,); -1 where the group has no row."""
+    found = np.full(count, -1, np.int32)
+    ranked = np.argsort(order, kind="stable")[::-1]
+    ranked = ranked[groups[ranked] >= 0]
+    found[groups[ranked]] = ranked  # of several the last one stays
+    return found
+
+
+def make_map(
+    root: Path,
+    training: Sequence[Staged],
+    features: Sequence[str],
+    shape: tuple[int, int],
+    clusters: int | None,
+    seed: int,
+) -> Groups:
+    """The map of the training exposures' sources, in ``som/som.npz``: made, or the one that is there if it is of these.
+
+    Raises:
+        UserError: there are too few sources.
+    """
+    made_of = [_VERSION, *features, *shape, clusters, seed, *(f"{e.fits_id} {e.facts['made_of']}" for e in training)]
+    wanted, path, note = short_digest(repr(made_of)), root / SOM / "som.npz", root / SOM / "made_of"
+    if path.is_file() and note.is_file() and note.read_text(encoding="utf-8") == f"{wanted} {file_sha256(path)}":
+        return Groups.load(path)
+    (root / SOM).mkdir(exist_ok=True)
+    total = sum(ccd["sources"] for each in training for ccd in each.ccds)
+    if not total:
+        raise UserError("no training exposure has a source: there is nothing to make a map of")
+    say(f"map of {shape[0]} x {shape[1]} units: {total:,} sources of {len(training)} training exposures")
+    step = -(-total // 1_000_000)
+    some = [each.rows()[::step] for each in training]
+    scaling = Scaling.fit({name: np.concatenate([rows[name] for rows in some]) for name in features}, features, LOG)
+    scratch = root / STAGED / "features.npy"
+    scratch.parent.mkdir(exist_ok=True)
+    scaled = np.lib.format.open_memmap(scratch, "w+", np.float32, (total, len(features)))
+    try:
+        start = 0
+        for each in training:
+            values = scaling(each.rows())
+            scaled[start : start + len(values)] = values
+            start += len(values)
+        groups = Groups.fit(lambda: scaled, scaling, shape, clusters, seed=seed)
+    finally:
+        scratch.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
+    groups.save(path)
+    note.write_text(f"{wanted} {file_sha256(path)}", encoding="utf-8")
+    return groups
+
+
+def draw_map(root: Path, groups: Groups) -> None:
+    """Pictures of the map in ``som/``."""
+    (root / SOM).mkdir(exist_ok=True)
+    for name, figure in groups.plots().items():
+        figure.savefig(root / SOM / f"{name}.png", dpi=110)
