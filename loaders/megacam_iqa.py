@@ -109,6 +109,20 @@ CITATION = """@article{teimoorinia2020assessment,
 }"""
 
 
+def plot(row):
+    """One source of each group on the map, where empty groups are hatched, beside how many sources each group has."""
+    from skyset.group_figures import groups_figure
+
+    labels = [CLASSES[row[name]] for name in ("label", "label2") if row[name] >= 0]
+    known = {
+        "": str(row["FILTER"]),
+        " s": f"{row['EXPTIME']:.0f}",
+        " arcsec seeing by the tower's DIMM": f"{row['WDSEEMED']:.2f}",
+    }
+    note = ", ".join(value + unit for unit, value in known.items() if value not in ("", "nan"))
+    return groups_figure(row, f"MegaCam {row['object_id']}: {' and '.join(labels) or 'no label'}", note)
+
+
 def _survey(title, columns, classes, **more):
     return Survey(
         name="megacam_iqa",
@@ -131,6 +145,7 @@ CONFIGS = {
         REPRESENTATIVE,
         ("label", "label2"),
         shaped_by_build=("image", "hits", "hit_shares", "empty", "drawn", "features"),
+        plot=plot,
     ),
     "sources": _survey("the sources of each CCD", SOURCES, ("gt_label1", "gt_label2")),
 }

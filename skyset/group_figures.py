@@ -50,6 +50,7 @@ def draw_stamps(axes: Axes, image: np.ndarray, empty: Sequence[bool] | np.ndarra
         noise: standard deviation of the sky; by default `noise_of` the image.
     """
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     stamps = stamps_of(image, len(empty))
     rows, columns, side, _ = stamps.shape
@@ -62,11 +63,11 @@ def draw_stamps(axes: Axes, image: np.ndarray, empty: Sequence[bool] | np.ndarra
     for group, nothing in enumerate(empty):
         down, across = divmod(group, columns)
         if nothing:
-            style = {"facecolor": "0.8", "edgecolor": "0.55", "hatch": "///", "linewidth": 0}
-            axes.add_patch(Rectangle((across, down), 1, 1, **style))
+            axes.add_patch(Rectangle((across, down), 1, 1, facecolor="0.8", edgecolor="0.55", hatch="///", linewidth=0))
             axes.text(across + 0.5, down + 0.55, "empty", ha="center", va="center", fontsize=8, backgroundcolor="0.8")
+        outline = [] if nothing else [withStroke(linewidth=2, foreground="black")]
         colour = "black" if nothing else COLOURS[0]
-        axes.text(across + 0.05, down + 0.05, group, color=colour, fontsize=8, ha="left", va="top")
+        axes.text(across + 0.05, down + 0.05, group, color=colour, path_effects=outline, fontsize=8, ha="left", va="top")
     for place in range(1, rows):
         axes.axhline(place, color="white", linewidth=1)
     for place in range(1, columns):
