@@ -16,6 +16,17 @@ from astropy.io import fits
 
 from skyset.build_scripts.megacam_iqa import geometry
 from skyset.build_scripts.megacam_iqa.geometry import identify
+from skyset.errors import MissingPackage
+
+try:
+    from skyset.build_scripts.megacam_iqa.subtract import subtract
+except MissingPackage:
+
+    def subtract(stored: np.ndarray, level: np.ndarray, factor: np.float32, out: np.ndarray) -> None:
+        """The same without numba, in half the speed."""
+        np.subtract(stored, level[:, None], out=out, dtype=np.float32)
+        out *= factor
+
 
 _ROWS = 32  # that have one bias level
 
@@ -128,9 +139,8 @@ def _fill(target: np.ndarray, halves: list[_Half], raw: bool, gain: float) -> li
             levels.append(math.nan)
             continue
         level = bias_level(half.overscan)
-        np.subtract(half.pixels, level[:, None], out=part, dtype=np.float32)
-        if len(halves) == 2 and 0.5 < half.gain / gain < 2 and half.gain != gain:
-            part *= np.float32(half.gain / gain)
+        even = len(halves) == 2 and 0.5 < half.gain / gain < 2
+        subtract(half.pixels, level, np.float32(half.gain / gain if even else 1), part)
         levels.append(float(np.median(level)))
     return levels
 
@@ -153,15 +163,15 @@ def bias_level(overscan: np.ndarray) -> np.ndarray:
 
 
 def _bad(halves: list[_Half], turned: bool, shape: tuple[int, int], limit: float, raw: bool) -> np.ndarray | None:
-    marks = [_marks(half.pixels, limit, raw) for half in halves]
-    if not any(mark.any() for mark in marks):
-        return None
-    bad = np.concatenate(marks, axis=1)
-    return np.ascontiguousarray(bad[::-1, ::-1]) if turned else bad
+    bad, x = np.empty(shape, bool), 0
+    for half in halves:
+        _mark((bad[::-1, ::-1] if turned else bad)[:, x : x + half.pixels.shape[1]], half.pixels, limit, raw)
+        x += half.pixels.shape[1]
+    return bad if bad.any() else None
 
 
-def _marks(stored: np.ndarray, limit: float, raw: bool) -> np.ndarray:
-    marks = stored >= (math.ceil(limit) if stored.dtype.kind in "iu" and math.isfinite(limit) else limit)
+def _mark(marks: np.ndarray, stored: np.ndarray, limit: float, raw: bool) -> None:
+    np.greater_equal(stored, math.ceil(limit) if stored.dtype.kind in "iu" and math.isfinite(limit) else limit, out=marks)
     if stored.dtype.kind == "f":
         marks |= ~np.isfinite(stored)
     if not raw:
@@ -170,4 +180,3 @@ def _marks(stored: np.ndarray, limit: float, raw: bool) -> np.ndarray:
         zero = size < 0.05
         if (count := np.count_nonzero(zero)) and count > np.count_nonzero(size < 1.5) - count:
             marks |= zero
-    return marks

@@ -155,14 +155,15 @@ class Image:
 
     def _compressed(self, file: BinaryIO) -> np.ndarray:
         file.seek(self.at)
-        stored, data = bytes(_read(file, self.start - self.at)), _read(file, self.length)
+        cards, data = bytes(_read(file, self.start - self.at)), _read(file, self.length)
         if len(data) < self.length:
             raise UserError(f"{self}: truncated: {len(data):,} of {self.length:,} bytes are there")
-        header = headers.parse(_storage(stored))
+        header = headers.parse(_storage(cards))
         _check_tiles(header, self.shape, len(data), str(self))
         if _rows_by_rice(header):
-            return _scaled(_from_rice(header, data, self.shape[-2:]), header)
-        content = b"".join((_EMPTY, headers.clean(stored), data, b"\0" * (-len(data) % headers.BLOCK)))
+            stored = _from_rice(header, data, self.shape[-2:])
+            return stored if stored.dtype.kind == "u" else _scaled(stored, header)
+        content = b"".join((_EMPTY, headers.clean(cards), data, b"\0" * (-len(data) % headers.BLOCK)))
         if str(header.get("ZCMPTYPE")).strip().upper() in _TRUSTED:
             pixels = _decompressed(io.BytesIO(content))
         else:
@@ -222,7 +223,9 @@ def _from_rice(header: fits.Header, data: bytearray, shape: tuple[int, ...]) -> 
     content = np.frombuffer(data, np.uint8)
     where = content[: rows * width].view(">i4" if width == 8 else ">i8").reshape(rows, 2).astype(np.int64)
     options = {str(header.get(f"ZNAME{k}")).strip(): header.get(f"ZVAL{k}") for k in (1, 2)}
-    return decode(content[heap:], where[:, 1], where[:, 0], columns, options.get("BLOCKSIZE", 32))
+    # Numbers without sign, as `_scaled` would make them.
+    unsigned = header.get("BSCALE", 1) == 1 and header.get("BZERO") == 32768 and "BLANK" not in header
+    return decode(content[heap:], where[:, 1], where[:, 0], columns, options.get("BLOCKSIZE", 32), unsigned)
 
 
 def _decompressed(file: BinaryIO) -> np.ndarray:
@@ -280,7 +283,7 @@ def _check_tiles(header: fits.Header, shape: tuple[int, ...], size: int, what: s
 
 def _read(file: BinaryIO, size: int) -> bytearray:
     """As many of ``size`` bytes as there are: memory grows with what comes, not with what a header promises."""
-    data = bytearray()
+    data = bytearray(file.read(min(size, 1 << 24)))
     while len(data) < size and (more := file.read(min(size - len(data), 1 << 24))):
         data += more
     return data

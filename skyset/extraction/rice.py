@@ -30,7 +30,7 @@ def _leading_zeros(typing_context: Any, word: Any) -> Any:
 
 
 @jit(locals={"buffer": types.uint64, "difference": types.uint64, "zeros": types.uint64})
-def _decode(data, starts, lengths, block, out):
+def _decode(data, starts, lengths, block, flip, out):
     """Tile by tile; -1, or the number of the first tile that ends before its pixels do."""
     width = out.shape[1]
     for tile in range(out.shape[0]):
@@ -53,7 +53,7 @@ def _decode(data, starts, lengths, block, out):
             bits -= 4
             if low == _SAME:
                 for x in range(first, final):
-                    row[x] = np.int16(last)
+                    row[x] = np.uint16(last) ^ flip
                 if bits < 0:
                     return tile
                 continue
@@ -109,11 +109,13 @@ def _decode(data, starts, lengths, block, out):
                     return tile
                 # Even numbers are differences above zero, odd ones those below.
                 last += (difference >> np.uint64(1)) ^ (np.uint64(0) - (difference & np.uint64(1)))
-                row[x] = np.int16(last)
+                row[x] = np.uint16(last) ^ flip
     return -1
 
 
-def decode(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int, block: int = 32) -> np.ndarray:
+def decode(
+    data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int, block: int = 32, unsigned: bool = False
+) -> np.ndarray:
     """The pixels of tiles that are rows.
 
     Args:
@@ -121,9 +123,10 @@ def decode(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int
         starts, lengths: int64, where in ``data`` each tile begins and how many bytes it has.
         width: pixels in a row.
         block: pixels that share a number of low bits (BLOCKSIZE).
+        unsigned: 32768 is added (BZERO).
 
     Returns:
-        int16 (tiles, ``width``).
+        int16 or uint16 (tiles, ``width``).
 
     Raises:
         ValueError: a tile lies outside of ``data`` or ends before its pixels do; its number from 1 is in the text.
@@ -131,8 +134,8 @@ def decode(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int
     outside = (starts < 0) | (lengths < 0) | (starts + lengths > len(data))
     if outside.any():
         raise ValueError(f"tile {int(np.argmax(outside)) + 1} lies beyond the data")
-    out = np.empty((len(starts), width), np.int16)
-    fault = _decode(data, starts.astype(np.int64), lengths.astype(np.int64), block, out)
+    out = np.empty((len(starts), width), np.uint16)
+    fault = _decode(data, starts.astype(np.int64), lengths.astype(np.int64), block, np.uint16(32768 * unsigned), out)
     if fault >= 0:
         raise ValueError(f"tile {fault + 1} ends before its pixels do")
-    return out
+    return out if unsigned else out.view(np.int16)

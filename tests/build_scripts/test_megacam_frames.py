@@ -357,3 +357,14 @@ def test_a_ccd_twice_is_refused(made, tmp_path):
 
     with pytest.raises(RecordError, match="ccd12 is there twice"):
         ccds(changed(made["plain"], tmp_path / "1001000o.fits", change))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
+def test_levels_are_subtracted_alike_with_and_without_numba(dtype, turned):
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, 30000, (50, 40)).astype(dtype)[:, 3:]
+    level, out = rng.normal(1000, 1, 50).astype(np.float32), np.zeros((50, 37), np.float32)
+    detector.subtract(stored, level, np.float32(1.02), out[::-1, ::-1] if turned else out)
+    wanted = (stored - level[:, None].astype("f8")) * 1.02
+    np.testing.assert_allclose(out[::-1, ::-1] if turned else out, wanted, rtol=1e-5, atol=2e-3)
