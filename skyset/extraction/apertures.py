@@ -31,9 +31,11 @@ WIN_INCONSISTENT, WIN_NEGATIVE, WIN_NO_FLUX, WIN_REVERTED = 1, 2, 4, 8
 
 
 @jit(inline="always")
-def _pixel(field, number, x, y, i, j):
-    """What counts for a source in a pixel: whether at all, its value, whether a neighbour's, whether bad."""
-    image, segments, bad, _, _, _, mask_type = field
+def _pixel(image, segments, bad, mask_type, number, x, y, i, j):
+    """What counts for a source in a pixel: whether at all, its value, whether a neighbour's, whether bad.
+
+    The arrays one by one: to take them out of ``field`` here would count references at every pixel.
+    """
     other = segments[j, i]
     neighbour = other != 0 and other != number
     spoilt = bad.size > 0 and bad[j, i]
@@ -79,9 +81,8 @@ def _chord(cxx, cyy, cxy, radius, x, dy, x0, x1):
     return max(x0, int(np.floor(x + first))), min(x1, int(np.floor(x + last)) + 2)
 
 
-@jit
-def _variance(field, i, j):
-    _, _, _, noise, sigma, _, _ = field
+@jit(inline="always")
+def _variance(noise, sigma, i, j):
     return (sigma * noise[j, i]) ** 2 if noise.size > 0 else sigma * sigma
 
 
@@ -153,7 +154,7 @@ def _zone_flags(pixels, crowded, spoilt, whole):
 @jit
 def _flux(field, number, x, y, cxx, cyy, cxy, radius):
     """Flux in an ellipse of whole pixels, its variance, flags."""
-    image, gain = field[0], field[5]
+    image, segments, bad, noise, sigma, gain, mask_type = field
     reach_x, reach_y = _reach(cxx, cyy, cxy, radius)
     x0, x1, y0, y1, whole = _box(image.shape, x, y, reach_x, reach_y)
     flux, variance = 0.0, 0.0
@@ -164,13 +165,13 @@ def _flux(field, number, x, y, cxx, cyy, cxy, radius):
         for i in range(first, last):
             dx = i - x
             if cxx * dx * dx + cyy * dy * dy + cxy * dx * dy <= radius * radius:
-                counts, value, neighbour, is_bad = _pixel(field, number, x, y, i, j)
+                counts, value, neighbour, is_bad = _pixel(image, segments, bad, mask_type, number, x, y, i, j)
                 pixels += 1
                 crowded += neighbour
                 spoilt += is_bad
                 if counts:
                     flux += value
-                    variance += _variance(field, i, j)
+                    variance += _variance(noise, sigma, i, j)
     if gain > 0 and flux > 0:
         variance += flux / gain
     return flux, variance, _zone_flags(pixels, crowded, spoilt, whole)
@@ -261,7 +262,7 @@ def radii(field, x, y, a, flux, fractions):
 @jit
 def _growth(field, number, x, y, step, rings, growth):
     """Light within 0, 1, 2 ... steps of the centre."""
-    image = field[0]
+    image, segments, bad, _, _, _, mask_type = field
     growth[:] = 0.0
     reach = rings * step
     x0, x1, y0, y1, _ = _box(image.shape, x, y, reach + 0.5, reach + 0.5)
@@ -273,7 +274,7 @@ def _growth(field, number, x, y, step, rings, growth):
             dx = i - x
             if dx * dx + dy * dy >= rim:
                 continue
-            counts, value, _, _ = _pixel(field, number, x, y, i, j)
+            counts, value, _, _ = _pixel(image, segments, bad, mask_type, number, x, y, i, j)
             if not counts:
                 continue
             far = np.sqrt(dx * dx + dy * dy)
@@ -308,31 +309,56 @@ def _crossing(growth, wanted, step):
 @jit
 def circles(field, x, y, diameters):
     """Fluxes in circles, their variances (float64 (n, diameters)), and flags; pixels at the rim count by the part inside."""
-    image, gain = field[0], field[5]
+    image, segments, bad, noise, sigma, gain, mask_type = field
     count = len(x)
     flux, variance = np.zeros((count, len(diameters))), np.zeros((count, len(diameters)))
     flags = np.zeros(count, np.int64)
+    # A row of pixels in parts: the squares of their distances along it, and how many parts of a column are in the circle.
+    room = PARTS * (min(int(np.max(diameters)) if len(diameters) else 0, image.shape[1]) + 3)
+    across, inside = np.empty(room), np.empty(room)
     for n in range(count):
         for d in range(len(diameters)):
             radius = 0.5 * diameters[d]
             _, _, _, _, whole = _box(image.shape, x[n], y[n], radius, radius)
             x0, x1, y0, y1, _ = _box(image.shape, x[n], y[n], radius + 0.5, radius + 0.5)
             spoilt = 0
+            for i in range(x0, x1):
+                for p in range(PARTS):
+                    part = i - x[n] + (p + 0.5) / PARTS - 0.5
+                    across[PARTS * (i - x0) + p] = part * part
             for j in range(y0, y1):
+                _parts_inside(across, PARTS * (x1 - x0), j - y[n], radius * radius, inside)
                 for i in range(x0, x1):
-                    share = _share(i - x[n], j - y[n], radius, PARTS)
+                    share = 0.0
+                    for p in range(PARTS):
+                        share += inside[PARTS * (i - x0) + p]
                     if share <= 0:
                         continue
-                    counts, value, _, is_bad = _pixel(field, n + 1, x[n], y[n], i, j)
+                    share /= PARTS**2
+                    other = segments[j, i]
+                    counts, value, is_bad = True, np.float64(image[j, i]), bad.size > 0 and bad[j, i]
+                    if is_bad or (other != 0 and other != n + 1):
+                        counts, value, _, is_bad = _pixel(image, segments, bad, mask_type, n + 1, x[n], y[n], i, j)
                     spoilt += is_bad
                     if counts:
                         flux[n, d] += share * value
-                        variance[n, d] += share * _variance(field, i, j)
+                        variance[n, d] += share * _variance(noise, sigma, i, j)
             if gain > 0 and flux[n, d] > 0:
                 variance[n, d] += flux[n, d] / gain
             if spoilt > 0 or not whole:
                 flags[n] |= APERTURE_INCOMPLETE
     return flux, variance, flags
+
+
+@jit
+def _parts_inside(across, length, dy, square, inside):
+    """How many parts of each column of a row's parts lie inside a circle."""
+    inside[:length] = 0.0
+    for q in range(PARTS):
+        part = dy + (q + 0.5) / PARTS - 0.5
+        along = part * part
+        for k in range(length):
+            inside[k] += 1.0 if across[k] + along < square else 0.0
 
 
 @jit
@@ -402,14 +428,14 @@ def windowed(field, x, y, half_light, moments):
 
 
 @jit
-def _window(field, number, x, y, sigma, row, full):
+def _window(field, number, x, y, width, row, full):
     """Weighted light, and first moments; where ``full``, second moments, errors and the flux go to ``row``."""
-    image, gain = field[0], field[5]
-    reach = WIN_REACH * sigma
+    image, segments, bad, noise, sigma, gain, mask_type = field
+    reach = WIN_REACH * width
     x0, x1, y0, y1, _ = _box(image.shape, x, y, reach + 0.5, reach + 0.5)
-    scale = 0.5 / (sigma * sigma)
+    scale = 0.5 / (width * width)
     light, sx, sy = 0.0, 0.0, 0.0
-    xx, yy, xy, ex, ey, exy, weights, noise = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    xx, yy, xy, ex, ey, exy, weights, total = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     # A Gaussian of the distance is the product of two, of dx and of dy.
     along = np.exp(-((np.arange(x0, x1) - x) ** 2) * scale)
     inner, rim = max(reach - 0.7072, 0.0) ** 2, (reach + 0.7072) ** 2
@@ -424,7 +450,7 @@ def _window(field, number, x, y, sigma, row, full):
             share = 1.0 if square < inner else _share(dx, dy, reach, WIN_PARTS)
             if share <= 0:
                 continue
-            counts, value, _, _ = _pixel(field, number, x, y, i, j)
+            counts, value, _, _ = _pixel(image, segments, bad, mask_type, number, x, y, i, j)
             if not counts:
                 continue
             weight = share * across * along[i - x0]
@@ -435,22 +461,22 @@ def _window(field, number, x, y, sigma, row, full):
                 xx += weight * value * dx * dx
                 yy += weight * value * dy * dy
                 xy += weight * value * dx * dy
-                variance = _variance(field, i, j)
+                variance = _variance(noise, sigma, i, j)
                 if gain > 0 and value > 0:
                     variance += value / gain
                 ex += weight * weight * variance * dx * dx
                 ey += weight * weight * variance * dy * dy
                 exy += weight * weight * variance * dx * dy
                 weights += weight * weight
-                noise += weight * weight * variance
+                total += weight * weight * variance
     if full and light > 0:
         row[2], row[3], row[4] = xx / light, yy / light, xy / light
         row[2] -= (sx / light) ** 2
         row[3] -= (sy / light) ** 2
         row[4] -= sx * sy / light**2
         # A pixel's light may come from anywhere on it: its own variance adds to that of each axis.
-        ex, ey = ex + PIXEL * noise, ey + PIXEL * noise
+        ex, ey = ex + PIXEL * total, ey + PIXEL * total
         row[5], row[6], row[7] = 4 * ex / light**2, 4 * ey / light**2, 4 * exy / light**2
-        full_weight = np.pi * sigma * sigma
-        row[8], row[9] = full_weight * light / weights, full_weight**2 * noise / weights**2
+        full_weight = np.pi * width * width
+        row[8], row[9] = full_weight * light / weights, full_weight**2 * total / weights**2
     return light, sx, sy

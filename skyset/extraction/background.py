@@ -19,6 +19,7 @@ from skyset.extraction.settings import Settings
 
 #: Pixels of a mesh that must be usable for it to count, as a share.
 LEAST_SHARE = 0.5
+_UNUSABLE = np.float32(UNUSABLE)
 #: Pixels from this value on are none, in units of the scatter: squares must fit.
 FAR = np.float32(1e15)
 #: Values that are summed in single precision.
@@ -477,7 +478,7 @@ def _row(knots, slopes, width, columns, row):
     if nx == 1:
         row[:] = knots[0]
         return
-    start = 0
+    start, inverse = 0, 1.0 / width
     for i in range(nx - 1):
         # Pixels of this interval: their position is below mesh i + 1; the last one takes all the rest.
         end = columns if i == nx - 2 else min(columns, int(np.ceil((i + 1.5) * width - 0.5)))
@@ -485,7 +486,7 @@ def _row(knots, slopes, width, columns, row):
         c1 = knots[i + 1] - knots[i] - 2 * slopes[i] - slopes[i + 1]
         c2, c3 = 3 * slopes[i], slopes[i + 1] - slopes[i]
         for x in range(start, end):
-            t = (x + 0.5) / width - 0.5 - i
+            t = (x + 0.5) * inverse - 0.5 - i
             row[x] = np.float32(c0 + t * (c1 + t * (c2 + t * c3)))
         start = max(start, end)
 
@@ -510,7 +511,7 @@ def _subtract(image, out, mesh, bends, width, height):
         _row(knots, slopes, width, columns, row)
         for x in range(columns):
             value = np.float32(image[y, x])
-            out[y, x] = value - row[x] if np.abs(value) < UNUSABLE else np.float32(0.0)
+            out[y, x] = value - row[x] if np.abs(value) < _UNUSABLE else np.float32(0.0)
 
 
 @jit

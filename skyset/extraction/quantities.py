@@ -155,7 +155,8 @@ def _axes(prefix: str, suffix: str, x2: np.ndarray, y2: np.ndarray, xy: np.ndarr
 def _flags(values: Quantities) -> np.ndarray:
     flags = values.seen["flags"].astype(np.int64)
     with np.errstate(invalid="ignore"):
-        subtracted = _background(values, values.background)
+        measured = values.background.measured
+        subtracted = values["BACKGROUND"] if measured is None else _background(values, values.background)
         flags |= (values.seen["peak"] + subtracted >= values.settings.saturation) * SATURATED
     # Those of apertures, as far as there are any: SExtractor sets them for what it was asked to measure.
     wanted = set(values.stages)

@@ -13,6 +13,8 @@ from skyset.extraction.compiled import jit
 
 #: A branch of fewer pixels (or fewer than DETECT_MINAREA) is noise.
 LEAST_BRANCH = 3
+#: Pixels that are compared with the threshold together.
+STRIDE = 64
 #: Objects further apart than this many times the sum of their A_IMAGE do not clean each other away.
 CLEAN_ZONE = 10.0
 
@@ -22,6 +24,9 @@ def _filtered_row(image, weights, y, row):
     """One row of the image correlated with the weights; outside the image there is nothing."""
     rows, columns = image.shape
     height, width = weights.shape
+    if height == width == 3 and 0 < y < rows - 1 and columns > 2:
+        _nine(image, weights, y, row)
+        return
     row[:] = np.float32(0.0)
     for j in range(height):
         line = y + j - height // 2
@@ -37,6 +42,31 @@ def _filtered_row(image, weights, y, row):
             target = row[first:last]
             for x in range(len(target)):
                 target[x] += weight * source[x]
+
+
+@jit(fastmath={"contract"})
+def _nine(image, weights, y, row):
+    """The usual filter of 3 x 3 weights, in one look at each pixel instead of nine."""
+    last = image.shape[1] - 1
+    for x in (0, last):
+        row[x] = np.float32(0.0)
+        for j in range(3):
+            for i in range(max(0, 1 - x), min(3, last + 2 - x)):
+                row[x] += weights[j, i] * image[y + j - 1, x + i - 1]
+    a, b, c = weights[0]
+    d, e, f = weights[1]
+    g, h, k = weights[2]
+    for x in range(1, last):
+        value = a * image[y - 1, x - 1]
+        value += b * image[y - 1, x]
+        value += c * image[y - 1, x + 1]
+        value += d * image[y, x - 1]
+        value += e * image[y, x]
+        value += f * image[y, x + 1]
+        value += g * image[y + 1, x - 1]
+        value += h * image[y + 1, x]
+        value += k * image[y + 1, x + 1]
+        row[x] = value
 
 
 @jit
@@ -67,6 +97,15 @@ def _grown(array, length):
 
 
 @jit
+def _any_above(row, start, threshold):
+    """Whether any of the next pixels is: few are, and so many are looked at together."""
+    found = False
+    for x in range(STRIDE):
+        found |= row[start + x] > threshold
+    return found
+
+
+@jit
 def find(image, weights, threshold, scale, minarea, maxarea):
     """Groups of at least ``minarea`` pixels above a threshold that touch at a side or a corner.
 
@@ -90,9 +129,17 @@ def find(image, weights, threshold, scale, minarea, maxarea):
             row[:] = image[y]
         before, here = here, runs
         above = before
+        # Room for all that a row can hold.
+        while runs + columns // 2 + 1 > len(run_y):
+            run_y, run_a, run_b = _grown(run_y, len(run_y)), _grown(run_a, len(run_a)), _grown(run_b, len(run_b))
+            parent = _grown(parent, len(parent))
+        while pixels + columns > len(value):
+            value = _grown(value, len(value))
         x = 0
         while x < columns:
             if scale.size == 0:
+                while x + STRIDE <= columns and not _any_above(row, x, threshold):
+                    x += STRIDE
                 while x < columns and not row[x] > threshold:
                     x += 1
             else:
@@ -100,11 +147,8 @@ def find(image, weights, threshold, scale, minarea, maxarea):
                     x += 1
             if x == columns:
                 break
-            run_y, run_a, run_b = _grown(run_y, runs), _grown(run_a, runs), _grown(run_b, runs)
-            parent = _grown(parent, runs)
             run_y[runs], run_a[runs], parent[runs] = y, x, runs
             while x < columns and (row[x] > threshold if scale.size == 0 else row[x] > threshold * scale[y, x]):
-                value = _grown(value, pixels)
                 value[pixels] = row[x]
                 pixels += 1
                 x += 1
@@ -412,14 +456,19 @@ def _share_out(x, y, value, label, objects):
     return centre
 
 
-@jit
 def paint(x, y, starts, keep, shape):
     """The segmentation map, int32 (rows, columns): 0, or an object's number from 1; keep: its number from 0, or -1."""
+    # numpy's memory comes in large pages, numba's in small ones, which take three times as long to be handed out.
     out = np.zeros(shape, np.int32)
+    _paint(x, y, starts, keep, out)
+    return out
+
+
+@jit
+def _paint(x, y, starts, keep, out):
     for n in range(len(starts) - 1):
         for k in range(starts[n], starts[n + 1]):
             out[y[k], x[k]] = keep[n] + 1
-    return out
 
 
 @jit
