@@ -18,16 +18,6 @@ from skyset.build_scripts.megacam_iqa import geometry
 from skyset.build_scripts.megacam_iqa.geometry import identify
 from skyset.errors import MissingPackage
 
-try:
-    from skyset.build_scripts.megacam_iqa.subtract import subtract
-except MissingPackage:
-
-    def subtract(stored: np.ndarray, level: np.ndarray, factor: np.float32, out: np.ndarray) -> None:
-        """The same without numba, in half the speed."""
-        np.subtract(stored, level[:, None], out=out, dtype=np.float32)
-        out *= factor
-
-
 _ROWS = 32  # that have one bias level
 
 
@@ -143,6 +133,18 @@ def _fill(target: np.ndarray, halves: list[_Half], raw: bool, gain: float) -> li
         subtract(half.pixels, level, np.float32(half.gain / gain if even else 1), part)
         levels.append(float(np.median(level)))
     return levels
+
+
+def subtract_by_numpy(stored: np.ndarray, level: np.ndarray, factor: np.float32, out: np.ndarray) -> None:
+    """What `subtract.subtract` does, in half its speed."""
+    np.subtract(stored, level[:, None], out=out, dtype=np.float32)
+    out *= factor
+
+
+try:
+    from skyset.build_scripts.megacam_iqa.subtract import subtract
+except MissingPackage:
+    subtract = subtract_by_numpy
 
 
 def _mean(values: list[float], header: fits.Header, key: str) -> float:

@@ -361,10 +361,11 @@ def test_a_ccd_twice_is_refused(made, tmp_path):
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
-def test_levels_are_subtracted_alike_with_and_without_numba(dtype, turned):
+@pytest.mark.parametrize("subtract", [detector.subtract, detector.subtract_by_numpy], ids=["numba", "numpy"])
+def test_levels_are_subtracted_alike_with_and_without_numba(subtract, dtype, turned):
     rng = np.random.default_rng(0)
     stored = rng.integers(0, 30000, (50, 40)).astype(dtype)[:, 3:]
     level, out = rng.normal(1000, 1, 50).astype(np.float32), np.zeros((50, 37), np.float32)
-    detector.subtract(stored, level, np.float32(1.02), out[::-1, ::-1] if turned else out)
+    subtract(stored, level, np.float32(1.02), out[::-1, ::-1] if turned else out)
     wanted = (stored - level[:, None].astype("f8")) * 1.02
     np.testing.assert_allclose(out[::-1, ::-1] if turned else out, wanted, rtol=1e-5, atol=2e-3)

@@ -22,7 +22,7 @@ examples:
   python -m skyset.testing.megacam --exposures 40 --ccds 4 --kind p -o exposures
       processed ones of the four CCDs around the middle: a second for each
   python -m skyset.testing.megacam --exposures 1 --full_size -o exposures
-      36 CCDs of {FULL[1]} x {FULL[0]} pixels, some 350 MB, two minutes
+      36 CCDs of {FULL[1]} x {FULL[0]} pixels, some 350 MB, some minutes
   python -m skyset.testing.megacam --exposures 20 --ccds 4 --serve
       the same as an archive at http://127.0.0.1:8000, until Ctrl-C: TAP, datalink and files, as CADC has them
 
