@@ -27,7 +27,14 @@ FLOORS = (
     ("skyset.published",),
     ("skyset.tables",),
     ("skyset.partitions",),
-    ("skyset.survey", "skyset.questions", "skyset.declaration", "skyset.figures", "skyset.band_figures"),
+    (
+        "skyset.survey",
+        "skyset.questions",
+        "skyset.declaration",
+        "skyset.figures",
+        "skyset.band_figures",
+        "skyset.group_figures",
+    ),
 )
 #: The front door names what is behind it, when it is asked; explore and what stands above it come in by it, as users do.
 DOOR = "skyset"
