@@ -89,7 +89,7 @@ def read(conditions: Conditions, detector: Detector, seed: tuple[int, int], dens
     density = density or (1.5 if shape[0] * shape[1] > FULL[0] * FULL[1] // 4 else 6.0)
     pattern = int(np.random.default_rng([*seed, 999]).integers(1 << 31))
     psf = point_spread(conditions, detector, pattern)
-    light = render(shape, _sources(rng, shape, zero_point, density), psf, 0.05 * math.sqrt(sky / gain))
+    light = render(shape, _sources(rng, shape, zero_point, density), psf, 0.1 * math.sqrt(sky / gain))
     amplifier = 2 * detector.ccd + (np.arange(shape[1]) >= shape[1] // 2)
     light += sky * background(conditions, *detector.field(), pattern, amplifier)
     if detector.turned:
