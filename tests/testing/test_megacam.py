@@ -228,7 +228,7 @@ def test_each_class_can_be_measured(made):
         found[row["labels"].split(", ")[0]].append([np.median(sizes), np.median(elongations), np.median(ranges)])
     size, elongation, uneven = ({label: np.array(rows)[:, k] for label, rows in found.items()} for k in range(3))
     assert size["B_SEEING"].min() > 1.4 * size["GOOD"].max()
-    assert elongation["RBT"].max() > 3 and elongation["RBT"].min() > 1.3 > elongation["GOOD"].max()
+    assert elongation["RBT"].max() > 2.5 and elongation["RBT"].min() > 1.3 > elongation["GOOD"].max()
     assert np.median(elongation["GOOD"]) < np.median(elongation["BT"]) < np.median(elongation["RBT"])
     assert uneven["BGP"].max() > 0.2 > 0.05 > uneven["GOOD"].max()
     assert uneven["BGP"].min() > np.median(uneven["GOOD"])
