@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.io import fits
 from isal import igzip
 
 from skyset.build_scripts.megacam_iqa.frames import SEEING, Ccd, ccds, exposure
@@ -154,7 +155,8 @@ def _write_ldac(path: Path, image: Path, results: Iterator[CcdSources], how: How
                 continue
             columns = tuple(name for name in how.columns if name in each.measured.columns)
             plan = Plan(image, Chosen(image, [], [], False, []), path, "ldac", columns, {})
-            extension = Extension(number, each.header, each.measured, each.settings)
+            header = fits.Header([("SIMPLE", True), ("BITPIX", -32), *each.header.cards])  # PSFEx and SCAMP want these first
+            extension = Extension(number, header, each.measured, each.settings)
             header = image_header(extension, how.configuration, plan, len(each.measured))
             yield header, as_table(each.measured.columns, columns, number)
 

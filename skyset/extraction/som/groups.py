@@ -126,7 +126,7 @@ class Groups:
             chunks: opens the scaled rows, (rows, features) each; rows with a NaN are left out.
             scaling: that they were scaled by.
             shape: rows and columns of the map.
-            clusters: groups of units by k-means; None: each unit is a group.
+            clusters: groups of units by k-means, in which each counts as much as it has rows; None: each unit is a group.
             seed: of the map and of k-means.
             epochs: passes over the rows.
 
@@ -143,7 +143,8 @@ class Groups:
         centres = som.centres().astype(np.float32)
         if clusters is None:
             return cls(scaling, som, np.arange(len(centres), dtype=np.int32), centres)
-        return cls(scaling, som, *_clustered(centres, clusters, seed))
+        hits = np.zeros(len(centres)) if som.training is None else som.training.hits.ravel()
+        return cls(scaling, som, *_clustered(centres, hits, clusters, seed))
 
     def of(self, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The group of each row, int32 (-1: a value is none), and its distance to the group's centre, float32."""
@@ -223,13 +224,13 @@ class Groups:
         return drawn
 
 
-def _clustered(centres: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _clustered(centres: np.ndarray, hits: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The cluster of each unit and the clusters' centres, in their order along the first principal component."""
     try:
         from sklearn.cluster import KMeans
     except ImportError:
         raise MissingPackage(f"clusters need scikit-learn: {install_command('train')}", "scikit-learn") from None
-    made = KMeans(clusters, n_init=10, random_state=seed % 2**32).fit(centres.astype(np.float64))
+    made = KMeans(clusters, n_init=10, random_state=seed % 2**32).fit(centres.astype(np.float64), sample_weight=hits)
     middle = made.cluster_centers_ - made.cluster_centers_.mean(0)
     axis = np.linalg.svd(middle, full_matrices=False)[2][0]
     order = np.argsort(middle @ axis * np.sign(axis[np.abs(axis).argmax()]), kind="stable")
