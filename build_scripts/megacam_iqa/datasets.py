@@ -64,7 +64,15 @@ def write_datasets(
         )
 
     def of(config: str) -> Options:
-        return replace(options, output_dir=root / config, base_url="", local_data_path=None, limit=None, strict=False)
+        return replace(
+            options,
+            output_dir=root / config,
+            base_url="",
+            local_data_path=None,
+            limit=None,
+            strict=False,
+            files_per_object=options.files_per_object and config != "sources",
+        )
 
     status = build(survey, functools.partial(read_ccd, made=made), of("representative"), find, command)
     rows = Sources(exposures, grouping, labels, split_of, asked.split_by_object)
