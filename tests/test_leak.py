@@ -57,8 +57,8 @@ def test_the_interval_is_of_exposures():
 
 
 def test_few_exposures_are_refused():
-    with pytest.raises(UserError, match="20 exposures; at least 5 of each class"):
-        leak.predictions(rows_of(1, 0, exposures=20), True, leak.logistic)
+    with pytest.raises(UserError, match="15 exposures; at least 4 of each class"):
+        leak.predictions(rows_of(1, 0, exposures=15), True, leak.logistic)
 
 
 def test_rows_of_a_build(tmp_path):
