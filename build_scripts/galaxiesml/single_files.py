@@ -14,6 +14,7 @@ from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 from skyset.published.galaxiesml import PublishedWriter, file_name, published_rows
+from skyset.published.writer import refuse_csv
 from skyset.survey import Survey
 
 #: Rows that are read and written at a time.
@@ -30,6 +31,7 @@ def write_single_files(root: Path, folder: Path) -> None:
     Raises:
         UserError: there are no partitions, one cannot be read, or the files cannot be written.
     """
+    made: dict[Path, tuple] = {}
     sizes = [size for size in SIZES if (root / str(size) / MANIFEST).exists()]
     if not sizes:
         raise UserError(f"{root} has no partitions with images")
@@ -37,15 +39,28 @@ def write_single_files(root: Path, folder: Path) -> None:
         manifest = Manifest.load(root / str(size))
         survey = CONFIGS[str(size)].as_built(manifest.columns)
         for split in manifest.splits:
-            path = folder / file_name(size, split)
-            if path.exists():
-                say(f"{path} is there, and is left")
-                continue
-            try:
-                _write_single(path, size, survey, root / str(size), manifest, split, csv=size == sizes[0])
-            except (PartitionError, OSError) as error:
-                raise UserError(f"{path}: {error}") from error
-            say(f"wrote {path}")
+            made[folder / file_name(size, split)] = size, survey, root / str(size), manifest, split, size == sizes[0]
+    for path, (*_, csv) in made.items():
+        if csv:
+            refuse_csv(path)
+    for path, (*arguments, csv) in made.items():
+        if path.exists():
+            lacks = csv and not path.with_suffix(".csv").exists()
+            say(f"{path} is there, and is left" + " without a CSV: remove it to have both written" * lacks)
+            continue
+        try:
+            _write_single(path, *arguments, csv=csv)
+        except (PartitionError, OSError) as error:
+            raise UserError(f"{path}: {error}") from error
+        say(f"wrote {path}")
+
+
+def _numbers(ids: list[str], path: str) -> np.ndarray:
+    """Identifiers, int64, which they are in published files."""
+    for each in ids:
+        if not (each.isascii() and each.isdecimal() and int(each) < 1 << 63):
+            raise PartitionError(f"{path} has {each!r}, which cannot be an object_id there: an integer of 64 bits")
+    return np.array(ids, object).astype(np.int64)
 
 
 def _write_single(path: Path, size: int, survey: Survey, root: Path, manifest: Manifest, split: str, csv: bool) -> None:
@@ -53,7 +68,7 @@ def _write_single(path: Path, size: int, survey: Survey, root: Path, manifest: M
     entries, ids = manifest.splits[split], []
     for number, entry in enumerate(entries):
         with Partition(root / entry.path, [survey.column("object_id")]) as partition:
-            names = partition.read("object_id").astype(np.int64)
+            names = _numbers(partition.text("object_id"), entry.path)
         ids.append(np.stack([names, np.full(len(names), number), np.arange(len(names))], axis=1))
     rows = np.concatenate(ids)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]

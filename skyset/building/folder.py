@@ -18,7 +18,7 @@ from pathlib import Path
 from skyset.building.downloads import RAW, Downloads
 from skyset.building.options import Options
 from skyset.building.task import Found, Item, Read, Rejected, Task, existing_rows, is_made_of
-from skyset.errors import PartitionError, UserError
+from skyset.errors import PartitionError, RecordError, UserError
 from skyset.files import clear_leftovers, file_sha256, open_locked, opened_hdf5, write_atomically
 from skyset.messages import csv_cell, say
 from skyset.partitions.layout import JOURNAL, MANIFEST, MAX_FILE_BYTES, REJECTED, SUFFIX, object_path, partition_path
@@ -208,6 +208,7 @@ class BuildFolder:
         """
         lying, reusable = defaultdict(list), defaultdict(list)
         self._refuse_foreign()
+        items = self._that_name_files(items)
         for path in [] if self.options.overwrite else partition_files(self.root):
             lying[_cell_folder(path)].append(path)
             if path not in self._damaged:
@@ -294,6 +295,21 @@ class BuildFolder:
             parts = [group[i : i + size] for i in range(0, len(group), size)]
             for part, part_items in enumerate(parts, 1):
                 yield partition_path(healpix, part, len(parts), folder), healpix, part_items
+
+    def _that_name_files(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those whose keys can be the names of their files; the others are rejected. All, where files are named by cell."""
+        if not self.options.files_per_object:
+            return items
+        good = []
+        for item in items:
+            try:
+                object_path(item.healpix, item.key)
+                good.append(item)
+            except RecordError as error:
+                self.rejected.append(Rejected(item.key, item.file, str(error)))
+                if self.options.strict:
+                    raise UserError(f"{item.file}: {error} (--strict stops at the first)") from error
+        return good
 
     def _refuse_to_lose(self, items: Sequence[Item], lying: set[str], wanted: Mapping, tasks: Sequence[Task]) -> None:
         """A smaller selection must not delete objects that took a day to download."""

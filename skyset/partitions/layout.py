@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from skyset.errors import MissingPackage, PartitionError, UserError
+from skyset.errors import MissingPackage, PartitionError, RecordError, UserError
 from skyset.versions import install_command
 
 MANIFEST = "manifest.json"
@@ -37,8 +37,15 @@ def partition_path(healpix: int, part: int = 1, parts: int = 1, split: str | Non
 
 
 def object_path(healpix: int, key: str, split: str | None = None) -> str:
-    """Path of a file that holds one object alone, ``healpix=1234/<key>.hdf5``."""
-    return f"{split}/" * bool(split) + f"healpix={healpix}/{key}{SUFFIX}"
+    """Path of a file that holds one object alone, ``healpix=1234/<key>.hdf5``; RecordError where the key names no file."""
+    path = f"{split}/" * bool(split) + f"healpix={healpix}/{key}{SUFFIX}"
+    if not key or {"/", "\\"} & set(key) or not key.isprintable():
+        raise RecordError(f"{key[:100]!r} cannot be a file's name")
+    try:
+        _parts_of(path)
+    except PartitionError as error:
+        raise RecordError(f"{key[:100]!r} cannot be a file's name") from error
+    return path
 
 
 def cell_of_path(path: str) -> int:

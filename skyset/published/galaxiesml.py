@@ -98,6 +98,9 @@ def _same(key: str) -> Callable[[_Stored], np.ndarray]:
 
 def _id(stored: _Stored) -> np.ndarray:
     values = _flat(stored["object_id"])
+    if values.dtype.kind == "S" and not (whole := np.char.isdigit(values)).all():
+        row = int(np.argmin(whole))
+        raise RecordError(f"object_id is {values[row][:60]!r}, {row} rows on: not an integer")
     return values if values.dtype.kind == "S" else values.astype("S20")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,14 @@ from skyset.values import as_stored
 
 #: Rows of a CSV file that are made text at a time.
 _CSV_ROWS = 16_384
+
+
+def refuse_csv(path: Path) -> None:
+    """UserError where the CSV of a file that is to be written is there without the file: it is not ours."""
+    if os.path.lexists(path.with_suffix(".csv")) and not path.exists():
+        raise UserError(
+            f"{path.with_suffix('.csv')} is there without {path.name}, and is not replaced: choose another folder"
+        )
 
 
 class KeyedWriter:
@@ -113,9 +122,14 @@ class KeyedWriter:
                 values = values.astype(f"S{width}")
             self._file.create_dataset(key.name, data=values)
         self._close()
-        if self.csv:
-            write_csv(self.path.with_suffix(".csv"), self._batches(), self._schema())
-        put_in_place(self._temporary.path, self.path)
+        if not self.csv:
+            put_in_place(self._temporary.path, self.path)
+            return
+        with Temporary(self.path.with_suffix(".csv")) as table:
+            write_csv(table, self._batches(), self._schema())
+            refuse_csv(self.path)
+            put_in_place(self._temporary.path, self.path)  # first: a CSV without it is somebody else's
+            put_in_place(table, self.path.with_suffix(".csv"))
 
     def _close(self) -> None:
         self._file.close()

@@ -8,6 +8,7 @@ import pytest
 
 import skyset
 from skyset.build_scripts.galaxiesml.build_parent_sample import main
+from skyset.build_scripts.galaxiesml.single_files import write_single_files
 from skyset.errors import UserError
 from skyset.loaders.galaxiesml import CONFIGS, RECORD
 from skyset.partitions.manifest import Manifest
@@ -83,8 +84,6 @@ def test_single_files_are_sorted_by_id_and_left_where_they_are(built, capsys):
     assert ids == sorted(ids) and len(ids) == COUNTS["train"]
     path = built / "again" / file_name(64, "test")
     before = path.stat().st_mtime_ns
-    from skyset.build_scripts.galaxiesml.single_files import write_single_files
-
     write_single_files(built / "gml", built / "again")
     assert path.stat().st_mtime_ns == before and "is there, and is left" in capsys.readouterr().out
 
@@ -200,3 +199,48 @@ def test_few_rows_of_the_record_are_refused(published, tmp_path, capsys):
         from skyset.build_scripts.galaxiesml.single_files import write_single_files
 
         write_single_files(tmp_path, tmp_path / "again")
+
+
+# --- What must not happen -------------------------------------------------------------------------
+
+
+def with_ids(source, ids):
+    """The training file's identifiers as text."""
+
+    def change(file):
+        numbers = [str(number).encode() for number in file["object_id"][:]]
+        files.replace(file, "object_id", np.array(ids + numbers[len(ids) :], "S40"))
+
+    files.edit(source / file_name(64, "train"), change)
+    return source
+
+
+@pytest.mark.parametrize("bad", [b"../../../../victim", b"/tmp/victim", b"1/2", b"abc", b"-5", b""])
+def test_published_ids_that_are_no_numbers_are_refused_and_nothing_is_written(tmp_path, capsys, bad):
+    source = with_ids(files.write(tmp_path / "own", sizes=(64,), counts=COUNTS), [b"1", bad])
+    arguments = ("--local_data_path", source, "--configs", "64", "--files_per_object")
+    assert build(tmp_path / "a" / "b" / "out", *arguments) == 2
+    assert f"object_id is {bad!r}, 1 rows on: not an integer" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*victim*")) and not list((tmp_path / "a").rglob("*-of-*"))
+
+
+def test_a_csv_of_somebody_elses_is_not_replaced(built, tmp_path, capsys):
+    mine = tmp_path / file_name(127, "validation", ".csv")
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=f"{mine.name} is there without .*hdf5, and is left"):
+        write_single_files(built / "gml", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name] and mine.read_text() == "mine"
+    with (
+        pytest.raises(UserError, match="and is left"),
+        files.PublishedWriter(mine.with_suffix(".hdf5"), 64, 1) as one,
+    ):
+        one.append(files.published(0, 1, 64))
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name] and mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "12345678901234567890"])
+def test_single_files_have_no_ids_of_more_than_64_bits(tmp_path, capsys, number):
+    source = with_ids(files.write(tmp_path / "own", sizes=(64,), counts=COUNTS), [number.encode()])
+    again = ("--single_files", tmp_path / "again")
+    assert build(tmp_path / "out", "--local_data_path", source, "--configs", "64", *again) == 2
+    assert f"{number!r}, which cannot be an object_id there" in capsys.readouterr().err
