@@ -26,9 +26,7 @@ _CSV_ROWS = 16_384
 def refuse_csv(path: Path) -> None:
     """UserError where the CSV of a file that is to be written is there without the file: it is not ours."""
     if os.path.lexists(path.with_suffix(".csv")) and not path.exists():
-        raise UserError(
-            f"{path.with_suffix('.csv')} is there without {path.name}, and is not replaced: choose another folder"
-        )
+        raise UserError(f"{path.with_suffix('.csv')} is there without {path.name}, and is left: choose another folder")
 
 
 class KeyedWriter:
