@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,30 @@ if TYPE_CHECKING:
 
 def celestial_wcs(header: fits.Header) -> WCS | None:
     """The celestial axes of a header's WCS, read as `headers.sky` says; None where it has none that is understood."""
+    wcs = _remembered(_celestial_wcs, header)
+    return None if wcs is None else wcs.deepcopy()
+
+
+#: What was worked out of the last headers: an image's is asked for its sky again and again, at 30 ms.
+_KNOWN: dict[tuple, Any] = {}
+_MOST_KNOWN = 16
+
+
+def _remembered(work: Callable[[fits.Header], Any], header: fits.Header) -> Any:
+    try:
+        key = work, *((card.keyword, card.value.__class__, card.value) for card in header.cards)
+        if key in _KNOWN:
+            return _KNOWN[key]
+    except Exception:  # a card that cannot be read, of which astropy raises several kinds
+        return work(header)
+    made = work(header)
+    for oldest in list(_KNOWN)[: len(_KNOWN) + 1 - _MOST_KNOWN]:
+        _KNOWN.pop(oldest, None)
+    _KNOWN[key] = made
+    return made
+
+
+def _celestial_wcs(header: fits.Header) -> WCS | None:
     from astropy.wcs import WCS
 
     from skyset import headers
@@ -37,6 +61,10 @@ def celestial_wcs(header: fits.Header) -> WCS | None:
 
 def sky_faults(header: fits.Header) -> list[str]:
     """What is wrong with a WCS that a header means to have, a sentence each (`headers.sky_faults`)."""
+    return list(_remembered(_sky_faults, header))
+
+
+def _sky_faults(header: fits.Header) -> list[str]:
     from skyset import headers
 
     kinds = [str(header.get(f"CTYPE{axis}", "")).strip().upper() for axis in (1, 2)]
