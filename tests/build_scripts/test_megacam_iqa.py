@@ -5,10 +5,7 @@ import hashlib
 import json
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -34,8 +31,7 @@ from skyset.testing.cadc import CadcServer
 from skyset.testing.caom2 import stored_files
 from skyset.testing.megacam import make_exposures
 from tests.conftest import once
-
-SCRIPT = "skyset.build_scripts.megacam_iqa.build_parent_sample"
+from tests.processes import killed_once, steps_of
 
 
 def build(root, *arguments):
@@ -188,22 +184,23 @@ def test_the_same_command_again_leaves_all_files_alone(built, exposures):
     assert before == {path: path.stat().st_mtime_ns for path in built.rglob("*.hdf5")}
 
 
-@pytest.mark.parametrize("moment", ["catalog/*[op].json", "som/som.npz", "representative/*/*/*.hdf5", "sources/*/*/*.hdf5"])
-def test_killed_and_started_again_it_has_the_same_rows(built, exposures, tmp_path, moment):
+def test_killed_in_the_first_pass_and_started_again_it_has_the_same_rows(built, exposures, tmp_path):
     root = tmp_path / "o"
-    if "catalog" not in moment:  # all but what comes after
-        shutil.copytree(built, root, ignore=shutil.ignore_patterns("representative", "sources", "objects_catalog*"))
-        if "som" in moment:
-            shutil.rmtree(root / "som")
-    command = [sys.executable, "-m", SCRIPT, "-o", str(root), "--num_processes", "1", *map(str, asked(exposures))]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(root.glob(moment)):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    assert killed_once(lambda: len(list(root.glob("catalog/*o.json"))) > 2, lambda: build(root, *asked(exposures)))
     assert build(root, *asked(exposures)) == 0
     assert digest(root) == digest(built)
     assert not (root / "staged").exists() and [list(verify(root / config)) for config in CONFIGS] == [[], []]
+
+
+def test_killed_at_any_step_of_the_second_pass_it_has_the_same_rows(built, exposures, tmp_path):
+    root = tmp_path / "o"
+    shutil.copytree(built, root, ignore=shutil.ignore_patterns("representative", "sources", "objects_catalog*", "som*"))
+    stops = iter(range(3, 1000, 17))
+    kills = 0
+    while steps_of(root, lambda: build(root, *asked(exposures)), next(stops)):
+        kills += 1
+    assert kills > 3
+    assert digest(root) == digest(built) and [list(verify(root / config)) for config in CONFIGS] == [[], []]
 
 
 def test_other_groups_pictures_and_splits(built, exposures, tmp_path):
