@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import QTable
+from astropy.wcs import WCS
 
 from skyset.build_scripts.megacam_iqa.detector import Frame
 from skyset.build_scripts.megacam_iqa.frames import Ccd
 from skyset.build_scripts.megacam_iqa.known import taken
 from skyset.build_scripts.megacam_iqa.limits import mask_absurd
 from skyset.errors import RecordError, UserError
-from skyset.extraction.config import Configuration, pixel_scale
+from skyset.extraction.config import Configuration
 from skyset.extraction.detect import Measured, measure
 from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import Settings
 from skyset.extraction.source_stamps import source_stamps
-from skyset.extraction.world import celestial_wcs
+from skyset.extraction.world import celestial_wcs, pixel_scale
 from skyset.loaders.megacam_iqa import FEATURES
 
 #: The published configuration, in keywords of SExtractor.
@@ -115,24 +116,34 @@ def measure_ccd(ccd: Ccd, how: How, known: QTable | None = None, known_header: f
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            settings = how.configuration.for_header(frame.header)
+            wcs = celestial_wcs(frame.header)
+            settings = settings_for(how.configuration, frame, wcs)
             if known is None:
-                made = _found(frame, how, settings)
+                made = _found(frame, how, settings, wcs)
             else:
                 made = None, *taken(frame, ccd, settings, known, known_header or fits.Header())
         except (UserError, ValueError) as error:
             raise RecordError(f"ccd{frame.ccd:02d}: {error}") from None
     measured, columns, image, levels = made
-    rows = _rows(frame, columns)
-    facts |= _facts(frame, rows, levels)
+    rows = _rows(frame, columns, wcs)
+    facts |= _facts(frame, rows, levels, wcs)
     facts["masked"] = mask_absurd({name: rows[name] for name in FEATURES})
     said = tuple(str(each.message) for each in caught if not issubclass(each.category, NotGivenWarning))
     stamps = source_stamps(image, rows["X"], rows["Y"], how.stamp)
     return CcdSources(rows, stamps, facts, frame.header, settings, measured, said)
 
 
-def _found(frame: Frame, how: How, settings: Settings):
-    wcs = celestial_wcs(frame.header)
+def settings_for(configuration: Configuration, frame: Frame, wcs: WCS | None) -> Settings:
+    """The settings of a frame: its header's gain and saturation. The WCS, which takes long to make, is made once."""
+    keys = (configuration.gain_key, configuration.saturation_key)
+    header = fits.Header({key: frame.header[key] for key in keys if key in frame.header})
+    if configuration.settings.pixel_scale == 0 and wcs is not None:
+        settings = replace(configuration.settings, pixel_scale=pixel_scale(wcs, frame.pixels.shape))
+        configuration = replace(configuration, settings=settings)
+    return configuration.for_header(header)
+
+
+def _found(frame: Frame, how: How, settings: Settings, wcs: WCS | None):
     columns = how.columns if wcs is not None else tuple(name for name in how.columns if name not in SKY)
     measured = measure(
         frame.pixels,
@@ -147,7 +158,7 @@ def _found(frame: Frame, how: How, settings: Settings):
     return measured, measured.columns, measured.check.pop("-BACKGROUND"), (measured.background, measured.rms)
 
 
-def _rows(frame: Frame, columns: dict[str, np.ndarray]) -> np.ndarray:
+def _rows(frame: Frame, columns: dict[str, np.ndarray], wcs: WCS | None) -> np.ndarray:
     rows = np.zeros(len(columns["X_IMAGE"]), ROW)
     rows["ccd"], rows["X"], rows["Y"] = frame.ccd, columns["X_IMAGE"], columns["Y_IMAGE"]
     for name in FEATURES[:4]:
@@ -155,7 +166,6 @@ def _rows(frame: Frame, columns: dict[str, np.ndarray]) -> np.ndarray:
     rows["FWHM"] = columns.get("FWHM_IMAGE", np.nan)
     rows["FLAGS"] = np.clip(columns["FLAGS"], -(2**15), 2**15 - 1)
     rows["BACKGROUND"] = relative(np.asarray(columns["BACKGROUND"], np.float64))
-    wcs = celestial_wcs(frame.header)
     if wcs is None:
         rows["ra"] = rows["dec"] = np.nan
     elif len(rows):
@@ -172,8 +182,8 @@ def relative(background: np.ndarray) -> np.ndarray:
     return away / (1.4826 * np.nanmedian(np.abs(away)) or np.nanstd(away) or 1.0)
 
 
-def _facts(frame: Frame, rows: np.ndarray, levels: tuple[float, float]) -> dict[str, Any]:
-    wcs, (height, width) = celestial_wcs(frame.header), frame.pixels.shape
+def _facts(frame: Frame, rows: np.ndarray, levels: tuple[float, float], wcs: WCS | None) -> dict[str, Any]:
+    height, width = frame.pixels.shape
     centre = (np.nan, np.nan) if wcs is None else wcs.all_pix2world((width - 1) / 2, (height - 1) / 2, 0)
     return {
         "ra": float(centre[0]) % 360,
@@ -181,5 +191,4 @@ def _facts(frame: Frame, rows: np.ndarray, levels: tuple[float, float]) -> dict[
         "sources": len(rows),
         "background": float(levels[0]),
         "background_rms": float(levels[1]),
-        "pixel_scale": pixel_scale(frame.header),
     }
