@@ -58,7 +58,7 @@ REPRESENTATIVE = (
     HEALPIX,
     Column("image", "float32", (MAP[0] * STAMP, MAP[1] * STAMP), "adu", "one source of each group in a cutout of 24 x 24 "
            "pixels, background subtracted, where the group is on the map; x runs west, y north; 0 where a group is empty, "
-           "and beyond the CCD's edge"),
+           "beyond the CCD's edge and in bad or saturated pixels"),
     Column("hits", "int32", (GROUPS,), "", "sources of the CCD in each group"),
     Column("hit_shares", "float32", (GROUPS,), "", "hits over their sum; 0 where the CCD has no source"),
     Column("empty", "bool", (GROUPS,), "", "whether the group has no source of this CCD"),

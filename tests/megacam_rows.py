@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from skyset.loaders.megacam_iqa import CLASSES, CONFIGS, FEATURES, GROUPS, MAP, SPLITS, STAMP
+from skyset.extraction.som.groups import Groups, Scaling
+from skyset.loaders.megacam_iqa import CLASSES, CONFIGS, FEATURES, GROUPS, MAP, MAP_FEATURES, SPLITS, STAMP
 from skyset.partitions.layout import partition_path
 from skyset.partitions.manifest import Manifest, describe_file
 from skyset.partitions.writer import PartitionWriter
@@ -114,6 +115,15 @@ def write_megacam(root: Path, exposures: int = 20, ccds: int = 2, **options) -> 
                     for record in inside:
                         writer.append(record)
                 entries.append(describe_file(folder, path, survey, split))
-        build = {"config": config, "compression": "none"}
+        build = {"config": config, "compression": "none", "simulated": True}
         Manifest(survey.name, list(survey.columns), survey.key, entries, ["http://127.0.0.1/"], build).save(folder)
     return root
+
+
+def write_map(root: Path) -> None:
+    """``som/som.npz`` of the sources of the first exposures."""
+    records = [record for exposure in range(5) for record in sources(exposure, 0)]
+    columns = {name: np.array([record[name] for record in records]) for name in MAP_FEATURES}
+    scaling = Scaling.fit(columns, MAP_FEATURES, ("ISO0", "ELONGATION"))
+    (root / "som").mkdir()
+    Groups.fit(lambda: [scaling(columns)], scaling, MAP).save(root / "som" / "som.npz")

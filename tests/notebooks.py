@@ -107,11 +107,18 @@ def build_galaxiesml(folder: Path, galaxies: int = 120) -> None:
         assert main(["--archive_url", archive.url, "-o", str(folder / "galaxiesml"), "--num_processes", "1"]) == 0
 
 
+def build_megacam_iqa(folder: Path) -> None:
+    from skyset.build_scripts.megacam_iqa.build_parent_sample import main
+
+    assert main(["--tiny", "-o", str(folder / "megacam_iqa"), "--num_processes", "1"]) == 0
+
+
 NOTEBOOKS: dict[str, Callable[[Path], None]] = {
     "demo_gz3d": build_gz3d,
     "demo_sdss_galaxy_zoo": build_sdss,
     "demo_gz_decals": build_decals,
     "demo_galaxiesml": build_galaxiesml,
+    "demo_megacam_iqa": build_megacam_iqa,
     "find_rings": build_decals,
     "demo_extraction": lambda folder: None,
 }

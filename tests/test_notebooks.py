@@ -3,6 +3,7 @@
 import pytest
 
 from tests.conftest import once
+from tests.megacam_rows import write_map, write_megacam
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks run in the main environment only")
 pytest.importorskip("nbclient", reason="notebooks run in the main environment only")
@@ -39,6 +40,21 @@ def test_demo_galaxiesml(tmp_path_factory, tmp_path, monkeypatch):
     root = once(tmp_path_factory, "simulated_galaxiesml", lambda folder: notebooks.build_galaxiesml(folder, 42))
     monkeypatch.setenv("SKYSET_DATA", str(root))
     check("demo_galaxiesml", tmp_path, 5, "42 galaxies;", "(16, 5, 127, 127) float32 redshifts float64")
+
+
+@pytest.mark.slow
+def test_demo_megacam_iqa(tmp_path, monkeypatch):
+    root = write_megacam(tmp_path / "data" / "megacam_iqa")
+    write_map(root)
+    monkeypatch.setenv("SKYSET_DATA", str(root.parent))
+    (tmp_path / "here").mkdir()
+    check(
+        "demo_megacam_iqa",
+        tmp_path / "here",
+        6,
+        "40 CCDs of 20 exposures; {'test': 4, 'train': 12,",
+        "(16, 96, 120) float32",
+    )
 
 
 @pytest.mark.slow
