@@ -256,9 +256,10 @@ def catalogue(folder: Path, arguments: argparse.Namespace) -> list[str]:
 
 
 def sample(folder: Path, arguments: argparse.Namespace) -> list[str]:
-    from skyset.build_scripts.megacam_iqa.grouping import LOG, first_of_each
+    from skyset.build_scripts.megacam_iqa.grouping import LOG, drawn_stamps, first_of_each
     from skyset.build_scripts.megacam_iqa.labels import Labels
-    from skyset.build_scripts.megacam_iqa.representative import Made, _sample
+    from skyset.build_scripts.megacam_iqa.representative import Made
+    from skyset.build_scripts.megacam_iqa.representative import sample as sample_of
     from skyset.extraction.som.groups import Groups, Scaling
     from skyset.loaders.megacam_iqa import FEATURES, MAP, STAMP
 
@@ -278,7 +279,8 @@ def sample(folder: Path, arguments: argparse.Namespace) -> list[str]:
             some = slice(ccd * SOURCES, (ccd + 1) * SOURCES)
             units, _ = groups.of({name: values[some] for name, values in columns.items()})
             drawn = first_of_each(units, np.random.default_rng(ccd).random(SOURCES), groups.count)
-            _sample(made, stamps, some.start, rows[some], units, drawn, len(rows))
+            (squares,) = drawn_stamps(stamps, np.array([some.start]), drawn[None], len(rows), STAMP)
+            sample_of(made, rows[some], units, drawn, squares)
 
     every()
     cpu, wall = (

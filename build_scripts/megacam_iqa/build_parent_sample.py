@@ -99,7 +99,7 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         draw_map(root, groups)
         digest = short_digest(f"{groups.digest()} {asked.pick} {asked.seed} {asked.split_by_object}")
         shape = layout(groups.count, (groups.som.rows, groups.som.columns))
-        grouping = Grouping(root, groups, digest, shape, asked.seed, asked.pick)
+        grouping = Grouping(root, groups, digest, shape, asked.seed, asked.pick, asked.stamp)
         by_object = f"megacam_iqa {asked.seed}"
 
         def side(fits_id: str, key: str) -> str:

@@ -45,7 +45,10 @@ def write_datasets(
         split_of: says which side an exposure's row is on, by ``(fits_id, object_id)``.
         notes: for the manifests.
     """
-    exposures, asked, root = passes.measured(), passes.asked, options.output_dir
+    asked, root = passes.asked, options.output_dir
+    if gone := [each.fits_id for each in passes.measured() if grouping.lacks_stamps(each)]:
+        _stage_again(passes, gone)
+    exposures = passes.measured()
     for staged in exposures:
         grouping.of(staged)
     _write_catalogue(root, exposures, labels)
@@ -59,7 +62,6 @@ def write_datasets(
             survey=survey,
             notes={**notes, "config": "representative"},
             made_of=grouping.digest,
-            fetch=functools.partial(_stage_again, passes),
             **said,
         )
 
@@ -97,9 +99,12 @@ def _write_catalogue(root: Path, exposures: Sequence[Staged], labels: Labels) ->
     say(f"{CATALOGUE}: {count:,} sources of {len(exposures)} exposures")
 
 
-def _stage_again(passes: Passes, missing: set[Path]) -> None:
-    """Cutouts that went after an earlier build, of exposures whose rows are to be made anew."""
-    names = sorted(path.name.removesuffix(".f16") for path in missing)
+def _stage_again(passes: Passes, names: Sequence[str]) -> None:
+    """Measure exposures whose cutouts went after an earlier build, and of which others are to be drawn.
+
+    Raises:
+        UserError: one cannot be had any more.
+    """
     say(f"{len(names)} exposures are measured again for their cutouts (--keep_staged keeps these)")
     passes.run(again=names)
     if gone := [name for name in names if not (passes.options.output_dir / STAGED / f"{name}.f16").exists()]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skyset.build_scripts.megacam_iqa.staged import CATALOG, SOM, STAGED, Staged
+from skyset.build_scripts.megacam_iqa.staged import SOM, STAGED, Staged
 from skyset.errors import UserError
 from skyset.extraction.som.groups import Groups, Scaling
 from skyset.files import file_sha256, replacing, short_digest
@@ -31,6 +31,7 @@ class Grouping:
         digest: of the map and of how sources are drawn.
         shape: rows and columns of the groups in a representative image.
         seed, pick: of the draw.
+        stamp: pixels of a cutout's side.
     """
 
     root: Path
@@ -39,17 +40,33 @@ class Grouping:
     shape: tuple[int, int]
     seed: int
     pick: str
+    stamp: int
 
     def of(self, staged: Staged) -> tuple[np.ndarray, np.ndarray]:
-        """The group of each source, int32, -1 for none; and int32 (CCDs, groups), which source of the CCD was drawn."""
-        path = self.root / CATALOG / f"{staged.fits_id}.groups.npz"
-        digest = short_digest(f"{self.digest} {staged.facts['made_of']} {self.seed} {self.pick}")
+        """The group of each source, int32, -1 for none; and int32 (CCDs, groups), which source of the CCD was drawn.
+
+        They are kept with the cutouts of those that were drawn, so that the cutouts of all are needed once.
+        """
+        found = self._made(staged)
+        return self._make(staged) if found is None else found
+
+    def lacks_stamps(self, staged: Staged) -> bool:
+        """Whether cutouts are to be drawn and are not there."""
+        return self._made(staged) is None and not staged.stamps.exists()
+
+    def _made_of(self, staged: Staged) -> str:
+        return short_digest(f"{self.digest} {staged.facts['made_of']} {self.seed} {self.pick}")
+
+    def _made(self, staged: Staged) -> tuple[np.ndarray, np.ndarray] | None:
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if str(file["made_of"]) == digest:
+            with np.load(staged.groups, allow_pickle=False) as file:
+                if str(file["made_of"]) == self._made_of(staged):
                     return file["unit"], file["drawn"]
         except (OSError, ValueError, LookupError, EOFError):
             pass  # not yet, or cut by a kill
+        return None
+
+    def _make(self, staged: Staged) -> tuple[np.ndarray, np.ndarray]:
         rows = staged.rows()
         unit, away = self.groups.of({name: rows[name] for name in self.groups.scaling.features})
         drawn = np.full((len(staged.ccds), self.groups.count), -1, np.int32)
@@ -59,13 +76,32 @@ class Grouping:
             order = away[some] if self.pick == "central" else self._drawn(staged.fits_id, ccd["ccd"], ccd["sources"])
             drawn[k] = first_of_each(unit[some], order, self.groups.count)
             start = some.stop
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, unit=unit, drawn=drawn, made_of=digest)
+        starts = np.cumsum([0, *(ccd["sources"] for ccd in staged.ccds)])[: len(drawn)]
+        stamps = drawn_stamps(staged.stamps, starts, drawn, len(rows), self.stamp)
+        with replacing(staged.groups) as temporary, open(temporary, "wb") as file:
+            np.savez(file, unit=unit, drawn=drawn, stamps=stamps, made_of=self._made_of(staged))
         return unit, drawn
 
     def _drawn(self, fits_id: str, ccd: int, count: int) -> np.ndarray:
         key = hashlib.blake2b(f"{self.seed} {fits_id} {ccd}".encode(), digest_size=8).digest()
         return np.random.default_rng(int.from_bytes(key)).random(count)
+
+
+def drawn_stamps(path: Path, starts: np.ndarray, drawn: np.ndarray, total: int, size: int) -> np.ndarray:
+    """Float16 (CCDs, groups, size, size), the cutouts of the sources that were drawn; 0 where there is none.
+
+    Args:
+        path: of the cutouts of all sources.
+        starts: number of each CCD's first source.
+        drawn: (CCDs, groups), the source of the CCD; -1 for none.
+        total: sources.
+        size: pixels of a cutout's side.
+    """
+    out = np.zeros((*drawn.shape, size, size), np.float16)
+    if total:
+        every = np.memmap(path, np.float16, "r", shape=(total, size, size))
+        out[drawn >= 0] = every[(starts[:, None] + drawn)[drawn >= 0]]
+    return out
 
 
 def first_of_each(groups: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:

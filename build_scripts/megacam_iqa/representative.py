@@ -12,7 +12,7 @@ import numpy as np
 
 from skyset.build_scripts.megacam_iqa.grouping import Grouping
 from skyset.build_scripts.megacam_iqa.labels import Labels
-from skyset.build_scripts.megacam_iqa.staged import CATALOG, Staged
+from skyset.build_scripts.megacam_iqa.staged import Staged
 from skyset.building.task import Item
 from skyset.errors import UserError
 from skyset.files import short_digest
@@ -73,18 +73,18 @@ def items(exposures: Iterable[Staged], grouping: Grouping, labels: Labels, split
             made_of = short_digest(f"{staged.facts['made_of']} {grouping.digest} {said}")
             cell = int(healpix_cell(ccd["ra"], ccd["dec"]))
             split = split_of(staged.fits_id, key)
-            yield Item(key, str(staged.stamps), cell, address=(place, 0), split=split, made_of=made_of)
+            yield Item(key, str(staged.groups), cell, address=(place, 0), split=split, made_of=made_of)
 
 
-def read_ccd(stamps: Path, place: int, _: int = 0, *, made: Made) -> dict:
+def read_ccd(groups: Path, place: int, _: int = 0, *, made: Made) -> dict:
     """The row of an exposure's CCD.
 
     Args:
-        stamps: the exposure's cutouts; what else is known of it lies in the catalogue's folder.
+        groups: what was drawn of the exposure; what else is known of it lies beside.
         place: of the CCD among those that can be used.
         made: how.
     """
-    facts, rows, units, every = _exposure(stamps, stamps.stat().st_mtime_ns)
+    facts, rows, units, every, stamps = _exposure(groups, groups.stat().st_mtime_ns)
     usable = [each for each in facts["ccds"] if each["usable"]]
     ccd, start = usable[place], sum(each["sources"] for each in usable[:place])
     some = slice(start, start + ccd["sources"])
@@ -94,7 +94,7 @@ def read_ccd(stamps: Path, place: int, _: int = 0, *, made: Made) -> dict:
         "CCD_ID": ccd["ccd"],
         "ra": ccd["ra"],
         "dec": ccd["dec"],
-        **_sample(made, stamps, start, rows[some], units[some], every[place], len(rows)),
+        **sample(made, rows[some], units[some], every[place], stamps[place]),
         "n_sources": ccd["sources"],
         "label": label,
         "label2": second,
@@ -108,24 +108,19 @@ def read_ccd(stamps: Path, place: int, _: int = 0, *, made: Made) -> dict:
 
 
 @functools.lru_cache(maxsize=2)
-def _exposure(stamps: Path, _) -> tuple[dict, np.ndarray, np.ndarray, np.ndarray]:
-    """What is known of an exposure, its sources, their groups, and which are drawn."""
-    catalog, name = stamps.parents[1] / CATALOG, stamps.name.removesuffix(".f16")
-    facts = json.loads((catalog / f"{name}.json").read_text(encoding="utf-8"))
-    with np.load(catalog / f"{name}.groups.npz", allow_pickle=False) as file:
-        return facts, np.load(catalog / f"{name}.npy", allow_pickle=False), file["unit"], file["drawn"]
+def _exposure(groups: Path, _) -> tuple[dict, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What is known of an exposure, its sources, their groups, which are drawn, and the cutouts of these."""
+    name = groups.name.removesuffix(".groups.npz")
+    facts = json.loads(groups.with_name(f"{name}.json").read_text(encoding="utf-8"))
+    rows = np.load(groups.with_name(f"{name}.npy"), allow_pickle=False)
+    with np.load(groups, allow_pickle=False) as file:
+        return facts, rows, file["unit"], file["drawn"], file["stamps"]
 
 
-def _sample(
-    made: Made, stamps: Path, start: int, rows: np.ndarray, units: np.ndarray, drawn: np.ndarray, total: int
-) -> dict[str, np.ndarray]:
+def sample(made: Made, rows: np.ndarray, units: np.ndarray, drawn: np.ndarray, stamps: np.ndarray) -> dict[str, np.ndarray]:
     """Image, hits and statistics of the sources of a CCD."""
     size, groups = made.stamp, made.groups
     empty = drawn < 0
-    squares = np.zeros((groups, size, size), np.float32)
-    if not empty.all():
-        pixels = np.memmap(stamps, np.float16, "r", shape=(total, size, size))
-        squares[~empty] = pixels[start + drawn[~empty]]
     values = np.stack([rows[name] for name in FEATURES], axis=1)
     features = np.full((groups, len(FEATURES)), np.nan, np.float32)
     features[~empty] = values[drawn[~empty]]
@@ -139,7 +134,10 @@ def _sample(
     hits = np.bincount(units[units >= 0], minlength=groups).astype(np.int32)
     down, across = made.shape
     return {
-        "image": squares.reshape(down, across, size, size).swapaxes(1, 2).reshape(down * size, across * size),
+        "image": stamps.astype(np.float32)
+        .reshape(down, across, size, size)
+        .swapaxes(1, 2)
+        .reshape(down * size, across * size),
         "hits": hits,
         "hit_shares": (hits / max(hits.sum(), 1)).astype(np.float32),
         "empty": empty,

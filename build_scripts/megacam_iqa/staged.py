@@ -46,6 +46,11 @@ class Staged:
     def stamps(self) -> Path:
         return self.root / STAGED / f"{self.fits_id}.f16"
 
+    @property
+    def groups(self) -> Path:
+        """The groups of its sources, and what was drawn."""
+        return self.root / CATALOG / f"{self.fits_id}.groups.npz"
+
     def rows(self) -> np.ndarray:
         """The sources, `ROW`."""
         return np.load(sources_path(self.root, self.fits_id), allow_pickle=False)

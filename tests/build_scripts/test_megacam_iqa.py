@@ -203,6 +203,19 @@ def test_killed_at_any_step_of_the_second_pass_it_has_the_same_rows(built, expos
     assert digest(root) == digest(built) and [list(verify(root / config)) for config in CONFIGS] == [[], []]
 
 
+def test_another_label_needs_no_cutouts_another_draw_measures_again(built, exposures, tmp_path, capsys):
+    root = tmp_path / "o"
+    shutil.copytree(built, root, ignore=shutil.ignore_patterns("staged"))
+    (tmp_path / "labels.json").write_text((exposures / "labels.json").read_text().replace('"GOOD"', '"BGP"'))
+    options = "--local_data_path", exposures, "--labels", tmp_path / "labels.json"
+    assert build(root, *options) == 0 and "measured again" not in capsys.readouterr().out
+    before, after = table(built), table(root)
+    assert set(after["label"].tolist()) == {2, 3} and (after["image"] == before["image"]).all()
+    assert build(root, *options, "--pick", "central") == 0
+    assert "8 exposures are measured again for their cutouts" in capsys.readouterr().out
+    assert not (table(root)["image"] == before["image"]).all() and list(verify(root / "representative")) == []
+
+
 def test_other_groups_pictures_and_splits(built, exposures, tmp_path):
     root = tmp_path / "o"
     shutil.copytree(built, root, ignore=shutil.ignore_patterns("representative", "sources"))
