@@ -123,10 +123,11 @@ def ours(way: str, path: Path) -> None:
     from multiprocessing import get_context
 
     from skyset.build_scripts.megacam_iqa.frames import ccds
+    from skyset.memory import keep_memory
 
     # By its name, so that a worker finds it: this file is the main module.
     work = {"sources": sources_of, "build": whole_step}[way]
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), keep_memory) as pool:
         print(sum(pool.map(work, ccds(path))))
 
 

@@ -25,6 +25,7 @@ from skyset.extraction.engines import load_engine
 from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import Settings
 from skyset.extraction.world import celestial_wcs
+from skyset.memory import keep_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +133,7 @@ def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
         yield from (job.run() for job in jobs)
         return
     # Not forked: numba and open files do not survive that everywhere. Ctrl-C is for the parent to act on.
-    how: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": signal.signal}
-    how["initargs"] = signal.SIGINT, signal.SIG_IGN
+    how: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": _begin}
     try:
         with ProcessPoolExecutor(processes, **how) as pool:
             # Few ahead: check images wait in memory until they are taken.
@@ -153,6 +153,12 @@ def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
             "function for settings in a module, or give processes=1; if they are so, the memory was too small for "
             f"{processes} processes: give fewer"
         ) from None
+
+
+def _begin() -> None:
+    """What a process does before its first image."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_memory()
 
 
 def _check_picklable(settings: object) -> None:
