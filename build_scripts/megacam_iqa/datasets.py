@@ -89,7 +89,9 @@ def write_datasets(
 
 def _write_catalogue(root: Path, exposures: Sequence[Staged], labels: Labels) -> None:
     """Unless it is there and is of these exposures and labels."""
-    made_of = short_digest(repr([(e.fits_id, e.facts["made_of"]) for e in exposures]) + repr(labels))
+    made_of = short_digest(
+        repr([(e.fits_id, e.facts["made_of"]) for e in exposures]) + repr((labels.exposures, labels.ccds))
+    )
     note = root / CATALOG / f"{CATALOGUE}.made_of"
     if (root / CATALOGUE).is_file() and note.is_file() and note.read_text(encoding="utf-8") == made_of:
         return
