@@ -128,10 +128,23 @@ CITATION = """@article{do2024galaxiesml,
 def plot(row):
     """The five bands with what was measured on them, a colour image, and the Sersic model where it was fitted."""
     from skyset.band_figures import bands_figure
-    from skyset.extraction.morphology import HSC_SEEING
 
     title = f"GalaxiesML {row['object_id']}: z = {float(row['specz_redshift']):.4f}"
-    return bands_figure(row, BANDS, title, PIXEL_SCALE, HSC_SEEING)
+    models = {band: model for band in BANDS if (model := model_of(row, band)) is not None}
+    return bands_figure(row, BANDS, title, PIXEL_SCALE, models)
+
+
+def model_of(row, band):
+    """The Sersic model that was fitted in a band, (H, W) in counts; None where there is none of the target.
+
+    Through the row's ``psf`` where it has one, else through the band's median seeing: as it was fitted.
+    """
+    from skyset.extraction.fitted_picture import fitted_model
+    from skyset.extraction.morphology import HSC_SEEING
+
+    place = BANDS.index(band)
+    psf = HSC_SEEING[band] / PIXEL_SCALE if row.get("psf") is None else row["psf"][place]
+    return fitted_model(row, band, row["image"][place], psf)
 
 
 def _survey(size):

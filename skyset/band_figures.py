@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 #: Of the noise, where the asinh stretch turns from linear to logarithmic; of the brightest pixels, what is drawn white.
 _SOFTENING, _WHITE = 3.0, 99.9
-#: Subpixels along a pixel's side, and the FWHM (pixels) and beta of the PSF that a model is drawn with.
-_OVERSAMPLING, _SEEING, _BETA = 5, 4.2, 3.5
+#: Of the noise, where the colours of a residual end.
+_RESIDUAL = 10
 _MAD = 1.4826
 
 
@@ -68,56 +68,19 @@ def lupton_rgb(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarr
     return np.round(255 * colours / np.maximum(top, 1)).astype(np.uint8)
 
 
-def sersic_image(
-    shape: tuple[int, int], centre: tuple[float, float], r_e: float, n: float, q: float, pa: float, fwhm: float = _SEEING
-) -> np.ndarray:
-    """A Sersic profile of total flux 1 seen through a Moffat PSF: good enough to be looked at.
-
-    Args:
-        shape: (H, W).
-        centre: (x, y) in pixels, counted from 0.
-        r_e: half-light radius along the major axis, pixels.
-        n: Sersic index.
-        q: axis ratio.
-        pa: angle of the major axis from +x towards +y, degrees.
-        fwhm: of the PSF, pixels.
-
-    Returns:
-        float64 (H, W).
-    """
-    grid = [(np.arange(size * _OVERSAMPLING) + 0.5) / _OVERSAMPLING - 0.5 for size in shape]
-    radius = _elliptical(grid[1][None] - centre[0], grid[0][:, None] - centre[1], q, pa)
-    b = 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)  # Ciotti & Bertin 1999
-    fine = np.exp(-b * (np.maximum(radius, 0.5 / _OVERSAMPLING) / r_e) ** (1 / n))
-    pixels = fine.reshape(shape[0], _OVERSAMPLING, shape[1], _OVERSAMPLING).mean((1, 3))
-    y, x = (np.fft.fftfreq(2 * size, 1 / (2 * size)) for size in shape)
-    width = fwhm / (2 * np.sqrt(2 ** (1 / _BETA) - 1))
-    psf = (1 + (x[None] ** 2 + y[:, None] ** 2) / width**2) ** -_BETA
-    padded = np.zeros(psf.shape)
-    padded[: shape[0], : shape[1]] = pixels
-    blurred = np.fft.irfft2(np.fft.rfft2(padded) * np.fft.rfft2(psf / psf.sum()), psf.shape)[: shape[0], : shape[1]]
-    return blurred / blurred.sum()
-
-
-def _elliptical(x: np.ndarray, y: np.ndarray, q: float, pa: float) -> np.ndarray:
-    """Distance along the major axis of the ellipse that a point lies on."""
-    cosine, sine = np.cos(np.radians(pa)), np.sin(np.radians(pa))
-    return np.hypot(x * cosine + y * sine, (y * cosine - x * sine) / max(q, 0.05))
-
-
 def bands_figure(
-    row: Mapping, bands: Sequence[str], title: str, pixel_scale: float, seeing: Mapping[str, float] | None = None
+    row: Mapping, bands: Sequence[str], title: str, pixel_scale: float, models: Mapping[str, np.ndarray] | None = None
 ) -> Figure:
     """A galaxy in all its bands, row 0 south: images with ellipses, and below them what the Sersic models leave.
 
     Args:
         row: one row with numpy formatting: ``image`` (bands, H, W) in counts and, where measured,
-            ``{band}_half_light_radius``, ``_major_axis``, ``_minor_axis``, ``_pos_angle`` and ``_sersic_index``,
-            ``_sersic_r_e``, ``_sersic_q``, ``_sersic_pa``, ``{band}_cmodel_mag``.
+            ``{band}_half_light_radius``, ``_major_axis``, ``_minor_axis``, ``_pos_angle``, ``_sersic_index`` and
+            ``_cmodel_mag``. Where ``_central_image_pop_5px_rad`` is 0 the shapes are another object's and are not drawn.
         bands: their names in order, the bluest first.
         title: over all.
         pixel_scale: arcsec a pixel.
-        seeing: FWHM of the PSF by band, arcsec.
+        models: of some bands what was fitted, (H, W) in counts, as `skyset.extraction.fitted_picture` gives it.
 
     Returns:
         matplotlib.figure.Figure: a panel a band and the colours beside them; where a band has a Sersic model, two more rows:
@@ -126,11 +89,7 @@ def bands_figure(
     from matplotlib.figure import Figure
 
     image = np.asarray(row["image"])
-    models = {}
-    for band, plane in zip(bands, image, strict=False):
-        fwhm = seeing[band] / pixel_scale if seeing else _SEEING
-        if (model := fitted_model(row, band, plane, fwhm)) is not None:
-            models[band] = model
+    models = models or {}
     lines = 3 if models else 1
     figure = Figure(figsize=(2.6 * (len(bands) + 1), 2.75 * lines + 0.55), layout="constrained")
     panels = figure.subplots(lines, len(bands) + 1, squeeze=False)
@@ -138,18 +97,22 @@ def bands_figure(
         axes, plane = panels[0, place], image[place]
         _show(axes, asinh_stretch(plane))
         axes.set_title(_heading(row, band))
-        _draw_ellipse(axes, row, band, plane.shape)
+        draw_ellipse(axes, row, band, plane.shape)
         if models:
             _draw_model(panels[1:, place], plane, models.get(band), _number(row, f"{band}_sersic_index"))
     red, green, blue = (image[min(place, len(bands) - 1)] for place in (2, 1, 0))
     panels[0, -1].imshow(lupton_rgb(red, green, blue), origin="lower")
-    panels[0, -1].set_title("".join(reversed(bands[:3])) + " as red, green, blue")
+    panels[0, -1].set_title(", ".join(reversed(bands[:3])) + " as red, green, blue", fontsize="medium")
     for axes in panels[1:, -1]:
         axes.axis("off")
+    drawn = [axes.images[0] for axes in panels[-1, :-1] if models and axes.images]
+    if drawn:
+        figure.colorbar(drawn[0], ax=panels[-1, -1], label="residual / noise", location="left", shrink=0.9, fraction=0.3)
     for axes in panels.ravel():
         axes.set(xticks=[], yticks=[])
     draw_marks(panels[0, -1], image.shape[1:], pixel_scale)
     figure.suptitle(title)
+    figure.supxlabel("ellipse: holds half of the light, as seen through the PSF", fontsize="small")
     return figure
 
 
@@ -166,54 +129,30 @@ def _heading(row: Mapping, band: str) -> str:
     return f"{band} = {magnitude:.2f}" if np.isfinite(magnitude) else band
 
 
-def _draw_ellipse(axes: Axes, row: Mapping, band: str, shape: Sequence[int]) -> None:
-    """The ellipse of the axis ratio and angle that were measured, its area that of the circle with half of the light."""
+def draw_ellipse(axes: Axes, row: Mapping, band: str, shape: Sequence[int]) -> None:
+    """Draw the ellipse with half of the light that was measured in a band, or say why there is none.
+
+    It has the axis ratio and the angle of the isophote, and the area of the circle of ``{band}_half_light_radius``.
+
+    Args:
+        axes: matplotlib's, with the image on it.
+        row: as for `bands_figure`.
+        band: its name.
+        shape: of the image, (H, W); the target is in its middle.
+    """
     from matplotlib.patches import Ellipse
 
     names = ("half_light_radius", "major_axis", "minor_axis", "pos_angle")
     radius, major, minor, angle = (_number(row, f"{band}_{name}") for name in names)
-    if not np.isfinite([radius, major, minor, angle]).all() or not major > 0 or not minor > 0:
-        axes.text(0.5, 0.03, "not measured", color="white", fontsize="small", ha="center", transform=axes.transAxes)
+    missing = not np.isfinite([radius, major, minor, angle]).all() or not major > 0 or not minor > 0
+    if missing or _number(row, f"{band}_central_image_pop_5px_rad") == 0:
+        text = "not measured" if missing else "target not detected"
+        axes.text(0.5, 0.03, text, color="white", fontsize="small", ha="center", transform=axes.transAxes)
         return
     stretch = np.sqrt(major / minor)
     centre = (shape[1] // 2, shape[0] // 2)
     style = {"fill": False, "edgecolor": COLOURS[2], "linewidth": 1.2}
     axes.add_patch(Ellipse(centre, 2 * radius * stretch, 2 * radius / stretch, angle=angle, **style))
-
-
-def fitted_model(row: Mapping, band: str, plane: np.ndarray, fwhm: float = _SEEING) -> np.ndarray | None:
-    """The Sersic model of a band, scaled to its image; None where there is none.
-
-    Args:
-        row: with ``{band}_sersic_index``, ``_r_e``, ``_q`` and ``_pa``.
-        band: its name.
-        plane: (H, W), counts; 0 and NaN are no pixels.
-        fwhm: of the PSF, pixels.
-
-    Returns:
-        float64 (H, W), counts.
-    """
-    n, r_e, q, pa = (_number(row, f"{band}_sersic_{name}") for name in ("index", "r_e", "q", "pa"))
-    if not np.isfinite([n, r_e, q, pa]).all() or not (n > 0 and r_e > 0 and q > 0):
-        return None
-    height, width = plane.shape
-    shape = sersic_image((height, width), _centre_of(plane), r_e, n, q, pa, fwhm)
-    use = np.isfinite(plane) & (plane != 0)
-    weight = np.where(use, np.sqrt(shape), 0)  # the galaxy more than its neighbours
-    return shape * float((weight * np.nan_to_num(plane) * shape).sum() / (weight * shape**2).sum())
-
-
-def _centre_of(plane: np.ndarray) -> tuple[float, float]:
-    """x, y of the light around the middle pixel: the target is in it, but not at its middle."""
-    y, x = np.indices(plane.shape)
-    middle = plane.shape[1] // 2, plane.shape[0] // 2
-    at = middle
-    for _ in range(5):
-        light = np.where(np.hypot(x - at[0], y - at[1]) < 4, np.clip(np.nan_to_num(plane), 0, None), 0)
-        if not light.any():
-            return middle
-        at = float((light * x).sum() / light.sum()), float((light * y).sum() / light.sum())
-    return at if np.hypot(at[0] - middle[0], at[1] - middle[1]) < 1.5 else middle
 
 
 def _draw_model(panels: Sequence[Axes] | np.ndarray, plane: np.ndarray, model: np.ndarray | None, n: float) -> None:
@@ -226,5 +165,5 @@ def _draw_model(panels: Sequence[Axes] | np.ndarray, plane: np.ndarray, model: n
     white = max(float(np.nanpercentile(plane, _WHITE)), 5 * noise)
     _show(panels[0], asinh_stretch(model, noise, white))
     panels[0].set_title(f"model, n = {n:.2f}", fontsize="medium")
-    panels[1].imshow((plane - model) / noise, cmap="RdBu_r", origin="lower", vmin=-10, vmax=10)
-    panels[1].set_title(r"residual, $\pm$10 $\sigma$", fontsize="medium")
+    panels[1].imshow((plane - model) / noise, cmap="RdBu_r", origin="lower", vmin=-_RESIDUAL, vmax=_RESIDUAL)
+    panels[1].set_title("image - model", fontsize="medium")

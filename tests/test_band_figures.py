@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 from matplotlib.patches import Ellipse
 
-from skyset.band_figures import asinh_stretch, lupton_rgb, noise_of, sersic_image
+from skyset.band_figures import asinh_stretch, lupton_rgb, noise_of
+from skyset.extraction.morphology import HSC_SEEING
+from skyset.extraction.simulate import moffat_psf, render_sersic
 from skyset.loaders import galaxiesml
 
 
 def row(size=127, sersic=True, **changes):
     dice = np.random.default_rng(1)
-    model = sersic_image((size, size), (size // 2, size // 2), 9.0, 2.0, 0.5, 35.0)
-    image = np.stack([flux * model + dice.normal(0, 0.05, model.shape) for flux in (150, 380, 600, 760, 900)])
-    values = {"object_id": "43158722000000001", "specz_redshift": 0.2, "image": image.astype(np.float32)}
+    psfs = np.stack([moffat_psf(HSC_SEEING[band] / 0.168, 3.5, 41) for band in "grizy"])
+    fluxes = zip((150, 380, 600, 760, 900), psfs, strict=True)
+    models = [
+        render_sersic((size, size), size // 2 + 0.4, size // 2 - 0.3, f, 9.0, 2.0, 0.5, 35.0, psf) for f, psf in fluxes
+    ]
+    image = np.stack(models) + dice.normal(0, 0.05, (5, size, size))
+    values = {"object_id": "43158722000000001", "specz_redshift": 0.2, "image": image.astype(np.float32), "psf": psfs}
     for band in "grizy":
         values |= {f"{band}_half_light_radius": 8.0, f"{band}_major_axis": 6.0, f"{band}_minor_axis": 3.0}
         values |= {f"{band}_pos_angle": 35.0, f"{band}_sersic_index": 2.0, f"{band}_cmodel_mag": 21.0}
@@ -21,27 +27,11 @@ def row(size=127, sersic=True, **changes):
     return values | changes
 
 
-@pytest.mark.parametrize("n, share", [(1.0, 0.47), (4.0, 0.42)])
-def test_half_of_the_light_of_a_model_is_within_its_half_light_radius(n, share):
-    """Nearly: the PSF carries some out, and the image cuts the wings off."""
-    image = sersic_image((201, 201), (100, 100), 20.0, n, 1.0, 0.0)
-    y, x = np.mgrid[-100:101, -100:101]
-    assert image.sum() == pytest.approx(1) and share < image[np.hypot(x, y) <= 20].sum() < share + 0.16
-
-
-def test_a_model_is_turned_from_x_towards_y():
-    image = sersic_image((99, 99), (49, 49), 12.0, 1.0, 0.4, 30.0)
-    y, x = np.mgrid[-49:50, -49:50]
-    xx, yy, xy = ((image * product).sum() for product in (x * x, y * y, x * y))
-    assert np.degrees(0.5 * np.arctan2(2 * xy, xx - yy)) == pytest.approx(30, abs=0.2)
-    assert (x * image).sum() == pytest.approx(0, abs=1e-6)
-
-
 def test_bands_ellipses_models_and_residuals_are_drawn():
     figure = galaxiesml.plot(row(y_half_light_radius=np.nan, y_sersic_index=np.nan))
-    assert "43158722000000001: z = 0.2000" in figure.get_suptitle() and len(figure.axes) == 18
-    panels = np.array(figure.axes).reshape(3, 6)
-    assert [axes.get_title() for axes in panels[0]] == [*(f"{b} = 21.00" for b in "grizy"), "irg as red, green, blue"]
+    assert "43158722000000001: z = 0.2000" in figure.get_suptitle() and len(figure.axes) == 19
+    panels = np.array(figure.axes[:18]).reshape(3, 6)
+    assert [axes.get_title() for axes in panels[0]] == [*(f"{b} = 21.00" for b in "grizy"), "i, r, g as red, green, blue"]
     (ellipse,) = (patch for patch in panels[0, 1].patches if isinstance(patch, Ellipse))
     assert ellipse.get_center() == (63, 63) and ellipse.angle == 35
     assert ellipse.width * ellipse.height == pytest.approx(16**2) and ellipse.width / ellipse.height == pytest.approx(2)
@@ -49,6 +39,14 @@ def test_bands_ellipses_models_and_residuals_are_drawn():
     residual = panels[2, 2].images[0].get_array()
     assert np.abs(residual).max() < 6 and residual.std() == pytest.approx(1, abs=0.1)  # in units of the noise
     assert not panels[1, 4].axison
+    assert figure.axes[18].get_ylabel() == "residual / noise" and "half of the light" in figure.get_supxlabel()
+
+
+def test_what_was_measured_on_another_object_is_not_drawn_on_the_target():
+    figure = galaxiesml.plot(row(i_central_image_pop_5px_rad=0.0, r_central_image_pop_5px_rad=1.0))
+    panels = np.array(figure.axes[:18]).reshape(3, 6)
+    assert not panels[0, 2].patches and panels[0, 2].texts[0].get_text() == "target not detected"
+    assert not panels[1, 2].axison and panels[0, 1].patches and panels[1, 1].axison
 
 
 def test_without_models_there_is_one_row_and_a_crop_is_drawn_around_its_middle():
