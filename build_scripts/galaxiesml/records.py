@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from skyset.building.cutouts.stamps import SIZE, framed, read_psf, read_stamp
-from skyset.errors import RecordError
+from skyset.errors import MissingPackage, RecordError
 from skyset.extraction.engines import load_engine
 from skyset.extraction.morphology import measure_cutouts
 from skyset.loaders.galaxiesml import BANDS
+from skyset.versions import install_command
 
 #: Galaxies that are measured together: fits are made for one band of all of them at once.
 TOGETHER = 64
@@ -52,7 +53,12 @@ def check_installed() -> None:
     Raises:
         MissingPackage: numba is not installed.
     """
-    load_engine("compiled")
+    try:
+        load_engine("compiled")
+    except MissingPackage as missing:
+        raise MissingPackage(
+            f"measuring shapes needs {missing.name}: {install_command('extraction')}", missing.name
+        ) from None
 
 
 def read_galaxies(
