@@ -80,7 +80,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
 
 
-def info(name: str, config: str | None = None) -> SurveyInfo:
+def info(name: str, config: str | int | None = None) -> SurveyInfo:
     """What a survey's rows are, without any data: features and columns with dtypes, shapes, units and meanings.
 
     Args:
@@ -95,15 +95,16 @@ def info(name: str, config: str | None = None) -> SurveyInfo:
     """
     from skyset.declaration import SurveyInfo
 
+    config = str(config) if isinstance(config, int) else config
     return SurveyInfo(registry.survey(name, config), config or registry.default_config(name), tuple(registry.configs(name)))
 
 
 def load(
     path: str,
-    name: str | None = None,
+    name: str | int | None = None,
     data_dir: str | None = None,
     *,
-    config: str | None = None,
+    config: str | int | None = None,
     split: str = "train",
     streaming: bool = True,
     format: str | None = "numpy",
@@ -113,8 +114,8 @@ def load(
 
     Args:
         path: a survey, see ``skyset.surveys()``, or a folder of partitions.
-        name: one of the survey's datasets, where it has several (``skyset.configs``). The folder may stand here too:
-            ``skyset.load("gz3d", "data/gz3d")``.
+        name: one of the survey's datasets, where it has several (``skyset.configs``); a number means the one of this name.
+            The folder may stand here too: ``skyset.load("gz3d", "data/gz3d")``.
         data_dir: the survey's folder or URL; by default the usual places are searched (``skyset/loading/places.py``).
         config: another word for ``name``.
         split: ``"train"`` unless the survey has others.
@@ -130,6 +131,7 @@ def load(
     """
     from datasets import load_dataset
 
+    name, config = (str(each) if isinstance(each, int) else each for each in (name, config))
     if not registry.is_folder(path):
         known = registry.configs(path)  # an unknown name would be looked for on the Hub
         if name is not None and name not in known and data_dir is None and registry.is_place(name):

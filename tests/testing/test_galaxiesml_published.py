@@ -6,6 +6,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from itertools import islice
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -15,12 +17,13 @@ pytest.importorskip("galsim", reason="GalSim is not installed: pip install galsi
 
 import skyset
 from skyset.errors import MissingPackage, UserError
-from skyset.testing.galaxiesml.__main__ import main
+from skyset.testing.galaxiesml.__main__ import main, told
 from skyset.testing.galaxiesml.colours import galsim
 from skyset.testing.galaxiesml.population import draw
 from skyset.testing.galaxiesml.published import make_galaxiesml, observe_block, truth_columns
 from skyset.testing.galaxiesml.shapes import flux_within, half_light_radii
 from skyset.testing.galaxiesml.sky import GalSimSky
+from skyset.testing.hsc import Request
 from skyset.testing.hsc_sky import window
 from tests.conftest import once
 
@@ -155,6 +158,26 @@ def test_without_galsim_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "galsim", None)
     with pytest.raises(MissingPackage, match="pip install galsim"):
         galsim()
+
+
+def test_what_is_missing_is_said_before_anything_is_done(tmp_path, monkeypatch, capsys):
+    for name in ("galsim", "scipy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["-o", str(tmp_path / "out")]) == 2 and not (tmp_path / "out").exists()
+    assert capsys.readouterr().err == "skyset: simulated galaxies need galsim and scipy: pip install galsim scipy\n"
+
+
+def test_jobs_and_lists_are_told_a_line_each():
+    text = "#? rerun filter tract ra dec\n pdr2_wide HSC-G 9812 150 2\n pdr2_wide HSC-G 9812 151 2"
+    asked = [
+        Request("POST", "/datasearch/api/catalog_jobs/submit", 200),
+        Request("POST", "/das_cutout/pdr2/cgi-bin/cutout", 503, text),
+        Request("POST", "/das_cutout/pdr2/cgi-bin/cutout", 200, text),
+        Request("POST", "/psf/pdr2/cgi/getpsf", 200, text),
+    ]
+    archive = SimpleNamespace(jobs=SimpleNamespace(submitted=[780001]), requests=asked)
+    first = " a list of 2, pdr2_wide HSC-G 9812 150 2 ..."
+    assert list(islice(told(archive), 3)) == ["job 780001", f"cutouts:{first}", f"PSFs:{first}"]
 
 
 def test_the_archive_answers_until_ctrl_c():

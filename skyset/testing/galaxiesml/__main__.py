@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
-import threading
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 from skyset.command_line import main as run_command
+from skyset.errors import MissingPackage
+from skyset.extraction.engines import load_engine
 from skyset.testing.galaxiesml.published import SIZES, TRUTH_NAME, make_galaxiesml
 from skyset.testing.galaxiesml.sky import GalSimSky
+from skyset.testing.hsc import HscArchive
 
 EXAMPLES = """\
 examples:
@@ -20,13 +26,16 @@ examples:
   python -m skyset.testing.galaxiesml --galaxies 286401 --sizes 64 --processes 16 -o published
       as many as the real one has, 64 pixels wide
   python -m skyset.testing.galaxiesml --serve --galaxies 200
-      HSC's archive with simulated galaxies at http://127.0.0.1:8000/ until Ctrl-C; it says what to run
+      HSC's archive with simulated galaxies at http://127.0.0.1:8000/ until Ctrl-C; it says what to run, and
+      what it is asked: a line for each job and each list of cutouts
 
 The galaxies are spectra of Coleman, Wu & Weedman (1980) at redshifts of 0.01 to 4 through the passbands g, r, i, z, y, in
-Sersic profiles or bulges and discs, with neighbours, HSC's seeing, depth and noise, drawn by GalSim (pip install galsim).
+Sersic profiles or bulges and discs, with neighbours, HSC's seeing, depth and noise, drawn by GalSim (pip install galsim scipy).
 The same --seed gives the same galaxies, whatever their number.
 """
 
+#: What it is made with, beside what skyset needs.
+PACKAGES = ("galsim", "scipy")
 #: Of the archive's account.
 USER, PASSWORD = "simulated", "galaxies"
 
@@ -37,7 +46,23 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.serve == bool(options.output):
         parser.error("one of --output and --serve says what to do; see --help")
-    return run_command(lambda: serve(options) if options.serve else write(options))
+    return run_command(lambda: simulate(options))
+
+
+def simulate(options: argparse.Namespace) -> None:
+    """Do what was asked for; what is missing is said before anything is done.
+
+    Raises:
+        MissingPackage: GalSim, scipy or what measures is not installed.
+    """
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        names = " ".join(missing)
+        raise MissingPackage(f"simulated galaxies need {' and '.join(missing)}: pip install {names}", missing[0])
+    if options.serve:
+        serve(options)
+    else:
+        load_engine("compiled")
+        write(options)
 
 
 def write(options: argparse.Namespace) -> None:
@@ -61,8 +86,6 @@ def write(options: argparse.Namespace) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """Answer as HSC's archive until Ctrl-C."""
-    from skyset.testing.hsc import HscArchive
-
     sky = GalSimSky(options.galaxies, options.seed)
     rows = len(sky.catalogue()["object_id"])
     with HscArchive(sky, (USER, PASSWORD), port=options.port) as archive:
@@ -74,9 +97,31 @@ def serve(options: argparse.Namespace) -> None:
             flush=True,
         )
         try:
-            threading.Event().wait()
+            for line in told(archive):
+                print(line, flush=True)
         except KeyboardInterrupt:
             print()
+
+
+def told(archive: HscArchive, every: float = 0.5) -> Iterator[str]:
+    """A line for each job and each list of cutouts or PSFs that is asked, as they come; without end.
+
+    Args:
+        archive: the one that answers.
+        every: seconds between looks.
+    """
+    jobs = requests = 0
+    while True:
+        while jobs < len(archive.jobs.submitted):
+            yield f"job {archive.jobs.submitted[jobs]}"
+            jobs += 1
+        while requests < len(archive.requests):
+            asked = archive.requests[requests]
+            requests += 1
+            lines = asked.list.splitlines()[1:]
+            if lines and asked.status == HTTPStatus.OK:
+                yield f"{'PSFs' if '/psf/' in asked.path else 'cutouts'}: a list of {len(lines)}, {lines[0].strip()} ..."
+        time.sleep(every)
 
 
 def arguments() -> argparse.ArgumentParser:
