@@ -25,6 +25,7 @@ from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify as find_differences
 from skyset.secrets import without_login
+from skyset.survey import Survey
 from skyset.versions import __version__
 
 
@@ -103,6 +104,24 @@ def partitions_of(given: str) -> str:
         first, *others = below.values()
         say(f"{first}; of the same survey: {', '.join(others)}", file=sys.stderr)
     return next(iter(below.values()), found)
+
+
+def _published(given: str) -> tuple[str, Survey, Manifest] | None:
+    """The first dataset of a folder of published files, which are read where they lie; the others are told."""
+    from skyset.loading.in_place import lying_in
+
+    if registry.is_known(given):
+        return None
+    lying = lying_in(given)
+    first, *others = list(lying) if lying else [""]
+    if others:
+        say(f"{lying[first][2].survey} {first}; in the same folder: {', '.join(others)}", file=sys.stderr)
+    return lying.get(first)
+
+
+def _to_convert(manifest: Manifest) -> str:
+    folder = manifest.sources[0]
+    return f"`skyset build {manifest.survey} --local_data_path {folder} -o DIR` checks them and makes partitions of them"
 
 
 def _named(given: str) -> str:
@@ -272,10 +291,27 @@ def info(
     def run() -> None:
         import json
 
-        from skyset.declaration import column_rows, lines_of
+        from skyset.declaration import SurveyInfo, column_rows, lines_of
         from skyset.explore.info import facts, print_info, sky_figure
 
-        manifest = Manifest.load(partitions_of(where))
+        if lying := _published(where):
+            manifest = lying[2]
+            if plot is not None:
+                raise UserError(f"--plot: no positions are known of published files; {_to_convert(manifest)}")
+        else:
+            try:
+                manifest = Manifest.load(partitions_of(where))
+            except UserError as nothing:
+                if as_json or plot is not None or not registry.is_known(where) or registry.find_root(where):
+                    raise
+                declared = registry.survey(where)
+                print(
+                    "\n".join(lines_of(column_rows(declared.columns), "column"))
+                    if columns
+                    else SurveyInfo(declared, registry.default_config(where), tuple(registry.configs(where)))
+                )
+                say(nothing, file=sys.stderr)
+                return
         if plot is not None:
             save_figure(sky_figure(manifest), plot, sys.stderr if as_json else None)
         if as_json:
@@ -294,6 +330,8 @@ def info(
 )
 def verify(where: Where) -> None:
     def run() -> int:
+        if lying := _published(where):
+            raise UserError(f"{where} holds published files, of which no checksums are known; {_to_convert(lying[2])}")
         folder = _named(where)
         below = {} if (Path(folder) / MANIFEST).exists() else registry.folders_below(folder)
         return max([verified(Path(each)) for each in below.values() or [folder]])
@@ -625,6 +663,10 @@ def show(
                 root, declared, manifest = found
                 save_figure(object_figure(declared, root, object_id, image_size, manifest), output)
                 return
+        if data_dir is None and (found := _published(survey)):
+            root, declared, manifest = found
+            save_figure(object_figure(declared, root, object_id, image_size, manifest), output)
+            return
         root = partitions_of(survey) if data_dir is None else registry.find_root(survey, data_dir) or data_dir
         manifest = Manifest.load(root)
         declared = registry.survey(survey if data_dir is not None else manifest.survey, manifest.config)

@@ -219,6 +219,16 @@ def test_commands_take_a_folder_or_the_name_of_a_survey(built, tmp_path, monkeyp
         assert status == 2 and f"no {name} partitions found: name their folder, or `{how}` first" in text
 
 
+def test_info_of_a_survey_without_data_tells_what_it_declares_and_where_data_were_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SKYSET_DATA", raising=False)
+    status, text = skyset("info", "gz3d")
+    assert status == 0 and text.startswith("Galaxy Zoo: 3D") and "no gz3d partitions found" in text
+    status, text = skyset("info", "gz3d", "--json")
+    assert status == 2 and text.count("\n") == 1
+
+
 def test_info_saves_its_plot_before_it_prints(built, tmp_path):
     assert skyset("info", built, "--json", "--plot", tmp_path / "sky.png")[0] == 0
     assert skyset("info", built, "--plot", tmp_path / "a.png")[1].startswith("wrote ")

@@ -55,19 +55,8 @@ def print_info(manifest: Manifest, console: Console) -> None:
     def text(value: object) -> Text:  # as it is: [red] in a description is no colour
         return Text(plain(value))
 
-    cells = {entry.healpix for entry in manifest.files}
-    share = len(cells) / (12 * manifest.nside**2)
     facts = Table.grid(padding=(0, 2))
-    for name, value in (
-        ("survey", manifest.survey),
-        ("rows", f"{manifest.rows:,}" + (f" ({manifest.rejected} objects rejected)" if manifest.rejected else "")),
-        ("files", f"{len(manifest.files):,} in {len(cells):,} cells (nside {manifest.nside}, nested)"),
-        ("bytes", human_bytes(manifest.bytes)),
-        ("sky", f"cells cover {share * SKY_DEG2:,.0f} deg2, {share:.1%} of the sky; {_bounds(manifest)}"),
-        ("splits", ", ".join(f"{k} {sum(e.rows for e in v):,}" for k, v in manifest.splits.items())),
-        ("from", ", ".join(manifest.sources)),
-        ("built by", " ".join(manifest.build.get("command", []))),
-    ):
+    for name, value in (_facts_in_place if manifest.build.get("in_place") else _facts)(manifest):
         facts.add_row(name, text(value))
     table = Table("column", *HEAD, header_style="bold", box=None, padding=(0, 2, 0, 0))
     for row in column_rows(manifest.columns):
@@ -80,6 +69,38 @@ def print_info(manifest: Manifest, console: Console) -> None:
     console.print(table)
 
 
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    cells = {entry.healpix for entry in manifest.files}
+    share = len(cells) / (12 * manifest.nside**2)
+    return [
+        ("survey", manifest.survey),
+        ("rows", f"{manifest.rows:,}" + (f" ({manifest.rejected} objects rejected)" if manifest.rejected else "")),
+        ("files", f"{len(manifest.files):,} in {len(cells):,} cells (nside {manifest.nside}, nested)"),
+        ("bytes", human_bytes(manifest.bytes)),
+        ("sky", f"cells cover {share * SKY_DEG2:,.0f} deg2, {share:.1%} of the sky; {_bounds(manifest)}"),
+        ("splits", _splits(manifest)),
+        ("from", ", ".join(manifest.sources)),
+        ("built by", " ".join(manifest.build.get("command", []))),
+    ]
+
+
+def _facts_in_place(manifest: Manifest) -> list[tuple[str, str]]:
+    """Of published files, of which nobody has looked at the rows."""
+    return [
+        ("survey", manifest.survey),
+        ("config", manifest.config),
+        ("rows", f"{manifest.rows:,}"),
+        ("files", f"{', '.join(entry.path for entry in manifest.files)}: as published, read where they lie"),
+        ("bytes", human_bytes(manifest.bytes)),
+        ("splits", _splits(manifest)),
+        ("from", ", ".join(manifest.sources)),
+    ]
+
+
+def _splits(manifest: Manifest) -> str:
+    return ", ".join(f"{name} {sum(entry.rows for entry in files):,}" for name, files in manifest.splits.items())
+
+
 def facts(manifest: Manifest) -> dict:
     """What `skyset info` tells, for programs: counts, bytes, splits, sky bounds in degrees, sources, cuts and columns."""
     bounds = (
@@ -87,7 +108,7 @@ def facts(manifest: Manifest) -> dict:
             axis: [min(getattr(e, axis)[0] for e in manifest.files), max(getattr(e, axis)[1] for e in manifest.files)]
             for axis in ("ra", "dec")
         }
-        if manifest.files
+        if manifest.files and not manifest.build.get("in_place")
         else {}
     )
     return {

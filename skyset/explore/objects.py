@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ from skyset.survey import Feature, Survey
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Of a row's values: lines in a column, characters in a line; their height and width, inches.
+_LINES, _WIDE, _LINE, _CHARACTER = 60, 64, 0.138, 0.068
 SKY_DEG2 = 4 * np.pi * np.degrees(1) ** 2
 
 
@@ -109,14 +113,22 @@ def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
     }
     planes = [plane for name, value in values.items() for plane in _planes(name, np.asarray(value))]
     units = {feature.name: survey.column(feature.source).unit for feature in survey.features if isinstance(feature, Feature)}
-    lines = [_value_line(name, value, units.get(name, "")) for name, value in values.items()]
-    figure = Figure(figsize=(4.2 * min(len(planes), most) + 4, max(4.2, 0.2 * len(lines))), layout="constrained")
-    panels = figure.subplots(1, min(len(planes), most) + 1, squeeze=False)[0]
+    texts = [line for name, value in values.items() for line in _value_lines(name, value, units.get(name, ""))]
+    shown = min(len(planes), most)
+    count = max(1, math.ceil(len(texts) / _LINES))
+    lines = math.ceil(len(texts) / count)
+    blocks = [texts[start : start + lines] for start in range(0, max(len(texts), 1), lines or 1)]
+    widths = [max(3.0, _CHARACTER * max(map(len, block), default=0) + 0.3) for block in blocks]
+    size = (4.2 * shown + sum(widths), max(4.2 if shown else 1.0, _LINE * lines + 0.6))
+    figure = Figure(figsize=size, layout="constrained")
+    ratios = {"width_ratios": [*[4.2] * shown, *widths]}
+    panels = figure.subplots(1, shown + len(blocks), squeeze=False, gridspec_kw=ratios)[0]
     for panel, (name, plane) in zip(panels, planes[:most], strict=False):
         panel.imshow(drawable(plane), cmap="gray")
         panel.set(title=name, xlabel="pixels", ylabel="pixels")
-    panels[-1].axis("off")
-    panels[-1].text(0, 1, "\n".join(lines), family="monospace", fontsize="small", va="top", transform=panels[-1].transAxes)
+    for panel, block in zip(panels[shown:], blocks, strict=True):
+        panel.axis("off")
+        panel.text(0, 1, "\n".join(block), family="monospace", fontsize=8, va="top", transform=panel.transAxes)
     figure.suptitle(f"{survey.name}: {row.get('object_id', '')}")
     return figure
 
@@ -131,13 +143,14 @@ def _planes(name: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(name, value)] if value.ndim == 2 and is_number and min(value.shape) > 4 else []
 
 
-def _value_line(name: str, value, unit: str) -> str:
+def _value_lines(name: str, value, unit: str) -> list[str]:
+    """A value in as many lines as it takes; integers and texts digit by digit."""
     array = np.asarray(value)
     text = f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
     if array.ndim:
         shape = " x ".join(map(str, array.shape))
         text = str(array.tolist()) if array.size <= 4 else f"{array.dtype}, {shape}"
-    return f"{name}: {text[:60]} {unit}".rstrip()
+    return textwrap.wrap(f"{name}: {text} {unit}".rstrip(), _WIDE, subsequent_indent="    ") or [name]
 
 
 def object_figure(

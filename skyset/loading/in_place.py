@@ -57,6 +57,25 @@ def published_in(name: str, data_dir: str) -> tuple[str, Survey, Manifest] | Non
     return next(filter(None, found), None)
 
 
+def lying_in(folder: str | Path) -> dict[str, tuple[str, Survey, Manifest]]:
+    """The datasets whose published files a local folder without partitions has, by config; see ``read_in_place``.
+
+    Of the first survey that knows the files; empty where there are none.
+    """
+    folder = Path(folder).expanduser()
+    if "://" in str(folder) or not folder.is_dir() or (folder / MANIFEST).exists() or registry.folders_below(folder):
+        return {}
+    for name in registry.surveys():
+        try:
+            configs = registry.configs(name)
+        except UserError:  # somebody's package that is broken
+            continue
+        found = {config: read_in_place(survey, str(folder), config) for config, survey in configs.items()}
+        if there := {config: each for config, each in found.items() if each is not None}:
+            return there
+    return {}
+
+
 def _entry(folder: Path, path: Path, split: str, rows: int) -> FileEntry:
     status = path.stat()
     stamp = f"{status.st_ino} {status.st_mtime_ns}"

@@ -119,3 +119,12 @@ def test_as_a_loading_script(root, tmp_path):
     command = [sys.executable, str(tmp_path / "user.py"), str(SCRIPT), str(root), str(tmp_path / "cache")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
     assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
+def test_a_number_is_the_config_of_this_name():
+    assert skyset.info("galaxiesml", 64).survey.column("image").shape == (5, 64, 64)
+    for numbers in ({"name": 65}, {"config": 65}):
+        with pytest.raises(UserError, match="galaxiesml has no config '65'"):
+            skyset.load("galaxiesml", **numbers)
+    with pytest.raises(UserError, match="nowhere"):
+        skyset.load("galaxiesml", 64, data_dir="nowhere")

@@ -1,5 +1,6 @@
 """Published files read where they lie: every way of loading gives the rows that the files hold, or says what is wrong."""
 
+import io
 import os
 import re
 import warnings
@@ -13,7 +14,7 @@ from datasets import load_dataset
 import skyset
 from skyset.errors import PartitionError, UserError
 from skyset.explore.objects import object_figure
-from skyset.loading.in_place import published_in
+from skyset.loading.in_place import lying_in, published_in
 from skyset.published.galaxiesml import file_name
 from tests.conftest import once
 from tests.published import files
@@ -229,3 +230,42 @@ def test_a_galaxy_is_drawn_where_it_lies(folder):
     assert str(files.FIRST_ID + 31) in figure.get_suptitle() and len(figure.axes) == 6
     with pytest.raises(UserError, match="no object 7"):
         object_figure(survey, root, "7", None, manifest)
+
+
+# --- The commands ---------------------------------------------------------------------------------
+
+
+def command(*words):
+    from tests.test_cli import skyset as run
+
+    return run(*words)
+
+
+def test_show_draws_and_info_tells_of_files_that_lie_in_a_folder(small, tmp_path):
+    status, text = command("show", small, "--object", str(files.FIRST_ID + 5), "-o", tmp_path / "x.png")
+    assert status == 0 and (tmp_path / "x.png").stat().st_size > 10_000
+    status, text = command("info", small)
+    assert status == 0 and "train 12, test 3" in text and "read where they lie" in " ".join(text.split())
+    assert "in the same folder: tabular" in text and "sky" not in text.split()
+    status, text = command("info", small, "--json")
+    assert status == 0 and '"rows": 15' in text and '"dec": [' not in text
+
+
+def test_verify_of_published_files_says_what_to_run(small):
+    status, text = command("verify", small)
+    assert status == 2
+    assert f"`skyset build galaxiesml --local_data_path {small} -o DIR`" in text and "manifest" not in text
+
+
+def test_all_values_of_a_row_without_images_are_legible(folder):
+    root, survey, manifest = lying_in(folder)["tabular"]
+    number = files.FIRST_ID + 4  # no float has it
+    figure = object_figure(survey, root, str(number), manifest=manifest)
+    blocks = [axes.texts[0].get_text().splitlines() for axes in figure.axes]
+    lines = [line for block in blocks for line in block]
+    assert f"object_id: {number}" in lines and str(number) in figure.get_suptitle() and len(lines) >= len(survey.columns)
+    assert len(blocks) > 1 and max(map(len, blocks)) <= 60
+    figure.savefig(io.BytesIO())  # lays it out
+    for axes in figure.axes:
+        box, whole = axes.texts[0].get_window_extent(), figure.bbox
+        assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1 and box.y0 >= whole.y0 - 1, axes.texts[0].get_text()

@@ -30,7 +30,8 @@ examples:
       what it is asked: a line for each job and each list of cutouts
 
 The galaxies are spectra of Coleman, Wu & Weedman (1980) at redshifts of 0.01 to 4 through the passbands g, r, i, z, y, in
-Sersic profiles or bulges and discs, with neighbours, HSC's seeing, depth and noise, drawn by GalSim (pip install galsim scipy).
+Sersic profiles or bulges and discs, with neighbours, HSC's seeing, depth and noise, drawn by GalSim
+(pip install galsim scipy).
 The same --seed gives the same galaxies, whatever their number.
 """
 
