@@ -28,6 +28,10 @@ SPLITS = ("train", "validation", "test")
 PIXEL_SCALE, ZERO_POINT = 0.168, 27.0
 
 _NONE = "NaN where not measured"
+#: Whose shapes they are: that of the target only where central_image_pop_5px_rad is above 0.
+_NEAREST = "of the detection nearest the middle"
+#: What is no shape of one object.
+_COUNTS = ("total_galaxies", *(f"central_image_pop_{radius}px_rad" for radius in (5, 10, 15)))
 
 BASE = (
     Column("object_id", "S20", (), "", "HSC's object_id of the second data release, an integer of 17 digits, as text"),
@@ -66,7 +70,15 @@ _FROM = {
     "sersic_index": "published: SPHEROID_SERSICN of SExtractor",
     "total_galaxies": "in the paper, not in the published files",
 }
-SHAPES = tuple(replace(c, description=f"{c.description}; {_FROM[c.name[2:]]}; {_NONE}") for c in morphology(BANDS))
+SHAPES = tuple(
+    replace(
+        c,
+        description="; ".join(
+            [c.description, *([] if c.name[2:] in _COUNTS else [_NEAREST]), _FROM[c.name[2:]], _NONE]
+        ).replace("of the central galaxy's isophote", "of the isophote"),
+    )
+    for c in morphology(BANDS)
+)
 
 #: Not in the published files: of the fits that sersic_index is from, and of the frame.
 FITS = (
@@ -81,7 +93,9 @@ FITS = (
         Column(f"{b}_sersic_n_err", "float32", (), "", f"error of {b}_sersic_index; {_NONE}"),
         Column(f"{b}_sersic_r_e_err", "float32", (), "pix", f"error of {b}_sersic_r_e; {_NONE}"),
         Column(f"{b}_sersic_chi2", "float32", (), "", f"reduced chi2 of the Sersic fit, {b} band; {_NONE}"),
-        Column(f"{b}_sersic_flags", "int32", (), "", f"bits of skyset.extraction.sersic.SersicFlag, {b} band"),
+        Column(f"{b}_sersic_flags", "int32", (), "", "bits of the fit: 1 index at bound, 2 radius at bound, 4 axis ratio "
+               "at bound, 8 centre at bound, 16 not converged, 32 masked, 64 faint, 128 truncated, 256 not measured, 512 "
+               f"undersampled; -1 where no fit was made, {b} band"),
     )),
 )
 #: Of the published files alone, as they have them.

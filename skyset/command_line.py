@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from skyset.errors import UserError
@@ -28,7 +29,7 @@ def main(run: Callable[[], int | None]) -> int:
     ``run`` gives the status, None for 0. A KeyboardInterrupt with a text says itself how to go on.
     """
     try:
-        with flushed_output():
+        with flushed_output(), _warnings_in_one_line():
             return run() or 0
     except UserError as error:
         return _complain(str(error))
@@ -42,6 +43,21 @@ def main(run: Callable[[], int | None]) -> int:
         if error.errno is None:
             raise
         return _complain(plain(os_reason(error, "the output")))
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings for users as a line each, without the line of code that gave them."""
+    before = warnings.formatwarning
+
+    def format_warning(message, category, *where, **more) -> str:
+        return f"skyset: {plain(message)}\n" if category is UserWarning else before(message, category, *where, **more)
+
+    vars(warnings)["formatwarning"] = format_warning
+    try:
+        yield
+    finally:
+        vars(warnings)["formatwarning"] = before
 
 
 def _complain(text: str, status: int = 2) -> int:

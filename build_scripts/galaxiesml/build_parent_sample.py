@@ -118,7 +118,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="wcs puts the pixel that the galaxy is in into the middle; published puts the same border around each cutout, "
         "as the authors do (default: %(default)s)",
     )
-    add("--no_sersic", action="store_true", help="no Sersic fits: their columns are NaN, and measuring takes a third")
+    add(
+        "--no_sersic",
+        action="store_true",
+        help="no Sersic fits: their columns are NaN, and measuring takes a third of the time",
+    )
 
 
 SCRIPT = Script(__doc__, SURVEY, build, add_options)

@@ -46,6 +46,11 @@ def summary(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     return text if action.choices is None or action.metavar else f"{', '.join(map(str, action.choices))}: {text}"
 
 
+def _metavar(action: argparse.Action) -> str:
+    """What follows the option: ``NAME``, or ``NAME ...`` where there may be several."""
+    return str(action.metavar or "NAME") + (" ..." if action.nargs in ("+", "*") else "")
+
+
 def _parameters(parser: argparse.ArgumentParser) -> Iterator[inspect.Parameter]:
     for group in parser._action_groups:
         for action in group._group_actions:
@@ -55,7 +60,7 @@ def _parameters(parser: argparse.ArgumentParser) -> Iterator[inspect.Parameter]:
             option = typer.Option(
                 None,
                 *action.option_strings,
-                metavar=None if kind is bool else str(action.metavar or "NAME"),
+                metavar=None if kind is bool else _metavar(action),
                 help=escape(summary(parser, action)),
                 show_default=False,
                 rich_help_panel=None if group in parser._action_groups[:2] else group.title,

@@ -100,7 +100,7 @@ def add_config_options(add: Callable, configs: Sequence[str]) -> None:
         nargs="+",
         choices=tuple(configs),
         metavar="NAME",
-        help=f"what to build: {', '.join(configs)} (default: all); each after the first is cut from one before it",
+        help=f"one or more: {', '.join(configs)} (default: all); each after the first is cut from one before it",
     )
 
 
@@ -119,8 +119,9 @@ def add_das_options(add: Callable) -> None:
         "--planes",
         nargs="+",
         choices=PLANES,
+        metavar="NAME",
         default=["image"],
-        help="of the cutouts; mask and variance become columns (default: image)",
+        help=f"of the cutouts, one or more: {', '.join(PLANES)}; mask and variance become columns (default: image)",
     )
     add("--psf", action="store_true", help="each band's PSF at each galaxy too, as a column")
 
