@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import datasets
 import numpy as np
@@ -102,8 +102,9 @@ def _flat(values):
     return [value for row in values for value in row]
 
 
-def needed_columns(survey: Survey, names: Sequence[str]) -> list[Column]:
+def needed_columns(survey: Survey, names: Iterable[str]) -> list[Column]:
     """Columns on disk that the features ``names`` are made of."""
+    names, columns = set(names), survey.by_name
     wanted = [f for f in survey.features if f.name in names]
     sources = [s for f in wanted for s in (f.sources if isinstance(f, Layers) else (f.source,))]
-    return [survey.column(source) for source in dict.fromkeys(sources)]
+    return [columns[source] for source in dict.fromkeys(sources)]

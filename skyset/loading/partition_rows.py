@@ -186,9 +186,10 @@ class PartitionRows(_BaseExamplesIterable):
         """Note that so many more rows were handed out. In a shuffled stream they are counted within a window."""
         state = self._state_dict
         state["shard_example_idx"] += rows
-        while self.seed is None and state["shard_example_idx"] > len(self.pieces[state["shard_idx"]]):
-            state["shard_example_idx"] -= len(self.pieces[state["shard_idx"]])
-            state["shard_idx"] += 1
+        if self.seed is None:
+            while state["shard_example_idx"] > len(piece := self.pieces[state["shard_idx"]]):
+                state["shard_example_idx"] -= len(piece)
+                state["shard_idx"] += 1
 
     def _next_pieces(self, rows: int | None, after: int = 0) -> list[Piece]:
         """The next ``rows`` rows in order, leaving out ``after`` rows before them; None for the rest of one piece."""
@@ -322,7 +323,7 @@ class PartitionRows(_BaseExamplesIterable):
     def _renamed(self, columns: dict) -> dict:
         for source in self.casts.keys() & columns.keys():
             columns[source] = cast_values(columns[source], self.casts[source], source)
-        renamed = {name: columns.pop(source) for name, source in self._names.items()}
+        renamed = {name: columns[source] for name, source in self._names.items()}
         return {name: self._formed(values, name) for name, values in renamed.items()} if self.has_images else renamed
 
     def _formed(self, values, name: str):
@@ -397,7 +398,13 @@ class PartitionRows(_BaseExamplesIterable):
 
             columns = as_tensors(columns)
         return {
-            name: Group(values) if isinstance(values, dict) else values.batch() if isinstance(values, Bytes) else values
+            name: values
+            if isinstance(values, np.ndarray)  # most are, and to ask for Bytes takes longer
+            else Group(values)
+            if isinstance(values, dict)
+            else values.batch()
+            if isinstance(values, Bytes)
+            else values
             for name, values in columns.items()
         }
 

@@ -1,14 +1,16 @@
-"""Pieces of partitions as columns of features: each slab is one block of fresh memory that is read into once."""
+"""Pieces of partitions as columns of features: each slab is one block of memory of its own that is read into once.
+
+Small columns beside the pixels are parts of longer runs, see ``runs.py``.
+"""
 
 from __future__ import annotations
 
 import atexit
-import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakSet
 
 import numpy as np
@@ -16,6 +18,8 @@ import numpy as np
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
 from skyset.loading.encoded import Bytes, ImageRows, bounds_of
+from skyset.loading.memory import Reused, carve
+from skyset.loading.runs import Runs
 from skyset.partitions.layout import PIXELS_FROM, load_filters, slab_starts, slabs
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.partition import Partition, decoded
@@ -26,9 +30,10 @@ from skyset.survey import Column, Feature, Layers, Survey
 PIECE_BYTES = 8 << 20
 #: Of one file, from which on its size is looked at first; of all files.
 _MANY_PIECES, MAX_PIECES = 10_000, 1 << 23
+#: From so many on a row is a copy of one that was made before.
+_MANY_COLUMNS = 16
 #: Files that are kept open: neighbouring pieces are of one file, those of a shuffled window of many.
 MAX_OPEN = 128
-_ALIGNMENT = 64
 #: A stream that a program leaves open is closed before Python takes apart what closing needs.
 _readers: WeakSet[PieceReader] = WeakSet()
 
@@ -122,7 +127,8 @@ class PieceReader:
         survey: the declaration.
         names: the features that are wanted; no other column is read.
         image_size: side of the centre crop in pixels, None for all of them.
-        new_block: makes the memory that a slab is read into, uint8 (bytes,).
+        new_block: makes the memory that all columns of a slab are read into, uint8 (bytes,). Without it small columns may
+            lie elsewhere.
     """
 
     def __init__(
@@ -130,15 +136,22 @@ class PieceReader:
         survey: Survey,
         names: Iterable[str],
         image_size: int | None = None,
-        new_block: Callable[[int], np.ndarray] = lambda size: np.empty(size, np.uint8),
+        new_block: Callable[[int], np.ndarray] | None = None,
     ):
         load_filters()
-        names = list(names)
-        self.survey, self.image_size, self._new_block = survey, image_size, new_block
-        self._wanted = [f for f in survey.features if f.name in names]
+        names = set(names)
+        self.survey, self.image_size, self._new_block = survey, image_size, new_block or Reused()
+        self._wanted = {f.name: f for f in survey.features if f.name in names}
         self._columns = needed_columns(survey, names)
+        self._row_bytes = sum(column.row_bytes for column in self._columns)
+        self._by_name = {column.name: column for column in self._columns}
         self._bytes = [column.name for column in self._columns if column.is_bytes]
         self._planned = self._shapes()
+        layers = {name for name, (_, layer) in self._planned[1].items() if layer is not None}
+        self._runs, self._in_one_block = Runs([c for c in self._columns if c.name not in layers]), new_block is not None
+        self._as_they_are = {
+            name: f.source for name, f in self._wanted.items() if isinstance(f, Feature) and self._is_as_read(f)
+        }
         self._open: OrderedDict[str, Partition] = OrderedDict()
         _readers.add(self)
 
@@ -150,6 +163,7 @@ class PieceReader:
 
     def close(self) -> None:
         """Close all files; what is read again opens them again."""
+        self._runs.forget()
         while self._open:
             self._open.popitem()[1].close()
 
@@ -166,21 +180,31 @@ class PieceReader:
     def read(self, pieces: Sequence[Piece]) -> dict:
         """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, ``Bytes``, dicts of these for layers.
 
-        All arrays are parts of one block of memory, which nothing else uses.
+        All arrays are parts of one block of memory, or of a run of small columns; nothing else uses these parts.
 
         Raises:
             PartitionError: a file is gone, cut short, or not what the manifest says.
         """
+        pieces = joined(pieces)
         rows = sum(map(len, pieces))
         # A file refuses rows that it does not have before memory is taken for many. Not before a usual slab: that takes what
         # the last one gave back, unless files opened in between have split it.
-        for piece in pieces if rows * sum(column.row_bytes for column in self._columns) > 4 * PIECE_BYTES else ():
+        for piece in pieces if rows * self._row_bytes > 4 * PIECE_BYTES else ():
             self._partition(piece)
         bounds = self._bounds(pieces)
-        raw, stacks = self._allocate(rows, bounds)
+        one = len(pieces) == 1 and not self._in_one_block
+        held = self._held(pieces[0]) if one else {}
+        raw, stacks = self._allocate(rows, bounds, held)
         self._fill(raw, bounds, pieces)
+        raw |= held
         origins = [(len(piece), piece.path, piece.start) for piece in pieces] if bounds else ()
         return self._assembled(_with_bounds(raw, bounds, origins), stacks, rows)
+
+    def _held(self, piece: Piece) -> dict[str, np.ndarray]:
+        """Those of a piece's small columns that are in a run."""
+        if is_remote(piece):
+            return {}
+        return self._runs.take(lambda: self._partition(piece), piece.path, piece.start, piece.stop)
 
     def _bounds(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
         """Where the bytes of each row come to lie if they are read one after the other, by column."""
@@ -193,6 +217,9 @@ class PieceReader:
         return partition.ends(name, piece.start, piece.stop)
 
     def _fill(self, raw: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray], pieces: Sequence[Piece]) -> None:
+        if len(pieces) == 1 and raw:
+            self._partition(pieces[0]).read_columns(raw, pieces[0].start, pieces[0].stop)
+            return
         row = 0
         for piece in pieces:
             end = row + len(piece)
@@ -233,13 +260,28 @@ class PieceReader:
         return self._assembled(_with_bounds(raw, bounds, origins), stacks, len(rows))
 
     def _assembled(self, raw: Mapping, stacks: Mapping, rows: int) -> dict:
-        return {feature.name: self._assemble(feature, raw, stacks, rows) for feature in self._wanted}
+        as_they_are = self._as_they_are
+        return {
+            name: raw[as_they_are[name]] if name in as_they_are else self._assemble(feature, raw, stacks, rows)
+            for name, feature in self._wanted.items()
+        }
+
+    def _is_as_read(self, feature: Feature) -> bool:
+        """Whether a feature is its column's array, neither text nor bytes nor cropped."""
+        column = self._by_name[feature.source]
+        cropped = self.image_size is not None and self.survey.image_axes.get(feature.name) is not None
+        return not (column.is_text or column.is_bytes or cropped)
 
     def _allocate(
-        self, rows: int, bounds: Mapping[str, np.ndarray]
+        self, rows: int, bounds: Mapping[str, np.ndarray], held: Collection[str] = ()
     ) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
-        """One array a column; the layers of a group are views of one array (rows, layers, ...): no copy to stack them."""
+        """One array a column that is not held; the layers of a group are views of one array (rows, layers, ...): no copy
+        to stack them.
+        """
         shapes, layers = self._planned
+        if held:
+            shapes = {key: shape for key, shape in shapes.items() if key not in held}
+            layers = {name: place for name, place in layers.items() if name not in held}
         bytes_of = {name: (np.uint8, (int(ends[-1]),)) for name, ends in bounds.items()}
         arrays = carve(self._new_block, {key: (dtype, (rows, *shape)) for key, (dtype, shape) in shapes.items()} | bytes_of)
         raw = {name: arrays[key] if place is None else arrays[key][:, place] for name, (key, place) in layers.items()}
@@ -249,10 +291,10 @@ class PieceReader:
         """(dtype, shape of a row) of each array to allocate, and for each column on disk (array, layer or None)."""
         shapes: dict[str | tuple[str, str], tuple[np.dtype, tuple[int, ...]]] = {}
         places: dict[str, tuple[str | tuple[str, str], int | None]] = {}
-        for feature in self._wanted:
+        for feature in self._wanted.values():
             for key, source in feature.fields.items() if isinstance(feature, Layers) else ():
                 if not isinstance(source, str):
-                    column = self.survey.column(source[0])
+                    column = self._by_name[source[0]]
                     shapes[feature.name, key] = column.stored_dtype, (len(source), *column.shape)
                     places.update({name: ((feature.name, key), layer) for layer, name in enumerate(source)})
         for column in self._columns:
@@ -332,17 +374,17 @@ class Window:
             yield piece, piece.stop - int(self._ends[number]) + row
 
 
-def carve(new_block: Callable[[int], np.ndarray], shapes: Mapping) -> dict:
-    """Arrays of the given (dtype, shape), by key, as parts of one block of memory."""
-    offsets, end = [], 0
-    for dtype, shape in shapes.values():
-        offsets.append(end)
-        end += -(-np.dtype(dtype).itemsize * math.prod(shape) // _ALIGNMENT) * _ALIGNMENT
-    block = new_block(end)
-    return {
-        key: np.ndarray(shape, dtype, block, offset)
-        for offset, (key, (dtype, shape)) in zip(offsets, shapes.items(), strict=True)
-    }
+def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """Pieces of one file that follow each other as one: each column of theirs is one read."""
+    if len(pieces) < 2:
+        return pieces
+    whole = [pieces[0]]
+    for piece in pieces[1:]:
+        if piece.path == whole[-1].path and piece.start == whole[-1].stop:
+            whole[-1] = replace(whole[-1], stop=piece.stop)
+        else:
+            whole.append(piece)
+    return whole
 
 
 def _with_bounds(raw: Mapping, bounds: Mapping[str, np.ndarray], origins: Sequence = ()) -> dict:
@@ -365,17 +407,24 @@ def rows_of(columns: Mapping) -> Iterator[dict]:
         for values in columns.values()
     ]
     names = tuple(columns)
+    if len(names) < _MANY_COLUMNS:
+        for row in zip(*parts, strict=True):
+            yield dict(zip(names, row, strict=True))
+        return
+    blank = dict.fromkeys(names)  # a copy has its full size at once, where a new dict grows six times
     for row in zip(*parts, strict=True):
-        yield dict(zip(names, row, strict=True))
+        filled = blank.copy()
+        filled.update(zip(names, row, strict=True))
+        yield filled
 
 
 def python_numbers(columns: Mapping) -> dict:
     """Columns whose numbers are Python's; arrays of more than one number per row stay arrays."""
     return {
-        name: python_numbers(values)
+        name: (values.tolist() if values.ndim == 1 else values)
+        if isinstance(values, np.ndarray)
+        else python_numbers(values)
         if isinstance(values, Mapping)
-        else values.tolist()
-        if isinstance(values, np.ndarray) and values.ndim == 1
         else values
         for name, values in columns.items()
     }
@@ -387,10 +436,10 @@ def join(parts: Sequence[Mapping]) -> dict:
         return dict(parts[0])
     first = parts[0]
     return {
-        name: join([part[name] for part in parts])
-        if isinstance(values, Mapping)
-        else np.concatenate([part[name] for part in parts])
+        name: np.concatenate([part[name] for part in parts])
         if isinstance(values, np.ndarray)
+        else join([part[name] for part in parts])
+        if isinstance(values, Mapping)
         else values.joined([part[name] for part in parts])
         if isinstance(values, Bytes)
         else [value for part in parts for value in part[name]]

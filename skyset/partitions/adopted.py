@@ -2,7 +2,7 @@
 
 A file has one dataset a key, row = axis 0, and keys of its own dtypes and shapes. `Form` says which of them a survey's
 columns are made of. A column that is stored just as it is declared (the pixels) is read like one of ours, at its offset.
-The others are small: they are read in long runs of rows and kept, so that a slab costs one read of pixels.
+The others are small, and made anew at each read: they are best read in long runs of rows (``skyset.loading.runs``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,6 @@ import numpy as np
 from skyset.errors import PartitionError, RecordError
 from skyset.partitions.partition import Partition, decoded, stored_columns
 from skyset.survey import Column, fitting
-
-#: Rows of small columns that are read at a time where slabs follow each other, and what they may take.
-RUN_ROWS, RUN_BYTES = 16_384, 32 << 20
-#: Slabs follow each other where no more rows than this lie between them: those of other workers.
-_GAP = RUN_ROWS // 4
 
 
 @dataclass(frozen=True)
@@ -125,9 +120,6 @@ class AdoptedFile:
         self._file = Partition(path, tuple(stored.values()), trusted_rows, trusted_bytes, whole_rows=False)
         self._stored = stored
         self.rows = self._file.rows
-        self._small_names = tuple(name for name in self.columns if name not in self._direct)
-        self._run: tuple[int, int, dict[str, np.ndarray]] = (0, 0, {})
-        self._last, self._in_order = -2 * _GAP, 0  # the first slab may be all that is wanted
 
     def read_columns(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
         """Rows ``start:stop`` of several columns, each into its array (rows, *shape); PartitionError as ``Partition``."""
@@ -136,26 +128,9 @@ class AdoptedFile:
         if direct:
             self._file.read_columns(direct, start, stop)
         if small:
-            first, values = self._small(small, start, stop)
+            values = self._converted(small, start, stop)
             for name in small:
-                outs[name][...] = values[name][start - first : stop - first]
-
-    def _small(self, names: Sequence[str], start: int, stop: int) -> tuple[int, dict[str, np.ndarray]]:
-        """Columns of a stretch of rows that holds ``start:stop``, and its first row."""
-        first, last, values = self._run
-        if not (first <= start and stop <= last):
-            follows = 0 <= start - self._last <= _GAP
-            self._in_order = self._in_order + 1 if follows else 0
-            self._last = stop
-            if not self._in_order:
-                return start, self._converted(names, start, stop)
-            names = self._small_names
-            row_bytes = sum(self._stored[key].row_bytes for key in self._form.keys(names)) or 1
-            last = min(self.rows, max(stop, start + min(RUN_ROWS, RUN_BYTES // row_bytes)))
-            first, values = start, self._converted(names, start, last)
-            self._run = first, last, values
-        self._last = max(self._last, stop)
-        return first, values
+                outs[name][...] = values[name]
 
     def _converted(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         """Columns of some rows, in their own dtypes; text in as many bytes as it takes."""
@@ -180,7 +155,6 @@ class AdoptedFile:
         return decoded(self.read(name, start, stop))
 
     def close(self) -> None:
-        self._run = (0, 0, {})
         self._file.close()
 
     def __enter__(self) -> AdoptedFile:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from skyset.errors import PartitionError
-from skyset.partitions import adopted
 from skyset.partitions.adopted import AdoptedFile, Form, stored_in, warn_of_equal_planes
 from skyset.survey import Column
 
@@ -66,12 +65,6 @@ def make(path: Path, layout: str = "contiguous", **changes) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def short_runs(monkeypatch):
-    monkeypatch.setattr(adopted, "RUN_ROWS", 20)
-    monkeypatch.setattr(adopted, "_GAP", 5)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_values_are_the_same_however_they_are_stored_and_in_whatever_order_they_are_read(tmp_path, layout):
     order = [(a, min(a + 6, ROWS)) for a in range(0, ROWS, 6)]
@@ -83,26 +76,6 @@ def test_values_are_the_same_however_they_are_stored_and_in_whatever_order_they_
             file.read_columns(outs, start, stop)
             for name, values in outs.items():
                 np.testing.assert_array_equal(values, WANTED[name][start:stop], f"{name} {start}:{stop}")
-
-
-def test_slabs_in_order_read_small_columns_once_a_run(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(adopted.Partition, "read_columns", _noting(asked, adopted.Partition.read_columns))
-    with AdoptedFile(make(tmp_path / "a.hdf5"), COLUMNS, form=FORM) as file:
-        for start in range(0, ROWS - 1, 4):
-            outs = {column.name: np.empty((4, *column.shape), column.dtype) for column in COLUMNS}
-            file.read_columns(outs, start, start + 4)
-    small = [(start, stop) for names, start, stop in asked if "image" not in names]
-    assert small == [(0, 4), (4, 24), (24, 44), (44, 64), (64, 84), (84, 101)]
-    assert sum(names == ["image"] for names, *_ in asked) == 25
-
-
-def _noting(asked: list, read):
-    def noted(self, outs, start, stop):
-        asked.append((list(outs), start, stop))
-        return read(self, outs, start, stop)
-
-    return noted
 
 
 def test_a_key_that_is_not_there_takes_only_its_columns_away(tmp_path):
