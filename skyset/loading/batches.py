@@ -21,7 +21,7 @@ from torch.utils.data import default_collate, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from skyset.loading.encoded import Bytes, ImageRows, same_shapes
-from skyset.loading.memory import Reused, carve
+from skyset.loading.memory import carve, reused
 from skyset.pixels import ARRAY
 
 _last_batch_size: int | None = None
@@ -71,11 +71,10 @@ class Blocks:
 
     def __init__(self) -> None:
         self.last: Block | None = None
-        self._own = Reused()
 
     def __call__(self, size: int) -> np.ndarray:
         if not in_worker():
-            return self._own(size)
+            return reused(size)
         free = [block for block in _pool if block.is_free()]
         self.last = min((b for b in free if len(b.tensor) > size), key=lambda block: len(block.tensor), default=None)
         if self.last is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 _ALIGNMENT = 64
 #: Blocks that are kept for the next slab: the consumer holds the one before while one is read.
 _KEPT = 3
+#: Larger ones are not: there may be little else in memory.
+_LARGEST = 32 << 20
 
 
 def fresh(size: int) -> np.ndarray:
@@ -23,29 +24,36 @@ class Reused:
     """Makes blocks, uint8 (bytes,): out of memory that was handed out before, once no array is a part of it any more.
 
     The allocator gives blocks of many megabytes back to the system, and clearing their pages anew takes a third of the
-    time of reading into them.
+    time of reading into them. Threads may share one: a block is taken out of the dictionary by whoever uses it.
     """
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[np.ndarray, weakref.ref]] = deque(maxlen=_KEPT)
+        self._kept: dict[int, tuple[np.ndarray, weakref.ref]] = {}
 
     def __call__(self, size: int) -> np.ndarray:
-        if not size:
+        if not 0 < size <= _LARGEST:
             return fresh(size)
-        store = next((store for store, seen in self._kept if seen() is None and size <= len(store) <= 2 * size), None)
-        if store is None:
-            self._drop_unseen()
-            store = fresh(size)
-        else:
-            self._kept = deque((pair for pair in self._kept if pair[0] is not store), _KEPT)
+        store = self._unseen(size)
         # Arrays that are made of this one hold it, not the store: through a memoryview numpy does not look further.
         memory: np.ndarray = np.frombuffer(store.data, np.uint8)
-        self._kept.append((store, weakref.ref(memory)))
+        self._kept[id(store)] = store, weakref.ref(memory)
+        for key in list(self._kept)[:-_KEPT]:
+            self._kept.pop(key, None)
         return memory[:size]
 
-    def _drop_unseen(self) -> None:
-        """Of another size, now that slabs have changed."""
-        self._kept = deque((pair for pair in self._kept if pair[1]() is not None), _KEPT)
+    def _unseen(self, size: int) -> np.ndarray:
+        """The smallest store of at least so many bytes that nobody sees; a new one in place of those too small."""
+        unseen = [(len(store), key) for key, (store, seen) in list(self._kept.items()) if seen() is None]
+        for length, key in sorted(unseen):
+            if length >= size and (pair := self._kept.pop(key, None)):
+                return pair[0]
+        for _, key in unseen:
+            self._kept.pop(key, None)
+        return fresh(size)
+
+
+#: Of this process: passes over a stream follow each other, and their slabs are alike.
+reused = Reused()
 
 
 def carve(new_block: Callable[[int], np.ndarray], shapes: Mapping) -> dict:

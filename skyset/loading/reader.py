@@ -18,7 +18,7 @@ import numpy as np
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
 from skyset.loading.encoded import Bytes, ImageRows, bounds_of
-from skyset.loading.memory import Reused, carve
+from skyset.loading.memory import carve, reused
 from skyset.loading.runs import Runs
 from skyset.partitions.layout import PIXELS_FROM, load_filters, slab_starts, slabs
 from skyset.partitions.manifest import FileEntry
@@ -140,7 +140,7 @@ class PieceReader:
     ):
         load_filters()
         names = set(names)
-        self.survey, self.image_size, self._new_block = survey, image_size, new_block or Reused()
+        self.survey, self.image_size, self._new_block = survey, image_size, new_block or reused
         self._wanted = {f.name: f for f in survey.features if f.name in names}
         self._columns = needed_columns(survey, names)
         self._row_bytes = sum(column.row_bytes for column in self._columns)

@@ -1,8 +1,11 @@
 """Memory of slabs: used again once nobody sees it, never before."""
 
-import numpy as np
-import pytest
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
+from skyset.loading import memory
 from skyset.loading.memory import Reused, carve
 
 
@@ -32,12 +35,35 @@ def test_values_stay_while_somebody_holds_them():
         assert all((values == wanted).all() for wanted, values in held)
 
 
-@pytest.mark.parametrize("other", [80, 1000])
-def test_a_block_of_another_size_is_let_go(other):
+def test_a_smaller_slab_takes_what_is_there_and_a_larger_one_its_place():
     blocks = Reused()
-    blocks(200)
-    blocks(other)
-    assert [len(store) for store, _ in blocks._kept] == [other]
+    at = blocks(200).ctypes.data
+    assert blocks(80).ctypes.data == at and blocks(80).shape == (80,)
+    blocks(1000)
+    assert [len(store) for store, _ in blocks._kept.values()] == [1000]
+
+
+def test_few_blocks_are_kept_and_no_large_ones(monkeypatch):
+    monkeypatch.setattr(memory, "_LARGEST", 500)
+    blocks = Reused()
+    held = [blocks(100) for _ in range(9)]
+    assert len(blocks._kept) == 3 and len({block.ctypes.data for block in held}) == 9
+    assert blocks(501).shape == (501,) and len(blocks._kept) == 3
+
+
+def test_threads_do_not_get_the_same_block():
+    blocks = Reused()
+
+    def work(number):
+        for _ in range(300):
+            block = blocks(64)
+            block[:] = number
+            time.sleep(0)
+            assert (block == number).all()
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
 
 
 def test_a_block_may_be_empty():
