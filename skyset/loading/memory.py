@@ -41,6 +41,10 @@ class Reused:
             self._kept.pop(key, None)
         return memory[:size]
 
+    def forget(self) -> None:
+        """Let go of what is kept."""
+        self._kept.clear()
+
     def _unseen(self, size: int) -> np.ndarray:
         """The smallest store of at least so many bytes that nobody sees; a new one in place of those too small."""
         unseen = [(len(store), key) for key, (store, seen) in list(self._kept.items()) if seen() is None]
