@@ -837,7 +837,6 @@ def first_entry(**changes):
 )
 def test_a_manifest_that_cannot_be_is_refused_in_one_line_at_once(built, tmp_path, changes, message, streaming):
     root = with_manifest(built, tmp_path / "gz3d", first_entry(**changes))
-    reused.forget()
     tracemalloc.start()
     with pytest.raises(UserError, match=message) as info:
         load_dataset("gz3d", data_dir=str(root), split="train", streaming=streaming, cache_dir=str(tmp_path / "cache"))
