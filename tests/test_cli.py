@@ -96,6 +96,15 @@ def test_help_of_a_build_looks_like_that_of_the_other_commands(survey, capsys, m
     assert sum(line.startswith((" skyset build", " python")) for line in examples.splitlines()) >= 2
 
 
+def test_help_shows_where_an_option_takes_several_values(capsys, monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 140)
+    with pytest.raises(SystemExit):
+        registry.build_script("galaxiesml").main(["--help"], program="skyset build galaxiesml")
+    text = capsys.readouterr().out
+    for option, takes in (("planes", "NAME [.]{3}"), ("configs", "NAME [.]{3}"), ("pad", "NAME +0")):
+        assert re.search(rf"--{option} +{takes}", text), option
+
+
 def test_a_wrong_option_of_a_build_is_three_lines(capsys):
     with pytest.raises(SystemExit) as end:
         registry.build_script("gz3d").main(["--limt", "3"], program="skyset build gz3d")
