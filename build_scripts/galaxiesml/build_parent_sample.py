@@ -13,12 +13,14 @@ galaxies each; catalog/, the archive's answer.
 """
 
 import argparse
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from skyset.build_scripts.galaxiesml import catalog
+from skyset.build_scripts.galaxiesml.asked import check_options, shared
 from skyset.build_scripts.galaxiesml.published import add_published_options, build_published
 from skyset.build_scripts.galaxiesml.records import TOGETHER, Reading, check_installed, read_galaxies, read_galaxy
 from skyset.build_scripts.galaxiesml.single_files import write_single_files
@@ -90,10 +92,12 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
     declared = cutouts(asked, reading(asked))
     if asked.print_sql:
         return build_cutouts(declared, asked, options, command)
+    check_options(asked, SCRIPT.parser())
     if asked.published or options.local_data_path is not None:
         status = build_published(asked, options, command)
     else:
         check_installed()
+        declared = dataclasses.replace(declared, asked=shared(asked))
         with alone(options.output_dir):
             status = build_cutouts(declared, asked, options, command)
     if asked.single_files is not None:

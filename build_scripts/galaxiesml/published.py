@@ -16,6 +16,7 @@ from pathlib import Path
 from skyset.archives.fetch import Fetcher, FetchError
 from skyset.archives.zenodo import API_URL, RecordFile, need, record_files
 from skyset.building.adopt import CATALOG, Published, adopt, forget_staged
+from skyset.building.agreement import PUBLISHED, SOURCE, refuse_other_options
 from skyset.building.alone import alone
 from skyset.building.downloads import RAW, Downloads
 from skyset.building.options import Options
@@ -74,9 +75,9 @@ def build_published(asked: argparse.Namespace, options: Options, command: Sequen
 
 def _convert_folder(folder: Path, wanted: Sequence[str], options: Options, command: Sequence[str]) -> int:
     statuses = []
-    for config in wanted:
-        if (found := _found(folder, config)) is None:
-            continue
+    there = {config: found for config in wanted if (found := _found(folder, config)) is not None}
+    refuse_other_options(options.output_dir, list(CONFIGS), list(there), {SOURCE: PUBLISHED}, options.overwrite)
+    for config, found in there.items():
         files = [Published(path, split, found.opens) for split, path in found.files.items()]
         survey = _as_found(config, found.columns)
         statuses.append(_adopt(config, survey, files, options, command, [str(folder)]))
@@ -103,6 +104,7 @@ def _as_found(config: str, columns: Sequence[str]) -> Survey:
 
 def _adopt(config, survey, files, options, command, sources, fetch=lambda files: None) -> int:
     root, notes = options.output_dir, {"config": config, "published": [file.path.name for file in files]}
+    notes["asked"] = {SOURCE: PUBLISHED}
     return adopt(survey, files, root / config, root / CATALOG, options, command, sources=sources, notes=notes, fetch=fetch)
 
 
@@ -113,6 +115,7 @@ def _convert_record(record: str, api_url: str, wanted: Sequence[str], options: O
             f"one ({file_name(SIZES[-1], SPLITS[-1])} has 3.4 GB) and give its folder as --local_data_path"
         )
     root, status = options.output_dir, 0
+    refuse_other_options(root, list(CONFIGS), wanted, {SOURCE: PUBLISHED}, options.overwrite)
     sizes = [size for size in SIZES if str(size) in wanted] or SIZES[-1:]
     with Fetcher(max_connections=1) as network:
         files = record_files(network, record, api_url)

@@ -40,7 +40,7 @@ def split_of(listed: Path | Iterable[pa.RecordBatch], published: Path | None = N
             the rule.
 
     Raises:
-        UserError: ``published`` cannot be used.
+        UserError: ``published`` cannot be used, or names none of the rows.
     """
     needed = ["object_id", "specz_name", "ra", "dec"]
     batches = open_catalog(listed, needed).batches() if isinstance(listed, Path) else listed
@@ -59,7 +59,8 @@ def split_of(listed: Path | Iterable[pa.RecordBatch], published: Path | None = N
         side = known.get(number) or sides.get(group)
         found[str(number)] = side or splits.split_of(str(smallest[group]), SEED, SHARES)
     if published:
-        here = len(known.keys() & set(ids.tolist()))
+        if not (here := len(known.keys() & set(ids.tolist()))) and len(ids):
+            raise UserError(f"{published}: none of its {len(known):,} objects is among the {len(ids):,} that are built")
         say(f"{here:,} of {len(known):,} objects of {published} are here; {len(found) - here:,} others go by the rule")
     return found
 

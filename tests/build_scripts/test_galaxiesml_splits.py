@@ -179,3 +179,10 @@ def test_the_list_is_read_as_builds_write_it(tmp_path):
     path = written(tmp_path, [ID, ID + 1], ["a, b", None])
     assert open_catalog(path).schema.field("object_id").type == pa.int64()
     assert set(split_of(path)) == {str(ID), str(ID + 1)}
+
+
+def test_splits_of_other_galaxies_are_refused(tmp_path):
+    table = tmp_path / "splits.csv"
+    table.write_text("object_id,split\n1,train\n2,test\n")
+    with pytest.raises(UserError, match="none of its 2 objects is among the 3 that are built"):
+        split_of(written(tmp_path, [11, 12, 13]), table)

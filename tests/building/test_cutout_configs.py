@@ -172,11 +172,22 @@ def test_rows_are_not_cut_from_those_made_in_another_way_or_written_to(whole, tm
     assert sum(reads) == 27 and same(built(tmp_path / "table"), built(whole / "table"))
 
 
-def test_other_ways_of_making_rows_make_them_again(tmp_path, reads):
+def test_other_ways_of_making_rows_make_them_again_only_if_asked_for_and_in_every_dataset(tmp_path, reads, capsys):
+    assert build(tmp_path, "--tiny", settings={"pad": 0}) == 0
     assert build(tmp_path, settings={"pad": 0}) == 0
-    assert build(tmp_path, settings={"pad": 1}) == 0
+    assert sum(reads) == 10
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for arguments in ((), ("--configs", "table"), ("--tiny",)):
+        capsys.readouterr()
+        assert build(tmp_path, *arguments, settings={"pad": 1}) == 2
+        assert f"{tmp_path / 'large'} was built with --pad 0, this is with --pad 1: use the same" in capsys.readouterr().err
+    assert build(tmp_path, "--overwrite", "--configs", "small", settings={"pad": 1}) == 2
+    assert "name large in --configs too" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before and sum(reads) == 10
+    assert build(tmp_path, "--overwrite", settings={"pad": 1}) == 0
     assert sum(reads) == 20
     assert Manifest.load(tmp_path / "table").build["settings"] == {"pad": 1}
+    assert build(tmp_path, "--overwrite", "--configs", "small", settings={"pad": 1}) == 0  # as the others are
 
 
 def test_what_cannot_be_used_is_rejected_in_each(tmp_path, monkeypatch, reads):

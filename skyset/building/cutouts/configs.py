@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from skyset.building.agreement import ARCHIVE, SOURCE, refuse_other_options
 from skyset.building.build import build
 from skyset.building.built_rows import Built, built_rows, read_rows
 from skyset.building.cutouts.declaration import Cutouts
@@ -43,9 +44,13 @@ def build_configs(
 
     Returns:
         the worst exit status.
+
+    Raises:
+        UserError: as ``build``; a dataset that is there was built with other options.
     """
     find = functools.cache(find)
     names = [name for name in cutouts.configs if name in (wanted or cutouts.configs)]
+    refuse_other_options(options.output_dir, list(cutouts.configs), names, _asked(cutouts), options.overwrite)
     status = 0
     for name in names:
         # Without the splits, which may be a long list: all that workers are sent is sent with every partition.
@@ -57,6 +62,10 @@ def build_configs(
     return status
 
 
+def _asked(cutouts: Cutouts) -> dict[str, object]:
+    return {SOURCE: ARCHIVE, **(cutouts.asked or {f"--{name}": value for name, value in cutouts.settings.items()})}
+
+
 def _found(cutouts: Cutouts, name: str, find: Callable[[], Found], root: Path, first: bool) -> Found:
     """The objects of one dataset; the list that they are from is put in its place when the first one is complete."""
     found = find()
@@ -64,7 +73,8 @@ def _found(cutouts: Cutouts, name: str, find: Callable[[], Found], root: Path, f
     for place, larger in enumerate(itertools.takewhile(lambda each: each != name, cutouts.configs)):
         rows = usable_rows(root / larger, cutouts.configs[larger].survey, found.made_of)
         items = [_cut(item, rows.get(item.key), place) for item in items]
-    notes = {**found.notes, "config": name, "settings": dict(cutouts.settings), "made_of": found.made_of}
+    notes = {**found.notes, "config": name, "settings": dict(cutouts.settings), "asked": _asked(cutouts)}
+    notes["made_of"] = found.made_of
     complete = found.complete if first else (lambda: None)
     return dataclasses.replace(found, items=items, notes=notes, complete=complete)
 

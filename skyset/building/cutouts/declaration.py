@@ -133,6 +133,7 @@ class Cutouts:
             for each, in their order. Importable.
         settings: how ``read`` makes columns, as JSON has it, beside the images' settings; rows that were made in another way
             are made again.
+        asked: the options that all of ``configs`` share, by name (``--pad``), as JSON has them; by default the settings.
     """
 
     survey: Survey
@@ -151,6 +152,7 @@ class Cutouts:
     read_together: Callable[[Sequence[tuple[Mapping, Mapping[str, bytes]]]], Iterable[dict | RecordError]] | None = None
     together: int = 32
     settings: Mapping[str, object] = field(default_factory=dict)
+    asked: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def made(self) -> list[Column]:
