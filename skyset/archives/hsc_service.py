@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from isal import igzip_threaded, isal_zlib
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3.exceptions import HTTPError
 
 from skyset.archives.account import account_for, without_account
@@ -184,15 +185,19 @@ class Service:
     def _answer(self, action: str, body: bytes, patience: tuple[float, float]) -> Iterator[requests.Response]:
         """The answer to one request; what a library raises meanwhile, here or in the block, is Passing."""
         self._client.begin(sum(patience))
-        problem = None
+        problem, final = None, False
         try:
             with self._posted(self.query.address + action, body, patience) as response:
                 self._client.allow(LONGEST_DOWNLOAD if patience is RESULT_PATIENCE else sum(patience))
                 yield response
+        except (InvalidURL, InvalidSchema, MissingSchema) as error:
+            problem, final = innermost(error), True
         except (requests.RequestException, HTTPError, HTTPException, ValueError) as error:  # nonsense has many kinds
             problem = f"no answer in {sum(patience):g} s" if self._client.expired else innermost(error)
         finally:
             self._client.end()
+        if final:
+            raise UserError(f"{self.query.url} is no address: {without_account(str(problem), self._login)}")
         if problem is not None:  # out here, without the libraries' exceptions, which know the request
             raise Passing(without_account(problem, self._login))
 

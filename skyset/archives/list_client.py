@@ -129,6 +129,9 @@ class ListClient:
                 if run.foreign and absent and odd + 1 < SAME:
                     odd += 1
                     raise Broken(f"a member that no line asked for: {run.foreign[0]}")
+                if run.foreign and len(absent) == len(run.rows):  # nothing but what nobody asked for: not a word on these
+                    state.bad |= dict.fromkeys(absent, f"the answer has nothing but others' files, such as {run.foreign[0]}")
+                    absent = []
                 state.absent += absent
             except _Refused as error:
                 state.refused[self._refused(run, error)] = str(error)

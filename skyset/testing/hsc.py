@@ -17,6 +17,7 @@ fault               what the client sees
 ``html``            200 with an HTML error page
 ``empty``           200 with a TAR that holds nothing
 ``foreign``         a member more, which no line asked for
+``others``          nothing but such members
 ``line``            the first line that matches is refused by its number
 ``refused``         the list is refused, and nobody says why
 ``swapped``         the FITS is of another band than its name
@@ -54,7 +55,7 @@ from skyset.testing.hsc_jobs import Jobs
 from skyset.testing.hsc_sky import BANDS, Sky, cutout_fits, psf_fits, window
 
 CUTOUT, PSF, JOBS = "/das_cutout/pdr2/cgi-bin/cutout", "/psf/pdr2/cgi/getpsf", "/datasearch/api/catalog_jobs/"
-REQUEST_FAULTS = ("cut", "short", "hang", "mute", "html", "empty", "foreign", "line", "refused")
+REQUEST_FAULTS = ("cut", "short", "hang", "mute", "html", "empty", "foreign", "others", "line", "refused")
 IMAGE_FAULTS = ("swapped", "nan", "zero", "truncated", "missing", "tract")
 ERROR_PAGE = b"<!DOCTYPE html>\n<html><body><h1>The archive is down for maintenance</h1></body></html>\n"
 RECORD = tarfile.RECORDSIZE
@@ -357,7 +358,7 @@ class _Handler(BaseHTTPRequestHandler):
                 break
             if kind == "foreign" and number == half:
                 sent += self._chunk(packed(f"{folder}somebody-elses.fits", content))
-            sent += self._chunk(packed(name, content))
+            sent += self._chunk(packed(f"{folder}somebody-elses-{number}.fits" if kind == "others" else name, content))
             self.archive.sent()
         if kind != "short":
             self._chunk(bytes(-(-(sent + 1024) // RECORD) * RECORD - sent))

@@ -300,7 +300,7 @@ def test_a_download_that_is_cut_is_asked_for_again(server, tmp_path, share):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"object_id\n1\n", gzip.compress(b"x" * 999)[:-5], b"<html><body>Maintenance</body></html>"]
+    "body", [b"", b"object_id\n1\n", gzip.compress(b"x" * 999, mtime=0)[:-5], b"<html><body>Maintenance</body></html>"]
 )
 def test_a_result_that_is_no_whole_file_never_gets_its_name(server, tmp_path, body, monkeypatch):
     answer = server.jobs.answer
@@ -340,3 +340,12 @@ def test_no_thread_is_left(server, tmp_path):
     before = {thread.name for thread in threading.enumerate()}
     fetch(server, tmp_path)
     assert "hsc watch" not in {thread.name for thread in threading.enumerate()} - before
+
+
+@pytest.mark.parametrize("url", ["ftp://archive.example.org", "http://[archive", "http://archive.example.org:x"])
+def test_what_is_no_address_is_not_asked_again(url, tmp_path):
+    clock = Clock()
+    with pytest.raises((UserError, ValueError)) as caught:
+        fetch_result(Query(url, SQL), tmp_path, sleep=clock)
+    assert isinstance(caught.value, UserError), caught.value
+    assert LOGIN[1] not in str(caught.value)

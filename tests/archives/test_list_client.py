@@ -164,6 +164,14 @@ def test_what_is_missing_beside_a_foreign_member_is_asked_for_again_before_it_is
     assert answered.tries == 2  # the second answer, for one line without data, has no members at all
 
 
+def test_nothing_but_foreign_members_says_nothing_of_the_rows(server):
+    server.fault("others")
+    found, answered = ask(server)
+    assert not found and answered.absent == () and sorted(answered.bad) == list(range(8))
+    assert set(answered.bad.values()) == {f"the answer has nothing but others' files, such as {answered.bad[0].split()[-1]}"}
+    assert answered.bad[0].endswith("somebody-elses-0.fits")
+
+
 def test_files_that_cannot_be_used_are_asked_for_again_twice(server):
     def check(request, data):
         if len(data) < 10_000:

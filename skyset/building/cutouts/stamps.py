@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skyset.archives.hsc_skymap import tract_at, tract_centre
-from skyset.building.cutouts.fits_blocks import Cards, Hdu, number_of, read_hdus, text_of
+from skyset.building.cutouts.fits_blocks import Cards, Hdu, number_of, read_hdus, text_of, whole_of
 from skyset.errors import RecordError
 
 ZERO_POINT = 27.0  # AB magnitude of a count of 1, of all images
@@ -101,6 +101,8 @@ def read_stamp(data: bytes, band: str | None = None) -> Stamp:
     if band is not None and found != band:
         raise RecordError(f"the FITS file is of band {found or '?'}, not {band}")
     image = planes["image"]
+    if image.pixels is not None and image.pixels.dtype.str != ">f4":
+        raise RecordError(f"its image is of BITPIX {whole_of(image.cards, b'BITPIX')}, not -32")
     wcs = _tan(image.cards)
     stamp = Stamp(
         _plane(planes, "image", np.float32),
@@ -138,7 +140,7 @@ def framed(
         (size, size) of the plane's dtype, and how many of its pixels the stamp does not cover.
 
     Raises:
-        RecordError: the target is not in the stamp, or it has no such plane.
+        RecordError: the target is not in the stamp, its pixel there is NaN, or there is no such plane.
     """
     pixels = getattr(stamp, plane)
     if pixels is None:
@@ -147,6 +149,8 @@ def framed(
     x, y = (math.floor(value + 0.5) for value in stamp.pixel_of(ra, dec))
     if not (0 <= x < width and 0 <= y < height):
         raise RecordError(f"the target is at pixel {x}, {y}, outside of the cutout of {width} x {height}")
+    if plane == "image" and not np.isfinite(pixels[y, x]):
+        raise RecordError(f"the target's pixel {x}, {y} is {pixels[y, x]}")
     if centring == "wcs":
         left, low = size // 2 - x, size // 2 - y
     elif centring == "published":
@@ -196,7 +200,7 @@ def _band(cards: Cards) -> str:
 
 def _zero_point(cards: Cards) -> float:
     flux = number_of(cards, b"FLUXMAG0")
-    if not flux > 0:
+    if not 1 < flux < 1e24:  # zero points of 0 and 60
         raise RecordError(f"its FLUXMAG0 is {flux:g}: the zero point is not known")
     return 2.5 * math.log10(flux)
 
@@ -244,8 +248,11 @@ def _checked(stamp: Stamp) -> Stamp:
             raise RecordError(f"its {name} is of {plane.shape}, its image of {stamp.image.shape}")
     if not stamp.image.any():
         raise RecordError("its image is 0 everywhere")
-    if not np.isfinite(stamp.image).any():
+    finite = np.isfinite(stamp.image)
+    if not finite.any():
         raise RecordError("its image is NaN everywhere")
+    if not finite.all() and np.isinf(stamp.image).any():
+        raise RecordError("its image has infinite pixels")
     return stamp
 
 

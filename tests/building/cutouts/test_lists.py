@@ -119,6 +119,14 @@ def test_lists_that_bring_nothing_at_all_are_believed_for_this_run_alone(server,
     assert sum(answer.members is not None for answer in answers(images(server), sky, tmp_path).values()) > 12
 
 
+def test_lists_of_others_files_alone_are_named_and_asked_for_again(server, sky, tmp_path):
+    server.fault("others")
+    found = answers(images(server), sky, tmp_path)
+    assert all("cannot be used: the answer has nothing but others' files" in answer.reason for answer in found.values())
+    server.clear()
+    assert sum(answer.members is not None for answer in answers(images(server), sky, tmp_path).values()) > 12
+
+
 def test_a_galaxy_that_has_moved_in_the_catalogue_is_asked_for_again(tmp_path):
     settings, galaxy = {"rerun": "a"}, Galaxy("1", 10.0, 2.0)
     Spool(tmp_path, settings, "g").add_no_data({galaxy: "no data"})

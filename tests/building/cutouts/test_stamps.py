@@ -209,6 +209,32 @@ def of(value):
     return cutout_fits("i", where, [np.full(where.shape, value)] * 3, ("image",))
 
 
+def spoilt(value, x=0, y=0):
+    """The file with another value in a pixel."""
+    with fits.open(io.BytesIO(cutout())) as hdus:
+        hdus[1].data[y, x] = value
+        file = io.BytesIO()
+        hdus.writeto(file)
+    return file.getvalue()
+
+
+def as_kind(kind):
+    """The file with its image in another type."""
+    with fits.open(io.BytesIO(cutout())) as hdus:
+        hdus[1].data = hdus[1].data.astype(kind)
+        file = io.BytesIO()
+        hdus.writeto(file)
+    return file.getvalue()
+
+
+def test_a_target_whose_own_pixel_is_nan_is_refused():
+    x, y = (math.floor(value + 0.5) for value in read_stamp(cutout()).pixel_of(RA[0], DEC[0]))
+    with pytest.raises(RecordError, match=f"the target's pixel {x}, {y} is nan"):
+        framed(read_stamp(spoilt(np.nan, x, y)), RA[0], DEC[0])
+    frame, n_padded = framed(read_stamp(spoilt(np.nan, x + 1, y)), RA[0], DEC[0])
+    assert np.isnan(frame[63, 64]) and np.isnan(frame).sum() == 1 and n_padded < frame.size
+
+
 @pytest.mark.parametrize(
     "data, words",
     [
@@ -221,6 +247,12 @@ def of(value):
         (changed(cutout(), hdu=0, FILTER=None), "of band ?, not i"),
         (changed(cutout(), hdu=0, FLUXMAG0=None), "FLUXMAG0 is missing"),
         (changed(cutout(), hdu=0, FLUXMAG0=0.0), "zero point is not known"),
+        (changed(cutout(), hdu=0, FLUXMAG0=1e-300), "its FLUXMAG0 is 1e-300: the zero point is not known"),
+        (changed(cutout(), hdu=0, FLUXMAG0=1e300), "zero point is not known"),
+        (spoilt(np.inf), "its image has infinite pixels"),
+        (spoilt(-np.inf), "its image has infinite pixels"),
+        (as_kind(np.int16), "its image is of BITPIX 16, not -32"),
+        (as_kind(np.float64), "its image is of BITPIX -64, not -32"),
         (of(np.nan), "NaN everywhere"),
         (of(0), "0 everywhere"),
         (changed(cutout(), CTYPE1=None, CTYPE2=None), "no sky"),
