@@ -20,8 +20,9 @@ from skyset.building.build import build
 from skyset.building.options import Options
 from skyset.building.staged_rows import row_dtype
 from skyset.building.task import Found, Item, Rejected, Task, Written
-from skyset.errors import PartitionError, UserError
+from skyset.errors import PartitionError, RecordError, UserError
 from skyset.files import replacing
+from skyset.partitions.adopted import NO_IMAGE, usable_images
 from skyset.partitions.layout import PIXELS_FROM, slabs
 from skyset.partitions.manifest import describe_file
 from skyset.partitions.partition import decoded
@@ -111,16 +112,33 @@ def stage_rows(file: Published, catalog: Path, survey: Survey) -> Path:
     columns, staged = small_columns(survey), _of(file, catalog, "rows.npy")
     try:
         with file.opens(file.path, columns) as source, replacing(staged) as temporary:
+            if not source.rows:  # which cannot be mapped
+                with open(temporary, "wb") as stream:
+                    np.save(stream, np.zeros(0, row_dtype(columns)))
+                return staged
             rows = np.lib.format.open_memmap(temporary, "w+", row_dtype(columns), (source.rows,))
             for start, stop in slabs(source.rows, 1, slab_bytes=_ROWS):
-                block = np.empty(stop - start, rows.dtype)
-                source.read_columns({column.name: block[column.name] for column in columns}, start, stop)
-                rows[start:stop] = block
+                rows[start:stop] = _block(source, columns, rows.dtype, start, stop)
             rows.flush()
             del rows
     except PartitionError as error:
         raise UserError(str(error)) from error
     return staged
+
+
+def _block(source, columns: Sequence[Column], dtype: np.dtype, start: int, stop: int) -> np.ndarray:
+    """Rows of small columns; one with a value that a column cannot hold is empty, see ``ReadPublished.reason``."""
+    block = np.zeros(stop - start, dtype)
+    try:
+        source.read_columns({column.name: block[column.name] for column in columns}, start, stop)
+    except PartitionError as error:
+        if not isinstance(error.__cause__, RecordError):
+            raise
+        if stop - start == 1:
+            return np.zeros(1, dtype)
+        half = (start + stop) // 2
+        return np.concatenate([_block(source, columns, dtype, *part) for part in ((start, half), (half, stop))])
+    return block
 
 
 def items_of(files: Sequence[Published], catalog: Path, survey: Survey) -> Found:
@@ -170,6 +188,16 @@ class ReadPublished:
                 source.read_columns(outs, int(rows[start]), int(rows[stop - 1]) + 1)
         return out
 
+    def reason(self, survey: Survey, file: str, row: int) -> str:
+        """Why a row's small columns could not be converted."""
+        columns = tuple(small_columns(survey))
+        try:
+            source = _opened(self.opens, file, columns)
+            source.read_columns({each.name: np.empty((1, *each.shape), each.dtype) for each in columns}, row, row + 1)
+        except PartitionError as error:
+            return str(error.__cause__ or error)
+        return "it could not be converted"
+
 
 def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
     """Places of rows that follow each other."""
@@ -198,29 +226,21 @@ def write_adopted(task: Task, *, source: ReadPublished) -> Written:
         for start, stop in slabs(len(task.items), survey.row_bytes, slab_bytes=_CACHED_BYTES):
             group = task.items[start:stop]
             columns = source.slab(survey, group[0].file, np.array([item.address[0] for item in group if item.address]))
-            good = _usable(columns.get(source.image or ""), len(group))
-            rejected += [
-                Rejected(item.key, item.file, "the image of a band has no pixel that is a number")
-                for item, fine in zip(group, good, strict=True)
-                if not fine
-            ]
-            if not good.all():
+            images = columns.get(source.image or "")
+            good = np.ones(len(group), bool) if images is None else usable_images(images)
+            converted = columns[survey.key] != b""
+            for item, fine, made in zip(group, good, converted, strict=True):
+                if not made:
+                    reason = source.reason(survey, item.file, item.address[0] if item.address else 0)
+                    rejected.append(Rejected(item.key, item.file, reason))
+                elif not fine:
+                    rejected.append(Rejected(item.key, item.file, NO_IMAGE))
+            if not (good := good & converted).all():
                 columns = {name: values[good] for name, values in columns.items()}
             writer.append_rows(columns, [item.source for item, fine in zip(group, good, strict=True) if fine])
         rows = writer.rows
     entry = describe_file(task.root, task.path, survey, task.split) if rows else None
     return Written(entry, tuple(rejected))
-
-
-def _usable(images: np.ndarray | None, rows: int) -> np.ndarray:
-    """Which rows have an image with a number in every plane. Most are seen at a glance: their sum is one."""
-    if images is None:
-        return np.ones(rows, bool)
-    planes = images.reshape(*images.shape[:2], -1)
-    good = np.isfinite(planes[:, :, planes.shape[2] // 2]).all(axis=1)
-    for row in np.flatnonzero(~good):
-        good[row] = np.isfinite(planes[row]).any(axis=1).all()
-    return good
 
 
 def adopt(

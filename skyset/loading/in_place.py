@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from skyset.errors import PartitionError, UserError
 from skyset.loading import registry
+from skyset.partitions.adopted import Lying
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import FileEntry, Manifest
-from skyset.survey import Survey
+from skyset.survey import Column, Survey
 
 
 def read_in_place(survey: Survey, data_dir: str | None, config: str) -> tuple[str, Survey, Manifest] | None:
@@ -35,17 +39,52 @@ def read_in_place(survey: Survey, data_dir: str | None, config: str) -> tuple[st
         return None
     try:
         found = survey.published(folder, config)
+        if found is None:
+            return None
+        _refuse_bad_rows(found, survey.key)
     except PartitionError as error:
         raise UserError(str(error)) from error
-    if found is None:
-        return None
     there = set(found.columns)
     columns = [column for column in survey.columns if column.name in there]
     absent = tuple(column.name for column in survey.columns if column.name not in there)
-    survey = replace(replace(survey, optional=absent).as_built(columns), opens=found.opens)
+    survey = replace(replace(survey, optional=absent).as_built(columns), opens=partial(found.opens, checked=True))
     files = [_entry(folder, path, split, found.rows[split]) for split, path in found.files.items() if found.rows[split]]
     build = {"config": config, "in_place": True}
     return str(folder), survey, Manifest(survey.name, list(survey.columns), survey.key, files, [str(folder)], build)
+
+
+#: Ids of files whose rows were looked at, sorted, by path and time.
+_looked_at: dict[tuple, np.ndarray] = {}
+
+
+def _refuse_bad_rows(found: Lying, key: str) -> None:
+    """PartitionError naming rows without a position, or with the id of another: in place, nothing can leave them out."""
+    seen: dict[Path, np.ndarray] = {}
+    for path in found.files.values():
+        status = path.stat()
+        stamp = str(path), status.st_ino, status.st_size, status.st_mtime_ns
+        if stamp not in _looked_at:
+            with found.opens(path, [Column(key, "S20"), Column("healpix", "int64")]) as file:
+                ids = file.read(key)
+                _refuse(path, np.flatnonzero(file.read("healpix") < 0), ids, "no position on the sky")
+            different, first = np.unique(ids, return_index=True)
+            _refuse(path, np.setdiff1d(np.arange(len(ids)), first), ids, "the id of another row")
+            _looked_at[stamp] = different
+        for other, ids in seen.items():
+            if len(both := np.intersect1d(ids, _looked_at[stamp], assume_unique=True)):
+                raise PartitionError(f"{path}: {both[0].decode()} is in {other.name} too{_CONVERT}")
+        seen[path] = _looked_at[stamp]
+
+
+_CONVERT = ": convert the files (skyset build --local_data_path), which leaves such rows out"
+
+
+def _refuse(path: Path, rows: np.ndarray, ids: np.ndarray, what: str) -> None:
+    if len(rows):
+        named = ", ".join(f"{row} ({ids[row].decode()})" for row in rows[:10]) + f" and {len(rows) - 10} more" * (
+            len(rows) > 10
+        )
+        raise PartitionError(f"{path}: row {named}: {what}{_CONVERT}")
 
 
 def published_in(name: str, data_dir: str) -> tuple[str, Survey, Manifest] | None:

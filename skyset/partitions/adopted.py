@@ -31,6 +31,7 @@ class Form:
             names of the columns wanted, to arrays by name. They may have other dtypes than declared, where values fit.
         check: looks at what is stored, by key, before any row is read; raises RecordError where it cannot be used.
         plain: columns that must be stored as they are declared: in another dtype or shape they are refused.
+        image: the column of images (planes, H, W) that a row needs, or "".
     """
 
     name: str
@@ -38,6 +39,7 @@ class Form:
     convert: Callable[[Mapping[str, np.ndarray], Sequence[str]], Mapping[str, np.ndarray]]
     check: Callable[[Mapping[str, Column]], None] = field(default=lambda stored: None)
     plain: tuple[str, ...] = ()
+    image: str = ""
 
     def keys(self, names: Sequence[str]) -> list[str]:
         """Those that these columns are made of."""
@@ -84,6 +86,20 @@ def stored_in(path: str | Path, form: Form) -> dict[str, Column]:
     return stored
 
 
+#: Why a row without an image is none.
+NO_IMAGE = "the image of a band has no pixel that is a number, or is 0 everywhere"
+
+
+def usable_images(images: np.ndarray) -> np.ndarray:
+    """Which rows have an image (rows, planes, H, W) with a number other than 0 in every plane; most are seen at a glance."""
+    planes = images.reshape(*images.shape[:2], -1)
+    middle = planes[:, :, planes.shape[2] // 2]
+    good = (np.isfinite(middle) & (middle != 0)).all(axis=1)
+    for row in np.flatnonzero(~good):
+        good[row] = (np.isfinite(planes[row]) & (planes[row] != 0)).any(axis=1).all()
+    return good
+
+
 class AdoptedFile:
     """A file of somebody else's, as ``PieceReader`` reads partitions.
 
@@ -93,6 +109,7 @@ class AdoptedFile:
         trusted_rows, trusted_bytes: what was found when the folder was looked at.
         sha256: there is none.
         form: how the file holds them.
+        checked: reading rows whose image is none (see ``usable_images``) raises PartitionError that names them.
 
     Raises:
         PartitionError: as ``Partition`` does; a column cannot be made of what the file has.
@@ -107,7 +124,9 @@ class AdoptedFile:
         sha256: str | None = None,
         *,
         form: Form,
+        checked: bool = False,
     ):
+        self._image = form.image if checked else ""
         self.path, self.columns, self._form = path, {column.name: column for column in columns}, form
         stored = _stored(path, form, form.keys(list(self.columns)))
         for name in self.columns:
@@ -127,6 +146,9 @@ class AdoptedFile:
         small = [name for name in outs if name not in self._direct]
         if direct:
             self._file.read_columns(direct, start, stop)
+        if self._image in direct and not (good := usable_images(direct[self._image])).all():
+            bad = ", ".join(map(str, np.flatnonzero(~good)[:10] + start))
+            raise PartitionError(f"{self.path}: row {bad}: {NO_IMAGE}")
         if small:
             values = self._converted(small, start, stop)
             for name in small:
@@ -141,7 +163,11 @@ class AdoptedFile:
             made = self._form.convert(raw, names)
             return {name: _as_declared(self.columns[name], made[name]) for name in names}
         except RecordError as error:
-            raise PartitionError(f"{self.path}: rows {start} to {stop}: {error}") from error
+            if stop - start > 1:  # name the first row that is to blame
+                half = (start + stop) // 2
+                self._converted(names, start, half)
+                self._converted(names, half, stop)
+            raise PartitionError(f"{self.path}: row {start}: {error}") from error
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows ``start:stop`` of a column, (rows, *shape)."""

@@ -96,16 +96,39 @@ def _same(key: str) -> Callable[[_Stored], np.ndarray]:
     return lambda stored: _flat(stored[key])
 
 
+def _count(key: str) -> Callable[[_Stored], np.ndarray]:
+    def make(stored: _Stored) -> np.ndarray:
+        values = _flat(stored[key])
+        if (other := values[(values != np.round(values)) & (values == values)]).size:
+            raise RecordError(f"{key} is {other[0]}, which is no number of pixels")
+        return values
+
+    return make
+
+
+def _text(key: str) -> Callable[[_Stored], np.ndarray]:
+    def make(stored: _Stored) -> np.ndarray:
+        values = _flat(stored[key])
+        if values.dtype.kind == "S" and values.size and np.ascontiguousarray(values).view(np.uint8).max() > 127:
+            bad = next(each for each in values.tolist() if not each.isascii())
+            raise RecordError(f"{key} is {bad.decode('utf-8', 'replace')!r}, which is not ASCII")
+        return values
+
+    return make
+
+
 def _id(stored: _Stored) -> np.ndarray:
     values = _flat(stored["object_id"])
     if values.dtype.kind == "S" and not (whole := np.char.isdigit(values)).all():
-        row = int(np.argmin(whole))
-        raise RecordError(f"object_id is {values[row][:60]!r}, {row} rows on: not an integer")
+        raise RecordError(f"object_id is {values[int(np.argmin(whole))][:60]!r}, not an integer")
     return values if values.dtype.kind == "S" else values.astype("S20")
 
 
 def _flag(stored: _Stored) -> np.ndarray:
-    return _flat(stored["specz_flag_homogeneous"]).astype(bool)
+    values = _flat(stored["specz_flag_homogeneous"])
+    if (other := values[(values != 0) & (values != 1) & (values == values)]).size:
+        raise RecordError(f"specz_flag_homogeneous is {other[0]}, which is neither 0 nor 1")
+    return values == 1  # NaN is not secure
 
 
 def _cell(stored: _Stored) -> np.ndarray:
@@ -153,8 +176,10 @@ def _makers() -> dict[str, tuple[tuple[str, ...], Callable[[_Stored], np.ndarray
         "specz_flag_homogeneous": (("specz_flag_homogeneous",), _flag),
     }
     made["image"] = ("image",), lambda stored: stored["image"]
-    plain = [*_NUMBERS, *_TEXT, *(f"{b}_{name}" for b in BANDS for name in ("cmodel_mag", "cmodel_magsigma"))]
-    made |= {name: ((name,), _same(name)) for name in [*plain, *(f"{b}_{name}" for b in BANDS for name in COUNTS)]}
+    plain = [*_NUMBERS, *(f"{b}_{name}" for b in BANDS for name in ("cmodel_mag", "cmodel_magsigma"))]
+    made |= {name: ((name,), _text(name)) for name in _TEXT}
+    made |= {name: ((name,), _same(name)) for name in plain}
+    made |= {name: ((name,), _count(name)) for name in (f"{b}_{name}" for b in BANDS for name in COUNTS)}
     for band in BANDS:
         shapes = tuple(f"{band}_{name}" for name in SHAPES)
         made |= {f"{band}_{name}": (shapes, _shape(band, name)) for name in SHAPES}
@@ -206,7 +231,9 @@ def check(stored: Mapping[str, Column]) -> None:
             )
 
 
-FORM = Form("galaxiesml", {name: needs for name, (needs, _) in _MAKERS.items()}, convert, check, plain=("image",))
+FORM = Form(
+    "galaxiesml", {name: needs for name, (needs, _) in _MAKERS.items()}, convert, check, plain=("image",), image="image"
+)
 #: Without these a file of images is none.
 ESSENTIAL = ("object_id", "ra", "dec", "healpix")
 

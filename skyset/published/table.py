@@ -92,13 +92,20 @@ def _values(column: pa.ChunkedArray, key: Column) -> np.ndarray:
                     f"object_id holds {text} in row {row + 1}: identifiers that went through floating point "
                     "(a spreadsheet?) cannot be repaired"
                 )
+            if not (text.isascii() and int(text) < 1 << 63):
+                raise RecordError(f"object_id holds {text[:60]} in row {row + 1}: not an integer of 64 bits")
         return np.array(ids).astype(np.int64)
     if key.is_text:
         return fitting(Column(key.name, key.dtype), [text or "" for text in column.to_pylist()])
     if key.dtype == "bool":
         return np.isin([str(text).strip().lower() for text in column.to_pylist()], ("true", "t", "1", "1.0"))
     values = column.to_numpy()
-    return values if key.dtype == "float64" else np.nan_to_num(values).astype(key.dtype)
+    if key.dtype == "float64":
+        return values
+    try:
+        return fitting(Column(key.name, key.dtype), np.nan_to_num(values))
+    except RecordError as error:
+        raise RecordError(f"{error}, where there can be integers alone") from error
 
 
 class AdoptedTable:
@@ -114,6 +121,7 @@ class AdoptedTable:
         *,
         keys: Sequence[Column],
         form: Form,
+        checked: bool = False,
     ):
         self.path, self.columns = path, {column.name: column for column in columns}
         stored = _read(path, keys)

@@ -132,14 +132,20 @@ def test_rows_that_cannot_be_used_are_rejected_each_with_its_reason(tmp_path, ca
     def spoil(file):
         file["image"][3, 2] = np.nan
         file["image"][4, 2, 5:9, 5:9] = np.nan  # some pixels: a row
+        file["image"][2, 4] = 0
         file["ra"][5] = np.nan
         file["object_id"][7] = file["object_id"][6]
 
     files.edit(source / file_name(64, "train"), spoil)
     assert build(tmp_path / "out", "--local_data_path", source, "--configs", "64") == 1
     rejected = (tmp_path / "out" / "64" / "rejected.csv").read_text().splitlines()[1:]
-    assert len(rejected) == 3 and Manifest.load(tmp_path / "out" / "64").rows == sum(COUNTS.values()) - 3
-    for number, words in ((3, "no pixel that is a number"), (5, "not on the sky"), (6, "the id is that of another row")):
+    assert len(rejected) == 4 and Manifest.load(tmp_path / "out" / "64").rows == sum(COUNTS.values()) - 4
+    for number, words in (
+        (2, "0 everywhere"),
+        (3, "no pixel that is a number"),
+        (5, "not on the sky"),
+        (6, "the id is that of another row"),
+    ):
         assert any(line.startswith(str(files.FIRST_ID + number)) and words in line for line in rejected), words
     assert list(verify(tmp_path / "out" / "64", CONFIGS["64"])) == []
 
@@ -220,7 +226,7 @@ def test_published_ids_that_are_no_numbers_are_refused_and_nothing_is_written(tm
     source = with_ids(files.write(tmp_path / "own", sizes=(64,), counts=COUNTS), [b"1", bad])
     arguments = ("--local_data_path", source, "--configs", "64", "--files_per_object")
     assert build(tmp_path / "a" / "b" / "out", *arguments) == 2
-    assert f"object_id is {bad!r}, 1 rows on: not an integer" in capsys.readouterr().err
+    assert f"row 1: object_id is {bad!r}, not an integer" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*victim*")) and not list((tmp_path / "a").rglob("*-of-*"))
 
 
@@ -244,3 +250,61 @@ def test_single_files_have_no_ids_of_more_than_64_bits(tmp_path, capsys, number)
     again = ("--single_files", tmp_path / "again")
     assert build(tmp_path / "out", "--local_data_path", source, "--configs", "64", *again) == 2
     assert f"{number!r}, which cannot be an object_id there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["64", "127"])
+def test_published_files_are_not_converted_into_a_folder_of_the_archives(published, tmp_path, capsys, config):
+    (tmp_path / "64").mkdir()
+    Manifest("galaxiesml", list(CONFIGS["64"].columns), "object_id", [], [], {"config": "64"}).save(tmp_path / "64")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert build(tmp_path, "--local_data_path", published, "--configs", config) == 2
+    words = f"{tmp_path / '64'} was built from the archive, this is from published files: use the same, another folder"
+    assert words in capsys.readouterr().err
+    left = [path for path in tmp_path.rglob("*") if path not in before]
+    assert [path.name for path in left if path.is_file()] == [".lock"]
+
+
+def test_the_archives_galaxies_do_not_go_into_a_folder_of_published_files(built, capsys):
+    arguments = ("--archive_url", "http://127.0.0.1:9", "--configs", "tabular")
+    for more in ((), ("--overwrite",)):
+        assert build(built / "gml", *arguments, *more) == 2
+        assert f"{built / 'gml' / '127'} was built from published files, this is from the archive" in capsys.readouterr().err
+
+
+def test_rows_with_values_that_no_column_holds_are_rejected_and_the_others_are_not(tmp_path):
+    source = files.write(tmp_path / "own", sizes=(64,), counts=COUNTS)
+
+    def spoil(file):
+        names = file["specz_name"][:].astype("S40")
+        names[2] = "Zürich".encode()
+        files.replace(file, "specz_name", names)
+        flags = file["specz_flag_homogeneous"][:].astype(float)
+        flags[[3, 4]] = np.nan, 0.5
+        files.replace(file, "specz_flag_homogeneous", flags)
+        counts = file["g_central_image_pop_5px_rad"][:].astype(float)
+        counts[6] = 1.5
+        files.replace(file, "g_central_image_pop_5px_rad", counts)
+
+    files.edit(source / file_name(64, "train"), spoil)
+    for config in ("64", "tabular"):
+        assert build(tmp_path / "out", "--local_data_path", source, "--configs", config) == 1
+        rejected = (tmp_path / "out" / config / "rejected.csv").read_text().splitlines()[1:]
+        assert len(rejected) == 3
+        words = {
+            2: "specz_name is 'Zürich', which is not ASCII",
+            4: "is 0.5, which is neither",
+            6: "pop_5px_rad is 1.5, which is no number",
+        }
+        for line, (number, each) in zip(rejected, words.items(), strict=True):
+            assert line.startswith(str(files.FIRST_ID + number)) and each in line
+        found = rows(tmp_path / "out", config)["train"]
+        assert sorted(int(key) - files.FIRST_ID for key in found) == [0, 1, 3, 5, 7]
+        assert not found[str(files.FIRST_ID + 3)]["specz_flag_homogeneous"]  # NaN is not secure
+        assert found[str(files.FIRST_ID)]["specz_flag_homogeneous"]
+
+
+def test_files_without_rows(tmp_path, capsys):
+    source = files.write(tmp_path / "own", sizes=(64,), counts={"train": 3, "validation": 0})
+    assert build(tmp_path / "out", "--local_data_path", source) == 0
+    assert [Manifest.load(tmp_path / "out" / config).rows for config in ("64", "tabular")] == [3, 3]
+    assert len(skyset.load("galaxiesml", "64", data_dir=str(source))) == 3

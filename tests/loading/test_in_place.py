@@ -140,6 +140,34 @@ def test_an_id_that_was_a_float_in_a_csv_is_named(small):
         load(small, "tabular")
 
 
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        (str(files.FIRST_ID + 3), "1" * 25, f"object_id holds {'1' * 25} in row 4: not an integer of 64 bits"),
+        (str(files.FIRST_ID + 3), "9223372036854775808", "in row 4: not an integer of 64 bits"),
+        ("specz_name 5", "Zürich", "specz_name .*Z.*rich"),
+    ],
+)
+def test_values_of_a_csv_that_no_column_holds_are_named(small, old, new, words):
+    for path in small.glob("*.hdf5"):
+        path.unlink()
+    path = small / file_name(64, "train", ".csv")
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=words):
+        load(small, "tabular")
+
+
+def test_text_that_is_not_ascii_is_refused_by_name_and_not_changed(small):
+    def change(file):
+        names = file["specz_name"][:].astype("S40")
+        names[2] = "Zürich".encode()
+        files.replace(file, "specz_name", names)
+
+    files.edit(small / TRAIN, change)
+    with pytest.raises(PartitionError, match=f"{TRAIN}: row 2: specz_name is 'Zürich', which is not ASCII"):
+        list(load(small))
+
+
 def test_rows_of_other_order_or_number_are_another_dataset(small):
     """Also for the cache of tables: an edited file is read again."""
     before = load(small, streaming=False)
@@ -205,10 +233,40 @@ def test_planes_that_are_alike_are_told(small):
         load(small)
 
 
-def test_nan_pixels_are_handed_out_as_they_are(small):
-    files.edit(small / TRAIN, lambda file: file["image"].__setitem__((2, 1), np.nan))
-    row = list(load(small))[2]
-    assert np.isnan(row["image"][1]).all() and not np.isnan(row["image"][0]).any()
+def test_pixels_of_a_band_that_are_nan_or_0_are_handed_out_as_they_are_unless_all_are(small):
+    def change(value, *where):
+        files.edit(small / TRAIN, lambda file: file["image"].__setitem__(where, value))
+
+    change(np.nan, 2, 1, slice(20, 40))
+    change(0, 3, 1, slice(20, 40))
+    rows = list(load(small))
+    assert np.isnan(rows[2]["image"][1]).sum() == 20 * 64 and (rows[3]["image"][1] == 0).sum() == 20 * 64
+    for row, value in ((2, np.nan), (3, 0), (4, np.inf)):
+        change(value, row, 1)
+        with pytest.raises(
+            PartitionError, match=rf"{TRAIN}: row {row}.*: the image of a band has no pixel that is a number"
+        ):
+            list(load(small))
+        with pytest.warns(UserWarning):
+            assert not {2, row} & set(ids(load(small, on_bad_partition="skip")))
+        change(1, row, 1)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda file: file["ra"].__setitem__(5, np.nan), "row 5 \\(43158722000000006\\): no position on the sky"),
+        (lambda file: file["dec"].__setitem__(0, 91), "row 0 .*: no position on the sky"),
+        (lambda file: file["object_id"].__setitem__(3, files.FIRST_ID), "row 3 .*: the id of another row: convert"),
+        (lambda file: file["object_id"].__setitem__(3, files.FIRST_ID + 13), "43158722000000014 is in .*training.* too"),
+    ],
+)
+@pytest.mark.parametrize("config", ["64", "tabular"])
+def test_rows_without_a_position_and_repeated_ones_are_refused_by_name(small, config, change, words):
+    files.edit(small / TRAIN, change)
+    for _ in range(2):
+        with pytest.raises(UserError, match=words):
+            load(small, config)
 
 
 def test_chunks_are_read_too(tmp_path):
