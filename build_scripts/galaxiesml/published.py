@@ -77,10 +77,14 @@ def _convert_folder(folder: Path, wanted: Sequence[str], options: Options, comma
     statuses = []
     there = {config: found for config in wanted if (found := _found(folder, config)) is not None}
     refuse_other_options(options.output_dir, list(CONFIGS), list(there), {SOURCE: PUBLISHED}, options.overwrite)
-    for config, found in there.items():
-        files = [Published(path, split, found.opens) for split, path in found.files.items()]
-        survey = _as_found(config, found.columns)
-        statuses.append(_adopt(config, survey, files, options, command, [str(folder)]))
+    try:
+        for config, found in there.items():
+            files = [Published(path, split, found.opens) for split, path in found.files.items()]
+            survey = _as_found(config, found.columns)
+            statuses.append(_adopt(config, survey, files, options, command, [str(folder)]))
+    except UserError:
+        forget_staged(options.output_dir / CATALOG)
+        raise
     if not statuses:
         raise UserError(f"{folder} has no published files ({file_name(127, 'train')} and so on)")
     forget_staged(options.output_dir / CATALOG)

@@ -308,3 +308,11 @@ def test_files_without_rows(tmp_path, capsys):
     assert build(tmp_path / "out", "--local_data_path", source) == 0
     assert [Manifest.load(tmp_path / "out" / config).rows for config in ("64", "tabular")] == [3, 3]
     assert len(skyset.load("galaxiesml", "64", data_dir=str(source))) == 3
+
+
+def test_a_conversion_that_is_refused_leaves_no_staged_rows(published, tmp_path, capsys):
+    (tmp_path / "64" / "healpix=3").mkdir(parents=True)
+    (tmp_path / "64" / "healpix=3" / "mine.hdf5").write_text("mine")
+    assert build(tmp_path, "--local_data_path", published, "--configs", "64") == 2
+    assert "not built by galaxiesml" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.rows.npy")) and (tmp_path / "64" / "healpix=3" / "mine.hdf5").read_text() == "mine"
