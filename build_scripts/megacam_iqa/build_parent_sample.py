@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from skyset.archives.fetch import Fetcher
+from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE
 from skyset.build_scripts.megacam_iqa.datasets import write_datasets
 from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, make_map
 from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, named, observation, read_labels
+from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes, configuration_asked
 from skyset.build_scripts.megacam_iqa.representative import check_layout, layout
 from skyset.build_scripts.megacam_iqa.sources import COLUMNS, FOR_PSFEX, PUBLISHED, How
-from skyset.build_scripts.megacam_iqa.staged import Staged
+from skyset.build_scripts.megacam_iqa.staged import SOM, Staged
 from skyset.build_scripts.megacam_iqa.tiny import simulated
 from skyset.building.alone import alone
 from skyset.building.exposures import add_cadc_options
@@ -86,6 +88,7 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         alone(root),
         Fetcher(max_connections=1) if asked.local_data_path is None else contextlib.nullcontext() as network,
     ):
+        Own(root).refuse([root / CATALOGUE, root / SOM / "som.npz"])
         labels = read_labels(asked.labels)
         columns = (*COLUMNS, *FOR_PSFEX) if asked.for_psfex else COLUMNS
         passes = Passes(asked, options, labels, How(configuration_asked(asked), columns, asked.stamp), network)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE, Sources, write_c
 from skyset.build_scripts.megacam_iqa.catalog import SURVEY as OF_SOURCES
 from skyset.build_scripts.megacam_iqa.grouping import Grouping
 from skyset.build_scripts.megacam_iqa.labels import Labels
+from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes
 from skyset.build_scripts.megacam_iqa.representative import Made, as_asked, items, read_ccd
 from skyset.build_scripts.megacam_iqa.staged import CATALOG, STAGED, Staged
@@ -83,7 +83,7 @@ def write_datasets(
     )
     status = max(status, report(manifest, root / "sources"))
     if not asked.keep_staged:
-        shutil.rmtree(root / STAGED, ignore_errors=True)
+        Own(root).remove_staged()
     return status
 
 
@@ -95,6 +95,7 @@ def _write_catalogue(root: Path, exposures: Sequence[Staged], labels: Labels) ->
     note = root / CATALOG / f"{CATALOGUE}.made_of"
     if (root / CATALOGUE).is_file() and note.is_file() and note.read_text(encoding="utf-8") == made_of:
         return
+    Own(root).expect(root / CATALOGUE)
     note.unlink(missing_ok=True)
     count = write_catalogue(root / CATALOGUE, exposures, labels)
     write_atomically(note, made_of)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.staged import SOM, STAGED, Staged
 from skyset.errors import UserError
 from skyset.extraction.som.groups import Groups, Scaling
@@ -140,6 +141,7 @@ def make_map(
     scaling = Scaling.fit({name: np.concatenate([rows[name] for rows in some]) for name in features}, features, LOG)
     scratch = root / STAGED / "features.npy"
     scratch.parent.mkdir(exist_ok=True)
+    Own(root).expect(scratch, path)
     scaled = np.lib.format.open_memmap(scratch, "w+", np.float32, (total, len(features)))
     try:
         start = 0
@@ -160,4 +162,5 @@ def draw_map(root: Path, groups: Groups) -> None:
     """Pictures of the map in ``som/``."""
     (root / SOM).mkdir(exist_ok=True)
     for name, figure in groups.plots().items():
+        Own(root).expect(root / SOM / f"{name}.png")
         figure.savefig(root / SOM / f"{name}.png", dpi=110)

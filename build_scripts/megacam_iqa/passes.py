@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from skyset.archives.fetch import Fetcher
+from skyset.build_scripts.megacam_iqa.known import catalogue_of
 from skyset.build_scripts.megacam_iqa.labels import Labels
 from skyset.build_scripts.megacam_iqa.limits import LIMITS, added
+from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.representative import object_id
 from skyset.build_scripts.megacam_iqa.sources import COLUMNS, PUBLISHED, How
-from skyset.build_scripts.megacam_iqa.staged import Staged, how_digest, known
+from skyset.build_scripts.megacam_iqa.staged import Staged, how_digest, known, ldac_path, stamps_path
 from skyset.build_scripts.megacam_iqa.staging import stage
 from skyset.build_scripts.megacam_iqa.wanted import Wanted, from_archive, local
 from skyset.building.options import Options
@@ -79,6 +81,9 @@ class Passes:
                 self.exposures[name] = found
         if not left:
             return
+        names = [wanted.fits_id for wanted in left]
+        Own(root).refuse(stamps_path(root, name) for name in names)
+        Own(root).refuse(ldac_path(root, name) for name in names if catalogue_of(self.asked.ldac, name) is None)
         load_engine(None)
         bar = progress_bar(total=len(left), unit="exposure", desc="sources")
         with executor(self.options.num_processes, self.options.scheduler) as pool, bar:

@@ -44,7 +44,7 @@ class Staged:
 
     @property
     def stamps(self) -> Path:
-        return self.root / STAGED / f"{self.fits_id}.f16"
+        return stamps_path(self.root, self.fits_id)
 
     @property
     def groups(self) -> Path:
@@ -58,6 +58,14 @@ class Staged:
 
 def sources_path(root: Path, fits_id: str) -> Path:
     return root / CATALOG / f"{fits_id}.npy"
+
+
+def stamps_path(root: Path, fits_id: str) -> Path:
+    return root / STAGED / f"{fits_id}.f16"
+
+
+def ldac_path(root: Path, fits_id: str) -> Path:
+    return root / LDAC / f"{fits_id}.ldac"
 
 
 def how_digest(how: How, ldac: Path | None) -> str:

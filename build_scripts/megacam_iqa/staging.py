@@ -16,8 +16,9 @@ from isal import igzip
 
 from skyset.build_scripts.megacam_iqa.frames import SEEING, Ccd, ccds, exposure
 from skyset.build_scripts.megacam_iqa.known import catalogue_of, extensions
+from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.sources import ROW, CcdSources, How, measure_ccd
-from skyset.build_scripts.megacam_iqa.staged import CATALOG, LDAC, STAGED, Staged, sources_path
+from skyset.build_scripts.megacam_iqa.staged import CATALOG, LDAC, STAGED, Staged, ldac_path, sources_path, stamps_path
 from skyset.errors import RecordError
 from skyset.extraction.image_headers import image_header
 from skyset.extraction.images import Chosen
@@ -42,15 +43,17 @@ def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead:
 
     Raises:
         RecordError: the exposure cannot be used.
+        UserError: it would replace a file that no build of this folder made.
     """
     for folder in (LDAC, STAGED, CATALOG):
         (root / folder).mkdir(exist_ok=True)
     said = exposure(path)
+    catalogue, ldac_file = catalogue_of(ldac, said.fits_id), ldac_path(root, said.fits_id)
+    Own(root).expect(stamps_path(root, said.fits_id), *([ldac_file] if catalogue is None else []))
     (root / CATALOG / f"{said.fits_id}.json").unlink(missing_ok=True)
     unpacked = _unpacked(path, root)
     try:
         parts = ccds(unpacked)
-        catalogue = catalogue_of(ldac, said.fits_id)
         given = {} if catalogue is None else extensions(catalogue, parts)
         jobs = [
             (ccd, how, each.table, each.header) if (each := given.get(ccd.number)) else (ccd, how)
@@ -61,10 +64,10 @@ def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead:
             raise RecordError(f"{catalogue}: of none of the exposure's CCDs")
         facts = _facts(said, parts)
         measured: list[np.ndarray] = []
-        with replacing(root / STAGED / f"{said.fits_id}.f16") as temporary, open(temporary, "wb") as stamps:
+        with replacing(stamps_path(root, said.fits_id)) as temporary, open(temporary, "wb") as stamps:
             results = _kept(_measured(jobs, pool, ahead), facts, measured, stamps)
             if catalogue is None:
-                _write_ldac(root / LDAC / f"{said.fits_id}.ldac", path, results, how)
+                _write_ldac(ldac_file, path, results, how)
             for _ in results:
                 pass
     finally:
@@ -102,6 +105,7 @@ def _unpacked(path: Path, root: Path) -> Path:
     if path.suffix != ".gz":
         return path
     plain = root / STAGED / path.stem
+    Own(root).expect(plain)
     try:
         with igzip.open(path) as source, open(plain, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
