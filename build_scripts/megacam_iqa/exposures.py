@@ -18,6 +18,8 @@ from skyset.raw import read_header
 #: Site seeing (arcsec) of the tower's DIMM and MASS and the dome's DIMM, and SkyProbe's absorption (magnitudes): medians.
 SEEING = ("WDSEEMED", "WMSEEMED", "DDSEEMED", "SPOZPMED")
 _ID = re.compile(r"(?<![0-9A-Za-z])(\d{5,8})([a-z])(?![A-Za-z])")
+#: What an exposure can be called: 12 letters of ``FITS_ID``, which name files too.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,11}")
 #: CCDs that NEXTEND promises: whole CCDs, or amplifiers.
 _PROMISED = {36: 36, 40: 40, 72: 36, 80: 40}
 
@@ -56,7 +58,7 @@ def exposure(path: str | Path) -> Exposure:
     """What an exposure is, from its first two headers.
 
     Raises:
-        RecordError: the file cannot be read, is no FITS file, is cut short in a header, or holds no image.
+        RecordError: the file cannot be read, is no FITS file, is cut short in a header, holds no image, or its name is none.
     """
     path = Path(path)
     try:
@@ -88,13 +90,7 @@ def _exposure(path: Path, primary: fits.Header, first: fits.Header) -> Exposure:
     seeing = {key: value(key) for key in SEEING}
     promised = _PROMISED.get(int(value("NEXTEND"))) if math.isfinite(value("NEXTEND")) else None
     return Exposure(
-        named[0]
-        if named
-        else said[0]
-        if said
-        else f"{number:.0f}"
-        if math.isfinite(number)
-        else path.name.partition(".")[0],
+        _name(path, named or said, number),
         kind,
         exptime,
         str(primary.get("FILTER", first.get("FILTER", ""))).strip(),
@@ -107,6 +103,18 @@ def _exposure(path: Path, primary: fits.Header, first: fits.Header) -> Exposure:
         primary,
         tuple(notes),
     )
+
+
+def _name(path: Path, found: re.Match | None, number: float) -> str:
+    """The exposure's name; what does not fit its column would be cut, and so be another's too."""
+    plain = f"{number:.0f}" if math.isfinite(number) else path.name.partition(".")[0]
+    name = found[0] if found else plain
+    if not _NAME.fullmatch(name):
+        raise RecordError(
+            f"{path}: no exposure can be called {name!r}: rename the file, to a number and a letter such as 979412p, "
+            "or to 12 letters, digits, _, + or - at most"
+        )
+    return name
 
 
 def reason(path: Path, error: Exception) -> str:

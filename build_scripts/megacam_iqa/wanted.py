@@ -54,7 +54,7 @@ def local(folder: Path, ids: Sequence[str] = ()) -> tuple[list[Wanted], list[Rej
         try:
             name = exposure(path).fits_id
         except RecordError as error:
-            rejected.append(Rejected(path.name.partition(".")[0], str(path), _without(path, error)))
+            rejected.append(Rejected(path.name.partition(".")[0] or path.name, str(path), _without(path, error)))
             continue
         status = path.stat()
         if name in wanted:

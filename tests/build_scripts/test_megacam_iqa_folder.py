@@ -1,8 +1,10 @@
 """A build's folder that holds other things: what is a build's own is replaced and removed, all else stays."""
 
 import pytest
+from astropy.io import fits
 
 from skyset.build_scripts.megacam_iqa.build_parent_sample import main
+from skyset.build_scripts.megacam_iqa.wanted import local
 from skyset.testing.megacam import make_exposures
 from tests.conftest import once
 
@@ -56,3 +58,17 @@ def test_a_file_that_no_build_made_is_not_replaced(exposures, tmp_path, capsys, 
     assert f"{path} was made by no build of this folder: move it" in capsys.readouterr().err
     assert path.read_text() == "mine" and not (tmp_path / "sources").exists()
     assert build(tmp_path, *asked(exposures), "--overwrite") == 2 and path.read_text() == "mine"
+
+
+def test_exposures_whose_names_would_be_cut_are_rejected_by_name(exposures, tmp_path):
+    [source, *_] = sorted(exposures.glob("*.fits"))
+    with fits.open(source) as file:
+        for hdu in file:
+            for key in ("FILENAME", "EXPNUM", "OBSID"):
+                hdu.header.remove(key, ignore_missing=True)
+        for name in ("field_of_stars_1", "field_of_stars_2", "étoile_été", ".", "a b", "field_1"):
+            file.writeto(tmp_path / f"{name}.fits")
+    wanted, rejected = local(tmp_path)
+    assert [each.fits_id for each in wanted] == ["field_1"]
+    assert {each.key for each in rejected} == {"field_of_stars_1", "field_of_stars_2", "étoile_été", "..fits", "a b"}
+    assert all("no exposure can be called" in each.reason for each in rejected)
