@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -51,7 +52,7 @@ def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead:
     catalogue, ldac_file = catalogue_of(ldac, said.fits_id), ldac_path(root, said.fits_id)
     Own(root).expect(stamps_path(root, said.fits_id), *([ldac_file] if catalogue is None else []))
     (root / CATALOG / f"{said.fits_id}.json").unlink(missing_ok=True)
-    unpacked = _unpacked(path, root)
+    unpacked, ldac_bytes = _unpacked(path, root), None
     try:
         parts = ccds(unpacked)
         given = {} if catalogue is None else extensions(catalogue, parts)
@@ -67,7 +68,7 @@ def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead:
         with replacing(stamps_path(root, said.fits_id)) as temporary, open(temporary, "wb") as stamps:
             results = _kept(_measured(jobs, pool, ahead), facts, measured, stamps)
             if catalogue is None:
-                _write_ldac(ldac_file, path, results, how)
+                ldac_bytes = _write_ldac(ldac_file, path, results, how)
             for _ in results:
                 pass
     finally:
@@ -77,7 +78,7 @@ def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead:
         raise RecordError(f"{path}: no CCD of it has any light")
     with replacing(sources_path(root, said.fits_id)) as temporary, open(temporary, "wb") as file:
         np.save(file, np.concatenate([np.zeros(0, ROW), *measured]))
-    facts["made_of"] = made_of
+    facts |= {"made_of": made_of, "ldac_bytes": ldac_bytes}
     write_atomically(root / CATALOG / f"{said.fits_id}.json", json.dumps(facts) + "\n")
     return Staged(root, facts)
 
@@ -150,8 +151,8 @@ def _kept(results: Iterator[CcdSources], facts: dict, measured: list, stamps) ->
         yield each
 
 
-def _write_ldac(path: Path, image: Path, results: Iterator[CcdSources], how: How) -> None:
-    """One FITS_LDAC file of the CCDs that can be used."""
+def _write_ldac(path: Path, image: Path, results: Iterator[CcdSources], how: How) -> int | None:
+    """One FITS_LDAC file of the CCDs that can be used: its size, or None where there is none and so no file."""
 
     def tables() -> Iterator[tuple]:
         for number, each in enumerate(results, 1):
@@ -164,4 +165,9 @@ def _write_ldac(path: Path, image: Path, results: Iterator[CcdSources], how: How
             header = image_header(extension, how.configuration, plan, len(each.measured))
             yield header, as_table(each.measured.columns, columns, number)
 
-    write_ldac(path, tables())
+    made = tables()
+    first = next(made, None)
+    if first is None:
+        return None
+    write_ldac(path, itertools.chain([first], made))
+    return path.stat().st_size

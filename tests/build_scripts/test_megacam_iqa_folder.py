@@ -1,5 +1,8 @@
 """A build's folder that holds other things: what is a build's own is replaced and removed, all else stays."""
 
+import csv
+import shutil
+
 import pytest
 from astropy.io import fits
 
@@ -72,3 +75,16 @@ def test_exposures_whose_names_would_be_cut_are_rejected_by_name(exposures, tmp_
     assert [each.fits_id for each in wanted] == ["field_1"]
     assert {each.key for each in rejected} == {"field_of_stars_1", "field_of_stars_2", "étoile_été", "..fits", "a b"}
     assert all("no exposure can be called" in each.reason for each in rejected)
+
+
+def test_an_exposure_without_any_light_is_rejected_and_the_others_are_built(exposures, tmp_path):
+    raw = tmp_path / "raw"
+    shutil.copytree(exposures, raw)
+    with fits.open(raw / f"{names(exposures)[1]}.fits", mode="update") as file:
+        for hdu in file[1:]:
+            hdu.data[:] = 0
+    assert build(tmp_path / "o", *asked(raw)) == 1
+    with open(tmp_path / "o" / "representative" / "rejected.csv", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["key"] == names(exposures)[1] and row["reason"] == "no CCD of it has any light"
+    assert {path.stem for path in (tmp_path / "o" / "LDAC").iterdir()} == set(names(exposures)) - {row["key"]}
