@@ -12,6 +12,7 @@ A label is of an observation: it holds for its processed and its raw file. One o
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import re
@@ -117,28 +118,34 @@ def _pair(path: Path, name: str, said: object) -> tuple[int, int]:
 
 
 def _of_json(path: Path, text: str) -> Iterator[tuple[str, object]]:
-    pairs: list[list[tuple[str, object]]] = []
-
-    def keep(items: list[tuple[str, object]]) -> dict:
-        """A dict; those that say a thing twice are not lost."""
-        pairs.append(items)
-        return dict(items)
-
     try:
-        values = json.loads(text, object_pairs_hook=keep)
+        values = json.loads(text, object_pairs_hook=functools.partial(_each_once, path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: no JSON: {error}") from None
     annotations = values.get("annotations") if isinstance(values, dict) else None
     if not isinstance(annotations, dict):
         raise UserError(f'{path}: it has no "annotations" of exposures by their ids')
-    for items in pairs:
-        if dict(items) == annotations:
-            yield from items
-            return
+    yield from annotations.items()
+
+
+def _each_once(path: Path, items: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of a key that is there twice JSON would keep the last."""
+    made = dict(items)
+    if len(made) < len(items):
+        keys = [key for key, _ in items]
+        raise UserError(f"{path}: {next(key for key in keys if keys.count(key) > 1)} is there twice: which is it?")
+    return made
 
 
 def _of_csv(path: Path, text: str) -> Iterator[tuple[str, object]]:
     rows = csv.reader(io.StringIO(text))
+    try:
+        yield from _cells(path, rows)
+    except csv.Error as error:
+        raise UserError(f"{path}: line {rows.line_num}: no CSV: {error}") from None
+
+
+def _cells(path: Path, rows) -> Iterator[tuple[str, object]]:
     head = [name.strip().lower() for name in next(rows, [])]
     keys = [head.index(name) for name in ("fits_id", "id", "exposure") if name in head]
     values = [head.index(name) for name in ("label", "gt_label1", "label1") if name in head]

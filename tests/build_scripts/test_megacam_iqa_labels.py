@@ -47,7 +47,8 @@ def test_csv_of_exposures_and_ccds(tmp_path):
     [
         (annotations(_979412="FINE"), "979412 is 'FINE', which is no class: GOOD, B_SEEING, BGP, BT, RBT"),
         (annotations(_979412="GOOD", _979412p="BT"), "979412p is GOOD and BT: which is it?"),
-        ('{"annotations": {"979412": "GOOD", "979412": "BT"}}', "979412 is GOOD and BT"),
+        ('{"annotations": {"979412": "GOOD", "979412": "BT"}}', "979412 is there twice: which is it?"),
+        ('{"annotations": {"1": "GOOD"}, "annotations": {"2": "BT"}}', "annotations is there twice: which is it?"),
         (annotations(_979412="GOOD, BT, BGP"), "has 3 labels"),
         (annotations(_979412=3), "979412 is '3'"),
         ('{"labels": {}}', 'it has no "annotations"'),
@@ -55,6 +56,7 @@ def test_csv_of_exposures_and_ccds(tmp_path):
         ("{", "no JSON"),
         ("id,quality\n1,GOOD\n", "FITS_ID,label is meant"),
         ("FITS_ID,label\n979412p\n", "line 2: 2 cells are meant"),
+        pytest.param(f"FITS_ID,label\n1,GOOD\n2,{'x' * 131073}\n", "line 3: no CSV: field larger", id="cell"),
     ],
 )
 def test_labels_that_are_none(tmp_path, text, words):
