@@ -16,6 +16,7 @@ import functools
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,8 +133,8 @@ def _each_once(path: Path, items: list[tuple[str, object]]) -> dict[str, object]
     """A JSON object; of a key that is there twice JSON would keep the last."""
     made = dict(items)
     if len(made) < len(items):
-        keys = [key for key, _ in items]
-        raise UserError(f"{path}: {next(key for key in keys if keys.count(key) > 1)} is there twice: which is it?")
+        [(key, _)] = Counter(key for key, _ in items).most_common(1)
+        raise UserError(f"{path}: {key} is there twice: which is it?")
     return made
 
 

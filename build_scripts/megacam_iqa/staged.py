@@ -78,11 +78,13 @@ def how_digest(how: How, ldac: Path | None) -> str:
 
 
 def known(root: Path, fits_id: str, made_of: str) -> Staged | None:
-    """An exposure as an earlier run measured it, if it was made of the same file in the same way."""
+    """An exposure as an earlier run measured it, if it was made of the same file in the same way and is all there."""
     try:
         facts = json.loads((root / CATALOG / f"{fits_id}.json").read_text(encoding="utf-8"))
         rows = np.load(sources_path(root, fits_id), mmap_mode="r", allow_pickle=False)
         same = facts["made_of"] == made_of and rows.dtype == ROW and len(rows) == sum(c["sources"] for c in _usable(facts))
+        size = facts.get("ldac_bytes")  # None: its sources are from a catalogue of the user's
+        same = same and (size is None or ldac_path(root, fits_id).stat().st_size == size)
     except (OSError, ValueError, LookupError, TypeError):
         return None  # not yet, or cut by a kill
     return Staged(root, facts) if same else None

@@ -88,3 +88,19 @@ def test_an_exposure_without_any_light_is_rejected_and_the_others_are_built(expo
         [row] = csv.DictReader(file)
     assert row["key"] == names(exposures)[1] and row["reason"] == "no CCD of it has any light"
     assert {path.stem for path in (tmp_path / "o" / "LDAC").iterdir()} == set(names(exposures)) - {row["key"]}
+
+
+def test_an_ldac_file_that_is_gone_or_cut_is_made_again(built, exposures, tmp_path):
+    root, (first, second, *_) = tmp_path / "o", names(exposures)
+    shutil.copytree(built, root)
+    paths = [root / "LDAC" / f"{name}.ldac" for name in (first, second)]
+    paths[0].unlink()
+    with open(paths[1], "r+b") as file:
+        file.truncate(5000)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.hdf5")}
+    assert build(root, *asked(exposures)) == 0
+    for path in paths:
+        with fits.open(path) as new, fits.open(built / "LDAC" / path.name) as old:
+            assert [hdu.name for hdu in new[1:]] == ["LDAC_IMHEAD", "LDAC_OBJECTS"] * 4
+            assert all((a.data == b.data).all() for a, b in zip(new[2::2], old[2::2], strict=True))
+    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*.hdf5")}
