@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from skyset.archives.fetch import Fetcher
+from skyset.build_scripts.megacam_iqa.agreed import map_given, options_that_count, refuse_others, refuse_to_lose
 from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE
 from skyset.build_scripts.megacam_iqa.datasets import write_datasets
-from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, make_map
+from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, make_map, take_map
 from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, named, observation, read_labels
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes, configuration_asked
@@ -69,16 +70,6 @@ def splits_of(exposures: Sequence[Staged], labels: Labels, asked: argparse.Names
     return stratified({each: str(kind) for each, kind in classes.items()}, f"megacam_iqa {asked.seed}", SHARES)
 
 
-def groups_asked(root: Path, training: Sequence[Staged], asked: argparse.Namespace) -> Groups:
-    """The map that is given, or one of the training exposures."""
-    if asked.som is None:
-        return make_map(root, training, asked.features, asked.map, asked.clusters, asked.seed)
-    groups = Groups.load(asked.som)
-    if unknown := [name for name in groups.scaling.features if name not in FEATURES]:
-        raise UserError(f"{asked.som} is of {', '.join(unknown)}, which sources do not have: {', '.join(FEATURES)}")
-    return groups
-
-
 def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:
     """Build what was asked for; returns the exit status."""
     check_layout(asked.map, asked.stamp)
@@ -91,14 +82,22 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         Own(root).refuse([root / CATALOGUE, root / SOM / "som.npz"])
         labels = read_labels(asked.labels)
         columns = (*COLUMNS, *FOR_PSFEX) if asked.for_psfex else COLUMNS
-        passes = Passes(asked, options, labels, How(configuration_asked(asked), columns, asked.stamp), network)
+        given, how = map_given(asked.som), How(configuration_asked(asked), columns, asked.stamp)
+        counting = options_that_count(asked, given)
+        refuse_others(root, counting, options.overwrite)
+        passes = Passes(asked, options, labels, how, network)
+        if not options.overwrite:
+            refuse_to_lose(root, passes.wanted)
         passes.run()
         passes.tell()
         exposures = passes.measured()
         tell_labels(labels, exposures)
         of_exposure = splits_of(exposures, labels, asked)
         training = [e for e in exposures if asked.split_by_object or of_exposure[observation(e.fits_id)] == SPLITS[0]]
-        groups = groups_asked(root, training, asked)
+        if given is None:
+            groups = make_map(root, training, asked.features, asked.map, asked.clusters, asked.seed)
+        else:
+            groups = take_map(root, asked.som, given)
         draw_map(root, groups)
         digest = short_digest(f"{groups.digest()} {asked.pick} {asked.seed} {asked.split_by_object}")
         shape = layout(groups.count, (groups.som.rows, groups.som.columns))
@@ -108,7 +107,7 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         def side(fits_id: str, key: str) -> str:
             return split_of(key, by_object, SHARES) if asked.split_by_object else of_exposure[observation(fits_id)]
 
-        notes = noted(asked, exposures, labels, groups, of_exposure) | passes.notes()
+        notes = noted(asked, exposures, labels, groups, of_exposure) | passes.notes() | {"asked": counting}
         return write_datasets(passes, options, command, grouping, labels, side, notes)
 
 

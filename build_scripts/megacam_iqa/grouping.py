@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,17 +145,36 @@ def make_map(
     Own(root).expect(scratch, path)
     scaled = np.lib.format.open_memmap(scratch, "w+", np.float32, (total, len(features)))
     try:
-        start = 0
+        start = usable = 0
         for each in training:
             values = scaling(each.rows())
             scaled[start : start + len(values)] = values
             start += len(values)
+            usable += np.count_nonzero(np.isfinite(values).all(axis=1))
+        if usable < shape[0] * shape[1]:
+            raise UserError(
+                f"the training exposures have {usable:,} sources with all features, too few for a map of {shape[0]} x "
+                f"{shape[1]} units: a smaller --map, more exposures, or a lower threshold (--set DETECT_THRESH=3)"
+            )
         groups = Groups.fit(lambda: scaled, scaling, shape, clusters, seed=seed)
     finally:
         scratch.unlink(missing_ok=True)
     note.unlink(missing_ok=True)
     groups.save(path)
     note.write_text(f"{wanted} {file_sha256(path)}", encoding="utf-8")
+    return groups
+
+
+def take_map(root: Path, path: Path, groups: Groups) -> Groups:
+    """The map of another build, copied to ``som/som.npz``."""
+    path, copy, note = path.expanduser(), root / SOM / "som.npz", root / SOM / "made_of"
+    if copy.is_file() and file_sha256(copy) == file_sha256(path):
+        return groups
+    (root / SOM).mkdir(exist_ok=True)
+    Own(root).expect(copy)
+    note.unlink(missing_ok=True)
+    with replacing(copy) as temporary:
+        shutil.copyfile(path, temporary)
     return groups
 
 

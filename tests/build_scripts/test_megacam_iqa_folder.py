@@ -8,6 +8,7 @@ from astropy.io import fits
 
 from skyset.build_scripts.megacam_iqa.build_parent_sample import main
 from skyset.build_scripts.megacam_iqa.wanted import local
+from skyset.partitions.manifest import Manifest
 from skyset.testing.megacam import make_exposures
 from tests.conftest import once
 
@@ -104,3 +105,42 @@ def test_an_ldac_file_that_is_gone_or_cut_is_made_again(built, exposures, tmp_pa
             assert [hdu.name for hdu in new[1:]] == ["LDAC_IMHEAD", "LDAC_OBJECTS"] * 4
             assert all((a.data == b.data).all() for a, b in zip(new[2::2], old[2::2], strict=True))
     assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*.hdf5")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--map", "1x3"), "with --map 1x2, this is with --map 1x3"),
+        (("--seed", "1"), "with --seed 0, this is with --seed 1"),
+        (("--features", "ISO0"), "this is with --features ISO0"),
+        (("--set", "DETECT_THRESH=3"), "without --set, this is with --set DETECT_THRESH=3"),
+        (("-c", "{tmp}/a.sex"), "without -c, this is with -c a.sex ("),
+        (("--som", "{built}/som/som.npz"), "without --som, this is with --som som.npz ("),
+        (("--limit", "2"), "holds exposures that this selection leaves out, such as {last} (2 in all)"),
+    ],
+)
+def test_other_options_over_a_finished_folder_are_refused_before_it_changes(
+    built, exposures, tmp_path, capsys, options, words
+):
+    root = tmp_path / "o"
+    shutil.copytree(built, root)
+    (tmp_path / "a.sex").write_text("DETECT_THRESH 3\n")
+    before = contents(root)
+    given = [each.format(tmp=tmp_path, built=built) for each in options]
+    assert build(root, *asked(exposures), *given) == 2
+    error = capsys.readouterr().err
+    assert words.format(last=names(exposures)[2]) in error and "--overwrite" in error
+    assert contents(root) == before
+
+
+def test_a_map_that_is_given_is_the_folders(built, exposures, tmp_path):
+    given = built / "som" / "som.npz"
+    assert build(tmp_path, "--local_data_path", exposures, "--labels", exposures / "labels.json", "--som", given) == 0
+    assert (tmp_path / "som" / "som.npz").read_bytes() == given.read_bytes()
+    notes = Manifest.load(tmp_path / "sources").build
+    assert notes["map"]["units"] == "1x2" and notes["asked"]["--som"].startswith("som.npz (")
+
+
+def test_too_few_sources_for_a_map_say_which_option(exposures, tmp_path, capsys):
+    assert build(tmp_path, *asked(exposures), "--map", "60x60") == 2
+    assert "too few for a map of 60 x 60 units: a smaller --map" in capsys.readouterr().err
