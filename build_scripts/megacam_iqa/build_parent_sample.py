@@ -6,11 +6,11 @@
     skyset build megacam_iqa --local_data_path FOLDER --labels labels.csv --map 15x16 --clusters 20
 
 First each exposure by itself: fetched (350 MB, deleted again), trimmed, its sources found and measured. Then exposures are
-split into training, validation and test, the map is made of the sources of training exposures, and each CCD becomes an image
-of one cutout a group, with hits: how many of its sources are in each. It can be interrupted at any moment: the same command
-goes on from what is complete. In the output folder lie ``representative`` and ``sources``, each a dataset with its manifest;
-objects_catalog.parquet, all sources; LDAC/*.ldac, for SCAMP and PSFEx; som/, the map and its pictures; catalog/, what is
-known of each exposure.
+split into training, validation and test, the map is made of the sources of training exposures, and each CCD becomes an
+image of one cutout a group, with hits: how many of its sources are in each. It can be interrupted at any moment: the same
+command goes on from what is complete. In the output folder lie ``representative`` and ``sources``, each a dataset with its
+manifest; objects_catalog.parquet, all sources; LDAC/*.ldac, which PSFEx and SCAMP read if --for_psfex was said; som/, the
+map and its pictures; catalog/, what is known of each exposure.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from skyset.build_scripts.megacam_iqa.agreed import map_given, options_that_coun
 from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE
 from skyset.build_scripts.megacam_iqa.datasets import write_datasets
 from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, make_map, take_map
-from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, named, observation, read_labels
+from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, exposures_said, named, observation, read_labels
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes, configuration_asked
 from skyset.build_scripts.megacam_iqa.representative import check_layout, layout
 from skyset.build_scripts.megacam_iqa.sources import COLUMNS, FOR_PSFEX, PUBLISHED, How
 from skyset.build_scripts.megacam_iqa.staged import SOM, Staged
-from skyset.build_scripts.megacam_iqa.tiny import simulated
+from skyset.build_scripts.megacam_iqa.tiny import EXPOSURES, simulated
 from skyset.building.alone import alone
 from skyset.building.exposures import add_cadc_options
 from skyset.building.options import Options, positive_integer
@@ -114,9 +114,13 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
 def tell_labels(labels: Labels, exposures: Sequence[Staged]) -> None:
     """Say which labels lead nowhere, and how many exposures have none."""
     if unknown := labels.unknown(each.fits_id for each in exposures):
-        say(f"{len(unknown)} labels are of exposures that are not here: {named(unknown)}")
+        are = (
+            "1 label is of an exposure that is" if len(unknown) == 1 else f"{len(unknown)} labels are of exposures that are"
+        )
+        say(f"{are} not here: {named(unknown)}")
     if without := [each.fits_id for each in exposures if labels.class_of(each.fits_id) == NONE]:
-        say(f"{len(without)} exposures have no label (-1): {named(without)}")
+        have = "has" if len(without) == 1 else "have"
+        say(f"{exposures_said(len(without))} {have} no label (-1): {named(without)}")
 
 
 def noted(asked, exposures: Sequence[Staged], labels: Labels, groups: Groups, splits: Mapping[str, str]) -> dict[str, Any]:
@@ -161,7 +165,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-c", "--config", type=Path, metavar="FILE", help=f"SExtractor's configuration (default: {published})")
     add("--set", nargs="+", default=(), metavar="KEY=VALUE", help="keywords that come before those")
     add("--ldac", type=Path, metavar="DIR", help="take SExtractor's catalogues in DIR, 979412p.ldac, where there are")
-    add("--for_psfex", action="store_true", help="LDAC files with what PSFEx asks for: 5 kB a source more")
+    add("--for_psfex", action="store_true", help="LDAC files with what PSFEx and SCAMP ask for: 5 kB a source more")
     add = parser.add_argument_group("map and images").add_argument
     add("--map", type=map_shape, default=MAP, metavar="RxC", help="rows and columns of the map (default: 4x5)")
     add("--clusters", type=positive_integer, metavar="N", help="N clusters of the map's units as groups (k-means)")
@@ -179,7 +183,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--keep_staged", action="store_true", help="keep all cutouts (166 MB an exposure), to add exposures later")
 
 
-SCRIPT = Script(__doc__, SURVEY, build, add_options)
+SCRIPT = Script(__doc__, SURVEY, build, add_options, tiny=f"{EXPOSURES} simulated exposures: to try things out")
 parser, main = SCRIPT.parser, SCRIPT.main
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE, Sources, write_catalogue
 from skyset.build_scripts.megacam_iqa.catalog import SURVEY as OF_SOURCES
 from skyset.build_scripts.megacam_iqa.grouping import Grouping
-from skyset.build_scripts.megacam_iqa.labels import Labels
+from skyset.build_scripts.megacam_iqa.labels import Labels, exposures_said
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes
 from skyset.build_scripts.megacam_iqa.representative import Made, as_asked, items, read_ccd
@@ -81,7 +81,7 @@ def write_datasets(
     manifest = build_whole(
         OF_SOURCES, rows.wholes(), rows.rows, of("sources"), command, notes={**notes, "config": "sources"}, **said
     )
-    status = max(status, report(manifest, root / "sources"))
+    status = max(status, report(manifest, root / "sources", rejected=False))
     if not asked.keep_staged:
         Own(root).remove_staged()
     return status
@@ -99,7 +99,7 @@ def _write_catalogue(root: Path, exposures: Sequence[Staged], labels: Labels) ->
     note.unlink(missing_ok=True)
     count = write_catalogue(root / CATALOGUE, exposures, labels)
     write_atomically(note, made_of)
-    say(f"{CATALOGUE}: {count:,} sources of {len(exposures)} exposures")
+    say(f"{CATALOGUE}: {count:,} sources of {exposures_said(len(exposures))}")
 
 
 def _stage_again(passes: Passes, names: Sequence[str]) -> None:
@@ -108,7 +108,8 @@ def _stage_again(passes: Passes, names: Sequence[str]) -> None:
     Raises:
         UserError: one cannot be had any more.
     """
-    say(f"{len(names)} exposures are measured again for their cutouts (--keep_staged keeps these)")
+    are = "is" if len(names) == 1 else "are"
+    say(f"{exposures_said(len(names))} {are} measured again for their cutouts (--keep_staged keeps these)")
     passes.run(again=names)
     if gone := [name for name in names if not (passes.options.output_dir / STAGED / f"{name}.f16").exists()]:
         raise UserError(f"{gone[0]}: its cutouts are gone, and the exposure cannot be had: run it with the others again")

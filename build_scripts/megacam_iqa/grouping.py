@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skyset.build_scripts.megacam_iqa.labels import exposures_said
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.staged import SOM, STAGED, Staged
 from skyset.errors import UserError
@@ -136,7 +137,7 @@ def make_map(
     total = sum(ccd["sources"] for each in training for ccd in each.ccds)
     if not total:
         raise UserError("no training exposure has a source: there is nothing to make a map of")
-    say(f"map of {shape[0]} x {shape[1]} units: {total:,} sources of {len(training)} training exposures")
+    say(f"map of {shape[0]} x {shape[1]} units: {total:,} sources of {exposures_said(len(training))} of training")
     step = -(-total // 1_000_000)
     some = [each.rows()[::step] for each in training]
     scaling = Scaling.fit({name: np.concatenate([rows[name] for rows in some]) for name in features}, features, LOG)

@@ -97,6 +97,10 @@ def read_labels(path: str | Path | None) -> Labels:
     return labels
 
 
+def exposures_said(count: int) -> str:
+    return "1 exposure" if count == 1 else f"{count:,} exposures"
+
+
 def named(names: list[str]) -> str:
     """Some names for a line, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.megacam_iqa.known import catalogue_of
-from skyset.build_scripts.megacam_iqa.labels import Labels
+from skyset.build_scripts.megacam_iqa.labels import Labels, exposures_said
 from skyset.build_scripts.megacam_iqa.limits import LIMITS, added
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.representative import object_id
@@ -84,6 +84,7 @@ class Passes:
         names = [wanted.fits_id for wanted in left]
         Own(root).refuse(stamps_path(root, name) for name in names)
         Own(root).refuse(ldac_path(root, name) for name in names if catalogue_of(self.asked.ldac, name) is None)
+        say(f"measuring {exposures_said(len(left))}: workers start and compile first, which takes a while", sys.stderr)
         load_engine(None)
         bar = progress_bar(total=len(left), unit="exposure", desc="sources")
         with executor(self.options.num_processes, self.options.scheduler) as pool, bar:

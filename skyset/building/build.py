@@ -216,10 +216,10 @@ def describe_failure(error: OSError | RuntimeError | MemoryError, root: Path) ->
     return os_reason(error, root)
 
 
-def report(manifest: Manifest, root: Path) -> int:
-    """Say what a build made; the exit status."""
+def report(manifest: Manifest, root: Path, rejected: bool = True) -> int:
+    """Say what a build made; the exit status. ``rejected``: also how many objects were, unless that was said before."""
     size = human_bytes(manifest.bytes)
     print(f"{manifest.survey}: {manifest.rows} rows in {len(manifest.files)} partitions ({size}) in {root}")
-    if manifest.rejected:
+    if manifest.rejected and rejected:
         print(f"{manifest.rejected} objects were rejected, each with its reason in {root / REJECTED}")
     return 1 if manifest.rejected else 0

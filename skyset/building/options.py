@@ -56,9 +56,11 @@ class Options:
 class BuildParser(argparse.ArgumentParser):
     """A build script's command line: the shared options, and `--output-dir` as well as `--output_dir`."""
 
-    def __init__(self, program: str | None, description: str, survey: Survey, raw: str | None = None):
+    def __init__(
+        self, program: str | None, description: str, survey: Survey, raw: str | None = None, tiny: str | None = None
+    ):
         super().__init__(program, description=description)
-        add_arguments(self, survey, raw)
+        add_arguments(self, survey, raw, tiny)
 
     def print_help(self, file: Any = None) -> None:
         from skyset.building.help import print_help
@@ -84,11 +86,11 @@ def with_underscores(argument: str) -> str:
     return "--" + name[2:].replace("-", "_") + sign + value
 
 
-def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | None = None) -> None:
+def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | None = None, tiny: str | None = None) -> None:
     """Add the options that all build scripts share.
 
     ``raw`` names the survey's raw files (``"fits"``) where the archive has one per object; without it the survey itself
-    asks where its data come from.
+    asks where its data come from. ``tiny`` is what ``--tiny`` builds where it is not the first objects.
     """
     add = parser.add_argument
     add(
@@ -100,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser, survey: Survey, raw: str | No
         help="where the partitions go (default: %(default)s); an interrupted build goes on from what is there",
     )
     size = parser.add_argument_group("how much")
-    size.add_argument("--tiny", action="store_true", help=f"the first {TINY} objects: to try things out")
+    size.add_argument("--tiny", action="store_true", help=tiny or f"the first {TINY} objects: to try things out")
     size.add_argument("--limit", type=positive_integer, metavar="N", help="the first N objects of the catalogue")
     source = parser.add_argument_group("where from")
     if raw is not None:

@@ -27,6 +27,7 @@ class Script:
         build: builds what was asked for.
         add_options: adds the options of the survey's own to a parser.
         raw: name of the raw files (``"fits"``) where the archive has one per object.
+        tiny: what ``--tiny`` builds, for its help; the first objects where nothing is said.
     """
 
     description: str
@@ -34,10 +35,11 @@ class Script:
     build: Build
     add_options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     raw: str | None = None
+    tiny: str | None = None
 
     def parser(self, program: str | None = None) -> BuildParser:
         """The command line."""
-        known = BuildParser(program, self.description, self.survey, self.raw)
+        known = BuildParser(program, self.description, self.survey, self.raw, self.tiny)
         self.add_options(known)
         return known
 

@@ -144,3 +144,23 @@ def test_a_map_that_is_given_is_the_folders(built, exposures, tmp_path):
 def test_too_few_sources_for_a_map_say_which_option(exposures, tmp_path, capsys):
     assert build(tmp_path, *asked(exposures), "--map", "60x60") == 2
     assert "too few for a map of 60 x 60 units: a smaller --map" in capsys.readouterr().err
+
+
+def test_what_a_build_says_is_said_once_and_counts_are_as_people_say_them(exposures, tmp_path, capsys):
+    raw, [name, *_] = tmp_path / "raw", names(exposures)
+    raw.mkdir()
+    shutil.copy(exposures / f"{name}.fits", raw)
+    (raw / "notes.fits").write_text("no FITS")
+    assert build(tmp_path / "o", "--local_data_path", raw, "--map", "1x2", "--split_by_object") == 1
+    out, error = capsys.readouterr()
+    assert out.count("objects were rejected") == 1 and "1 exposures" not in out
+    assert f"1 exposure has no label (-1): {name}" in out and "sources of 1 exposure\n" in out
+    assert "measuring 1 exposure: workers start and compile first" in error
+
+
+def test_help_says_what_tiny_builds_and_what_psfex_needs(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "20 simulated exposures" in words and "the first 5 objects" not in words
+    assert "which PSFEx and SCAMP read if --for_psfex was said" in words
