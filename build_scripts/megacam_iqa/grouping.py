@@ -166,11 +166,17 @@ def make_map(
     return groups
 
 
+def is_here(root: Path, path: Path | None) -> bool:
+    """Whether the map in a file is ``som/som.npz`` already."""
+    files = [root / SOM / "som.npz", *([] if path is None else [path.expanduser()])]
+    return path is not None and all(map(Path.is_file, files)) and len(set(map(file_sha256, files))) == 1
+
+
 def take_map(root: Path, path: Path, groups: Groups) -> Groups:
     """The map of another build, copied to ``som/som.npz``."""
-    path, copy, note = path.expanduser(), root / SOM / "som.npz", root / SOM / "made_of"
-    if copy.is_file() and file_sha256(copy) == file_sha256(path):
+    if is_here(root, path):
         return groups
+    path, copy, note = path.expanduser(), root / SOM / "som.npz", root / SOM / "made_of"
     (root / SOM).mkdir(exist_ok=True)
     Own(root).expect(copy)
     note.unlink(missing_ok=True)

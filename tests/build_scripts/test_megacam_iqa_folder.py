@@ -141,6 +141,15 @@ def test_a_map_that_is_given_is_the_folders(built, exposures, tmp_path):
     assert notes["map"]["units"] == "1x2" and notes["asked"]["--som"].startswith("som.npz (")
 
 
+def test_a_map_of_ones_own_in_the_folder_is_taken_and_stays(built, exposures, tmp_path):
+    mine = tmp_path / "som" / "som.npz"
+    mine.parent.mkdir()
+    shutil.copy(built / "som" / "som.npz", mine)
+    labels = exposures / "labels.json"
+    assert build(tmp_path, "--local_data_path", exposures, "--labels", labels, "--limit", "1", "--som", mine) == 0
+    assert mine.read_bytes() == (built / "som" / "som.npz").read_bytes()
+
+
 def test_too_few_sources_for_a_map_say_which_option(exposures, tmp_path, capsys):
     assert build(tmp_path, *asked(exposures), "--map", "60x60") == 2
     assert "too few for a map of 60 x 60 units: a smaller --map" in capsys.readouterr().err
