@@ -50,7 +50,7 @@ _DAMAGE = (OSError, EOFError, ValueError, zlib.error, isal_zlib.IsalError, lzma.
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 #: What a table says of itself and of the image that it holds.
 _TABLE_CARD = re.compile(
-    r"XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|TFIELDS|THEAP|(TTYPE|TFORM|TUNIT|TNULL|TSCAL|TZERO|TDISP|TDIM|TLMIN|TLMAX)\d+|"
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|TFIELDS|THEAP|(TTYPE|TFORM|TUNIT|TNULL|TSCAL|TZERO|TDISP|TDIM|TLMIN|TLMAX)\d+|"
     r"CHECKSUM|DATASUM|Z(IMAGE|CMPTYPE|QUANTIZ|DITHER0|BLANK|SCALE|ZERO|TENSION|SIMPLE|EXTEND|PCOUNT|GCOUNT|BITPIX|"
     r"NAXIS\d*|TILE\d+|NAME\d+|VAL\d+|MASKCMP|HECKSUM|DATASUM)"
 )
@@ -458,9 +458,10 @@ def _image_header(header: fits.Header, compressed: bool) -> fits.Header:
         ("PCOUNT", 0),
         ("GCOUNT", 1),
     ]
-    image = fits.Header(cards)
-    image.extend((card for card in header.cards if not _TABLE_CARD.fullmatch(card.keyword)), unique=False, bottom=True)
-    return image
+    # As text: each card that is added to a header is looked at several times.
+    text = fits.Header(cards).tostring(endcard=False, padding=False)
+    text += "".join(card.image for card in header.cards if not _TABLE_CARD.fullmatch(card.keyword))
+    return fits.Header.fromstring(text)
 
 
 def _flat(header: fits.Header) -> fits.Header:

@@ -79,14 +79,14 @@ def read(conditions: Conditions, detector: Detector, seed: tuple[int, int], dens
         conditions: of the exposure.
         detector: the CCD.
         seed: of the run, and the exposure's number in it.
-        density: stars and galaxies, times what a field far from the Milky Way has; default 1.5, more on small CCDs.
+        density: stars and galaxies, times what a field far from the Milky Way has; default 3.5, more on small CCDs.
     """
     rng = np.random.default_rng([*seed, detector.ccd])
     shape, fixed = detector.shape, amplifiers(detector)
     gain = sum(fixed.gain) / 2
     zero_point = conditions.zero_point + 2.5 * math.log10(conditions.exptime)
     sky = 10 ** (-0.4 * (conditions.sky - zero_point)) * _PIXEL**2  # ADU
-    density = density or (1.5 if shape[0] * shape[1] > FULL[0] * FULL[1] // 4 else 6.0)
+    density = density or (3.5 if shape[0] * shape[1] > FULL[0] * FULL[1] // 4 else 6.0)
     pattern = int(np.random.default_rng([*seed, 999]).integers(1 << 31))
     psf = point_spread(conditions, detector, pattern)
     light = render(shape, _sources(rng, shape, zero_point, density), psf, 0.1 * math.sqrt(sky / gain))
@@ -102,7 +102,7 @@ def read(conditions: Conditions, detector: Detector, seed: tuple[int, int], dens
 
 
 def _sources(rng: np.random.Generator, shape: tuple[int, int], zero_point: float, density: float) -> np.ndarray:
-    limits = (15.5, 24.8)
+    limits = (14.3, 24.8)
     tables = [draw_field(rng, shape, _PIXEL, zero_point, limits, None, None) for _ in range(math.ceil(density))]
     table = np.concatenate(tables)
     return table[rng.random(len(table)) < density / math.ceil(density)]
