@@ -94,7 +94,7 @@ class Passing(SkysetError):
         self.status = status
 
 
-class Lost(Exception):
+class Lost(SkysetError):
     """The service has the job no more, or never had."""
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from skyset.errors import SkysetError
 from skyset.testing.hsc_sky import BANDS, FILTERS, PLANES, RERUNS
 
 COLUMNS = {
@@ -25,7 +26,7 @@ _TRUE, _FALSE = ("true", "on", "1", "yes", "t", "y"), ("false", "off", "0", "no"
 _TYPES = ("coadd", "coadd/bg")
 
 
-class Refusal(Exception):
+class Refusal(SkysetError):
     """The request is refused: HTTP status, and the words of the answer."""
 
     def __init__(self, status: int, words: str) -> None:

@@ -20,6 +20,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from skyset.errors import SkysetError
+
 SCHEMA = "pdr2_wide"
 BANDS = "grizy"
 #: Flags of each band, false where a sky does not say otherwise, by table.
@@ -38,7 +40,7 @@ FORMATS = ("csv", "csv.gz", "sqlite3", "fits")
 _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 
 
-class SqlError(Exception):
+class SqlError(SkysetError):
     """A query is refused; the text is PostgreSQL's, more or less."""
 
 

@@ -33,7 +33,7 @@ GALAXIES, SEED = 21, 3
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
     return once(
-        tmp_path_factory, "galaxiesml_published", lambda folder: make_galaxiesml(folder, GALAXIES, seed=SEED, sersic=False)
+        tmp_path_factory, "simulated_published", lambda folder: make_galaxiesml(folder, GALAXIES, seed=SEED, sersic=False)
     )
 
 
