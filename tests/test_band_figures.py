@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.patches import Ellipse
 
+pytest.importorskip("numba", reason="galaxies are simulated with numba")
+
 from skyset.band_figures import asinh_stretch, lupton_rgb, noise_of
 from skyset.extraction.morphology import HSC_SEEING
 from skyset.extraction.simulate import moffat_psf, render_sersic

@@ -3,11 +3,12 @@
 import pytest
 
 from tests.conftest import once
-from tests.megacam_rows import write_map, write_megacam
 
 nbformat = pytest.importorskip("nbformat", reason="notebooks run in the main environment only")
 pytest.importorskip("nbclient", reason="notebooks run in the main environment only")
 notebooks = pytest.importorskip("tests.notebooks")
+
+from tests.megacam_rows import write_map, write_megacam
 
 
 @pytest.mark.slow

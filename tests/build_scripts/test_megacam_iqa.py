@@ -16,6 +16,8 @@ from astropy.io import fits
 from astropy.table import QTable
 from pyarrow import parquet
 
+pytest.importorskip("numba", reason="MegaCam's sources are measured and grouped with numba")
+
 from skyset.build_scripts.megacam_iqa.build_parent_sample import main
 from skyset.build_scripts.megacam_iqa.frames import ccds, frames
 from skyset.build_scripts.megacam_iqa.passes import configuration_asked

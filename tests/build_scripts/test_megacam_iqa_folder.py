@@ -6,6 +6,8 @@ import shutil
 import pytest
 from astropy.io import fits
 
+pytest.importorskip("numba", reason="MegaCam's sources are measured and grouped with numba")
+
 from skyset.build_scripts.megacam_iqa.build_parent_sample import main
 from skyset.build_scripts.megacam_iqa.wanted import local
 from skyset.partitions.manifest import Manifest

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+pytest.importorskip("numba", reason="MegaCam's sources are measured and grouped with numba")
+
 from skyset.build_scripts.megacam_iqa.public_catalog import FEATURES, SCHEMA, main, read_public
 from skyset.errors import UserError
 from skyset.extraction.som.groups import Groups

@@ -5,6 +5,8 @@ import pytest
 from datasets import ClassLabel
 from typer.testing import CliRunner
 
+pytest.importorskip("numba", reason="MegaCam's sources are measured and grouped with numba")
+
 import skyset
 from skyset.cli import app
 from skyset.loaders import megacam_iqa
