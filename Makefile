@@ -16,7 +16,7 @@ demo: .venv/.user
 	$(BIN)/python demo.py
 
 test: .venv/.dev .venv-datasets3/.dev lint
-	$(BIN)/python -m pytest tests -n 2
+	$(BIN)/python -m pytest tests -n 3
 	$(BIN3)/python -m pytest tests -n 2 -m datasets3
 
 # The real SExtractor, PSFEx and SCAMP, and STILTS's checks of TAP services (Debian); tests skip where there are none.

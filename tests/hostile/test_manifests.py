@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyset.errors import UserError
+from skyset.messages import LONGEST
 from skyset.partitions.layout import MANIFEST, cell_of_path
 from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.survey import HEALPIX, Column
@@ -107,7 +108,7 @@ def check_manifest(folder: Path, content: bytes) -> None:
     try:
         manifest = Manifest.load(folder)
     except UserError as error:
-        assert "\n" not in str(error) and len(str(error)) < 2000, str(error)[:300]
+        assert "\n" not in str(error) and len(str(error)) <= LONGEST, str(error)[:300]
         return
     check_types(manifest)
     manifest.save(folder)
