@@ -49,7 +49,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple, cast
 from urllib.parse import parse_qs, urlsplit
@@ -58,6 +58,7 @@ import numpy as np
 from PIL import Image
 
 from skyset.testing.gz3d import stamp
+from skyset.testing.loopback import Loopback
 
 HIPS = "CDS/P/SDSS9/color"
 PATH = "/hips2fits"
@@ -286,7 +287,7 @@ def encode(pixels: np.ndarray | None, kind: str, width: int, height: int) -> byt
 # --- the server ---------------------------------------------------------------------------------------------
 
 
-class HipsServer:
+class HipsServer(Loopback):
     """`Hips` on 127.0.0.1 while the ``with`` block runs: HTTP/1.1, connections kept, a thread each.
 
     Attributes:
@@ -301,20 +302,10 @@ class HipsServer:
         self.hips = hips or Hips()
         self.latency = latency
         self.max_concurrent = self.connections = 0
-        self.closing = threading.Event()
         self._running = 0
         self._lock = threading.Lock()
-        self._http = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"server_": self}))
-        self.url = f"http://127.0.0.1:{self._http.server_port}{PATH}"
-
-    def __enter__(self) -> HipsServer:
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(type("Handler", (_Handler,), {"server_": self}), port)
+        self.url = f"{self.host}{PATH}"
 
     @property
     def requests(self) -> list[str]:
@@ -331,14 +322,6 @@ class HipsServer:
         """Somebody came."""
         with self._lock:
             self.connections += 1
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request, client_address) -> None:
-        """Clients that hang up are part of the game: no traceback."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -43,8 +43,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
@@ -53,6 +53,7 @@ from skyset.archives.hsc_skymap import tract_at
 from skyset.testing.das_lists import DEFAULTS, Line, Refusal, read_line, read_list
 from skyset.testing.hsc_jobs import Jobs
 from skyset.testing.hsc_sky import BANDS, Sky, cutout_fits, psf_fits, window
+from skyset.testing.loopback import Loopback
 
 CUTOUT, PSF, JOBS = "/das_cutout/pdr2/cgi-bin/cutout", "/psf/pdr2/cgi/getpsf", "/datasearch/api/catalog_jobs/"
 REQUEST_FAULTS = ("cut", "short", "hang", "mute", "html", "empty", "foreign", "others", "line", "refused")
@@ -81,7 +82,7 @@ class Request(NamedTuple):
     list: str = ""
 
 
-class HscArchive:
+class HscArchive(Loopback):
     """All services on 127.0.0.1 while the ``with`` block runs.
 
     Args:
@@ -119,21 +120,11 @@ class HscArchive:
         self.requests: list[Request] = []
         self.lists: Counter[str] = Counter()
         self.images = self.max_streams = 0
-        self.closing = threading.Event()
         self._running: Counter[str] = Counter()
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
-        self._http = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"archive": self}))
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(type("Handler", (_Handler,), {"archive": self}), port)
+        self.url = self.host
 
     def fault(self, kind: str, match: str = "", times: int | None = None, retry_after: int | None = None) -> None:
         """Give requests, or images, of which a line or the address contains `match` a fault, the next `times` or all.
@@ -243,14 +234,6 @@ def packed(name: str, content: bytes) -> bytes:
 
 
 # --- the server ---------------------------------------------------------------------------------------------
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request, client_address) -> None:
-        """Clients that hang up are part of the game: no traceback."""
 
 
 class _Handler(BaseHTTPRequestHandler):

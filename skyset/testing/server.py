@@ -40,10 +40,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from fnmatch import fnmatch
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote, urlsplit
+
+from skyset.testing.loopback import Loopback
 
 KINDS = ("404", "500", "429", "cut", "truncated", "wrong-checksum", "html", "drip", "hang", "no-range")
 ERROR_PAGE = b"<!DOCTYPE html>\n<html><body><h1>The archive is down for maintenance</h1></body></html>\n"
@@ -88,7 +90,7 @@ def known_kind(kind: str) -> str:
     return kind
 
 
-class ArchiveServer:
+class ArchiveServer(Loopback):
     """Serve `folder` on 127.0.0.1 while the ``with`` block runs; file names are read anew at every request.
 
     Attributes:
@@ -111,24 +113,13 @@ class ArchiveServer:
         self.login: str | None = None
         self.redirects: dict[str, str] = {}
         self.authorizations: list[str | None] = []
-        self.closing = threading.Event()
         self._running = 0
         self._faults: list[Fault] = []
         self._chaos: tuple[int, float, tuple[str, ...]] | None = None
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._http = _HttpServer(("127.0.0.1", port), type("Handler", (Handler,), {"archive": self}))
-        self.url = f"http://127.0.0.1:{self._http.server_port}/"
-
-    def __enter__(self) -> Self:
-        # The pause between two looks at the shutdown flag is what closing costs.
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(type("Handler", (Handler,), {"archive": self}), port)
+        self.url = f"{self.host}/"
 
     def fault(self, pattern: str, kind: str, times: int | None = None, retry_after: int | datetime | None = None) -> None:
         """Answer the next `times` requests for names like `pattern` (fnmatch) with a fault of `kind`.
@@ -251,14 +242,6 @@ class RawServer:
         """One answer after the other, a connection each; the last for all further ones."""
         left = [answer.encode("latin-1") if isinstance(answer, str) else answer for answer in answers]
         return cls(lambda connection: connection.sendall(left.pop(0) if len(left) > 1 else left[0]))
-
-
-class _HttpServer(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request, client_address) -> None:
-        """Clients that hang up in the middle are part of the game: no traceback."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,11 +1,11 @@
 """The simulated job API behind a small HTTP server, and a sky of a few objects for it."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 
 from skyset.testing.hsc_jobs import Jobs
+from skyset.testing.loopback import Loopback
 
 LOGIN = ("astronomer", "Milky Way, 4!")
 PATH = "/datasearch/api/catalog_jobs/"
@@ -38,7 +38,7 @@ class Sky:
         return self.columns
 
 
-class JobsServer:
+class JobsServer(Loopback):
     """``Jobs`` on 127.0.0.1 while the ``with`` block runs.
 
     Attributes:
@@ -78,14 +78,5 @@ class JobsServer:
             def log_message(self, *_):
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-
-    def __enter__(self):
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(Handler)
+        self.url = self.host
