@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from skyset.archives.account import PASSWORD, USER, forget_account
-from skyset.archives.hsc_service import Job, Lost, Passing, Query, Refused, Service
+from skyset.archives.hsc_service import Job, Lost, Query, Service
+from skyset.archives.outcomes import Passing, Refused
 from skyset.errors import UserError
 from skyset.files import write_atomically
 from skyset.messages import plain, say

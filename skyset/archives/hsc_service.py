@@ -23,6 +23,7 @@ from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from urllib3.exceptions import HTTPError
 
 from skyset.archives.account import account_for, without_account
+from skyset.archives.outcomes import Passing, Refused
 from skyset.archives.tap_session import same_host
 from skyset.errors import SkysetError, UserError
 from skyset.files import human_bytes, replacing, short_digest
@@ -75,23 +76,6 @@ class Job(NamedTuple):
     id: int
     status: str
     words: str = ""
-
-
-class Refused(SkysetError):
-    """A final no, in the service's words; ``status`` is that of HTTP."""
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-class Passing(SkysetError):
-    """What another try may not meet; ``asked`` are the seconds that the service asks to wait, ``status`` is that of HTTP."""
-
-    def __init__(self, text: str, asked: float | None = None, status: int | None = None) -> None:
-        super().__init__(text)
-        self.asked = asked
-        self.status = status
 
 
 class Lost(SkysetError):
@@ -178,7 +162,7 @@ class Service:
             except Passing as error:
                 if tries > RETRIES:
                     raise Passing(f"{error}, {tries} tries", status=error.status) from None
-                self.sleep(pause(tries, BACKOFF, error.asked))
+                self.sleep(pause(tries, BACKOFF, error.pause))
         raise AssertionError("the last try returns or raises")
 
     @contextlib.contextmanager

@@ -38,6 +38,7 @@ from xml.etree import ElementTree
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skyset.archives.outcomes import Passing, Refused
 from skyset.archives.tap_session import (
     GRACE,
     LARGEST,
@@ -45,8 +46,6 @@ from skyset.archives.tap_session import (
     PATIENCE,
     SMALL,
     TIME_LIMIT,
-    Passing,
-    Refused,
     Session,
     TooLarge,
     TooLong,

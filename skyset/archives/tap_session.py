@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
+from skyset.archives.outcomes import Passing, Refused
 from skyset.errors import SkysetError
 from skyset.html import HEAD_BYTES, is_html
 from skyset.http import CHUNK, PASSING, Client, innermost, pause, retry_after, watch
@@ -40,23 +41,6 @@ MAY_PASS = re.compile(
     r"temporar|unavailable|overload|too (many|busy)|try again|later|connection|deadlock|out of memory|restart|shut ?down",
     re.IGNORECASE,
 )
-
-
-class Refused(SkysetError):
-    """A final no; `status` is the HTTP status, None if the words came with a 200."""
-
-    def __init__(self, reason: str, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-class Passing(SkysetError):
-    """A failure that a later try may not meet; `pause` is the number of seconds that the service asked for."""
-
-    def __init__(self, reason: str, pause: float | None = None, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.pause = pause
-        self.status = status
 
 
 class Again(Passing):
