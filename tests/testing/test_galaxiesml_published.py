@@ -2,7 +2,6 @@
 
 import csv
 import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from skyset.testing.galaxiesml.sky import GalSimSky
 from skyset.testing.hsc import Request
 from skyset.testing.hsc_sky import window
 from tests.conftest import once
+from tests.processes import interruptible
 
 GALAXIES, SEED = 21, 3
 
@@ -182,18 +182,15 @@ def test_jobs_and_lists_are_told_a_line_each():
 
 def test_the_archive_answers_until_ctrl_c():
     command = [sys.executable, "-m", "skyset.testing.galaxiesml", "--serve", "--port", "0", "--galaxies", "5"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            said = ""
-            while "Ctrl-C" not in said:
-                said += process.stdout.readline() or pytest.fail(f"it ended: {said}")
-            assert "5 galaxies and 8 rows that cuts take away" in said
-            assert "SSP_PDR_USR=" in said and "skyset build galaxiesml --tiny --archive_url http://127.0.0.1:" in said
-            url = said.partition("--archive_url ")[2].split()[0]
-            with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(f"{url}/das_cutout/pdr2/cgi-bin/cutout?ra=30&dec=-5", timeout=20)
-            assert refused.value.code == 401
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
-        finally:
-            process.kill()
+    with interruptible(command, stderr=None) as process:
+        said = ""
+        while "Ctrl-C" not in said:
+            said += process.stdout.readline() or pytest.fail(f"it ended: {said}")
+        assert "5 galaxies and 8 rows that cuts take away" in said
+        assert "SSP_PDR_USR=" in said and "skyset build galaxiesml --tiny --archive_url http://127.0.0.1:" in said
+        url = said.partition("--archive_url ")[2].split()[0]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{url}/das_cutout/pdr2/cgi-bin/cutout?ra=30&dec=-5", timeout=20)
+        assert refused.value.code == 401
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
