@@ -1,8 +1,12 @@
 """The mock service refuses what strict services refuse: GAVO DaCHS 2.7's own parser said the same of almost all of these."""
 
+import sys
+import threading
+
 import pytest
 
 from skyset.build_scripts.sdss_galaxy_zoo import catalog
+from skyset.testing import adql
 from skyset.testing.adql import ADQLError, check
 
 SHIPPED = (catalog.ZOOSPEC, catalog.VOTES, catalog.DESCRIPTIONS, catalog.TARGETS)
@@ -92,3 +96,30 @@ def test_slices_of_a_query_are_parsed_once_but_numbers_still_count():
         check("SELECT ra FROM t WHERE ra >= 12.5.5 AND ra < 13.25")
     with pytest.raises(ADQLError):
         check("SELECT ra FROM t WHERE ra >= 12.5 AND ra < 13.25x")
+
+
+def test_threads_of_a_server_may_ask_at_once():
+    """pyparsing changes a grammar that is new while it parses, also under another thread's feet."""
+    before, refused = sys.getswitchinterval(), []
+    at_once = threading.Barrier(4)
+
+    def ask(number: int) -> None:
+        at_once.wait()
+        try:
+            check(f"SELECT objID, ra, name FROM t{number} WHERE ra >= 1.5 AND ra < 60.0")
+        except ADQLError as error:
+            refused.append(str(error))
+
+    try:
+        sys.setswitchinterval(1e-6)
+        for start in range(3):
+            adql._query.cache_clear()
+            adql._query()  # once for all threads, as yet unused
+            threads = [threading.Thread(target=ask, args=(10 * start + each,)) for each in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert refused == []

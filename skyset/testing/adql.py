@@ -7,6 +7,7 @@ services do not speak. Names are not looked up here.
 
 import functools
 import re
+import threading
 
 import pyparsing as pp
 
@@ -14,6 +15,8 @@ from skyset.errors import SkysetError
 
 pp.ParserElement.enable_packrat()
 
+#: A server's threads share the grammar, which pyparsing changes when it parses for the first time.
+_PARSING = threading.Lock()
 _WORDS = """
     ABS ACOS AREA ASIN ATAN ATAN2 BIT_AND BIT_NOT BIT_OR BIT_XOR BOX CEILING CENTROID CIRCLE CONTAINS COORD1 COORD2
     COORDSYS COS COT DEGREES DISTANCE EXP FLOOR INTERSECTS LOG LOG10 MOD PI POINT POLYGON POWER RADIANS RAND REGION ROUND
@@ -62,7 +65,8 @@ def check(adql: str) -> None:
 @functools.lru_cache(maxsize=4096)
 def _check(adql: str) -> None:
     try:
-        _query().parse_string(adql, parse_all=True)
+        with _PARSING:
+            _query().parse_string(adql, parse_all=True)
     except pp.ParseBaseException as error:
         found = adql[error.loc : error.loc + 20].split() or ["the end"]
         raise ADQLError(f"Could not parse your query: unexpected {found[0]} (at char {error.loc})") from None
