@@ -22,7 +22,7 @@ import numpy as np
 from skyset.build_scripts.galaxiesml import catalog
 from skyset.build_scripts.galaxiesml.asked import check_options, shared
 from skyset.build_scripts.galaxiesml.published import add_published_options, build_published
-from skyset.build_scripts.galaxiesml.records import TOGETHER, Reading, check_installed, read_galaxies, read_galaxy
+from skyset.build_scripts.galaxiesml.records import TOGETHER, Reading, read_galaxies, read_galaxy
 from skyset.build_scripts.galaxiesml.single_files import write_single_files
 from skyset.build_scripts.galaxiesml.splits import split_of
 from skyset.building.alone import alone
@@ -33,6 +33,7 @@ from skyset.building.cutouts.plan import build_cutouts
 from skyset.building.cutouts.stamps import CENTRINGS
 from skyset.building.options import Options
 from skyset.building.script import Script, run_as_file
+from skyset.extraction.engines import need_compiled
 from skyset.loaders.galaxiesml import CONFIGS, RAW, SURVEY
 from skyset.survey import Survey
 
@@ -96,7 +97,7 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
     if asked.published or options.local_data_path is not None:
         status = build_published(asked, options, command)
     else:
-        check_installed()
+        need_compiled("measuring shapes")
         declared = dataclasses.replace(declared, asked=shared(asked))
         with alone(options.output_dir):
             status = build_cutouts(declared, asked, options, command)

@@ -12,11 +12,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from skyset.building.cutouts.stamps import SIZE, framed, read_psf, read_stamp
-from skyset.errors import MissingPackage, RecordError
-from skyset.extraction.engines import load_engine
+from skyset.errors import RecordError
 from skyset.extraction.morphology import measure_cutouts
 from skyset.loaders.galaxiesml import BANDS
-from skyset.versions import install_command
 
 #: Galaxies that are measured together: fits are made for one band of all of them at once.
 TOGETHER = 64
@@ -45,20 +43,6 @@ class Reading:
     def to_json(self) -> dict:
         """As it is kept in the manifest."""
         return asdict(self) | {"pad": str(self.pad), "planes": list(self.planes)}
-
-
-def check_installed() -> None:
-    """What is missing is said before anything is downloaded: Petrosian radii and fits need our own kernels.
-
-    Raises:
-        MissingPackage: numba is not installed.
-    """
-    try:
-        load_engine("compiled")
-    except MissingPackage as missing:
-        raise MissingPackage(
-            f"measuring shapes needs {missing.name}: {install_command('extraction')}", missing.name
-        ) from None
 
 
 def read_galaxies(

@@ -6,14 +6,33 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
+from skyset.build_scripts.megacam_iqa.representative import check_layout
 from skyset.building.agreement import ARCHIVE, SOURCE, refuse_other_options
 from skyset.errors import PartitionError, UserError
-from skyset.extraction.som.groups import Groups
+from skyset.extraction.som.groups import Groups, check_clusters
 from skyset.files import file_sha256
-from skyset.loaders.megacam_iqa import CONFIGS, FEATURES
+from skyset.loaders.megacam_iqa import CONFIGS, FEATURES, MAP, MAP_FEATURES
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
+
+
+def check_map(asked: argparse.Namespace) -> None:
+    """Say before anything is measured what cannot be meant of the map.
+
+    Raises:
+        UserError: it cannot be made, or laid out, or is made already and asked for otherwise.
+        MissingPackage: a package that it needs is not installed.
+    """
+    check_layout(asked.map, asked.stamp)
+    if len(set(asked.features)) < len(asked.features):
+        raise UserError(f"--features {' '.join(asked.features)}: each feature once")
+    if asked.som is None:
+        check_clusters(asked.clusters, asked.map)
+        return
+    own = {"--map": asked.map != MAP, "--clusters": asked.clusters, "--features": tuple(asked.features) != MAP_FEATURES}
+    if given := [name for name, said in own.items() if said]:
+        raise UserError(f"--som has a map that is made already: leave out {given[0]}, or --som")
 
 
 def map_given(path: Path | None) -> Groups | None:

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from skyset.archives.fetch import Fetcher
-from skyset.build_scripts.megacam_iqa.agreed import map_given, options_that_count, refuse_others, refuse_to_lose
+from skyset.build_scripts.megacam_iqa.agreed import check_map, map_given, options_that_count, refuse_others, refuse_to_lose
 from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE
 from skyset.build_scripts.megacam_iqa.datasets import write_datasets
 from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, is_here, make_map, take_map
 from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, exposures_said, named, observation, read_labels
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes, configuration_asked
-from skyset.build_scripts.megacam_iqa.representative import check_layout, layout
+from skyset.build_scripts.megacam_iqa.representative import layout
 from skyset.build_scripts.megacam_iqa.sources import COLUMNS, FOR_PSFEX, PUBLISHED, How
 from skyset.build_scripts.megacam_iqa.staged import SOM, Staged
 from skyset.build_scripts.megacam_iqa.tiny import EXPOSURES, simulated
@@ -37,6 +37,7 @@ from skyset.building.exposures import add_cadc_options
 from skyset.building.options import Options, positive_integer
 from skyset.building.script import Script, run_as_file
 from skyset.errors import UserError
+from skyset.extraction.engines import need_compiled
 from skyset.extraction.som.groups import Groups
 from skyset.files import short_digest
 from skyset.loaders.megacam_iqa import CLASSES, FEATURES, MAP, MAP_FEATURES, STAMP, SURVEY
@@ -72,7 +73,8 @@ def splits_of(exposures: Sequence[Staged], labels: Labels, asked: argparse.Names
 
 def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:
     """Build what was asked for; returns the exit status."""
-    check_layout(asked.map, asked.stamp)
+    check_map(asked)
+    need_compiled("finding and grouping sources")
     root = options.output_dir
     with (
         simulated(asked) as asked,

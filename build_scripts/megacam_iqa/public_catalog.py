@@ -25,6 +25,7 @@ from skyset.build_scripts.megacam_iqa.grouping import LOG
 from skyset.build_scripts.megacam_iqa.limits import LIMITS
 from skyset.command_line import main as exit_status
 from skyset.errors import UserError
+from skyset.extraction.engines import need_compiled
 from skyset.extraction.som.groups import Groups, Scaling
 from skyset.loaders.megacam_iqa import CLASSES, MAP
 from skyset.messages import say
@@ -174,6 +175,8 @@ def _run(asked: argparse.Namespace) -> int:
     for path in (asked.output, asked.som):
         if path is not None and path.exists():
             raise UserError(f"{path} is there already")
+    if asked.som is not None:
+        need_compiled("a map")
     faults: Counter = Counter()
     rows = write_parquet(asked.output, read_public(asked.catalogs, faults, asked.leave_out), SCHEMA)
     for line in report(rows, faults):

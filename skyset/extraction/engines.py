@@ -105,6 +105,19 @@ def load_engine(name: str | None = None) -> Engine:
         raise MissingPackage(f"engine {name} needs {package}: {_INSTALL[name]}", package) from None
 
 
+def need_compiled(what: str) -> None:
+    """What is missing is said before anything is downloaded; ``what`` needs our own kernels: "measuring shapes".
+
+    Raises:
+        MissingPackage: numba is not installed.
+    """
+    try:
+        load_engine("compiled")
+    except MissingPackage as missing:
+        name = missing.name or "numba"
+        raise MissingPackage(f"{what} needs {name}: {_INSTALL['compiled']}", name) from None
+
+
 def default_columns(engine: Engine, sky: bool) -> list[str]:
     """What is measured where nothing is said: of `columns.DEFAULT`, with a WCS the position too, what the engine has."""
     return [name for name in (*DEFAULT, *(DEFAULT_WORLD if sky else ())) if name in engine.MEASURED]

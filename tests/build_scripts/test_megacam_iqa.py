@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -379,12 +380,32 @@ def test_labels_without_their_exposures_are_told(built, exposures, tmp_path, cap
         (("--local_data_path", "{exposures}", "--set", "DETECT_THRESH"), "KEYWORD=VALUE is meant"),
         (("--local_data_path", "{exposures}", "--som", "{exposures}/labels.json"), "no map"),
         (("--local_data_path", "{exposures}", "--stamp", "2"), "a cutout has 4 to 256 pixels"),
+        (("--tiny", "--clusters", "21"), "21 clusters of 4 x 5 units: from 2 to 20"),
+        (("--tiny", "--features", "ISO0", "FWHM", "ISO0"), "each feature once"),
+        (("--tiny", "--som", "som.npz", "--map", "4x6"), "a map that is made already: leave out --map, or --som"),
     ],
 )
 def test_what_cannot_be_asked_for(exposures, tmp_path, capsys, arguments, words):
     words_of = [each.format(exposures=exposures) for each in arguments]
     assert build(tmp_path / "o", *words_of, "--allow_few_exposures", *(["--limit", "1"] * ("--som" in arguments))) == 2
     assert words in capsys.readouterr().err
+
+
+def test_without_numba_help_is_help_and_a_build_says_what_to_install(tmp_path):
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from skyset.build_scripts.megacam_iqa.build_parent_sample import main\n"
+        "from skyset.testing.megacam.__main__ import main as simulate\n"
+        "statuses = [main(['--tiny', '-o', 'o']), simulate(['-o', 's'])]\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: print(*statuses, end.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    install = "pip install 'skyset-surveys[extraction]'"
+    assert done.stderr.splitlines() == [
+        f"skyset: {what} needs numba: {install}" for what in ("finding and grouping sources", "simulating exposures")
+    ]
+    assert "--local_data_path" in done.stdout and done.stdout.endswith("2 2 0\n") and not list(tmp_path.iterdir())
 
 
 def test_catalogues_that_are_there_are_taken(built, exposures, tmp_path):

@@ -117,7 +117,7 @@ def test_an_ldac_file_that_is_gone_or_cut_is_made_again(built, exposures, tmp_pa
         (("--features", "ISO0"), "this is with --features ISO0"),
         (("--set", "DETECT_THRESH=3"), "without --set, this is with --set DETECT_THRESH=3"),
         (("-c", "{tmp}/a.sex"), "without -c, this is with -c a.sex ("),
-        (("--som", "{built}/som/som.npz"), "without --som, this is with --som som.npz ("),
+        (("--map", "4x5", "--som", "{built}/som/som.npz"), "without --som, this is with --som som.npz ("),
         (("--limit", "2"), "holds exposures that this selection leaves out, such as {last} (2 in all)"),
     ],
 )

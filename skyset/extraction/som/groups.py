@@ -6,6 +6,7 @@ taken first, and what is further out than some such ranges stays there. All of i
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import warnings
@@ -131,11 +132,9 @@ class Groups:
             epochs: passes over the rows.
 
         Raises:
-            UserError: as `SOM.fit`.
-            MissingPackage: clusters need scikit-learn.
+            UserError, MissingPackage: as `SOM.fit` and `check_clusters`.
         """
-        if clusters is not None and not 1 < clusters <= shape[0] * shape[1]:
-            raise UserError(f"{clusters} clusters of {shape[0]} x {shape[1]} units: from 2 to {shape[0] * shape[1]}")
+        check_clusters(clusters, shape)
         som = SOM(*shape, features=scaling.features, standardise=False, missing="drop", seed=seed, epochs=epochs)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*rows were left out", UserWarning)
@@ -224,12 +223,25 @@ class Groups:
         return drawn
 
 
+def check_clusters(clusters: int | None, shape: tuple[int, int]) -> None:
+    """Whether so many clusters can be made of a map's units, before its rows are there; None: none are wanted.
+
+    Raises:
+        UserError: there are too few units.
+        MissingPackage: scikit-learn is not installed.
+    """
+    if clusters is None:
+        return
+    if not 1 < clusters <= shape[0] * shape[1]:
+        raise UserError(f"{clusters} clusters of {shape[0]} x {shape[1]} units: from 2 to {shape[0] * shape[1]}")
+    if importlib.util.find_spec("sklearn") is None:
+        raise MissingPackage(f"clusters need scikit-learn: {install_command('train')}", "scikit-learn")
+
+
 def _clustered(centres: np.ndarray, hits: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The cluster of each unit and the clusters' centres, in their order along the first principal component."""
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError:
-        raise MissingPackage(f"clusters need scikit-learn: {install_command('train')}", "scikit-learn") from None
+    from sklearn.cluster import KMeans
+
     made = KMeans(clusters, n_init=10, random_state=seed % 2**32).fit(centres.astype(np.float64), sample_weight=hits)
     middle = made.cluster_centers_ - made.cluster_centers_.mean(0)
     axis = np.linalg.svd(middle, full_matrices=False)[2][0]

@@ -15,13 +15,13 @@ import numpy as np
 from skyset.errors import UserError
 from skyset.extraction.som import figures
 from skyset.extraction.som.grid import TOPOLOGIES, Grid
-from skyset.extraction.som.kernels import keep_smallest, uniform
 from skyset.extraction.som.rows import BLOCK, Importance, Stream, names_in
-from skyset.extraction.som.sums import Compiled, Moments, Torch
 from skyset.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from skyset.extraction.som.sums import Compiled, Moments, Torch
 
 MISSING = ("raise", "drop")
 #: Spread of the noise, in standard deviations, that distinguishes units which would otherwise start at the same place.
@@ -149,6 +149,8 @@ class SOM:
         Warns:
             UserWarning: rows were left out (``missing="drop"``), or a feature is constant: it does not count in distances.
         """
+        from skyset.extraction.som.sums import Moments  # here: a map is named by many that make none, and numba takes long
+
         if not callable(data) and isinstance(data, Iterator):
             raise UserError("the data are needed several times, an iterator can be read once: give a function that opens it")
         names = self.features or names_in(data)
@@ -229,6 +231,8 @@ class SOM:
         Raises:
             UserError: as ``predict``.
         """
+        from skyset.extraction.som.kernels import keep_smallest, uniform
+
         stream, engine = self._trained(data)
         units = self.rows * self.columns
         chosen, best = np.full(units, -1), np.full(units, np.inf)
@@ -365,6 +369,8 @@ class SOM:
         return (longer_first @ axes + noise).astype(np.float32)
 
     def _engine(self, mean: np.ndarray, scale: np.ndarray) -> Compiled | Torch:
+        from skyset.extraction.som.sums import Compiled, Torch
+
         if self.device is None:
             return Compiled(mean, _inverse(scale))
         return Torch(mean, _inverse(scale), self.rows * self.columns, self.device)

@@ -8,7 +8,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from skyset.errors import SkysetError, UserError
+from skyset.command_line import main as run_command
+from skyset.errors import UserError
 from skyset.testing.megacam.conditions import LABELS
 from skyset.testing.megacam.exposures import COUNTS, SMALL, SUFFIXES, make_exposures
 from skyset.testing.megacam.layout import FULL
@@ -63,29 +64,28 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line, write, serve; 2 where something was asked for wrongly."""
     options = arguments().parse_args(argv)
-    try:
-        with tempfile.TemporaryDirectory(prefix="megacam-") as scratch:
-            if options.output_dir is None and not options.serve:
-                raise UserError("-o FOLDER says where the files go")
-            folder = options.output_dir or Path(scratch)
-            make_exposures(
-                folder,
-                options.exposures,
-                kind=options.kind,
-                ccds=options.ccds,
-                shape=FULL if options.full_size else SMALL,
-                seed=options.seed,
-                classes=options.classes,
-                suffix=options.suffix,
-                said=lambda line: print(line, flush=True),
-            )
-            print(f"{folder}/labels.json and truth.csv say what they are", flush=True)
-            if options.serve:
-                _serve(folder, options.port, options.kind)
-    except SkysetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="megacam-") as scratch:
+        if options.output_dir is None and not options.serve:
+            raise UserError("-o FOLDER says where the files go")
+        folder = options.output_dir or Path(scratch)
+        make_exposures(
+            folder,
+            options.exposures,
+            kind=options.kind,
+            ccds=options.ccds,
+            shape=FULL if options.full_size else SMALL,
+            seed=options.seed,
+            classes=options.classes,
+            suffix=options.suffix,
+            said=lambda line: print(line, flush=True),
+        )
+        print(f"{folder}/labels.json and truth.csv say what they are", flush=True)
+        if options.serve:
+            _serve(folder, options.port, options.kind)
 
 
 def _serve(folder: Path, port: int, kind: str) -> None:

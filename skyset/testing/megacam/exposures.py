@@ -14,6 +14,7 @@ import numpy as np
 from astropy.io import fits
 
 from skyset.errors import UserError
+from skyset.extraction.engines import need_compiled
 from skyset.testing.megacam import headers, pixels
 from skyset.testing.megacam.conditions import LABELS, Conditions, draw
 from skyset.testing.megacam.layout import detectors
@@ -71,6 +72,7 @@ def make_exposures(
 
     Raises:
         UserError: an argument that is none of these, or a file is there already.
+        MissingPackage: numba is not installed.
     """
     if kind not in ("o", "p") or ccds not in COUNTS or suffix not in SUFFIXES:
         raise UserError(
@@ -80,6 +82,7 @@ def make_exposures(
         raise UserError("amplifiers stand apart in raw files alone: kind o")
     if exposures < 1 or min(shape) < 64 or shape[1] % 2:
         raise UserError("at least one exposure, and CCDs of at least 64 rows and 64 columns, an even number of them")
+    need_compiled("simulating exposures")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths, truth, annotations, before = [], [], {}, Counter[str]()

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skyset.extraction.simulate import draw_field, moffat_psf, render
 from skyset.testing.megacam.conditions import Conditions, background
 from skyset.testing.megacam.layout import FULL, OVERSCAN, SCALE, Detector
 
@@ -58,6 +57,8 @@ def amplifiers(detector: Detector) -> Amplifiers:
 
 def point_spread(conditions: Conditions, detector: Detector, seed: int) -> np.ndarray:
     """The PSF of a CCD, float64 (odd, odd), sum 1: seeing that grows and stretches to the edges, moved along the track."""
+    from skyset.extraction.simulate import moffat_psf  # here: it takes numba, which a help text needs not wait for
+
     x, y = (float(np.mean(each)) for each in detector.field())
     distance = math.hypot(x, y)
     fwhm = conditions.seeing / _PIXEL * (1 + 0.06 * distance**2)
@@ -81,6 +82,8 @@ def read(conditions: Conditions, detector: Detector, seed: tuple[int, int], dens
         seed: of the run, and the exposure's number in it.
         density: stars and galaxies, times what a field far from the Milky Way has; default 3.5, more on small CCDs.
     """
+    from skyset.extraction.simulate import render
+
     rng = np.random.default_rng([*seed, detector.ccd])
     shape, fixed = detector.shape, amplifiers(detector)
     gain = sum(fixed.gain) / 2
@@ -102,6 +105,8 @@ def read(conditions: Conditions, detector: Detector, seed: tuple[int, int], dens
 
 
 def _sources(rng: np.random.Generator, shape: tuple[int, int], zero_point: float, density: float) -> np.ndarray:
+    from skyset.extraction.simulate import draw_field
+
     limits = (14.3, 24.8)
     tables = [draw_field(rng, shape, _PIXEL, zero_point, limits, None, None) for _ in range(math.ceil(density))]
     table = np.concatenate(tables)
