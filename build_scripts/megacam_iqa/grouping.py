@@ -20,7 +20,7 @@ from skyset.messages import say
 
 #: Features of which the logarithm is taken.
 LOG = ("ISO0", "ELONGATION", "FWHM")
-_VERSION = "1"
+_VERSION = "2"
 PICKS = ("random", "central")
 
 

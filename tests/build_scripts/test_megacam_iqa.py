@@ -92,6 +92,7 @@ def test_all_is_as_the_manifests_say(built):
     for config, survey in CONFIGS.items():
         assert list(verify(built / config, survey)) == []
     assert sorted(path.name for path in (built / "som").iterdir()) == [
+        "errors.png",
         "hits.png",
         "made_of",
         "planes.png",

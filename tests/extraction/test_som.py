@@ -100,9 +100,32 @@ def test_errors_hits_and_groups_are_what_they_say(data, trained):
     steps = np.abs(nearest // 5 - second // 5), np.abs(nearest % 5 - second % 5)
     assert quality.topographic_error == pytest.approx(np.mean(np.maximum(*steps) > 1), abs=2e-4)
     assert quality.quantisation_error == trained.training.quantisation_error
+    for unit in np.unique(found):
+        mine = found == unit
+        far = np.maximum(*steps)[mine] > 1
+        assert quality.distances.ravel()[unit] == pytest.approx(apart[mine].mean(), rel=1e-3)
+        assert quality.strays.ravel()[unit] == pytest.approx(far.mean(), abs=3e-3)
+    none = trained.quality(data[:3])
+    assert np.isnan(none.distances[none.hits == 0]).all() and np.isfinite(none.strays[none.hits > 0]).all()
     assert trained.quantisation_error(data) == quality.quantisation_error
     assert trained.topographic_error(data) == quality.topographic_error
     np.testing.assert_array_equal(trained.hits(data[:100]).ravel(), np.bincount(found[:100], minlength=20))
+
+
+@pytest.mark.parametrize(("standardise", "device"), [(True, None), (False, None), (True, "cpu")])
+def test_the_history_is_the_error_at_the_start_of_each_epoch(standardise, device):
+    data, weights = catalogue(500), np.random.default_rng(1).uniform(0, 2, 500)
+    options = {"standardise": standardise, "device": device}
+    som = SOM(2, 3, epochs=2, sigma=(1.5, 0.75), **options).fit(data, weights)
+    # the centres with which the second epoch starts are those that a training of one ends with
+    start = SOM(2, 3, epochs=1, sigma=(1.5, 1.5), **options).fit(data, weights)
+    mean = np.average(data, 0, weights)
+    scale = np.sqrt(np.average((data - mean) ** 2, 0, weights)) if standardise else np.ones(data.shape[1])
+    squares = (((data[:, None] - start.centres()[None]) / scale) ** 2).sum(-1).min(1)
+    assert som.history.shape == (2,) and som.history[1] == pytest.approx(
+        np.sqrt(np.average(squares, weights=weights)), rel=1e-4
+    )
+    assert som.history[0] == pytest.approx(start.history[0])
 
 
 def test_topographic_error_of_a_hexagonal_map(data):
@@ -585,6 +608,9 @@ def test_saved_and_loaded(data, tmp_path, standardise):
     np.testing.assert_array_equal(loaded.predict(data), som.predict(data))
     np.testing.assert_array_equal(loaded.representatives(data), som.representatives(data))
     np.testing.assert_array_equal(loaded.centres(), som.centres())
+    np.testing.assert_array_equal(loaded.history, som.history)
+    for name in ("distances", "strays"):
+        np.testing.assert_array_equal(getattr(loaded.training, name), getattr(som.training, name))
     assert loaded.training.quantisation_error == som.training.quantisation_error == loaded.quantisation_error(data)
     assert same(som, loaded.fit(data))
 
@@ -614,7 +640,9 @@ def test_files_that_are_refused(data, trained, tmp_path):
     changes = [
         {"weights": good["weights"][:5]},
         {"scale": good["scale"] * np.nan},
-        {"format": "2"},
+        {"format": "skyset self-organising map, 1"},
+        {"history": good["history"][:3]},
+        {"unit_errors": good["unit_errors"][0]},
         {"settings": "{"},
         {"settings": json.dumps(settings_ | {"rows": -4})},
         {"settings": json.dumps(settings_ | {"columns": 6})},
@@ -656,16 +684,24 @@ def test_figures_show_the_maps_values(data, topology, shape, tmp_path):
         "hits": som.plot_hits(),
         "some": som.plot_hits(hits),
         "components": som.plot_components(),
+        "errors": som.plot_errors(),
         "all": som.plot(),
     }.items():
         figure.savefig(tmp_path / f"{name}.png", dpi=30)
         drawn = [c for axes in figure.axes for c in axes.collections if isinstance(c, PolyCollection)]
         shown[name] = [c.get_array() for c in drawn if len(c.get_array()) == som.rows * som.columns]
     np.testing.assert_allclose(shown["u"][0], som.u_matrix().ravel())
+    for drawn, values in zip(shown["errors"], (som.training.distances, som.training.strays), strict=True):
+        np.testing.assert_array_equal(np.ma.filled(drawn, np.nan), values.ravel())
+    [line] = [line for axes in som.plot_errors().axes for line in axes.lines]
+    np.testing.assert_array_equal(line.get_ydata(), som.history)
     np.testing.assert_array_equal(shown["hits"][0], som.training.hits.ravel())
     np.testing.assert_array_equal(shown["some"][0], hits.ravel())
     for drawn in (shown["components"], shown["all"][2:5]):
         np.testing.assert_allclose(drawn[:3], som.centres().T)
+    numbered = som.plot_hits().axes[0]
+    first, last = (numbered.get_yticklabels()[0].get_text(), numbered.get_xticklabels()[-1].get_text())
+    assert (first, last) == ("0", f"+{10 if shape[1] == 12 else shape[1] - 1}")
     labels = [text.get_text() for text in som.plot_hits().axes[0].texts]
     assert labels == ([f"{n:,}" for n in som.training.hits.ravel()] if len(som.weights) <= 120 else [])
     with pytest.raises(ValueError, match="hits have the shape"):

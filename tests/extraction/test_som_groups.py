@@ -72,7 +72,7 @@ def test_the_same_again_from_its_file(tmp_path, shape, clusters):
     assert (
         Groups.load(tmp_path / "two.npz").digest() == groups.digest() and len(first) == (tmp_path / "two.npz").stat().st_size
     )
-    assert set(again.plots()) == {"hits", "u_matrix", "planes"} | ({"groups"} if clusters else set())
+    assert set(again.plots()) == {"hits", "errors", "u_matrix", "planes"} | ({"groups"} if clusters else set())
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

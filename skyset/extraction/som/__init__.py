@@ -25,6 +25,7 @@ order in float64: the same rows and seed give the same map, bit for bit, on the 
 
 from __future__ import annotations
 
-from skyset.extraction.som.map import SOM, Quality
+from skyset.extraction.som.map import SOM
+from skyset.extraction.som.quality import Quality
 
 __all__ = ["SOM", "Quality"]

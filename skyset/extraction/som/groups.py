@@ -211,12 +211,13 @@ class Groups:
             raise UserError(f"{path} is no map of groups of skyset: {error}") from error
 
     def plots(self) -> dict[str, Figure]:
-        """Figures by name: ``hits`` of the training, ``u_matrix``, ``planes`` in the features' own units, ``groups``."""
+        """Figures by name: ``hits``, ``errors``, ``u_matrix``, ``planes`` in the features' own units; ``groups`` where units
+        are clustered."""
         som, grid = self.som, Grid(self.som.rows, self.som.columns, self.som.topology)
         figure, panels = figures.panels_of(grid, len(self.scaling.features))
         logged = np.isin(self.scaling.features, self.scaling.log)
         figures.draw_components(panels, grid, self.scaling.features, self.scaling.back(som.centres()), logged)
-        drawn = {"hits": som.plot_hits(), "u_matrix": som.plot_u_matrix(), "planes": figure}
+        drawn = {"hits": som.plot_hits(), "errors": som.plot_errors(), "u_matrix": som.plot_u_matrix(), "planes": figure}
         if self.count < len(self.of_unit):
             drawn["groups"], panels = figures.panels_of(grid, 1)
             figures.draw_groups(panels[0], grid, self.of_unit)

@@ -6,7 +6,6 @@ import json
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from skyset.errors import UserError
 from skyset.extraction.som import figures
 from skyset.extraction.som.grid import TOPOLOGIES, Grid
+from skyset.extraction.som.quality import Quality
 from skyset.extraction.som.rows import BLOCK, Importance, Stream, names_in
 from skyset.files import replacing
 
@@ -28,26 +28,8 @@ MISSING = ("raise", "drop")
 _JITTER = 0.01
 #: Width of the neighbourhood in the last epochs: adjacent units weigh 0.0003.
 _LAST_SIGMA = 0.25
-_FORMAT = "skyset self-organising map, 1"
-
-
-@dataclass(frozen=True, eq=False)
-class Quality:
-    """How a map describes some rows.
-
-    Attributes:
-        hits: int64 (rows, columns) of the map, rows of the data in each group.
-        quantisation_error: mean distance of the rows to their units' centres, in standard deviations (without
-            ``standardise``, in the features' units).
-        topographic_error: share of the rows whose nearest and second nearest units are not neighbours (Kiviluoto 1996); on a
-            rectangular map diagonal ones are. NaN for a map of one unit.
-        dropped: rows left out for want of a value.
-    """
-
-    hits: np.ndarray
-    quantisation_error: float
-    topographic_error: float
-    dropped: int = 0
+_FORMAT = "skyset self-organising map, 2"
+_ARRAYS = ("mean", "scale", "weights", "hits", "errors", "unit_errors", "history")
 
 
 class SOM:
@@ -84,6 +66,8 @@ class SOM:
         features: tuple of names; None before ``fit`` where none were given.
         weights: float32 (rows * columns, features), centres, scaled as said above; None before ``fit``. See ``centres``.
         training: ``Quality`` on the rows that ``fit`` was given; None before it.
+        history: float64 (epochs,), root mean square distance of the rows to their units' centres at the start of each epoch,
+            in the units of the quantisation error; empty before ``fit``.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -124,6 +108,7 @@ class SOM:
         self.device = device
         self.weights: np.ndarray | None = None
         self.training: Quality | None = None
+        self.history = np.zeros(0)
         self._mean = self._scale = self._logged = np.zeros(0)
 
     def __repr__(self) -> str:
@@ -166,14 +151,17 @@ class SOM:
         mean, scale = _scaling(moments, names, self.standardise)
         engine, centres = self._engine(mean, scale), self._start(moments, scale)
         stream = Stream(data, names, logged, self.missing, engine.block, expected=stream.seen)
+        spread, history = float((np.diag(moments.scatter) * _inverse(scale) ** 2).sum()), []
         for sigma in self._progress(_widths(self.sigma[0], self.sigma[1], self.epochs)):
             engine.set(centres)
             sums, mass = engine.sums(stream, importance)
+            history.append(_root_mean_square(spread, centres, sums, mass))
             centres = _moved(centres, sums, mass, np.exp(-(self._grid.distances() ** 2) / (2 * sigma**2)))
         engine.set(centres)
         training = self._quality(stream, engine, self._error_unit(scale))
         # Only now: a map whose training fails stays what it was.
         self.features, self.weights, self.training = names, centres, training
+        self.history = np.array(history) * self._error_unit(scale)
         self._mean, self._scale, self._logged = mean, scale, logged
         return self
 
@@ -269,6 +257,7 @@ class SOM:
         arrays: dict[str, Any] = {"mean": self._mean, "scale": self._scale, "weights": weights}
         arrays["features"] = np.array(features)
         errors = np.array([training.quantisation_error, training.topographic_error, training.dropped])
+        arrays |= {"unit_errors": np.stack([training.distances, training.strays]), "history": self.history}
         with replacing(Path(path).expanduser()) as temporary, open(temporary, "wb") as file:
             np.savez(file, format=_FORMAT, settings=json.dumps(settings), hits=training.hits, errors=errors, **arrays)
 
@@ -284,24 +273,26 @@ class SOM:
                 if str(file["format"]) != _FORMAT:
                     raise ValueError(f"its format is {str(file['format'])[:80]!r}")
                 som = cls(**json.loads(str(file["settings"])), features=file["features"].tolist(), device=device)
-                som._take(**{name: file[name] for name in ("mean", "scale", "weights", "hits", "errors")})
+                som._take(**{name: file[name] for name in _ARRAYS})
         except FileNotFoundError:
             raise UserError(f"there is no file {path}") from None
         except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is no map of skyset: {str(error).splitlines()[0]}") from error
         return som
 
-    def _take(self, mean: np.ndarray, scale: np.ndarray, weights: np.ndarray, hits: np.ndarray, errors: np.ndarray) -> None:
+    def _take(self, **arrays: np.ndarray) -> None:
         features = self.features or ()
-        units, width = self.rows * self.columns, len(features)
-        shapes = (mean.shape, scale.shape, weights.shape, hits.shape, errors.shape)
-        if shapes != ((width,), (width,), (units, width), (self.rows, self.columns), (3,)):
+        units, width, shape = self.rows * self.columns, len(features), (self.rows, self.columns)
+        wanted = ((width,), (width,), (units, width), shape, (3,), (2, *shape), (self.epochs,))
+        if (shapes := tuple(arrays[name].shape for name in _ARRAYS)) != wanted:
             raise ValueError(f"its arrays have the shapes {shapes}")
-        if not all(np.isfinite(x).all() for x in (mean, scale, weights)) or scale.min() < 0:
+        if not all(np.isfinite(arrays[name]).all() for name in ("mean", "scale", "weights")) or arrays["scale"].min() < 0:
             raise ValueError("its numbers are not finite")
-        self._mean, self._scale = mean.astype(np.float64), scale.astype(np.float64)
-        self._logged, self.weights = _logged(self.log, features), weights.astype(np.float32)
-        self.training = Quality(hits.astype(np.int64), float(errors[0]), float(errors[1]), int(errors[2]))
+        self._mean, self._scale = arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
+        self._logged, self.weights = _logged(self.log, features), arrays["weights"].astype(np.float32)
+        (quantisation, topographic, dropped), each = arrays["errors"].tolist(), arrays["unit_errors"].astype(np.float64)
+        self.training = Quality(arrays["hits"].astype(np.int64), quantisation, topographic, int(dropped), each[0], each[1])
+        self.history = arrays["history"].astype(np.float64)
 
     # --- Figures ------------------------------------------------------------------------------------
 
@@ -335,6 +326,14 @@ class SOM:
             raise ValueError(f"hits have the shape {hits.shape}, the map is {(self.rows, self.columns)}")
         figure, panels = figures.panels_of(self._grid, 1)
         figures.draw_hits(panels[0], self._grid, hits)
+        return figure
+
+    def plot_errors(self) -> Figure:
+        """Errors of the training: of each unit's rows, and how they fell from epoch to epoch."""
+        _, _, training = self._fitted()
+        figure, panels = figures.panels_of(self._grid, 3)
+        figures.draw_errors(panels[:2], self._grid, training)
+        figures.draw_history(panels[2], self.history)
         return figure
 
     def plot_components(self) -> Figure:
@@ -383,17 +382,22 @@ class SOM:
         return Stream(data, features, self._logged, self.missing, engine.block), engine
 
     def _quality(self, stream: Stream, engine: Compiled | Torch, unit: float) -> Quality:
-        units = self.rows * self.columns
+        units, shape = self.rows * self.columns, (self.rows, self.columns)
         near = self._grid.distances() < (1.1 if self.topology == "hexagonal" else 1.5)
-        hits, total, far = np.zeros(units, np.int64), 0.0, 0.0
+        hits, total, far = (np.zeros(units) for _ in range(3))
         for block in stream:
             winner, second, distance = engine.winners(block)
             hits += np.bincount(winner, minlength=units)
-            total += float(distance.sum(dtype=np.float64))
-            far += np.count_nonzero(~near[winner, second])
-        rows = float(hits.sum()) or np.nan
-        topographic = far / rows if units > 1 else np.nan
-        return Quality(hits.reshape(self.rows, self.columns), total / rows * unit, topographic, stream.dropped)
+            total += np.bincount(winner, distance, units)
+            far += np.bincount(winner, ~near[winner, second], units)
+        rows = hits.sum() or np.nan
+        topographic = far.sum() / rows if units > 1 else np.nan
+        each = np.where(hits > 0, hits, np.nan)
+        distances, strays = total / each * unit, far / each if units > 1 else far * np.nan
+        quantisation, whole = float(total.sum() / rows * unit), hits.astype(np.int64).reshape(shape)
+        return Quality(
+            whole, quantisation, float(topographic), stream.dropped, distances.reshape(shape), strays.reshape(shape)
+        )
 
     def _progress(self, sigmas: np.ndarray) -> Iterable[float]:
         from skyset.progress import progress_bar
@@ -410,6 +414,13 @@ class SOM:
 def _widths(start: float, end: float, epochs: int) -> np.ndarray:
     settling = epochs // 4
     return np.append(np.geomspace(start, end, epochs - settling), np.full(settling, end))
+
+
+def _root_mean_square(spread: float, centres: np.ndarray, sums: np.ndarray, mass: np.ndarray) -> float:
+    """Distance of the rows to their units' centres, from the sums of each unit's and ``spread``, that of all squares."""
+    weights = centres.astype(np.float64)
+    squares = spread - 2 * (weights * sums).sum() + (mass * (weights**2).sum(1)).sum()
+    return float(np.sqrt(max(squares, 0.0) / mass.sum()))
 
 
 def _moved(weights: np.ndarray, sums: np.ndarray, mass: np.ndarray, near: np.ndarray) -> np.ndarray:
