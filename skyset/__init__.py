@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from skyset.builder import SurveyBuilder as SurveyBuilder
     from skyset.building.tars.read import TarError as TarError
     from skyset.declaration import SurveyInfo
+    from skyset.explore.crossmatch import crossmatch as crossmatch
     from skyset.partitions.manifest import Manifest as Manifest
     from skyset.pixels import ImageError as ImageError
     from skyset.survey import Column as Column
@@ -40,6 +41,7 @@ _LAZY = {
     "TapError": "skyset.archives.tap",
     "TarError": "skyset.building.tars.read",
     "VOTableError": "skyset.tables.votable",
+    "crossmatch": "skyset.explore.crossmatch",
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "VOTableError",
     "__version__",
     "configs",
+    "crossmatch",
     "find_root",
     "info",
     "load",

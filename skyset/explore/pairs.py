@@ -13,6 +13,7 @@ as short as these.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,12 @@ POSITIONS = (
     ("alpha_world", "delta_world"),
     ("right_ascension", "declination"),
 )
+#: Degrees of a unit of angle, by its names.
+_DEGREES = {
+    **dict.fromkeys(("", "deg", "degree", "degrees"), 1.0),
+    **dict.fromkeys(("h", "hr", "hour", "hours", "hourangle"), 15.0),
+    **dict.fromkeys(("rad", "radian", "radians"), math.degrees(1)),
+}
 #: What pairs are written as, by the ending of the file.
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".fits", ".vot")
 
@@ -94,11 +101,11 @@ def catalogue_of(
     for name in columns:
         if wanted.setdefault(name, name) != name:
             raise UserError(f"{source}: {wanted[name]} is to be called {name}, which is another column there")
-    is_folder = _is_folder(source)
+    partitions = is_folder(source)
     names = list(dict.fromkeys(wanted.values()))
-    if not is_folder and not positions:
+    if not partitions and not positions:
         names = [name for name in names if name not in (ra, dec) or name in _names_in(str(source))]
-    table = (_read_folder if is_folder else _read_file)(str(source), names)
+    table = (_read_folder if partitions else _read_file)(str(source), names)
     for name in wanted.values() if not positions else ():
         if name not in table.schema.names:
             table = table.append_column(pa.field(name, pa.float64()), pa.nulls(table.num_rows, pa.float64()))
@@ -106,7 +113,7 @@ def catalogue_of(
     fields = [table.schema.field(name).with_name(new) for new, name in wanted.items()]
     table = pa.table([table[name] for name in wanted.values()], schema=pa.schema(fields))
     for name in ("ra", "dec"):
-        table = _in_degrees(table, name, str(source))
+        table = in_degrees(table, name, str(source))
     return table.combine_chunks()
 
 
@@ -208,14 +215,15 @@ def columns_in(sources: Sequence[str | Path], wanted: Sequence[str]) -> list[lis
     return found
 
 
-def _is_folder(source: str | Path) -> bool:
+def is_folder(source: str | Path) -> bool:
+    """Whether this is meant for partitions, rather than for a catalogue's file."""
     return "://" in str(source) or Path(source).is_dir() or not Path(source).suffix
 
 
 def _names_in(source: str) -> list[str]:
     from skyset.tables.open import column_names
 
-    if _is_folder(source):
+    if is_folder(source):
         return [column.name for column in Manifest.load(source.rstrip("/")).columns]
     return column_names(source)
 
@@ -229,21 +237,36 @@ def _check_ids(table: pa.Table, name: str, source: str | Path) -> None:
         raise UserError(f"{source}: {error}") from None
 
 
-def _in_degrees(table: pa.Table, name: str, source: str) -> pa.Table:
-    """The table with this column as float64, unit ``deg``."""
+def in_degrees(table: pa.Table, name: str, source: str, unit: str = "") -> pa.Table:
+    """The table with this column as float64, unit ``deg``.
+
+    Args:
+        table: has it.
+        name: of the column.
+        source: for messages.
+        unit: of its values, ``"deg"``, ``"hour"`` or ``"rad"``; by default what the table says, else degrees.
+
+    Raises:
+        UserError: it has no numbers, or another unit.
+    """
     place = table.schema.get_field_index(name)
-    kind, unit = table.schema.field(place).type, _unit(table.schema.field(place))
+    kind = table.schema.field(place).type
+    said = (unit or unit_of(table.schema.field(place))).strip().lower()
     if table[name].null_count == table.num_rows:  # a CSV column without values has no type
         kind = pa.float64()
         table = table.set_column(place, pa.field(name, kind), pa.nulls(table.num_rows, kind))
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise UserError(f"{source}: {name} is {kind}; positions in decimal degrees are needed")
-    if unit.lower() not in ("", "deg", "degree", "degrees"):
-        raise UserError(f"{source}: {name} is in {unit}; degrees are needed")
-    return table.set_column(place, pa.field(name, pa.float64(), metadata={"unit": "deg"}), table[name].cast(pa.float64()))
+    if said not in _DEGREES:
+        raise UserError(f"{source}: {name} is in {said}; deg, hour and rad are known: --ra COLUMN:hour")
+    values = table[name].cast(pa.float64())
+    if _DEGREES[said] != 1:
+        values = pc.multiply(values, _DEGREES[said])
+    return table.set_column(place, pa.field(name, pa.float64(), metadata={"unit": "deg"}), values)
 
 
-def _unit(field: pa.Field) -> str:
+def unit_of(field: pa.Field) -> str:
+    """The unit that a table has for a column, empty where it has none."""
     return (field.metadata or {}).get(b"unit", b"").decode()
 
 
@@ -345,7 +368,7 @@ def _astropy_column(field: pa.Field, values: pa.ChunkedArray):
     """A column of an astropy table: missing text is empty, a missing float NaN, a missing integer masked."""
     from astropy.table import Column, MaskedColumn
 
-    about = {"name": field.name, "unit": _unit(field) or None}
+    about = {"name": field.name, "unit": unit_of(field) or None}
     if is_text(field.type):
         return Column(np.array(pc.cast(values, pa.large_string()).fill_null("").to_pylist(), str), **about)
     if pa.types.is_floating(field.type) or not values.null_count:

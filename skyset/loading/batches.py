@@ -212,11 +212,16 @@ def _collated(values):
     """
     if isinstance(values, np.ndarray):
         return torch.from_numpy(values)
-    if isinstance(values, list) and values and isinstance(values[0], dict):
+    if _all(values, dict):
         return {name: [value[name] for value in values] for name in values[0]}
-    if isinstance(values, list) and values and isinstance(values[0], list):
+    if _all(values, list):
         return list(zip(*values, strict=True))
     return values
+
+
+def _all(values, kind: type) -> bool:
+    """Whether values are a list of these alone: a row without a match has None."""
+    return isinstance(values, list) and bool(values) and all(isinstance(value, kind) for value in values)
 
 
 def _copied(batch: Sequence[Row]) -> Packed:

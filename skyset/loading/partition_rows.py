@@ -241,16 +241,23 @@ class PartitionRows(_BaseExamplesIterable):
             blocks: makes the memory, see ``PieceReader``.
         """
         self._check_state()
-        options = {} if blocks is None else {"new_block": blocks}
-        with PieceReader(self.survey, self._names.values(), self.image_size, **options) as reader:
+        with self._reader(**({} if blocks is None else {"new_block": blocks})) as reader:
             if self.seed is None:
                 yield from self._in_order(reader, rows)
             while self.seed is not None and self._state_dict["shard_idx"] < len(self.pieces):
                 yield from self._mixed(reader, rows)
 
+    def _reader(self, **options) -> PieceReader:
+        return PieceReader(self.survey, self._names.values(), self.image_size, **options)
+
+    @property
+    def _is_far(self) -> bool:
+        """Whether reading is mostly waiting for a server."""
+        return bool(self.pieces) and is_remote(self.pieces[0])
+
     def _in_order(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
         """Slab after slab; from afar the next one is fetched while this one is used."""
-        ahead = ReadAhead(reader.read) if self.pieces and is_remote(self.pieces[0]) else None
+        ahead = ReadAhead(reader.read) if self._is_far else None
         with ahead or contextlib.nullcontext():
             while pieces := self._next_pieces(rows()):
                 if ahead:
@@ -295,9 +302,9 @@ class PartitionRows(_BaseExamplesIterable):
     def _decodable(self, columns: dict) -> Iterator[dict]:
         """The rows in runs between those with an image that cannot be decoded."""
         bad: dict[int, PartitionError] = {}
-        for values in columns.values():
+        for name, values in columns.items():
             if isinstance(values, ImageRows) and values.form != UNDECODED:
-                bad |= values.keep()
+                bad |= self._undecodable(name, columns)
         start = 0
         for row in [*sorted(bad), row_count(columns)]:
             if start < row:
@@ -306,6 +313,10 @@ class PartitionRows(_BaseExamplesIterable):
                 self._note_bad(bad[row], 1)
                 self._advance(1)
             start = row + 1
+
+    def _undecodable(self, name: str, columns: dict) -> dict[int, PartitionError]:
+        """What is wrong with the images of a column, by row."""
+        return columns[name].keep()
 
     def _opens(self, reader: PieceReader, piece: Piece) -> bool:
         try:
@@ -334,6 +345,13 @@ class PartitionRows(_BaseExamplesIterable):
         values = values.encoded() if form == UNDECODED or self.mode == "arrow" else values
         return values.handed_out(form=form, mode=feature.mode, column=self._names[name])
 
+    def _finished(self, columns: dict) -> dict:
+        """Columns as their rows are handed out: a subclass may have rows without some values."""
+        return columns
+
+    def _table(self, columns: dict) -> pa.Table:
+        return arrow_table(columns, self._features)
+
     def __iter__(self) -> Iterator[tuple[int, dict]]:
         rows = self._loader_rows() if self._for_loader() else self._plain_rows()
         for row in rows:
@@ -350,7 +368,7 @@ class PartitionRows(_BaseExamplesIterable):
 
     def _plain_rows(self) -> Iterator[dict]:
         for columns in self._slabs(lambda: None):
-            yield from rows_of(python_numbers(columns) if self.mode == "python" else columns)
+            yield from rows_of(self._finished(python_numbers(columns) if self.mode == "python" else columns))
             del columns  # before the next are read
 
     def _loader_rows(self) -> Iterator[dict]:
@@ -370,7 +388,7 @@ class PartitionRows(_BaseExamplesIterable):
             handed_out += count
             if self.mode == "torch":
                 columns = batches.as_tensors(columns)
-            yield from batches.rows_of_slab(columns, blocks.last, count)
+            yield from batches.rows_of_slab(self._finished(columns), blocks.last, count)
             del columns
 
     def batches(self, size: int) -> Iterator[dict]:
@@ -397,6 +415,7 @@ class PartitionRows(_BaseExamplesIterable):
             from skyset.loading.batches import as_tensors
 
             columns = as_tensors(columns)
+        columns = self._finished(columns)
         return {
             name: values
             if isinstance(values, np.ndarray)  # most are, and to ask for Bytes takes longer
@@ -410,7 +429,7 @@ class PartitionRows(_BaseExamplesIterable):
 
     def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
         for columns in self._slabs(lambda: None):
-            table = arrow_table(columns, self._features)
+            table = self._table(columns)
             del columns
             self._advance(len(table))
             yield "0", table

@@ -154,6 +154,16 @@ class AdoptedFile:
             for name in small:
                 outs[name][...] = values[name]
 
+    def read_runs(self, runs: Sequence[tuple[Mapping[str, np.ndarray], int, int]]) -> None:
+        """Several runs of rows, (outs, start, stop); PartitionError as ``Partition``."""
+        for run in runs:
+            self.read_columns(*run)
+
+    @property
+    def stamp(self) -> tuple:
+        """Of the file: another one once somebody has written to it."""
+        return self._file.stamp
+
     def _converted(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
         """Columns of some rows, in their own dtypes; text in as many bytes as it takes."""
         keys = self._form.keys(names)

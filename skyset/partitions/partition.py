@@ -243,27 +243,56 @@ class Partition:
         Raises:
             PartitionError: see ``read``.
         """
-        self._check_rows(start, stop)
+        self.read_runs([(outs, start, stop)])
+
+    def read_runs(self, runs: Sequence[tuple[Mapping[str, np.ndarray], int, int]]) -> None:
+        """Several runs of rows, (outs, start, stop) as ``read_columns`` takes them: from a server in concurrent requests.
+
+        Raises:
+            PartitionError: see ``read``.
+        """
         parts = []
-        if self._has_bytes:
-            stretches = [self._stretch(name, out, start, stop) for name, out in outs.items() if self._stored[name].is_bytes]
-            parts = [(offset, out) for offset, out in stretches if out.size]
-            outs = {name: out for name, out in outs.items() if not self._stored[name].is_bytes}
-        for name, out in outs.items():
-            if out.shape != (stop - start, *self._stored[name].shape):
-                raise ValueError(f"an array of shape {out.shape} cannot take {stop - start} rows of {name}")
-        try:
+        for outs, start, stop in runs:
+            self._check_rows(start, stop)
+            if self._has_bytes:
+                stretches = [
+                    self._stretch(name, out, start, stop) for name, out in outs.items() if self._stored[name].is_bytes
+                ]
+                parts += [(offset, out) for offset, out in stretches if out.size]
+                outs = {name: out for name, out in outs.items() if not self._stored[name].is_bytes}
             for name, out in outs.items():
-                column = self._stored[name]
-                if self._offsets[name] >= 0 and _rows_are_flat(out, column):
-                    parts.append((self._offsets[name] + start * column.row_bytes, out))
-                elif stop > start:
-                    self._unpack(column, out, start, stop)
+                if out.shape != (stop - start, *self._stored[name].shape):
+                    raise ValueError(f"an array of shape {out.shape} cannot take {stop - start} rows of {name}")
+            try:
+                parts += self._flat_parts(outs, start, stop)
+            except (*_DAMAGE, EOFError) as error:
+                raise self._unreadable(error, outs, start, stop) from error
+        try:
             if parts:
                 self._file.read(parts)
         except (*_DAMAGE, EOFError) as error:
-            names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
-            raise PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {_reason(error)}") from error
+            outs, start, stop = runs[0][0], min(run[1] for run in runs), max(run[2] for run in runs)
+            raise self._unreadable(error, outs, start, stop) from error
+
+    def _flat_parts(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> list[tuple[int, np.ndarray]]:
+        """(offset in the file, array) of the columns that are there in one piece; the others are filled."""
+        parts = []
+        for name, out in outs.items():
+            column = self._stored[name]
+            if self._offsets[name] >= 0 and _rows_are_flat(out, column):
+                parts.append((self._offsets[name] + start * column.row_bytes, out))
+            elif stop > start:
+                self._unpack(column, out, start, stop)
+        return parts
+
+    def _unreadable(self, error: BaseException, outs: Mapping, start: int, stop: int) -> PartitionError:
+        names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
+        return PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {_reason(error)}")
+
+    @property
+    def stamp(self) -> tuple:
+        """Of the file: another one once somebody has written to it."""
+        return self._file.stamp
 
     def _stretch(self, name: str, out: np.ndarray, start: int, stop: int) -> tuple[int, np.ndarray]:
         """Where the bytes of some rows begin in the file, and what takes them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,11 +175,11 @@ def _chunks(runs: _Runs, right_order: np.ndarray) -> Iterator[Pairs]:
         group = max(group + 1, int(np.searchsorted(totals, totals[group] + _CHUNK, side="right")) - 1)
         piece = slice(begin, ends[group - 1])
         counts = runs.counts[piece]
-        yield Pairs(np.repeat(runs.rows[piece], counts), right_order[_expanded(runs.starts[piece], counts)])
+        yield Pairs(np.repeat(runs.rows[piece], counts), right_order[expanded(runs.starts[piece], counts)])
         begin = piece.stop
 
 
-def _expanded(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def expanded(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """``starts[0], starts[0] + 1, ...`` as many as ``counts[0]``, and so on."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
@@ -200,7 +200,12 @@ def _check_count(counts: Iterator[int] | Sequence[int], max_pairs: int, which: s
             raise UserError(f"more than {max_pairs:,} pairs {which}: ask for less, or allow more (max_pairs)")
 
 
-def _joined(parts: Iterator[Pairs]) -> Pairs:
+def merged(parts: Iterable[Pairs]) -> Pairs:
+    """Several lots of pairs with separations as one, sorted by left row, separation and right row."""
+    return _sorted(_joined(parts))
+
+
+def _joined(parts: Iterable[Pairs]) -> Pairs:
     every = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *parts]
     return Pairs(*(np.concatenate([getattr(part, name) for part in every]) for name in ("left", "right", "separation")))
 
@@ -262,7 +267,7 @@ def match_keys(left, right, max_pairs: int = MAX_PAIRS) -> Pairs:
     counts[distinct] = 0
     _check_count([int(counts[left].sum())], max_pairs, "of equal keys")
     rows = np.repeat(np.arange(len(left)), counts[left])
-    return Pairs(rows, order[_expanded(starts[left], counts[left])])
+    return Pairs(rows, order[expanded(starts[left], counts[left])])
 
 
 def _keys(values, side: str) -> pa.Array:

@@ -400,12 +400,16 @@ def test_files_without_positions(tmp_path, text, message):
         catalogue_of(tmp_path / "a.csv")
 
 
-def test_positions_in_hours_are_refused(tmp_path):
+def test_positions_in_hours_and_radians_are_turned_into_degrees(tmp_path):
     from astropy.table import Table
 
-    Table({"object_id": [1], "ra": [1.5], "dec": [3.0]}, units={"ra": "hour"}).write(tmp_path / "a.fits")
-    with pytest.raises(UserError, match="ra is in h; degrees are needed"):
-        catalogue_of(tmp_path / "a.fits")
+    Table({"object_id": [1], "ra": [1.5], "dec": [np.pi / 6]}, units={"ra": "hour", "dec": "rad"}).write(tmp_path / "a.fits")
+    table = catalogue_of(tmp_path / "a.fits")
+    assert (table["ra"][0].as_py(), table["dec"][0].as_py()) == (22.5, pytest.approx(30))
+    assert table.schema.field("ra").metadata == {b"unit": b"deg"}
+    Table({"object_id": [1], "ra": [1.5], "dec": [3.0]}, units={"ra": "mag"}).write(tmp_path / "b.fits")
+    with pytest.raises(UserError, match="ra is in mag; deg, hour and rad are known"):
+        catalogue_of(tmp_path / "b.fits")
 
 
 def test_table_of_pairs(tmp_path):

@@ -1,0 +1,186 @@
+"""Surveys matched by position, as one stream: positions are compared first, pixels are read of rows that have a match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skyset.errors import UserError
+from skyset.explore.match_plan import Places, joined, pairs_within, places_in_files, places_of
+from skyset.explore.match_sides import Catalogue, is_catalogue, names_of, opened, side_of_partitions
+from skyset.loading.matched import Matched, Side
+from skyset.progress import progress_bar
+from skyset.tables.match import Pairs
+
+if TYPE_CHECKING:
+    from skyset.loading.stream import SurveyStream
+
+#: Of a match with pixels; pairs further apart belong into a table (``skyset crossmatch -o``).
+MAX_RADIUS_ARCSEC = 3600.0
+SEPARATION = "separation_arcsec"
+HOW = ("inner", "left", "nearest")
+
+
+def crossmatch(
+    a: str | Path,
+    b: str | Path,
+    *more: str | Path,
+    radius: float = 1.0,
+    how: str = "inner",
+    names: Sequence[str] | None = None,
+    split: str | None = None,
+    format: str | None = "numpy",
+    ra: str | Sequence[str] = "",
+    dec: str | Sequence[str] = "",
+    on_bad_partition: str = "raise",
+    decode: str = "array",
+    verify: bool = False,
+) -> SurveyStream:
+    """Rows of surveys that show the same objects, by position: ``{"gz3d.image": ..., "sdss.image": ..., ...}``.
+
+    Positions are matched at once, cell by cell with all that is near; no pair is lost at borders of cells, at poles or at
+    RA = 0. Pixels are read when rows are asked for: of matched rows, and of the columns that are selected. The stream is
+    what ``skyset.load`` gives: it shuffles, resumes exactly, is shared among nodes and workers, and keeps dtypes.
+
+    Args:
+        a, b, more: each a survey's name, a folder or URL of partitions, or a catalogue's file (``.parquet``, ``.csv``,
+            ``.fits``, ``.vot``, ...). All others are matched with ``a``.
+        radius: largest separation, arcsec; above 0, up to 3600.
+        how: ``"inner"``, all pairs; ``"nearest"``, of each row of ``a`` the nearest of each other survey; ``"left"``, all
+            pairs, and rows of ``a`` without a match: what they lack is None, pixels too, and NaN for the separation. With
+            more than two surveys a row is a combination of matches of one row of ``a``.
+        names: what each survey's columns are named by; the surveys' names by default, a file's name without its ending.
+        split: of the rows of ``a``, where it has several; all of them by default, of the others always.
+        format: ``"numpy"``, ``"torch"``, ``"arrow"``, ``"pandas"``, None.
+        ra, dec: the positions of catalogues' files, of all or one for each of ``a, b, ...``: a column, or with its unit
+            ``"RAJ2000:hour"`` (deg, hour, rad); by default the first of the usual names. Partitions have ``ra`` and ``dec``.
+        on_bad_partition, decode, verify: as for ``skyset.load``.
+
+    Returns:
+        datasets.IterableDataset: the columns of each survey under ``<name>.<column>``, and ``separation_arcsec`` from the
+        row of ``a``, float64; with more than two surveys ``separation_arcsec.<name>`` for each. In the order of ``a``.
+
+    Raises:
+        UserError: there is no such survey, file or column of positions, two surveys have one name, an option is out of
+            range, or no two objects are that near.
+    """
+    _check_options(radius, how, on_bad_partition, decode)
+    sources = [str(each) for each in (a, b, *more)]
+    columns = list(zip(_each(ra, sources, "ra"), _each(dec, sources, "dec"), strict=True))
+    matched = find(sources, radius, how, names, split, columns, verify, on_bad_partition == "skip")
+    return stream_of(matched, on_bad_partition, decode, split).with_format(format)
+
+
+def _check_options(radius: float, how: str, on_bad_partition: str, decode: str) -> None:
+    if how not in HOW:
+        raise UserError(f"how must be {', '.join(map(repr, HOW))}, not {how!r}")
+    if isinstance(radius, bool) or not isinstance(radius, int | float) or not 0 < radius <= MAX_RADIUS_ARCSEC:
+        raise UserError(f"radius is {radius!r} arcsec; it must be above 0, up to {MAX_RADIUS_ARCSEC:g} (one degree)")
+    if on_bad_partition not in ("raise", "skip"):
+        raise UserError(f'on_bad_partition must be "raise" or "skip", not {on_bad_partition!r}')
+    if decode not in ("array", "pil"):
+        raise UserError(f'decode must be "array" or "pil", not {decode!r}')
+
+
+def _each(wanted: str | Sequence[str], sources: Sequence[str], what: str) -> list[str]:
+    """A column for each side; one word is for the files among them."""
+    if isinstance(wanted, str):
+        return [wanted if is_catalogue(source) else "" for source in sources]
+    if len(wanted) != len(sources):
+        raise UserError(f"{what}= names {len(wanted)} columns for {len(sources)} surveys")
+    return list(wanted)
+
+
+def find(
+    sources: Sequence[str],
+    radius: float,
+    how: str,
+    names: Sequence[str] | None = None,
+    split: str | None = None,
+    columns: Sequence[tuple[str, str]] | None = None,
+    verify: bool = False,
+    skip_bad: bool = False,
+) -> Matched:
+    """What ``crossmatch`` finds, without a pixel read; see there.
+
+    Raises:
+        UserError: see ``crossmatch``.
+    """
+    stamps: dict[str, tuple] = {}
+    found = [None if is_catalogue(source) else opened(source) for source in sources]
+    names, columns = names_of(sources, found, names), columns or [("", "")] * len(sources)
+    sides: list[Side | Catalogue] = []
+    places: list[Places] = []
+    for source, each, name, where in zip(sources, found, names, columns, strict=True):
+        wanted = None if sides else split
+        if each is None:
+            if wanted is not None:
+                raise UserError(f"{source}: a file has no splits")
+            catalogue = Catalogue(source, *where)
+            sides.append(catalogue)
+            places.append(places_of(catalogue.ra, catalogue.dec))
+            continue
+        if any(where):
+            raise UserError(f"{source}: partitions have their positions in ra and dec")
+        side, entries = side_of_partitions(name, each, wanted, verify)
+        sides.append(side)
+        places.append(places_in_files(side, entries, stamps, skip_bad))
+    pairs = [
+        _pairs(places[0], other, radius, how, (names[0], name)) for other, name in zip(places[1:], names[1:], strict=True)
+    ]
+    rows, separations = joined(pairs, places[0].rows if how == "left" else None)
+    if not rows.shape[1]:
+        raise UserError(f"no object of {names[0]} has one of each of {', '.join(names[1:])} within {radius:g} arcsec")
+    rows = np.array(rows)
+    whole = [
+        each if isinstance(each, Side) else _rows_of_file(each, name, rows[n])
+        for n, (each, name) in enumerate(zip(sides, names, strict=True))
+    ]
+    return Matched(tuple(whole), rows, _named(separations, names[1:]), stamps)
+
+
+def _pairs(left: Places, right: Places, radius: float, how: str, names: tuple[str, str]) -> Pairs:
+    with progress_bar(total=len(left.counts), desc=f"{names[0]} x {names[1]}", unit="file", leave=False) as bar:
+        pairs = pairs_within(left, right, radius, "nearest" if how == "nearest" else "all", bar.update)
+    if not len(pairs) and how != "left":
+        raise UserError(f"no object of {names[0]} lies within {radius:g} arcsec of one of {names[1]}")
+    return pairs
+
+
+def _rows_of_file(catalogue: Catalogue, name: str, rows: np.ndarray) -> Side:
+    """The rows of a file that have a match; ``rows`` becomes their numbers among these."""
+    there = rows >= 0
+    wanted, rows[there] = np.unique(rows[there], return_inverse=True)
+    return catalogue.side(name, wanted)
+
+
+def _named(separations: Sequence[np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    if len(names) == 1:
+        return {SEPARATION: separations[0]}
+    return {f"{SEPARATION}.{name}": values for name, values in zip(names, separations, strict=True)}
+
+
+def stream_of(
+    matched: Matched, on_bad_partition: str = "raise", decode: str = "array", split: str | None = None
+) -> SurveyStream:
+    """Matches as a stream; see ``crossmatch``."""
+    import datasets
+
+    from skyset.loading.matched_rows import MatchedRows
+    from skyset.loading.stream import SurveyStream
+
+    rows = MatchedRows(matched).with_changes(skip_bad=on_bad_partition == "skip", pil=decode == "pil")
+    survey, split = matched.survey, split or "train"
+    info = datasets.DatasetInfo(
+        description=survey.title,
+        features=rows.features,
+        homepage=survey.homepage,
+        citation=survey.citation,
+        license=survey.license,
+        splits=datasets.SplitDict(dataset_name="crossmatch"),
+    )
+    info.splits.add(datasets.SplitInfo(split, num_examples=len(matched)))
+    return SurveyStream(rows, info=info, split=datasets.NamedSplit(split))

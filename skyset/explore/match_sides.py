@@ -1,0 +1,231 @@
+"""What may be matched: a survey by its name, a folder or URL of partitions, a catalogue's file; each as a ``Side``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skyset.errors import UserError
+from skyset.explore.pairs import in_degrees, is_folder, positions_in, unit_of
+from skyset.loading import registry
+from skyset.loading.in_place import lying_in
+from skyset.loading.matched import Side
+from skyset.loading.places import looked_in
+from skyset.loading.reader import Piece
+from skyset.messages import say
+from skyset.partitions.manifest import FileEntry, Manifest
+from skyset.secrets import without_login
+from skyset.survey import Column, Survey, plain_features
+from skyset.tables.match import is_text
+
+#: Root, declaration as it was built, and manifest of partitions.
+Found = tuple[str, Survey, Manifest]
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+
+
+def is_catalogue(source: str) -> bool:
+    """Whether this is a catalogue's file, rather than partitions or a survey's name."""
+    return not registry.is_known(source) and not is_folder(source)
+
+
+def names_of(sources: Sequence[str], found: Sequence[Found | None], wanted: Sequence[str] | None) -> list[str]:
+    """What the columns of each side are named by: the surveys' names, the files' without their endings.
+
+    Args:
+        sources: as they were given.
+        found: what ``opened`` gave of each; None of catalogues' files.
+        wanted: the names that are asked for.
+
+    Raises:
+        UserError: two have the same, or one that is asked for cannot be a name.
+    """
+    if wanted is None:
+        names = [_name_of(source, each) for source, each in zip(sources, found, strict=True)]
+        advice = f"; give each a name: names={tuple('abcdefgh'[: len(names)])}"
+    else:
+        names, advice = [str(name) for name in wanted], ""
+        if len(names) != len(sources):
+            raise UserError(f"{len(sources)} surveys and {len(names)} names")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"two surveys would be called {twice[0]}: their columns could not be told from each other{advice}")
+    for name in names:
+        if not _NAME.fullmatch(name) or name == "separation_arcsec":
+            raise UserError(f"{name!r} cannot be a side's name: letters, digits and _, a letter first")
+    return names
+
+
+def _name_of(source: str, found: Found | None) -> str:
+    name = re.sub(r"\W+", "_", found[2].survey if found else Path(source).name.split(".")[0], flags=re.ASCII).strip("_")
+    return name if _NAME.fullmatch(name) else f"catalogue_{name}".rstrip("_")
+
+
+def opened(source: str) -> Found:
+    """A survey's root, its declaration as it was built, and its manifest.
+
+    Raises:
+        UserError: there are no partitions.
+    """
+    root = without_login(str(source)).rstrip("/")
+    if registry.is_known(root):
+        name, root = root, registry.find_root(root) or ""
+        if not root:
+            raise UserError(f"no {name} partitions found: name the folder; {looked_in(name)}")
+    elif "://" not in root:
+        root = str(Path(root).expanduser().absolute())
+    try:
+        manifest = Manifest.load(root)
+    except UserError:
+        if "://" in root:
+            raise
+        if below := registry.folders_below(root):
+            return opened(next(iter(below.values())))
+        if there := lying_in(root):
+            return next(iter(there.values()))
+        raise
+    return root, _declared(manifest), manifest
+
+
+def _declared(manifest: Manifest) -> Survey:
+    """The declaration of what a manifest lists; of a survey that is not known here, its columns as they are."""
+    if registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey):
+        return registry.survey(manifest.survey, manifest.config).as_built(manifest.columns)
+    return Survey(
+        name=manifest.survey,
+        title=manifest.survey,
+        homepage="",
+        citation="",
+        license="",
+        base_url="",
+        columns=tuple(manifest.columns),
+        features=plain_features(manifest.columns, {}, ()),
+        key=manifest.key,
+    )
+
+
+def side_of_partitions(
+    name: str, found: Found, split: str | None = None, verify: bool = False
+) -> tuple[Side, list[FileEntry]]:
+    """Partitions as one side, and what the manifest says of its files.
+
+    Args:
+        name: of the side.
+        found: what ``opened`` gave.
+        split: of its rows; all of them by default.
+        verify: files' checksums are looked at as they are first read.
+
+    Raises:
+        UserError: there are none of this split.
+    """
+    root, survey, manifest = found
+    entries = manifest.files if split is None else manifest.splits.get(split, [])
+    if not entries:
+        raise UserError(f"{root} has no rows of split {split!r}; it has {', '.join(manifest.splits) or 'none'}")
+    files = [
+        Piece(f"{root}/{entry.path}", 0, entry.rows, entry.rows, entry.bytes, (verify and entry.sha256) or None)
+        for entry in entries
+    ]
+    return Side(name, _with_lengths(survey, entries), tuple(files)), list(entries)
+
+
+def _with_lengths(survey: Survey, entries: Sequence[FileEntry]) -> Survey:
+    """With what a row of a column of bytes takes on the average, by the files' sizes."""
+    encoded = [column.name for column in survey.columns if column.is_bytes]
+    if not encoded:
+        return survey
+    rest = sum(column.row_bytes for column in survey.columns if not column.is_bytes)
+    mean = sum(entry.bytes for entry in entries) // max(1, sum(entry.rows for entry in entries)) - rest
+    size = min(max(1, mean // len(encoded)), 64 << 20)
+    columns = tuple(replace(c, typical_bytes=size) if c.name in encoded else c for c in survey.columns)
+    return replace(survey, columns=columns)
+
+
+class Catalogue:
+    """A catalogue's file: its positions, and later those of its rows that are wanted.
+
+    Args:
+        path: what ``skyset.tables.open.open_catalog`` reads.
+        ra, dec: the columns, ``"RAJ2000"`` or, with their unit, ``"RAJ2000:hour"``; by default the first of the usual names.
+
+    Attributes:
+        ra, dec: float64 (rows,), degrees, of the rows that have a position.
+    """
+
+    def __init__(self, path: str, ra: str = "", dec: str = ""):
+        from skyset.tables.open import open_catalog
+
+        self.path = path
+        columns = positions_in(path, ra.partition(":")[0], dec.partition(":")[0])
+        table = open_catalog(path, list(columns)).table()
+        for name, asked in zip(columns, (ra, dec), strict=True):
+            table = in_degrees(table, name, path, asked.partition(":")[2])
+        values = [table[name].to_numpy() for name in columns]
+        good = np.isfinite(values[0]) & (np.abs(values[1]) <= 90)
+        self.ra, self.dec = (each[good] for each in values)
+        self._rows = np.flatnonzero(good)  # in the file
+        self._columns = columns
+        if len(self._rows) < len(good):
+            say(f"{path}: {len(good) - len(self._rows):,} objects without a position are left out")
+
+    def side(self, name: str, rows: np.ndarray) -> Side:
+        """The file as a side of these of its rows, sorted numbers of those with a position.
+
+        Missing values are as partitions have them: NaN, -1 (0 where there is no sign), empty text.
+
+        Raises:
+            UserError: the file was changed since its positions were read.
+        """
+        from skyset.tables.open import open_catalog
+
+        catalog, wanted = open_catalog(self.path), self._rows[rows]
+        if catalog.rows <= (wanted[-1] if len(wanted) else -1):
+            raise UserError(f"{self.path}: was changed while it was being matched")
+        batches, first = [], 0
+        for batch in catalog.batches():
+            low, high = np.searchsorted(wanted, [first, first + batch.num_rows])
+            if low < high:
+                batches.append(batch.take(pa.array(wanted[low:high] - first)))
+            first += batch.num_rows
+        table = pa.Table.from_batches(batches, catalog.schema).combine_chunks()
+        found = {field.name: (field, _stored(table[field.name])) for field in table.schema}
+        if odd := [each for each, (_, values) in found.items() if values is None]:
+            say(f"{self.path}: left out, as no numbers or text: {', '.join(odd)}")
+        columns, values = [], {}
+        for each, (field, array) in found.items():
+            if array is not None:
+                columns.append(_column(each, array, unit_of(field), self.path))
+                values[each] = array
+        survey = Survey(
+            name, Path(self.path).name, "", "", "", "", tuple(columns), plain_features(columns, {}, ()), columns[0].name
+        )
+        return Side(name, survey, values=values)
+
+
+def _column(name: str, values: np.ndarray, unit: str, path: str) -> Column:
+    try:
+        return Column(name, values.dtype.str if values.dtype.kind == "S" else values.dtype.name, values.shape[1:], unit)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _stored(values: pa.ChunkedArray) -> np.ndarray | None:
+    """A column of a table as partitions hold it, (rows, *shape); None where they cannot."""
+    kind, rows = values.type, len(values)
+    if pa.types.is_fixed_size_list(kind) and kind.list_size:
+        flat = pc.list_flatten(pc.fill_null(values, pa.scalar([None] * kind.list_size, kind))) if values.null_count else None
+        inner = _stored(pc.list_flatten(values) if flat is None else flat)
+        return None if inner is None or inner.dtype.kind == "S" else inner.reshape(rows, kind.list_size, *inner.shape[1:])
+    if pa.types.is_null(kind) or is_text(kind) or pa.types.is_dictionary(kind):
+        text = ["" if each is None else each for each in values.to_pylist()]
+        encoded = [each.encode() if isinstance(each, str) else each for each in text]
+        return np.array(encoded, f"S{max(1, max(map(len, encoded), default=1))}")
+    if pa.types.is_floating(kind):
+        return np.array(values.cast(pa.float32() if kind == pa.float16() else kind).to_numpy())
+    if pa.types.is_integer(kind):
+        return np.array(values.fill_null(0 if pa.types.is_unsigned_integer(kind) else -1).to_numpy())
+    return np.array(values.fill_null(False).to_numpy()) if pa.types.is_boolean(kind) else None
