@@ -36,6 +36,7 @@ from skyset.building.alone import alone
 from skyset.building.exposures import add_cadc_options
 from skyset.building.options import Options, positive_integer
 from skyset.building.script import Script, run_as_file
+from skyset.building.task import Rejected
 from skyset.errors import UserError
 from skyset.extraction.engines import need_compiled
 from skyset.extraction.som.groups import Groups
@@ -93,7 +94,7 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         passes.run()
         passes.tell()
         exposures = passes.measured()
-        tell_labels(labels, exposures)
+        tell_labels(labels, exposures, passes.rejected)
         of_exposure = splits_of(exposures, labels, asked)
         training = [e for e in exposures if asked.split_by_object or of_exposure[observation(e.fits_id)] == SPLITS[0]]
         if given is None:
@@ -113,9 +114,9 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         return write_datasets(passes, options, command, grouping, labels, side, notes)
 
 
-def tell_labels(labels: Labels, exposures: Sequence[Staged]) -> None:
+def tell_labels(labels: Labels, exposures: Sequence[Staged], rejected: Sequence[Rejected]) -> None:
     """Say which labels lead nowhere, and how many exposures have none."""
-    if unknown := labels.unknown(each.fits_id for each in exposures):
+    if unknown := labels.unknown([*(each.fits_id for each in exposures), *(each.key for each in rejected)]):
         are = (
             "1 label is of an exposure that is" if len(unknown) == 1 else f"{len(unknown)} labels are of exposures that are"
         )

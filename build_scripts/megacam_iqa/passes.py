@@ -71,10 +71,11 @@ class Passes:
         return short_digest(f"{wanted.contents} {self._how}")
 
     def run(self, again: Sequence[str] = ()) -> None:
-        """Measure what is not measured yet, and what is asked for again."""
+        """Measure what is not measured yet; or those that are named ``again``, whether or not."""
         root, left = self.options.output_dir, []
-        for name, wanted in self.wanted.items():
-            found = None if name in again or self.options.overwrite else known(root, name, self._made_of(wanted))
+        for name in again or self.wanted:
+            wanted = self.wanted[name]
+            found = None if again or self.options.overwrite else known(root, name, self._made_of(wanted))
             if found is None:
                 left.append(wanted)
             else:

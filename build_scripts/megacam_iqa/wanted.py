@@ -103,13 +103,16 @@ def from_archive(asked: argparse.Namespace, options: Options, labels: Labels, ne
 
 @contextlib.contextmanager
 def _fetched(file: ExposureFile, root: Path, network: Fetcher, downloads: Downloads) -> Iterator[Path]:
-    """A file of the archive; it goes at the end unless it was there or is to be kept."""
+    """A file of the archive; it goes at the end unless it was there or is to be kept, also where it cannot be used."""
     path = root / RAW / file.name
     if not file.problem:
         downloads.expect(path)
     try:
         yield fetch_exposure(file, root / RAW, network)
         downloads.remove(path)
+    except RecordError as error:
+        downloads.remove(path)
+        raise RecordError(_without(path, error)) from error
     finally:
         downloads.close()
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -263,6 +264,37 @@ def test_from_the_archive_one_file_at_a_time(built, exposures, tmp_path):
     mine, whole = table(root, "sources"), table(built, "sources")
     there = whole["FITS_ID"] != name.encode()
     np.testing.assert_array_equal(mine["ISO0"], whole["ISO0"][there])
+
+
+def test_what_the_archive_does_not_give_is_named_and_comes_when_it_does(built, exposures, tmp_path, capsys):
+    """Proprietary, refused with 401 and 403, of another sum, cut where it is stored; others break off and go on."""
+    stored, root = tmp_path / "stored", tmp_path / "o"
+    shutil.copytree(exposures, stored)
+    paths = sorted(stored.glob("*.fz"))
+    names = [path.name.partition(".")[0] for path in paths]
+    paths[4].write_bytes(paths[4].read_bytes()[:-40000])
+    files = stored_files(stored)
+    files[0] = replace(files[0], data_release="2099-01-01T00:00:00")
+    files[3] = replace(files[3], md5="0" * 32)
+    with CadcServer(stored, files) as server:
+        options = "--archive_url", server.url, "--kind", "o", "--labels", stored / "labels.json", "--allow_few_exposures"
+        for k, kind, times in ((1, "401", None), (2, "403", None), (5, "cut", 2), (6, "503", 1)):
+            server.storage.fault(f"*{paths[k].name}", kind, times)
+        assert build(root, *options, "--map", "1x2") == 1
+        reasons = rejected(root)
+        said = ["proprietary until 2099", "401 Unauthorized", "403 Forbidden", "MD5 is", "truncated: the data of HDU"]
+        assert all(reasons[name].startswith(words) for name, words in zip(names, said, strict=False)) and len(reasons) == 5
+        assert reasons == rejected(root, "sources") and server.downloads(paths[0].name) == 0
+        assert "5 objects were rejected" in (out := capsys.readouterr().out) and "labels are of exposures" not in out
+        assert not (root / "raw").exists() and set(table(root)["FITS_ID"].astype(str)) == set(names[5:])
+        server.storage.clear()
+        assert build(root, *options, "--map", "1x2") == 1  # exposures that came before are measured again: another map
+    assert set(rejected(root)) == {names[0], names[3], names[4]} and "3 objects were rejected" in capsys.readouterr().out
+    mine, whole = table(root, "sources"), table(built, "sources")
+    there = np.isin(whole["FITS_ID"].astype(str), [*names[1:3], *names[5:]])
+    for each in ("object_id", "ISO0", "X"):
+        np.testing.assert_array_equal(mine[each], whole[each][there])
+    assert [list(verify(root / config)) for config in CONFIGS] == [[], []] and not (root / "raw").exists()
 
 
 def plain(source, target, change=lambda hdus: None):
