@@ -29,6 +29,12 @@ _COMPLEX = re.compile(rb"\([^()/]*,[^()/]*\)")
 #: Keywords of a WCS that hold a number.
 _WCS_NUMBER = re.compile(r"(CRPIX|CRVAL|CDELT|CROTA)\d|(CD|PC|PV)\d_\d+|(LON|LAT)POLE|EQUINOX|[AB]P?_(ORDER|\d_\d)")
 
+#: Keywords that a WCS of the sky can be made from: wcslib's of images, SIP's, and those of distortions in tables.
+_OF_SKY = re.compile(
+    rb"NAXIS\d*|WCSAXES|WCSNAME|(CTYPE|CUNIT|CRVAL|CDELT|CRPIX|CROTA|CNAME)\d+|(PC|CD|PV|PS)\d+_\d+|PC\d{6}|(LON|LAT)POLE|"
+    rb"RADEC?SYS|EQUINOX|EPOCH|(DATE|MJD)-(OBS|AVG)|OBSGEO-[BHLXYZ]|RESTFREQ|RESTFRQ|RESTWAV|SPECSYS|VELREF|"
+    rb"[AB]P?_(ORDER|DMAX|\d+_\d+)|C[PQ](DIS|ERR)\d+|D[PQ]\d+|DVERR\d+|D2IM\w*|AXISCORR"
+)
 #: Without these a WCS says nothing; CDELT counts where there is no CD, PC where it stands.
 _ESSENTIAL = re.compile(r"(CRPIX|CRVAL|CDELT)\d|(CD|PC)\d_\d")
 _SYSTEMS = ("ICRS", "FK5", "FK4", "FK4-NO-E")
@@ -128,6 +134,23 @@ def readable(header: fits.Header) -> fits.Header:
     return parse(b"".join(_raw(card) for card in header.cards))
 
 
+def readable_cards(header: fits.Header, *keywords: str) -> fits.Header:
+    """As `readable`, of some of the cards alone: astropy takes 50 us for each."""
+    wanted = {keyword.encode("ascii", "replace") for keyword in keywords}
+    return parse(b"".join(_raw(card) for card in header.cards if _keyword(card) in wanted))
+
+
+def sky_cards(header: fits.Header) -> bytes:
+    """The cards of a header that a WCS of the sky can be made from, some thirty of hundreds, as they stand there."""
+    return b"".join(_raw(card) for card in header.cards if _OF_SKY.fullmatch(_keyword(card)))
+
+
+def _keyword(card) -> bytes:
+    """A card's keyword in capitals, which is not asked of astropy where the card is as it was read."""
+    text = b"" if getattr(card, "_modified", True) else _image(card)
+    return (text[:8].rstrip() or card.keyword.encode("latin-1", "replace")).upper()
+
+
 def _raw(card) -> bytes:
     """A card's text, 80 characters or a multiple (CONTINUE)."""
     if not getattr(card, "_modified", True) and _PLAIN.fullmatch(text := _image(card)):
@@ -165,7 +188,7 @@ def number(value: object) -> int | float | None:
 
 
 def sky(header: fits.Header) -> fits.Header | None:
-    """The header that astropy's WCS should be made from; None where a number that a WCS cannot do without is none.
+    """What astropy's WCS should be made from, without other cards; None where a number that it cannot do without is none.
 
     Other cards of the WCS that cannot be read, or that no axis of the image has, are left out; `sky_faults` names them.
 
@@ -174,13 +197,13 @@ def sky(header: fits.Header) -> fits.Header | None:
     pole (Calabretta & Greisen 2002, A&A 395, 1077, section 2.5). Where CD and PC stand together, CD counts, as with
     SExtractor.
     """
-    header = readable(header)
+    header = parse(sky_cards(header))
     return header if _readable_sky(header)[0] else None
 
 
 def sky_faults(header: fits.Header) -> list[str]:
     """What is said of a WCS that is not as its header has it: a sentence per card, and one if there is no sky at all."""
-    header = readable(header)
+    header = parse(sky_cards(header))
     twice = [key for key in dict.fromkeys(header) if _ESSENTIAL.fullmatch(key) and header.count(key) > 1]
     said = [f"the header's {key} stands {header.count(key)} times: the last counts" for key in twice]
     whole, faults = _readable_sky(header)

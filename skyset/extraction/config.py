@@ -68,16 +68,17 @@ class Configuration:
         mag/arcsec2 as counts per pixel. A header's value that cannot be meant is named in a warning, and the configuration's
         used. Raises UserError where thresholds in mag/arcsec2 are none with that scale."""
         found: dict[str, Any] = {}
-        header = headers.readable(header)
+        said_there = headers.readable_cards(header, self.gain_key, self.saturation_key)
         for field, key, least in (("gain", self.gain_key, 0), ("saturation", self.saturation_key, 1e-30)):
-            if key not in header:
+            if key not in said_there:
                 continue
-            value = headers.number(header[key])
+            value = headers.number(said_there[key])
             if value is not None and least <= value <= 1e30:
                 found[field] = float(value)
             else:
                 said = "no number" if value is None else "which cannot be meant"
-                shown = "blank" if header[key] is None or isinstance(header[key], fits.card.Undefined) else repr(header[key])
+                given = said_there[key]
+                shown = "blank" if given is None or isinstance(given, fits.card.Undefined) else repr(given)
                 warnings.warn(
                     f"the header's {key} is {shown}, {said}: {getattr(self.settings, field):g} is used", stacklevel=2
                 )

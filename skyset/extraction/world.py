@@ -25,18 +25,17 @@ def celestial_wcs(header: fits.Header) -> WCS | None:
     return None if wcs is None else wcs.deepcopy()
 
 
-#: What was worked out of the last headers: an image's is asked for its sky again and again, at 30 ms.
+#: What was worked out of the last headers: an image's is asked for its sky again and again, at 10 ms.
 _KNOWN: dict[tuple, Any] = {}
 _MOST_KNOWN = 16
 
 
 def _remembered(work: Callable[[fits.Header], Any], header: fits.Header) -> Any:
-    try:
-        key = work, *((card.keyword, card.value.__class__, card.value) for card in header.cards)
-        if key in _KNOWN:
-            return _KNOWN[key]
-    except Exception:  # a card that cannot be read, of which astropy raises several kinds
-        return work(header)
+    from skyset import headers
+
+    key = work, headers.sky_cards(header)
+    if key in _KNOWN:
+        return _KNOWN[key]
     made = work(header)
     for oldest in list(_KNOWN)[: len(_KNOWN) + 1 - _MOST_KNOWN]:
         _KNOWN.pop(oldest, None)
