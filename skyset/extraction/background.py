@@ -46,24 +46,24 @@ class Background:
     measured: Background | None = None
 
     @cached_property
-    def _bends(self) -> np.ndarray:
-        return second_derivatives(self.mesh)
+    def _spline(self) -> np.ndarray:
+        return spline(self.mesh)
 
     def subtract(self, image: np.ndarray, out: np.ndarray) -> None:
         """``image`` (any real dtype in native order) less the background into ``out``, float32; not finite pixels: 0."""
-        _subtract(image, out, self.mesh, self._bends, *self.size)
+        _subtract(image, out, self._spline, *self.size)
 
     def map(self) -> np.ndarray:
         """The background of every pixel, float32 (rows, columns), counts."""
-        return _evaluate(self.mesh, self._bends, *self.size, *self.shape)
+        return _evaluate(self._spline, *self.size, *self.shape)
 
     def rms_map(self) -> np.ndarray:
         """The noise of every pixel, float32 (rows, columns), counts."""
-        return _evaluate(self.rms_mesh, second_derivatives(self.rms_mesh), *self.size, *self.shape)
+        return _evaluate(spline(self.rms_mesh), *self.size, *self.shape)
 
     def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The background of some pixels by their 0-based whole coordinates, float32 (n,)."""
-        return _at(self.mesh, self._bends, *self.size, np.asarray(x, np.int64), np.asarray(y, np.int64))
+        return _at(self._spline, *self.size, np.asarray(x, np.int64), np.asarray(y, np.int64))
 
 
 def measure_background(image: np.ndarray, settings: Settings, bad: np.ndarray | None = None) -> Background:
@@ -416,6 +416,13 @@ def _first(values, start, end, wanted):
     return start
 
 
+def spline(mesh: np.ndarray) -> np.ndarray:
+    """A grid (rows, columns), what bends the spline down its columns, and what bends it along the rows of both: float64
+    (4, rows, columns), `second_derivatives`."""
+    down = second_derivatives(mesh)
+    return np.stack([mesh, down, *(second_derivatives(one.T).T for one in (mesh, down))])
+
+
 def second_derivatives(mesh: np.ndarray) -> np.ndarray:
     """A sixth of the second derivatives of the spline down each column of a grid, in units of the grid's step."""
     out = np.empty_like(mesh)
@@ -455,73 +462,93 @@ def _place(pixel, size, meshes):
 @jit
 def _between(below, above, bend_below, bend_above, share):
     rest = 1.0 - share
-    return rest * below + share * above + (rest**3 - rest) * bend_below + (share**3 - share) * bend_above
+    return rest * below + share * above + (rest * rest * rest - rest) * bend_below + (share * share * share - share) * bend_above
 
 
 @jit
-def _knots(mesh, bends, height, y, knots, slopes):
+def _knots(spline, height, y, knots, slopes):
     """Values of a row of the image at the centres of the mesh's columns, and what bends the spline through them."""
-    ny, nx = mesh.shape
-    if ny > 1:
-        j, share = _place(y, height, ny)
+    ny, nx = spline.shape[1:]
+    j, share = _place(y, height, ny)
+    above = min(j + 1, ny - 1)
+    rest = 1.0 - share
+    for bend, out in ((0, knots), (2, slopes)):
+        if ny == 1:
+            out[:] = spline[bend, 0]
+            continue
+        low, high = rest * rest * rest - rest, share * share * share - share
         for i in range(nx):
-            knots[i] = _between(mesh[j, i], mesh[j + 1, i], bends[j, i], bends[j + 1, i], share)
-    else:
-        knots[:] = mesh[0]
-    _bend(knots, slopes)
+            value = rest * spline[bend, j, i] + share * spline[bend, above, i]
+            out[i] = value + low * spline[bend + 1, j, i] + high * spline[bend + 1, above, i]
 
 
 @jit
-def _row(knots, slopes, width, columns, row):
+def _shares(nx, width, columns):
+    """Where the pixels of each interval between mesh centres end, and how far from its mesh each lies, in meshes, float32.
+
+    A pixel's position is below the next mesh; the last interval takes all the rest.
+    """
+    ends, share = np.empty(max(nx - 1, 1), np.int64), np.zeros(columns, np.float32)
+    ends[:] = columns
+    start, inverse = 0, 1.0 / width
+    for i in range(nx - 1):
+        if i < nx - 2:
+            ends[i] = max(start, min(columns, int(np.ceil((i + 1.5) * width - 0.5))))
+        for x in range(start, ends[i]):
+            share[x] = np.float32((x + 0.5) * inverse - 0.5 - i)
+        start = ends[i]
+    return ends, share
+
+
+@jit
+def _row(knots, slopes, ends, share, row):
     """The spline along a row: in each interval between mesh centres it is one cubic, evaluated for all its pixels."""
-    nx = len(knots)
+    nx, start = len(knots), 0
     if nx == 1:
         row[:] = knots[0]
         return
-    start, inverse = 0, 1.0 / width
     for i in range(nx - 1):
-        # Pixels of this interval: their position is below mesh i + 1; the last one takes all the rest.
-        end = columns if i == nx - 2 else min(columns, int(np.ceil((i + 1.5) * width - 0.5)))
-        c0 = knots[i]
-        c1 = knots[i + 1] - knots[i] - 2 * slopes[i] - slopes[i + 1]
-        c2, c3 = 3 * slopes[i], slopes[i + 1] - slopes[i]
-        for x in range(start, end):
-            t = (x + 0.5) * inverse - 0.5 - i
-            row[x] = np.float32(c0 + t * (c1 + t * (c2 + t * c3)))
-        start = max(start, end)
+        c0 = np.float32(knots[i])
+        c1 = np.float32(knots[i + 1] - knots[i] - 2 * slopes[i] - slopes[i + 1])
+        c2, c3 = np.float32(3 * slopes[i]), np.float32(slopes[i + 1] - slopes[i])
+        for x in range(start, ends[i]):
+            row[x] = c0 + share[x] * (c1 + share[x] * (c2 + share[x] * c3))
+        start = ends[i]
 
 
 @jit
-def _evaluate(mesh, bends, width, height, rows, columns):
+def _evaluate(spline, width, height, rows, columns):
     out = np.empty((rows, columns), np.float32)
-    knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
+    knots, slopes = np.empty(spline.shape[2]), np.empty(spline.shape[2])
+    ends, share = _shares(spline.shape[2], width, columns)
     for y in range(rows):
-        _knots(mesh, bends, height, y, knots, slopes)
-        _row(knots, slopes, width, columns, out[y])
+        _knots(spline, height, y, knots, slopes)
+        _row(knots, slopes, ends, share, out[y])
     return out
 
 
 @jit
-def _subtract(image, out, mesh, bends, width, height):
+def _subtract(image, out, spline, width, height):
     rows, columns = image.shape
-    knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
-    row = np.empty(columns, np.float32)
+    knots, slopes = np.empty(spline.shape[2]), np.empty(spline.shape[2])
+    row, (ends, share) = np.empty(columns, np.float32), _shares(spline.shape[2], width, columns)
     for y in range(rows):
-        _knots(mesh, bends, height, y, knots, slopes)
-        _row(knots, slopes, width, columns, row)
+        _knots(spline, height, y, knots, slopes)
+        _row(knots, slopes, ends, share, row)
+        source, target = image[y], out[y]
         for x in range(columns):
-            value = np.float32(image[y, x])
-            out[y, x] = value - row[x] if np.abs(value) < _UNUSABLE else np.float32(0.0)
+            value = np.float32(source[x])
+            target[x] = value - row[x] if np.abs(value) < _UNUSABLE else np.float32(0.0)
 
 
 @jit
-def _at(mesh, bends, width, height, x, y):
+def _at(spline, width, height, x, y):
     out = np.empty(len(x), np.float32)
-    knots, slopes = np.empty(mesh.shape[1]), np.empty(mesh.shape[1])
+    knots, slopes = np.empty(spline.shape[2]), np.empty(spline.shape[2])
     last = -1
     for k in range(len(x)):
         if y[k] != last:
-            _knots(mesh, bends, height, y[k], knots, slopes)
+            _knots(spline, height, y[k], knots, slopes)
             last = y[k]
         if len(knots) == 1:
             out[k] = knots[0]

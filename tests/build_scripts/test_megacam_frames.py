@@ -364,8 +364,11 @@ def test_a_ccd_twice_is_refused(made, tmp_path):
 @pytest.mark.parametrize("subtract", [detector.subtract, detector.subtract_by_numpy], ids=["numba", "numpy"])
 def test_levels_are_subtracted_alike_with_and_without_numba(subtract, dtype, turned):
     rng = np.random.default_rng(0)
-    stored = rng.integers(0, 30000, (50, 40)).astype(dtype)[:, 3:]
-    level, out = rng.normal(1000, 1, 50).astype(np.float32), np.zeros((50, 37), np.float32)
-    subtract(stored, level, np.float32(1.02), out[::-1, ::-1] if turned else out)
-    wanted = (stored - level[:, None].astype("f8")) * 1.02
-    np.testing.assert_allclose(out[::-1, ::-1] if turned else out, wanted, rtol=1e-5, atol=2e-3)
+    stored = rng.integers(0, 30000, (53, 40)).astype(dtype)
+    level, out = rng.normal(1000, 1, 50).astype(np.float32), np.zeros((50, 39), np.float32)
+    least, most = subtract(stored, (2, 3), level, np.float32(1.02), out, (1, 38), turned)
+    sky = stored[2:52, 3:]
+    assert (least, most) == (sky.min(), sky.max())
+    frame = out[::-1, ::-1] if turned else out
+    np.testing.assert_allclose(frame[:, 1:38], (sky - level[:, None].astype("f8")) * 1.02, rtol=1e-5, atol=2e-3)
+    assert not frame[:, [0, 38]].any(), "nothing is written beside it"
