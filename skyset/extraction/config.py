@@ -68,7 +68,9 @@ class Configuration:
         mag/arcsec2 as counts per pixel. A header's value that cannot be meant is named in a warning, and the configuration's
         used. Raises UserError where thresholds in mag/arcsec2 are none with that scale."""
         found: dict[str, Any] = {}
-        said_there = headers.readable_cards(header, self.gain_key, self.saturation_key)
+        said_there = headers.parse(
+            headers.cards_of(header, {self.gain_key.upper(), self.saturation_key.upper()}.__contains__)
+        )
         for field, key, least in (("gain", self.gain_key, 0), ("saturation", self.saturation_key, 1e-30)):
             if key not in said_there:
                 continue

@@ -460,7 +460,7 @@ def _image_header(header: fits.Header, compressed: bool) -> fits.Header:
     ]
     # As text: each card that is added to a header is looked at several times.
     text = fits.Header(cards).tostring(endcard=False, padding=False)
-    text += "".join(card.image for card in header.cards if not _TABLE_CARD.fullmatch(card.keyword))
+    text += headers.cards_of(header, lambda keyword: not _TABLE_CARD.fullmatch(keyword)).decode("ascii")
     return fits.Header.fromstring(text)
 
 

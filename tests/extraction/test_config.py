@@ -1,5 +1,6 @@
 """SExtractor's configuration files: what they mean here, what is said of the rest, and what is wrong in one line."""
 
+import dataclasses
 import os
 import re
 
@@ -680,3 +681,12 @@ def test_the_seeing_may_be_measured():
     assert Settings(seeing="AUTO").seeing == 0
     with pytest.raises(UserError, match="SEEING_FWHM often: a number is meant"):
         read_config(None, overrides=[("SEEING_FWHM", "often")])
+
+
+@pytest.mark.parametrize("key", ["GAIN", "gain", "ESO DET OUT1 CONAD"])
+def test_the_gain_is_found_by_any_keyword_of_the_header(key):
+    header = fits.Header.fromstring(
+        f"{'GAIN    =                  2.5':80}{'HIERARCH ESO DET OUT1 CONAD = 2.5 / e-/ADU':80}{'SATURATE= 50000':80}"
+    )
+    settings = dataclasses.replace(read_config(None), gain_key=key).for_header(header)
+    assert (settings.gain, settings.saturation) == (2.5, 50000)
