@@ -8,7 +8,9 @@ GAINB/GAIN), or the sky had a step between them.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -107,8 +109,8 @@ def _halves(stored: np.ndarray, header: fits.Header) -> tuple[list[_Half], tuple
     sections = [geometry.section(header, f"{key}SEC{letter}", stored.shape) for letter in "AB" for key in "DB"]
     data = geometry.section(header, "DATASEC", stored.shape)
     if data is None or any(section is None for section in sections[::2]):
-        whole = stored if data is None else stored[data]
-        return [_Half(whole, _whole(whole), None, math.nan)], (0, 0) if data is None else geometry.corner(header, "DATASEC", stored.shape)
+        corner = geometry.corner(header, "DATASEC", stored.shape)  # (0, 0) where there is no section
+        return [_Half(stored, data or _whole(stored), None, math.nan)], corner
     halves = []
     for letter, area, bias in zip("AB", sections[::2], sections[1::2], strict=True):
         strip = None if bias is None else stored[area[0], bias[1]]
@@ -148,7 +150,7 @@ def _fill(
         level = bias_level(half.overscan)
         factor = np.float32(half.gain / gain if len(halves) == 2 and 0.5 < half.gain / gain < 2 else 1)
         corner = half.area[0].start, half.area[1].start
-        ranges.append(subtract(half.stored, corner, level, factor, target, left, turned))
+        ranges.append(subtraction()(half.stored, corner, level, factor, target, left, turned))
         levels.append(float(np.median(level)))
     return levels, ranges
 
@@ -177,10 +179,15 @@ def subtract_by_numpy(
     return pixels.min(), pixels.max()
 
 
-try:
-    from skyset.build_scripts.megacam_iqa.subtract import subtract
-except MissingPackage:
-    subtract = subtract_by_numpy
+@functools.cache
+def subtraction() -> Callable[..., tuple[float, float]]:
+    """`subtract.subtract`, or `subtract_by_numpy` without numba, which is imported no earlier: a process that hands CCDs to
+    others does without."""
+    try:
+        from skyset.build_scripts.megacam_iqa.subtract import subtract
+    except MissingPackage:
+        return subtract_by_numpy
+    return subtract
 
 
 def _mean(values: list[float], header: fits.Header, key: str) -> float:

@@ -11,8 +11,8 @@ from skyset.extraction.compiled import jit
 def subtract(stored, corner, level, factor, out, left, turned):
     """What `detector.subtract_by_numpy` does.
 
-    stored: of an image, in its memory's order. corner: the first row and column of an amplifier in it. level: float32 (rows,).
-    out: float32 (rows, columns), the frame; left: the amplifier's columns in it, before it is turned.
+    stored: of an image; corner: the first row and column of an amplifier in it; level: float32 (rows,); out: float32 (rows,
+    columns), the frame; left: first and last + 1 of the amplifier's columns in it, before it is turned.
     """
     rows, columns = out.shape
     y0, x0 = corner

@@ -462,7 +462,12 @@ def _place(pixel, size, meshes):
 @jit
 def _between(below, above, bend_below, bend_above, share):
     rest = 1.0 - share
-    return rest * below + share * above + (rest * rest * rest - rest) * bend_below + (share * share * share - share) * bend_above
+    return (
+        rest * below
+        + share * above
+        + (rest * rest * rest - rest) * bend_below
+        + (share * share * share - share) * bend_above
+    )
 
 
 @jit
@@ -471,15 +476,12 @@ def _knots(spline, height, y, knots, slopes):
     ny, nx = spline.shape[1:]
     j, share = _place(y, height, ny)
     above = min(j + 1, ny - 1)
-    rest = 1.0 - share
+    if ny == 1:
+        share = 0.0
     for bend, out in ((0, knots), (2, slopes)):
-        if ny == 1:
-            out[:] = spline[bend, 0]
-            continue
-        low, high = rest * rest * rest - rest, share * share * share - share
         for i in range(nx):
-            value = rest * spline[bend, j, i] + share * spline[bend, above, i]
-            out[i] = value + low * spline[bend + 1, j, i] + high * spline[bend + 1, above, i]
+            bends = spline[bend + 1, j, i], spline[bend + 1, above, i]
+            out[i] = _between(spline[bend, j, i], spline[bend, above, i], *bends, share)
 
 
 @jit

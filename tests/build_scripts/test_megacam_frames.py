@@ -361,7 +361,7 @@ def test_a_ccd_twice_is_refused(made, tmp_path):
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
-@pytest.mark.parametrize("subtract", [detector.subtract, detector.subtract_by_numpy], ids=["numba", "numpy"])
+@pytest.mark.parametrize("subtract", [detector.subtraction(), detector.subtract_by_numpy], ids=["numba", "numpy"])
 def test_levels_are_subtracted_alike_with_and_without_numba(subtract, dtype, turned):
     rng = np.random.default_rng(0)
     stored = rng.integers(0, 30000, (53, 40)).astype(dtype)
