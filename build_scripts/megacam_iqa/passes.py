@@ -27,6 +27,9 @@ from skyset.files import short_digest
 from skyset.messages import say
 from skyset.progress import progress_bar
 
+#: What processes that measure CCDs import once for all.
+PRELOAD = ("skyset.extraction.ready", "skyset.build_scripts.megacam_iqa.sources")
+
 
 def configuration_asked(asked: argparse.Namespace) -> Configuration:
     """SExtractor's configuration: the published one, or that of a file; keywords that are set come first.
@@ -88,7 +91,7 @@ class Passes:
         say(f"measuring {exposures_said(len(left))}: workers start and compile first, which takes a while", sys.stderr)
         load_engine(None)
         bar = progress_bar(total=len(left), unit="exposure", desc="sources")
-        with executor(self.options.num_processes, self.options.scheduler) as pool, bar:
+        with executor(self.options.num_processes, self.options.scheduler, PRELOAD) as pool, bar:
             for wanted in left:
                 self._measure(wanted, pool)
                 bar.update()

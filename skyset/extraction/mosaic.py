@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
-import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from astropy.io import fits
 
@@ -25,7 +21,10 @@ from skyset.extraction.engines import load_engine
 from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import Settings
 from skyset.extraction.world import celestial_wcs
-from skyset.memory import keep_memory
+from skyset.workers import WorkerPool
+
+#: What processes that measure images import once for all.
+PRELOAD = ("skyset.extraction.ready",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +131,8 @@ def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
     if processes == 1:
         yield from (job.run() for job in jobs)
         return
-    # Not forked: numba and open files do not survive that everywhere. Ctrl-C is for the parent to act on.
-    how: dict[str, Any] = {"mp_context": get_context("spawn"), "initializer": _begin}
     try:
-        with ProcessPoolExecutor(processes, **how) as pool:
+        with WorkerPool(processes, PRELOAD) as pool:
             # Few ahead: check images wait in memory until they are taken.
             running = [pool.submit(_Job.run, job) for job in jobs[: 2 * processes]]
             rest = iter(jobs[2 * processes :])
@@ -153,12 +150,6 @@ def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
             "function for settings in a module, or give processes=1; if they are so, the memory was too small for "
             f"{processes} processes: give fewer"
         ) from None
-
-
-def _begin() -> None:
-    """What a process does before its first image."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_memory()
 
 
 def _check_picklable(settings: object) -> None:
