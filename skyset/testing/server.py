@@ -224,6 +224,8 @@ class RawServer:
         return self
 
     def __exit__(self, *exc_info) -> None:
+        with suppress(OSError):  # macOS: it is not connected
+            self._listener.shutdown(socket.SHUT_RDWR)  # a thread that waits in accept() would take one more
         self._listener.close()
 
     def _accept(self) -> None:
@@ -234,7 +236,7 @@ class RawServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with suppress(OSError), connection:  # the client has hung up
-            self.requests.append(connection.recv(1 << 16).decode("latin-1"))
+            self.requests.append(_head(connection))
             self.answer(connection)
 
     @classmethod
@@ -242,6 +244,19 @@ class RawServer:
         """One answer after the other, a connection each; the last for all further ones."""
         left = [answer.encode("latin-1") if isinstance(answer, str) else answer for answer in answers]
         return cls(lambda connection: connection.sendall(left.pop(0) if len(left) > 1 else left[0]))
+
+
+def _head(connection: socket.socket) -> str:
+    """The head of a request, whose body is read too: a connection that is closed before would be reset."""
+    data = b""
+    while b"\r\n\r\n" not in data and (more := connection.recv(1 << 16)):
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length: *(\d+)", head)
+    left = (int(length[1]) if length else 0) - len(body)
+    while left > 0 and (more := connection.recv(min(left, 1 << 16))):
+        left -= len(more)
+    return head.decode("latin-1")
 
 
 class Handler(BaseHTTPRequestHandler):
