@@ -340,7 +340,8 @@ class TapService:
         job.fault = self._next_fault(job.form.get("QUERY", ""), of_query=True)
         job.executing = 3600 if job.fault and job.fault.kind == "slow" else self.executing
         job.started = time.monotonic()
-        self.max_jobs = max(self.max_jobs, sum(self._phase(j) in ("QUEUED", "EXECUTING") for j in self._jobs.values()))
+        phases = [self._phase(other) for other in list(self._jobs.values())]  # a look may find that one is lost
+        self.max_jobs = max(self.max_jobs, sum(phase in ("QUEUED", "EXECUTING") for phase in phases))
 
     def _phase(self, job: Job) -> str:
         """The phase now; the query is run when a job is first looked at after its time."""
