@@ -30,7 +30,8 @@ class Lines(tqdm):
         self._over = threading.Event()
         self._said = False
         if not self.disable:
-            threading.Thread(target=self._tell, args=(LINE_EVERY,), daemon=True).start()
+            self._teller = threading.Thread(target=self._tell, args=(LINE_EVERY,), daemon=True)
+            self._teller.start()
 
     def __iter__(self) -> Iterator:
         with self:
@@ -56,5 +57,6 @@ class Lines(tqdm):
         self.disable = True
         self._decr_instances(self)
         self._over.set()
+        self._teller.join()  # a line under way comes before the last one
         if self._said:
             self._write()
