@@ -1,4 +1,4 @@
-"""Processes that tests interrupt."""
+"""Processes that tests interrupt, and what they wait for meanwhile."""
 
 import os
 import signal
@@ -27,6 +27,14 @@ def interruptible(command: Sequence[str], **options) -> subprocess.Popen:
 def _heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def wait_for(there: Callable[[], object], seconds: float = 60) -> None:
+    """Return as soon as something is ``there``; where it never is, the test fails."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
 
 
 def forked(action: Callable[[], object]) -> int:

@@ -309,8 +309,9 @@ def test_faults_of_the_body(server):
 def test_drip_sends_a_few_bytes_a_second(server):
     server.fault("body*", "drip")
     with requests.get(server.url + "body.fits.gz", stream=True) as answer:
-        assert answer.raw.read1(100) == BODY[:1]
-    assert server.body_bytes < 5
+        first = answer.raw.read1(100)
+        assert BODY.startswith(first) and 1 <= len(first) < 100
+    assert server.body_bytes < 100
 
 
 def test_faults_hit_only_names_of_their_pattern_and_unknown_kinds_are_refused(server):
@@ -331,7 +332,8 @@ def test_chaos_hits_its_share_and_the_same_requests_again(tmp_path):
 
 
 def test_max_concurrent_counts_requests_answered_at_the_same_time(server):
-    server.latency = 0.2
+    four = threading.Barrier(4, timeout=60)
+    server.next_fault = lambda name: None if four.wait() >= 0 else name
     threads = [threading.Thread(target=requests.get, args=(server.url + "body.fits.gz",)) for _ in range(4)]
     for thread in threads:
         thread.start()

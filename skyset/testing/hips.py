@@ -296,12 +296,13 @@ class HipsServer(Loopback):
         latency: seconds that every request waits; may be changed.
         max_concurrent: most requests that were answered at the same time.
         connections: connections accepted so far.
+        ended: those of them that are over.
     """
 
     def __init__(self, hips: Hips | None = None, latency: float = 0.0, port: int = 0) -> None:
         self.hips = hips or Hips()
         self.latency = latency
-        self.max_concurrent = self.connections = 0
+        self.max_concurrent = self.connections = self.ended = 0
         self._running = 0
         self._lock = threading.Lock()
         super().__init__(type("Handler", (_Handler,), {"server_": self}), port)
@@ -323,6 +324,11 @@ class HipsServer(Loopback):
         with self._lock:
             self.connections += 1
 
+    def disconnected(self) -> None:
+        """Somebody, of whom nothing more is to be answered, is gone."""
+        with self._lock:
+            self.ended += 1
+
 
 class _Handler(BaseHTTPRequestHandler):
     server_: HipsServer
@@ -333,6 +339,12 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.server_.connected()
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        finally:
+            self.server_.disconnected()
 
     def do_GET(self) -> None:
         self.server_.count(1)

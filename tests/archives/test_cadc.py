@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import signal
 import sys
-import time
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
@@ -29,7 +28,7 @@ from skyset.testing.cadc import CadcServer
 from skyset.testing.caom2 import PUBLIC, StoredFile, caom2_files, stored_file
 from skyset.testing.server import RawServer
 from skyset.testing.tap import votable
-from tests.processes import interruptible
+from tests.processes import interruptible, wait_for
 
 NAMES = ("979412p.fits.fz", "979413p.fits.fz", "979414p.fits", "979414p.fits.fz", "979415o.fits.fz", "979416p.fits.gz")
 LATER = "2999-08-31T00:00:00.000"
@@ -447,10 +446,7 @@ def test_killed_in_the_middle_of_a_download(server, stored, tmp_path, network):
     server.storage.fault("*/979412p.fits.fz", "hang", times=1)
     part = tmp_path / "raw" / "979412p.fits.fz.part"
     with interruptible([sys.executable, "-c", RUN, server.url, str(tmp_path)]) as process:
-        until = time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size == 25_000):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_for(lambda: part.exists() and part.stat().st_size == 25_000)
         process.send_signal(signal.SIGKILL)
     queries = len(server.tap.queries)
     path = fetch_exposure(find(server, tmp_path, "979412p")["979412p"], tmp_path / "raw", network)

@@ -203,19 +203,10 @@ def test_broken_body_is_continued_and_no_byte_sent_twice(server, fetcher, target
 
 def test_a_file_that_changes_between_two_parts_is_never_spliced(server, fetcher, target):
     newer = BODY[::-1]
-
-    def replace_after_cut():
-        while not server.requests:
-            time.sleep(0.001)
-        (server.folder / NAME).write_bytes(newer)
-
     server.fault(NAME, "cut", times=1)
-    swap = threading.Thread(target=replace_after_cut)
-    swap.start()
-    with quick(backoff=0.3) as patient:
-        patient.fetch(server.url + NAME, target)
-    swap.join()
-    assert target.read_bytes() == newer
+    fetcher._pause = lambda seconds: (server.folder / NAME).write_bytes(newer)  # between the two
+    fetcher.fetch(server.url + NAME, target)
+    assert target.read_bytes() == newer and len(server.requests) > 1
 
 
 def test_a_short_answer_to_a_range_is_no_end(server, fetcher, target):
@@ -227,12 +218,12 @@ def test_a_short_answer_to_a_range_is_no_end(server, fetcher, target):
 
 def test_silence_is_given_up_and_continued(server, target):
     server.fault(NAME, "hang", times=1)
-    with quick(timeout=(2, 0.2)) as fetcher:
+    with quick(timeout=(2, 1), retries=1) as fetcher:
         fetcher.fetch(server.url + NAME, target, SHA1)
         assert target.read_bytes() == BODY and ranges(server) == [None, "bytes=51200-"]
         server.fault("other", "hang")
         (server.folder / "other").write_bytes(BODY)
-        with pytest.raises(FetchError, match=r"nothing for 0.2 s after 89,600 of 102,400 bytes, 3 tries"):
+        with pytest.raises(FetchError, match=r"nothing for 1 s after 76,800 of 102,400 bytes, 2 tries"):
             fetcher.fetch(server.url + "other", target.with_name("other"))
 
 
@@ -286,7 +277,7 @@ def test_slow_body_is_given_up_and_continued(server, fetcher, target):
     fetcher.fetch(server.url + NAME, target, SHA1)
     assert target.read_bytes() == BODY
     first, second = ranges(server)
-    assert first is None and 2 <= int(second.removeprefix("bytes=").rstrip("-")) <= 10
+    assert first is None and 1 <= int(second.removeprefix("bytes=").rstrip("-")) <= 100
 
 
 def test_a_failed_run_leaves_its_part_for_the_next(server, fetcher, target):
@@ -302,9 +293,11 @@ def test_a_failed_run_leaves_its_part_for_the_next(server, fetcher, target):
 
 def test_retry_after_in_seconds_is_waited_for(server, fetcher, target):
     server.fault(NAME, "429", times=1, retry_after=1)
+    waited, wait_for = [], fetcher._pause
+    fetcher._pause = lambda seconds: waited.append(seconds) or wait_for(seconds)
     began = time.monotonic()
     fetcher.fetch(server.url + NAME, target, SHA1)
-    assert 1 <= time.monotonic() - began < 2
+    assert time.monotonic() - began >= 1 and waited == [1]
 
 
 def test_retry_after_as_a_date_is_waited_for(server, fetcher, target):
@@ -344,12 +337,12 @@ def test_no_more_connections_than_allowed(server, tmp_path):
 
 def test_submit_downloads_side_by_side(server, tmp_path):
     bodies = many(server, 16)
-    server.latency = 0.1
-    began = time.monotonic()
+    eight = threading.Barrier(8, timeout=60)
+    server.next_fault = lambda name: None if eight.wait() >= 0 else name  # no answer before eight have asked
     with quick(max_connections=8) as fetcher:
         futures = {name: fetcher.submit(server.url + name, tmp_path / name) for name in bodies}
     assert {name: future.result().read_bytes() for name, future in futures.items()} == bodies
-    assert server.max_concurrent == 8 and time.monotonic() - began < 1
+    assert server.max_concurrent == 8
 
 
 def test_same_target_twice_is_downloaded_once(server, target):
@@ -368,7 +361,7 @@ def test_cancel_stops_running_downloads_at_once(server, tmp_path, kind):
         time.sleep(0.01)
     began = time.monotonic()
     fetcher.close(cancel=True)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20  # of 60
     for future in futures:
         with pytest.raises(CancelledError):
             future.result(timeout=0)

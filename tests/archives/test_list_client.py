@@ -76,7 +76,8 @@ def test_an_empty_tar_is_no_data_at_all(server):
 @pytest.mark.parametrize("kind", ["503", "429", "500", "502", "html", "mute", "hang", "cut", "short"])
 def test_what_passes_is_asked_again_and_only_for_what_is_missing(server, kind):
     server.fault(kind, times=2)
-    found, answered = ask(server, silence=0.3)
+    server.streams = 3  # one that is given up is one of them until the service sees that nobody listens
+    found, answered = ask(server, silence=1 if kind in ("mute", "hang") else 60)
     assert answered == ((), {}, {}, 3) and sorted(found) == list(range(8))
     assert set(filters(found).values()) == {"i"}
     lines = [request.list.count("\n") - 1 for request in server.requests if request.list]
@@ -216,7 +217,7 @@ def test_stop_ends_what_is_being_asked(server):
     start = time.monotonic()
     with client, pytest.raises(Stopped):
         client.ask(cutouts(server.url, POSITIONS, "i", SMALL), print)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60  # of 600
 
 
 def test_a_moved_service_is_one_line():

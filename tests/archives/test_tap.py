@@ -36,6 +36,7 @@ from skyset.testing import dachs
 from skyset.testing.sdss import draw_galaxies
 from skyset.testing.server import Answer, RawServer
 from skyset.testing.tap import TapServer
+from tests.processes import wait_for
 
 ADQL = "SELECT objID, ra, name FROM sdss.photo WHERE ra >= {low} AND ra < {high}"
 FIRST_ID = 587722984435351614
@@ -210,7 +211,7 @@ def test_only_some_slices_are_fetched_ahead(server, tmp_path):
     ],
 )
 def test_failures_that_pass_cost_one_slice_a_little(server, tmp_path, monkeypatch, pattern, kind):
-    monkeypatch.setattr(module, "PATIENCE", (2, 0.3))
+    monkeypatch.setattr(module, "PATIENCE", (5, 1 if kind in ("hang", "silence") else 60))
     server.fault(pattern, kind, times=2)
     assert is_whole(list(quick(asked(server), tmp_path, sync=pattern == "sync")))
     assert len(server.service.queries) <= 8
@@ -270,8 +271,8 @@ def test_refusals_by_http_stop_at_once(server, tmp_path, status, words, expected
 
 
 def test_a_job_s_error_gets_another_try_only_if_it_may_pass(server, tmp_path):
-    server.fault("*", "error", times=1, words="The database is temporarily not available")
-    server.fault("*", "aborted", times=1)
+    server.fault("*ra >= 0.0 *", "error", times=1, words="The database is temporarily not available")
+    server.fault("*ra >= 60.0 *", "aborted", times=1)
     assert is_whole(list(quick(asked(server), tmp_path, connections=2)))
     assert len(server.service.created) == 8
 
@@ -298,7 +299,7 @@ def test_a_job_that_takes_too_long_is_aborted(server, tmp_path):
     start = time.monotonic()
     with pytest.raises(TapError, match=r"the job is EXECUTING after 0\.3 s and was aborted"):
         list(quick(asked(server), tmp_path, timeout=0.3))
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60  # of 3600
     assert sorted(server.service.deleted) == sorted(server.service.created)
     assert not kept(tmp_path, ".job")
 
@@ -317,7 +318,7 @@ def test_closing_early_deletes_the_jobs_and_ends_the_threads(server, tmp_path):
     wait_for(lambda: server.service.max_jobs >= 4)
     start = time.monotonic()
     slices.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20  # of 30
     assert not tap_threads()
     assert sorted(server.service.deleted) == sorted(server.service.created)
     assert not kept(tmp_path, ".job")
@@ -336,16 +337,15 @@ def test_closing_wakes_threads_that_wait_for_a_silent_service(server, tmp_path, 
     time.sleep(0.3)
     start = time.monotonic()
     slices.close()
-    # A deletion that gets no answer either is waited for, a little.
-    assert time.monotonic() - start < (10 if kind == "silence" else 2)
+    # Of 60, or of 3600; deletions that get no answer either are waited for, all at once, for 7 s.
+    assert time.monotonic() - start < 20
     assert not tap_threads()
 
 
-def wait_for(condition, seconds: float = 10) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.01)
+def end_jobs(server: TapServer) -> None:
+    """Let every job be complete."""
+    for job in server.service._jobs.values():
+        job.executing = 0.0
 
 
 KILLED = """
@@ -358,7 +358,7 @@ for path in fetch_slices(SlicedQuery(url, adql, slices=6), folder, poll=0.02, co
 
 
 def test_a_killed_run_goes_on_with_its_jobs(server, tmp_path):
-    server.service.executing = 0.5
+    server.fault("*ra >= [1-9]*", "slow")  # all but the first
     command = [sys.executable, "-c", KILLED, server.url, ADQL, str(tmp_path)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -367,14 +367,11 @@ def test_a_killed_run_goes_on_with_its_jobs(server, tmp_path):
         wait_for(lambda: len(kept(tmp_path, ".job")) == 2)
         run.send_signal(signal.SIGKILL)
     done = kept(tmp_path, ".parquet")
-    assert str(done[0]) in first.decode()
-    for path in done:
-        assert pq.read_table(path).num_rows > 0
-    server.service.executing = 0
-    paths = list(quick(asked(server), tmp_path))
-    assert is_whole(paths)
-    assert len(server.service.queries) <= 7  # 6 slices, and a job whose URL may not have been kept in time
-    assert len(server.service.created) <= 7
+    assert [str(path) for path in done] == [first.decode().strip()] and pq.read_table(*done).num_rows > 0
+    server.service.clear()
+    end_jobs(server)
+    assert is_whole(list(quick(asked(server), tmp_path)))
+    assert len(server.service.queries) == 5 and len(server.service.created) == 3
     assert not kept(tmp_path, ".job")
 
 
@@ -397,15 +394,17 @@ def test_an_earlier_job_is_used_if_it_can_be(server, session, tmp_path, phase):
 
 
 def test_jobs_that_cannot_be_deleted_are_kept_in_mind(server, tmp_path):
-    server.service.executing = 0.5
     list(quick(asked(server, slices=1, low=0, high=60), tmp_path))
-    slices = quick(asked(server), tmp_path, connections=2)
+    server.service.executing = 30
+    slices = quick(asked(server), tmp_path, connections=2, poll=30)
     next(slices)
     wait_for(lambda: len(kept(tmp_path, ".job")) == 2)
     server.fault("async/[0-9]", "503")
     slices.close()
     assert len(kept(tmp_path, ".job")) == 2
     server.service.clear()
+    server.service.executing = 0
+    end_jobs(server)
     assert is_whole(list(quick(asked(server), tmp_path)))
     assert len(server.service.created) == 3
 
@@ -591,12 +590,12 @@ def test_taplint_finds_no_error_in_the_server(serialisation):
 
 def test_the_server_s_other_resources(server, session):
     server.service.executing = 0.3
+    start = time.monotonic()
     made = session.post(server.url + "/async", data={"query": "SELECT * FROM sdss.photo", "PHASE": "RUN", "lang": "ADQL"})
     url = made.url
     assert made.history[0].status_code == 303
-    start = time.monotonic()
-    assert "COMPLETED" in session.get(url, params={"WAIT": "10"}).text
-    assert 0.1 < time.monotonic() - start < 5
+    assert "COMPLETED" in session.get(url, params={"WAIT": "60"}).text
+    assert 0.3 <= time.monotonic() - start < 30
     assert session.get(url + "/phase").text == "COMPLETED"
     assert session.get(url + "/quote").text == ""
     assert session.get(url + "/executionduration").text == "3600"
@@ -852,11 +851,11 @@ def test_a_slice_that_meets_the_time_limit_is_halved(server, tmp_path, words, sy
 def test_a_job_that_ends_at_the_limit_of_its_document_is_halved(server, tmp_path, kind):
     """ABORTED without a word, after as long as the job may take; or gone when it was to be destroyed."""
     server.fault(WHOLE_CIRCLE, kind)
-    server.service.executing = 1
     create = server.service._create
 
     def create_short(form, base):
         answer = create(form, base)
+        server.service.executing = 3 if "ra < 360.0" in form["QUERY"] and "ra >= 0.0 " in form["QUERY"] else 0
         job = server.service._jobs[answer.headers["Location"].rpartition("/")[2]]
         if kind == "aborted":
             job.duration = "1"
@@ -1004,7 +1003,7 @@ def test_job_documents_with_odd_values_are_read(server, tmp_path):
 )
 def test_an_answer_that_never_comes_to_its_end_is_given_up(tmp_path, monkeypatch, first, again):
     """Not for a second is the service silent."""
-    monkeypatch.setattr(module, "PATIENCE", (0.3, 0.3))
+    monkeypatch.setattr(module, "PATIENCE", (0.5, 1))
     over = threading.Event()
 
     def drip(connection: socket.socket) -> None:
@@ -1015,8 +1014,8 @@ def test_an_answer_that_never_comes_to_its_end_is_given_up(tmp_path, monkeypatch
     with RawServer(drip) as server:
         query = SlicedQuery(server.url, ADQL, slices=1)
         for sync in (False, True):
-            with pytest.raises(TapError, match=r"no answer in 0\.[69] s|takes more than 0\.6 s"):
-                list(quick(query, tmp_path, sync=sync, timeout=0.6, retries=1))
+            with pytest.raises(TapError, match=r"no answer in 1\.5 s|takes more than 1 s"):
+                list(quick(query, tmp_path, sync=sync, timeout=1, retries=1))
         over.set()
     assert not tap_threads()
 

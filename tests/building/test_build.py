@@ -32,6 +32,7 @@ from skyset.testing.gz3d import METADATA_NAME, write_checksums
 from skyset.testing.server import KINDS, ArchiveServer
 from tests.building.conftest import COUNT
 from tests.builds import build, differences, files, leftovers, link, rejected, rows, start
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -55,7 +56,7 @@ def patient(monkeypatch):
     """Downloads that try again at once, so that faults take no time."""
 
     def quick(max_connections):
-        return Fetcher(max_connections, backoff=0.01, timeout=(5, 1), min_rate=5000, stall_seconds=0.3)
+        return Fetcher(max_connections, backoff=0.01, timeout=(10, 2), min_rate=5000, stall_seconds=1)
 
     monkeypatch.setattr(build_module, "Fetcher", quick)
 
@@ -739,36 +740,30 @@ def test_full_disk(tmp_path, small, undisturbed, source, compression, processes)
 # --- Ctrl-C -------------------------------------------------------------------------------------------------
 
 
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(("moment", "processes"), [("downloading", 1), ("workers start", 2), ("half done", 2)])
 def test_ctrl_c(tmp_path, small, undisturbed, processes, moment):
     """As a terminal sends it: to all processes at once. One line, nobody stays behind, and it goes on."""
-    with ArchiveServer(small, latency=0.15) as server:
+    with ArchiveServer(small) as server:
+        server.fault(names(small)[-1], "hang")  # in the second of two cells: it never comes to its end
         arguments = [tmp_path, "--base_url", server.url, "--max_connections", 2]
         process = start(*arguments, processes=processes)
+        family = psutil.Process(process.pid)
         if moment == "downloading":
             wait_for(lambda: len(downloads(server)) >= 2)
         elif moment == "workers start":
-            wait_for(lambda: len(downloads(server)) >= 6)
-            time.sleep(0.1)
+            wait_for(lambda: any("spawn_main" in " ".join(child.cmdline()) for child in family.children()))
         else:
             wait_for(lambda: any(tmp_path.rglob("*.hdf5")))
-        family = psutil.Process(process.pid).children(recursive=True)
+        family = family.children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, err.splitlines(), out) == (
             130,
             ["skyset: interrupted; the same command goes on from here"],
             "",
         )
-        assert psutil.wait_procs(family, timeout=5)[1] == []
-        server.latency = 0
+        assert psutil.wait_procs(family, timeout=30)[1] == []
+        server.clear()
         assert build(*arguments) == 0
     assert files(tmp_path) == files(undisturbed)
     assert differences(tmp_path) == leftovers(tmp_path) == []

@@ -235,9 +235,9 @@ def test_any_int64_survives_every_format(values):
 
 def test_a_million_numbers_take_a_moment():
     values = pa.array(np.arange(OBJID, OBJID + 1_000_000)).cast(pa.string())
-    start = time.perf_counter()
+    start = time.process_time()
     assert safe_to_numeric(values)[-1].as_py() == OBJID + 999_999
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(

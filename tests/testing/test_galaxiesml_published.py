@@ -191,6 +191,7 @@ def test_the_archive_answers_until_ctrl_c():
         url = said.partition("--archive_url ")[2].split()[0]
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{url}/das_cutout/pdr2/cgi-bin/cutout?ra=30&dec=-5", timeout=20)
-        assert refused.value.code == 401
+        with refused.value as answer:
+            assert answer.code == 401
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0

@@ -197,8 +197,9 @@ def test_a_cut_result_behind_the_archives_server():
         with pytest.raises(Exception, match="IncompleteRead"):
             post("download", id=told["id"])
         assert post("download", id=told["id"]).count(b"\n") == 6
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
             post("status", id=1)
+        refused.value.close()
 
 
 def test_many_threads_at_once(jobs):

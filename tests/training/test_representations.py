@@ -141,7 +141,7 @@ def test_a_killed_extraction_goes_on(built, vit, tmp_path):
     encode = extract_representations.encode
 
     def slowly() -> None:
-        extract_representations.encode = lambda *arguments: time.sleep(0.05) or encode(*arguments)
+        extract_representations.encode = lambda *arguments: time.sleep(0.5) or encode(*arguments)
         extract_representations.main(words)
 
     assert killed_once((output / "part-00000.parquet").exists, slowly)

@@ -192,12 +192,12 @@ def test_a_wrong_password_is_one_line_and_nothing_of_it_is_kept(server, sky, tmp
 
 
 def test_the_callers_end_is_the_threads_end(server, sky, tmp_path):
-    server.pause = 0.02
     stream = images(server).answers(rows_of(sky), tmp_path)
     next(stream)
+    server.pause = 60
     start = time.monotonic()
     stream.close()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30
 
 
 def test_memory_and_disk_are_bounded_by_the_groups_that_are_active(server, sky, tmp_path):
@@ -304,7 +304,7 @@ def test_kills_one_after_the_other_ask_again_for_what_was_in_flight_alone(server
     rows, folder = tmp_path / "rows.json", tmp_path / "killed"
     rows.write_text(json.dumps(list(rows_of(sky))))
     server.clear()
-    server.pause = 0.004
+    server.pause = 0.02
     command = [sys.executable, "-c", CHILD, server.url, str(folder), str(rows)]
     environment = os.environ | {"SSP_PDR_USR": "user", "SSP_PDR_PWD": "pass"}
     kills = 0
