@@ -710,6 +710,102 @@ def similar(
     _end(run)
 
 
+@app.command(
+    name="push",
+    help="Put a survey's data into a repository of the Hugging Face Hub, whole or not at all: as Parquet that everybody "
+    "reads with `datasets` alone, or the folder as it is. A second push sends what has changed.",
+    epilog="Examples:\n\nskyset push gz3d --data_dir data/gz3d --repo ME/gz3d --dry_run\n\n"
+    "skyset push gz3d --data_dir data/gz3d --repo ME/gz3d --private\n\n"
+    "The login is that of `hf auth login`, or HF_TOKEN. After an interruption the same command goes on.",
+)
+def push_(
+    survey: SurveyName,
+    repo: Annotated[str, typer.Option("--repo", metavar="ORG/NAME", help="the repository; it is made if it is not there")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data_dir",
+            metavar="DIR",
+            help="the partitions, or a HATS catalogue (default: where `skyset surveys` finds it)",
+        ),
+    ] = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="parquet: for everybody; hdf5: the partitions as they are; hats: a catalogue that `skyset hats` made",
+        ),
+    ] = "parquet",
+    private: Annotated[bool, typer.Option("--private", help="a new repository is seen by you, or your ORG, alone")] = False,
+    gated: Annotated[bool, typer.Option("--gated", help="who wants to read it asks for access, which you grant")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="also the raw files, DIR/raw, with a table of them as a second config")
+    ] = False,
+    revision: Annotated[str, typer.Option("--revision", metavar="BRANCH", help="the branch; it is made too")] = "main",
+    dry_run: Annotated[
+        bool, typer.Option("--dry_run", help="print files, sizes and commits; ask nothing of the Hub")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files there that no push of skyset wrote")] = False,
+    every_column: Annotated[
+        bool, typer.Option("--every_column", help="parquet: also the columns that the loader does not hand out")
+    ] = False,
+    no_preview: Annotated[bool, typer.Option("--no_preview", help="parquet: no column of small pictures")] = False,
+    compression: Annotated[
+        str, typer.Option("--compression", metavar="NAME", help="parquet: zstd, lz4, snappy, gzip or none")
+    ] = "zstd",
+    shard_mb: Annotated[
+        int, typer.Option("--shard_mb", metavar="MB", min=1, help="parquet: of the partitions of a file, about")
+    ] = 256,
+    num_processes: Annotated[
+        int | None, typer.Option("--num_processes", metavar="N", min=1, help="that make Parquet files (default: up to 4)")
+    ] = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--work_dir", metavar="DIR", help="for the journal and files on their way (default: in the user's cache)"
+        ),
+    ] = None,
+) -> None:
+    def run() -> None:
+        import os
+
+        from skyset.publishing.contents import Form
+        from skyset.publishing.plan import planned, tell
+        from skyset.publishing.push import push
+        from skyset.publishing.request import Request
+
+        registry.loader(survey)
+        folder = data_dir or Path(registry.find_root(survey) or _not_found(survey))
+        form = Form(compression, not no_preview, every_column, shard_mb << 20)
+        processes = num_processes or min(4, os.cpu_count() or 1)
+        request = Request(
+            survey,
+            folder.expanduser().absolute(),
+            repo,
+            format_,
+            revision,
+            private,
+            "manual" if gated else "",
+            raw,
+            overwrite,
+            processes,
+            work_dir,
+            form,
+        )
+        plan = planned(request)
+        if dry_run:
+            tell(plan)
+            return
+        print(push(plan))
+
+    _end(run)
+
+
+def _not_found(survey: str) -> str:
+    raise UserError(f"no {survey} partitions found: name their folder with --data_dir; {looked_in(survey)}")
+
+
 @app.command(help="The surveys that can be built and loaded, and where their partitions were found.")
 def surveys() -> None:
     def run() -> None:

@@ -127,6 +127,11 @@ def redacted_values(values):
     return values
 
 
+def hide(token: str) -> None:
+    """Hide a token wherever it stands, in this process."""
+    _hide("", token)
+
+
 def _hide(user: str, password: str) -> None:
     """Hide a password, or where there is none the user's name (a token), in the forms in which it may come back."""
     secret = password or user

@@ -12,6 +12,9 @@ from skyset.testing.hub.objects import Refused
 from skyset.testing.hub.repositories import ATTRIBUTES, Commit, Repository, check_name, committed, git_blob
 from skyset.testing.server import Answer
 
+#: Of all that has a date which nobody looks at.
+DATE = "2026-01-01T00:00:00.000Z"
+
 
 @route("GET", "/api/whoami-v2")
 def whoami(call: Call) -> Answer:
@@ -19,7 +22,7 @@ def whoami(call: Call) -> Answer:
         raise Refused(401, "Invalid credentials in Authorization header")
     organisations = [name for name, members in call.hub.accounts.organisations.items() if call.user in members]
     role = call.hub.accounts.tokens[call.token or ""][1]
-    token = {"accessToken": {"displayName": "test", "role": role, "createdAt": "2026-01-01T00:00:00.000Z"}}
+    token = {"accessToken": {"displayName": "test", "role": role, "createdAt": DATE}}
     orgs = [{"type": "org", "name": name, "fullname": name, "roleInOrg": "write"} for name in organisations]
     user = {"type": "user", "name": call.user, "fullname": call.user}
     return answer({**user, "orgs": orgs, "auth": {"type": "access_token", **token}})
@@ -148,7 +151,7 @@ def discussion(call: Call) -> Answer:
             "num": pull.number,
             "isPullRequest": True,
             "author": {"name": pull.author},
-            "createdAt": "2026-01-01T00:00:00.000Z",
+            "createdAt": DATE,
             "repo": {"name": call.parts["name"], "type": call.parts["kind"]},
             "status": pull.status,
             "events": [],
@@ -170,4 +173,5 @@ def change_status(call: Call) -> Answer:
     if pull.status == "merged":
         raise Refused(400, "a merged pull request stays merged")
     pull.status = wanted
-    return answer({"newStatus": {"id": secrets.token_hex(4), "type": "status-change", "status": wanted}})
+    event = {"id": secrets.token_hex(20), "type": "status-change", "createdAt": DATE, "author": {"name": call.user}}
+    return answer({"newStatus": {**event, "data": {"status": wanted}}})

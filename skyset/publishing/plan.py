@@ -1,0 +1,81 @@
+"""What a push would put into a repository: ``skyset push --dry_run`` prints it, and nothing is asked of the Hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skyset.building.downloads import RAW
+from skyset.errors import UserError
+from skyset.files import human_bytes
+from skyset.messages import say
+from skyset.publishing.beside import Beside
+from skyset.publishing.contents import (
+    FORMATS,
+    Item,
+    check_hats,
+    datasets_of,
+    folder_items,
+    hdf5_items,
+    parquet_items,
+)
+from skyset.publishing.request import Request
+from skyset.publishing.source import Source
+
+#: Files of a commit that the Hub advises.
+MOST_FILES = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes into the repository: the datasets by config (none of a HATS catalogue), and the files of data."""
+
+    request: Request
+    datasets: dict[str, Source]
+    items: list[Item]
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.bytes for item in self.items)
+
+    @property
+    def commits(self) -> int:
+        """About as many, of a first push."""
+        return -(-(len(self.items) + len(Beside.NAMES)) // MOST_FILES)
+
+
+def planned(request: Request) -> Plan:
+    """What would be pushed.
+
+    Raises:
+        UserError: there is nothing of this survey in the folder, or no such format.
+    """
+    folder = request.folder
+    if request.format not in FORMATS:
+        raise UserError(f"--format {request.format}: it is one of {', '.join(FORMATS)}")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    if request.format == "hats":
+        check_hats(folder)
+        datasets, items = {}, folder_items(folder, leave=("README.md", *Beside.NAMES))
+    else:
+        datasets = datasets_of(request.survey, folder)
+        items = parquet_items(datasets, request.form) if request.format == "parquet" else hdf5_items(datasets, folder)
+    if request.raw:
+        if not (folder / RAW).is_dir():
+            raise UserError(f"--raw: there is no folder {folder / RAW}")
+        items += folder_items(folder / RAW, f"{RAW}/")
+    if not items:
+        raise UserError(f"{folder} holds nothing to push")
+    return Plan(request, datasets, items)
+
+
+def tell(plan: Plan) -> None:
+    """Print the files, their sizes and the commits of a plan."""
+    what = "before compression" if plan.request.format == "parquet" else "as they are"
+    for item in plan.items:
+        rows = f"{item.rows:>9,} rows" if item.rows else ""
+        say(f"{item.path}  {human_bytes(item.bytes)}  {rows}".rstrip())
+    for name in Beside(plan.datasets, plan.request.format).names:
+        say(name)
+    way = "one commit" if plan.commits == 1 else f"{plan.commits} commits to a pull request, merged at the end"
+    say(f"{len(plan.items)} files of data, {human_bytes(plan.bytes)} {what}, {way}: datasets/{plan.request.repository}")

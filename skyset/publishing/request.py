@@ -1,0 +1,40 @@
+"""What ``skyset push`` is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from skyset.publishing.contents import Form
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``skyset push`` is asked for.
+
+    Args:
+        survey: its name.
+        folder: of its partitions, or a HATS catalogue.
+        repository: ``ORG/NAME``.
+        format: one of ``FORMATS``.
+        revision: the branch.
+        private, gated: of the repository; ``gated`` is empty, ``auto`` or ``manual``.
+        raw: send the folder's raw files too.
+        overwrite: replace files of the repository that no push put there.
+        processes: that make Parquet files.
+        work_dir: for the journal and the files that are about to be sent.
+        form: of the Parquet files.
+    """
+
+    survey: str
+    folder: Path
+    repository: str
+    format: str = "parquet"
+    revision: str = "main"
+    private: bool = False
+    gated: str = ""
+    raw: bool = False
+    overwrite: bool = False
+    processes: int = 1
+    work_dir: Path | None = None
+    form: Form = field(default_factory=Form)
