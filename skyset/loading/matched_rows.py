@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from skyset.loading.encoded import ImageRows
 from skyset.loading.matched import Matched
 from skyset.loading.matched_reader import MISSING, MatchedReader
 from skyset.loading.partition_rows import PartitionRows
-from skyset.loading.reader import rows_of
+from skyset.loading.reader import Piece, rows_of
 
 
 class MatchedRows(PartitionRows):
@@ -63,6 +64,13 @@ class MatchedRows(PartitionRows):
             there = pa.array(np.arange(len(rows)), mask=rows)
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), table[name].take(there))
         return table
+
+    def _halves(self, wanted: Sequence | np.ndarray) -> list:
+        """Matches of a piece are of several files."""
+        if len(wanted) == 1 and isinstance(piece := wanted[0], Piece) and len(piece) > 1:
+            middle = (piece.start + piece.stop) // 2
+            return [[replace(piece, stop=middle)], [replace(piece, start=middle)]]
+        return super()._halves(wanted)
 
     def _undecodable(self, name: str, columns: dict) -> dict[int, PartitionError]:
         bad, missing = super()._undecodable(name, columns), columns.get(MISSING)

@@ -285,10 +285,9 @@ class PartitionRows(_BaseExamplesIterable):
         except PartitionError as error:
             if not self.skip_bad:
                 raise
-            if len(wanted) > 1:
-                yield from self._readable(read, wanted[: len(wanted) // 2])
-                yield from self._readable(read, wanted[len(wanted) // 2 :])
-            else:
+            for half in self._halves(wanted):
+                yield from self._readable(read, half)
+            if not self._halves(wanted):
                 rows = len(wanted[0]) if isinstance(wanted[0], Piece) else 1
                 self._note_bad(error, rows)
                 self._advance(rows)
@@ -298,6 +297,11 @@ class PartitionRows(_BaseExamplesIterable):
             yield from self._decodable(columns)
         else:
             yield columns
+
+    def _halves(self, wanted: Sequence | np.ndarray) -> list:
+        """What cannot be read as a whole in two parts; nothing where one file, or one row, is to blame."""
+        half = len(wanted) // 2
+        return [wanted[:half], wanted[half:]] if half else []
 
     def _decodable(self, columns: dict) -> Iterator[dict]:
         """The rows in runs between those with an image that cannot be decoded."""
