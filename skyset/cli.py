@@ -360,10 +360,22 @@ def verify(where: Where) -> None:
     _end(run)
 
 
-@app.command(help="Pairs of objects of two catalogues: folders of partitions, or csv, fits, vot or parquet files.")
+@app.command(
+    help="Objects of two or more catalogues that belong together: folders of partitions, or csv, fits, vot or parquet "
+    "files. As a stream with their images: skyset.crossmatch in Python.",
+    epilog="Examples:\n\n"
+    "skyset crossmatch data/gz_decals data/gz2 --radius 1 -o pairs.parquet\n\n"
+    "skyset crossmatch data/gz3d mine.fits --ra RAJ2000:hour --dec DEJ2000 --how left -o all.csv\n\n"
+    "skyset crossmatch gaia.parquet data/sdss_galaxy_zoo --pm --epochs 2016=2005 -o stars.fits\n\n"
+    "What stands for each catalogue is written A=B, or once where all call it the same.",
+)
 def crossmatch(
     left: Annotated[str, typer.Argument(metavar="LEFT", help="a folder of partitions (or its URL), or a catalogue's file")],
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="the same")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MORE]...", help="further ones, each matched with LEFT", show_default=False),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help=".parquet, .csv, .csv.gz, .fits or .vot")
     ] = None,
@@ -376,6 +388,14 @@ def crossmatch(
             help="match equal names instead of positions: iauname, id_str, left_name=right_name",
         ),
     ] = None,
+    how: Annotated[
+        str,
+        typer.Option(
+            "--how",
+            metavar="HOW",
+            help="inner: left objects that have a match; left: all of them; nearest: the nearest match alone",
+        ),
+    ] = "inner",
     best: Annotated[
         str,
         typer.Option(
@@ -394,17 +414,28 @@ def crossmatch(
         str | None,
         typer.Option(
             "--ra",
-            metavar="COLUMN[=COLUMN]",
-            help="right ascension, degrees (default: ra, RAJ2000, ALPHA_J2000, ..., whichever is there)",
+            metavar="COLUMN[:UNIT][=COLUMN]",
+            help="right ascension, unit deg, hour or rad (default: ra, RAJ2000, ALPHA_J2000, ..., whichever is there, in "
+            "the table's unit or degrees)",
         ),
     ] = None,
-    dec: Annotated[str | None, typer.Option("--dec", metavar="COLUMN[=COLUMN]", help="declination, degrees")] = None,
+    dec: Annotated[str | None, typer.Option("--dec", metavar="COLUMN[:UNIT][=COLUMN]", help="declination")] = None,
+    pm: Annotated[
+        bool,
+        typer.Option("--pm", help="take objects with proper motions (pmra, pmdec) to the epoch of the catalogues without"),
+    ] = False,
+    epochs: Annotated[
+        str | None,
+        typer.Option(
+            "--epochs", metavar="YEAR=YEAR", help="of the positions, for --pm (default: a column ref_epoch's, else 2000)"
+        ),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
             "--columns",
             metavar="A,B",
-            help="further columns of either side for the table: mag_r becomes mag_r_left, mag_r_right",
+            help="further columns of any side for the table: mag_r becomes mag_r_left, mag_r_right; of three, mag_r_1 ...",
         ),
     ] = None,
     partitions: Annotated[
@@ -415,64 +446,38 @@ def crossmatch(
     ] = None,
 ) -> None:
     def run() -> None:
-        if best not in ("all", "nearest", "mutual"):
-            raise UserError(f"--best {best}: it is all, nearest or mutual")
+        from skyset.explore.match_table import Asked
+
         if output is None and partitions is None:
             raise UserError("where to? -o pairs.parquet, or --partitions DIR")
-        _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, partitions)
+        if partitions is not None and more:
+            raise UserError("--partitions takes pairs, of two catalogues; -o FILE takes more")
+        sources = tuple(without_login(each) for each in (left, right, *(more or ())))
+        _crossmatch(Asked(sources, radius, key, how, best, ids, ra, dec, columns, pm, epochs), output, partitions)
 
     _end(run)
 
 
-def _sides(text: str | None) -> tuple[str, str]:
-    """``COLUMN[=COLUMN]``: what the left and the right catalogue call it."""
-    left, _, right = (text or "").partition("=")
-    return left.strip(), (right or left).strip()
+def _crossmatch(asked, output: Path | None, partitions: Path | None) -> None:
+    from skyset.explore.match_table import table_of_matches
+    from skyset.explore.pairs import check_output, write_pairs, write_partitions
 
-
-def _crossmatch(left, right, output, radius, key, best, ids, ra, dec, columns, partitions) -> None:
-    from skyset.explore.pairs import (
-        catalogue_of,
-        check_output,
-        columns_in,
-        name_in,
-        pairs_table,
-        positions_in,
-        with_positions,
-        write_pairs,
-        write_partitions,
-    )
-    from skyset.tables.match import match_keys, match_positions, nearest
-
-    left, right = without_login(left), without_login(right)
     if output is not None:
         check_output(output)
-        keep_inputs(output, {"the left catalogue": left, "the right catalogue": right})
-    tables, further = [], columns_in((left, right), [name.strip() for name in (columns or "").split(",") if name.strip()])
-    asked = zip((left, right), further, *map(_sides, (ids, key, ra, dec)), strict=True)
-    for source, more, name, column, *position in asked:
-        name, column = name_in(source, name or column), name_in(source, column) if column else ""
-        where = positions_in(source, *position) if any(position) or not key else ("ra", "dec")
-        more = [each for each in dict.fromkeys([column, *more]) if each not in ("", name, *where)]
-        table = catalogue_of(source, more, name, *where, positions=not key)
-        if not key:
-            table, dropped = with_positions(table)
-            if dropped:
-                say(f"{source}: {dropped:,} objects without a position are left out")
-        tables.append((table, "object_id" if column in ("", name) else column))
-    (one, one_key), (other, other_key) = tables
-    if key:
-        pairs = match_keys(one[one_key], other[other_key])
-    else:
-        pairs = match_positions(one["ra"], one["dec"], other["ra"], other["dec"], radius)
-        pairs = pairs if best == "all" else nearest(pairs, one_to_one=best == "mutual")
-    table = pairs_table(pairs, one, other)
-    console.print(f"{len(pairs):,} pairs of {one.num_rows:,} and {other.num_rows:,} objects", highlight=False)
+        names = ["the left catalogue", "the right catalogue", *(f"catalogue {n}" for n in range(3, len(asked.sources) + 1))]
+        keep_inputs(output, dict(zip(names, asked.sources, strict=True)))
+    table, counts, alone = table_of_matches(asked)
+    many = ", ".join(f"{count:,}" for count in counts[:-1]) + f" and {counts[-1]:,}"
+    without = f"; {alone:,} of {counts[0]:,} have none" if asked.how == "left" else ""
+    matches = "pairs" if len(counts) == 2 else "matches"
+    rows = table.num_rows - (alone if asked.how == "left" and len(counts) == 2 else 0)
+    console.print(f"{rows:,} {matches} of {many} objects{without}", highlight=False)
     if output is not None:
         write_pairs(table, output)
         print(f"wrote {output}")
     if partitions is not None:
-        write_partitions(table, partitions, registry.survey("crossmatch"), ["skyset", *sys.argv[1:]], [left, right])
+        command = ["skyset", *sys.argv[1:]]
+        write_partitions(table, partitions, registry.survey("crossmatch"), command, list(asked.sources))
         print(f"wrote {partitions}")
 
 

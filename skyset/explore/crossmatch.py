@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,13 @@ import numpy as np
 
 from skyset.errors import UserError
 from skyset.explore.match_plan import Places, joined, pairs_within, places_in_files, places_of
-from skyset.explore.match_sides import Catalogue, is_catalogue, names_of, opened, side_of_partitions
+from skyset.explore.match_sides import Catalogue, Found, is_catalogue, names_of, opened, side_of_partitions
+from skyset.explore.pairs import units_in
 from skyset.loading.matched import Matched, Side
+from skyset.partitions.manifest import FileEntry
 from skyset.progress import progress_bar
 from skyset.tables.match import Pairs
+from skyset.tables.motion import Motion, common_epoch, motion_in
 
 if TYPE_CHECKING:
     from skyset.loading.stream import SurveyStream
@@ -35,6 +39,8 @@ def crossmatch(
     format: str | None = "numpy",
     ra: str | Sequence[str] = "",
     dec: str | Sequence[str] = "",
+    pm: bool = False,
+    epochs: Sequence[float | None] | None = None,
     on_bad_partition: str = "raise",
     decode: str = "array",
     verify: bool = False,
@@ -57,6 +63,9 @@ def crossmatch(
         format: ``"numpy"``, ``"torch"``, ``"arrow"``, ``"pandas"``, None.
         ra, dec: the positions of catalogues' files, of all or one for each of ``a, b, ...``: a column, or with its unit
             ``"RAJ2000:hour"`` (deg, hour, rad); by default the first of the usual names. Partitions have ``ra`` and ``dec``.
+        pm: take objects with proper motions (columns pmra and pmdec, parallax and radial_velocity where there are) to the
+            epoch of the surveys that have none; to 2000 where all have.
+        epochs: of the positions of ``a, b, ...``, Julian years; by default those in a column ``ref_epoch``, else 2000.
         on_bad_partition, decode, verify: as for ``skyset.load``.
 
     Returns:
@@ -70,7 +79,8 @@ def crossmatch(
     _check_options(radius, how, on_bad_partition, decode)
     sources = [str(each) for each in (a, b, *more)]
     columns = list(zip(_each(ra, sources, "ra"), _each(dec, sources, "dec"), strict=True))
-    matched = find(sources, radius, how, names, split, columns, verify, on_bad_partition == "skip")
+    skip_bad = on_bad_partition == "skip"
+    matched = find(sources, radius, how, names, split, columns, verify, skip_bad, _epochs(epochs, pm, len(sources)))
     return stream_of(matched, on_bad_partition, decode, split).with_format(format)
 
 
@@ -94,6 +104,15 @@ def _each(wanted: str | Sequence[str], sources: Sequence[str], what: str) -> lis
     return list(wanted)
 
 
+def _epochs(epochs: Sequence[float | None] | None, pm: bool, count: int) -> Sequence[float | None] | None:
+    """Those of each side where motions are wanted, else None."""
+    if epochs is not None and not pm:
+        raise UserError("epochs= is for pm=True")
+    if epochs is not None and len(epochs) != count:
+        raise UserError(f"epochs= names {len(epochs)} for {count} surveys")
+    return (epochs or [None] * count) if pm else None
+
+
 def find(
     sources: Sequence[str],
     radius: float,
@@ -103,6 +122,7 @@ def find(
     columns: Sequence[tuple[str, str]] | None = None,
     verify: bool = False,
     skip_bad: bool = False,
+    epochs: Sequence[float | None] | None = None,
 ) -> Matched:
     """What ``crossmatch`` finds, without a pixel read; see there.
 
@@ -112,22 +132,16 @@ def find(
     stamps: dict[str, tuple] = {}
     found = [None if is_catalogue(source) else opened(source) for source in sources]
     names, columns = names_of(sources, found, names), columns or [("", "")] * len(sources)
-    sides: list[Side | Catalogue] = []
-    places: list[Places] = []
-    for source, each, name, where in zip(sources, found, names, columns, strict=True):
-        wanted = None if sides else split
-        if each is None:
-            if wanted is not None:
-                raise UserError(f"{source}: a file has no splits")
-            catalogue = Catalogue(source, *where)
-            sides.append(catalogue)
-            places.append(places_of(catalogue.ra, catalogue.dec))
-            continue
-        if any(where):
-            raise UserError(f"{source}: partitions have their positions in ra and dec")
-        side, entries = side_of_partitions(name, each, wanted, verify)
-        sides.append(side)
-        places.append(places_in_files(side, entries, stamps, skip_bad))
+    asked = enumerate(zip(sources, found, names, columns, strict=True))
+    several = [_opened(source, each, name, where, None if n else split, verify) for n, (source, each, name, where) in asked]
+    sides, places = [side for side, _ in several], []
+    for (side, entries), motion in zip(several, _motions(sides, sources, epochs), strict=True):
+        if isinstance(side, Catalogue):
+            if motion:
+                side.move(motion)
+            places.append(places_of(side.ra, side.dec))
+        else:
+            places.append(places_in_files(side, entries, stamps, skip_bad, motion))
     pairs = [
         _pairs(places[0], other, radius, how, (names[0], name)) for other, name in zip(places[1:], names[1:], strict=True)
     ]
@@ -140,6 +154,31 @@ def find(
         for n, (each, name) in enumerate(zip(sides, names, strict=True))
     ]
     return Matched(tuple(whole), rows, _named(separations, names[1:]), stamps)
+
+
+def _opened(
+    source: str, found: Found | None, name: str, columns: tuple[str, str], split: str | None, verify: bool
+) -> tuple[Side | Catalogue, list[FileEntry]]:
+    if found is None:
+        if split is not None:
+            raise UserError(f"{source}: a file has no splits")
+        return Catalogue(source, *columns), []
+    if any(columns):
+        raise UserError(f"{source}: partitions have their positions in ra and dec")
+    return side_of_partitions(name, found, split, verify)
+
+
+def _motions(sides: Sequence[Side | Catalogue], sources: Sequence[str], epochs: Sequence | None) -> list[Motion | None]:
+    """How the objects of each side are to be moved; not at all unless that is asked for."""
+    if epochs is None:
+        return [None] * len(sides)
+    units = [
+        units_in(side.path) if isinstance(side, Catalogue) else {c.name: c.unit for c in side.survey.columns}
+        for side in sides
+    ]
+    motions = [motion_in(*each) for each in zip(units, epochs, sources, strict=True)]
+    epoch = common_epoch(motions, epochs)
+    return [motion and replace(motion, to=epoch) for motion in motions]
 
 
 def _pairs(left: Places, right: Places, radius: float, how: str, names: tuple[str, str]) -> Pairs:

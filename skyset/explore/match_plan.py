@@ -16,6 +16,7 @@ from skyset.loading.matched import Side
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.partition import Partition
 from skyset.tables.match import MAX_PAIRS, Pairs, expanded, match_positions, merged, nearest
+from skyset.tables.motion import Motion
 
 #: Positions that are looked at together, of either side; a file with more is taken whole.
 BLOCK_ROWS = 1 << 21
@@ -72,7 +73,13 @@ class Places:
         return ra[good], dec[good], rows[good]
 
 
-def places_in_files(side: Side, entries: Sequence[FileEntry], stamps: dict[str, tuple], skip_bad: bool = False) -> Places:
+def places_in_files(
+    side: Side,
+    entries: Sequence[FileEntry],
+    stamps: dict[str, tuple],
+    skip_bad: bool = False,
+    motion: Motion | None = None,
+) -> Places:
     """Where the objects of partitions are.
 
     Args:
@@ -80,25 +87,27 @@ def places_in_files(side: Side, entries: Sequence[FileEntry], stamps: dict[str, 
         entries: what its manifest says of its files.
         stamps: gets what tells later whether a file was written to, by path.
         skip_bad: go on without the rows of files that cannot be read, with a warning; else they raise UserError.
+        motion: how the objects move; the files' parts of the sky are then not known before they are read.
     """
-    columns = [side.survey.column(name) for name in ("ra", "dec")]
+    columns = [side.survey.column(name) for name in ("ra", "dec", *(motion.names if motion else ()))]
     opens = side.survey.opens or Partition
 
-    def read(file: int) -> list[np.ndarray]:
+    def read(file: int) -> tuple[np.ndarray, np.ndarray]:
         piece = side.files[file]
         try:
             with opens(piece.path, columns, piece.rows, piece.bytes) as partition:
-                ra, dec = (np.empty(piece.rows, column.dtype) for column in columns)
-                partition.read_runs([({"ra": ra, "dec": dec}, 0, piece.rows)])
+                values = {column.name: np.empty(piece.rows, column.dtype) for column in columns}
+                partition.read_runs([(values, 0, piece.rows)])
                 stamps[piece.path] = partition.stamp
         except PartitionError as error:
             if not skip_bad:
                 raise UserError(str(error)) from error
             warnings.warn(f"skipped: {error}", stacklevel=2)
-            return [np.full(piece.rows, np.nan)] * 2
-        return [ra.astype(np.float64), dec.astype(np.float64)]
+            return np.full(piece.rows, np.nan), np.full(piece.rows, np.nan)
+        ra, dec = (values.pop(name).astype(np.float64) for name in ("ra", "dec"))
+        return motion.applied(ra, dec, values) if motion else (ra, dec)
 
-    boxes = np.array([(*entry.ra, *entry.dec) for entry in entries], np.float64)
+    boxes = np.array([(0, 360, -90, 90) if motion else (*entry.ra, *entry.dec) for entry in entries], np.float64)
     return Places([piece.rows for piece in side.files], boxes, read, _THREADS if side.is_far else 1)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skyset.errors import UserError
-from skyset.explore.pairs import in_degrees, is_folder, positions_in, unit_of
+from skyset.explore.pairs import in_degrees, is_folder, positions_in, unit_of, with_unit
 from skyset.loading import registry
 from skyset.loading.in_place import lying_in
 from skyset.loading.matched import Side
@@ -23,6 +23,7 @@ from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.secrets import without_login
 from skyset.survey import Column, Survey, plain_features
 from skyset.tables.match import is_text
+from skyset.tables.motion import Motion
 
 #: Root, declaration as it was built, and manifest of partitions.
 Found = tuple[str, Survey, Manifest]
@@ -160,17 +161,25 @@ class Catalogue:
         from skyset.tables.open import open_catalog
 
         self.path = path
-        columns = positions_in(path, ra.partition(":")[0], dec.partition(":")[0])
+        (ra, ra_unit), (dec, dec_unit) = with_unit(ra), with_unit(dec)
+        columns = positions_in(path, ra, dec)
         table = open_catalog(path, list(columns)).table()
-        for name, asked in zip(columns, (ra, dec), strict=True):
-            table = in_degrees(table, name, path, asked.partition(":")[2])
+        for name, unit in zip(columns, (ra_unit, dec_unit), strict=True):
+            table = in_degrees(table, name, path, unit)
         values = [table[name].to_numpy() for name in columns]
         good = np.isfinite(values[0]) & (np.abs(values[1]) <= 90)
         self.ra, self.dec = (each[good] for each in values)
         self._rows = np.flatnonzero(good)  # in the file
-        self._columns = columns
         if len(self._rows) < len(good):
             say(f"{path}: {len(good) - len(self._rows):,} objects without a position are left out")
+
+    def move(self, motion: Motion) -> None:
+        """Take the positions to another epoch."""
+        from skyset.tables.open import open_catalog
+
+        table = open_catalog(self.path, motion.names).table()
+        values = {name: table[name].to_numpy()[self._rows] for name in motion.names}
+        self.ra, self.dec = motion.applied(self.ra, self.dec, values)
 
     def side(self, name: str, rows: np.ndarray) -> Side:
         """The file as a side of these of its rows, sorted numbers of those with a position.

@@ -80,6 +80,7 @@ def catalogue_of(
     ra: str = "ra",
     dec: str = "dec",
     positions: bool = True,
+    units: tuple[str, str] = ("", ""),
 ) -> pa.Table:
     """Names and positions of all objects; no pixel is read.
 
@@ -88,6 +89,7 @@ def catalogue_of(
         columns: further columns, one value a row.
         object_id, ra, dec: what these columns are called there.
         positions: whether a file has to have them; where it has not, they are null.
+        units: of ra and dec, see ``in_degrees``.
 
     Returns:
         Table of ``object_id``, ``ra``, ``dec`` (float64, degrees) and the further columns under their own names, with their
@@ -112,8 +114,8 @@ def catalogue_of(
     _check_ids(table, object_id, source)
     fields = [table.schema.field(name).with_name(new) for new, name in wanted.items()]
     table = pa.table([table[name] for name in wanted.values()], schema=pa.schema(fields))
-    for name in ("ra", "dec"):
-        table = in_degrees(table, name, str(source))
+    for name, unit in zip(("ra", "dec"), units, strict=True):
+        table = in_degrees(table, name, str(source), unit)
     return table.combine_chunks()
 
 
@@ -203,6 +205,12 @@ def _named(known: Sequence[str], wanted: str, source: str | Path) -> str:
     return require(list(known), wanted, str(source))
 
 
+def with_unit(text: str) -> tuple[str, str]:
+    """A column and its unit, of ``RAJ2000`` or ``RAJ2000:hour``: "" where none is told."""
+    name, _, unit = text.rpartition(":")
+    return (name, unit) if name and unit.lower() in _DEGREES else (text, "")
+
+
 def columns_in(sources: Sequence[str | Path], wanted: Sequence[str]) -> list[list[str]]:
     """Which of the further columns each catalogue has.
 
@@ -211,7 +219,8 @@ def columns_in(sources: Sequence[str | Path], wanted: Sequence[str]) -> list[lis
     """
     found = [[name for name in wanted if name in _names_in(str(source))] for source in sources]
     if missing := [name for name in wanted if not any(name in names for names in found)]:
-        raise UserError(f"neither {sources[0]} nor {sources[1]} has a column {missing[0]}")
+        few = f"neither {sources[0]} nor {sources[1]}" if len(sources) == 2 else f"none of {', '.join(map(str, sources))}"
+        raise UserError(f"{few} has a column {missing[0]}")
     return found
 
 
@@ -226,6 +235,15 @@ def _names_in(source: str) -> list[str]:
     if is_folder(source):
         return [column.name for column in Manifest.load(source.rstrip("/")).columns]
     return column_names(source)
+
+
+def units_in(source: str | Path) -> dict[str, str]:
+    """Units of a catalogue's columns, by name; empty where it has none."""
+    from skyset.tables.open import open_catalog
+
+    if is_folder(source):
+        return {column.name: column.unit for column in Manifest.load(str(source).rstrip("/")).columns}
+    return {field.name: unit_of(field) for field in open_catalog(str(source)).schema}
 
 
 def _check_ids(table: pa.Table, name: str, source: str | Path) -> None:
@@ -292,18 +310,39 @@ def pairs_table(pairs: Pairs, left: pa.Table, right: pa.Table, suffixes: tuple[s
     Raises:
         UserError: with these suffixes two columns would have one name.
     """
-    tables = [
-        table.take(pa.array(rows)).rename_columns([name + suffix for name in table.schema.names])
-        for table, rows, suffix in zip((left, right), (pairs.left, pairs.right), suffixes, strict=True)
+    return matches_table(np.stack([pairs.left, pairs.right]), [pairs.separation], (left, right), suffixes)
+
+
+def matches_table(
+    rows: np.ndarray, separations: Sequence[np.ndarray | None], tables: Sequence[pa.Table], suffixes: Sequence[str]
+) -> pa.Table:
+    """A row a match of two or more catalogues; see ``pairs_table``.
+
+    Args:
+        rows: int64 (catalogues, matches), row numbers in each; -1 where there is no match: its columns are null.
+        separations: of all but the first catalogue, from the first, arcsec; None where they are yet to be computed.
+        tables, suffixes: of each catalogue.
+
+    Raises:
+        UserError: see ``pairs_table``.
+    """
+    parts = [
+        table.take(pa.array(numbers, mask=numbers < 0)).rename_columns([name + suffix for name in table.schema.names])
+        for table, numbers, suffix in zip(tables, rows, suffixes, strict=True)
     ]
-    separation = pairs.separation
-    if separation is None:
-        separation = separation_arcsec(*(tables[i][name + suffixes[i]].to_numpy() for i in (0, 1) for name in ("ra", "dec")))
-    fields = [*tables[0].schema, *tables[1].schema, pa.field("separation_arcsec", pa.float64(), metadata={"unit": "arcsec"})]
+    columns = [column for part in parts for column in part.columns]
+    fields = [field for part in parts for field in part.schema]
+    for part, suffix, apart in zip(parts[1:], suffixes[1:], separations, strict=True):
+        if apart is None:
+            ends = (parts[0][f"ra{suffixes[0]}"], parts[0][f"dec{suffixes[0]}"], part[f"ra{suffix}"], part[f"dec{suffix}"])
+            apart = separation_arcsec(*(end.to_numpy() for end in ends))
+        name = "separation_arcsec" if len(parts) == 2 else f"separation_arcsec{suffix}"
+        fields.append(pa.field(name, pa.float64(), metadata={"unit": "arcsec"}))
+        columns.append(pa.chunked_array([pa.array(apart, mask=np.isnan(apart) if (rows < 0).any() else None)]))
     names = [field.name for field in fields]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"two columns would be called {', '.join(twice)}: choose other suffixes than {suffixes}")
-    return pa.table([*tables[0].columns, *tables[1].columns, separation], schema=pa.schema(fields))
+        raise UserError(f"two columns would be called {', '.join(twice)}: choose other suffixes than {tuple(suffixes)}")
+    return pa.table(columns, schema=pa.schema(fields))
 
 
 def check_output(path: str | Path) -> str:
@@ -376,6 +415,16 @@ def _astropy_column(field: pa.Field, values: pa.ChunkedArray):
     return MaskedColumn(values.fill_null(0).to_numpy(), mask=values.is_null().to_numpy(), **about)
 
 
+def _filled(table: pa.Table, name: str) -> pa.Table:
+    """What partitions have in place of nulls: NaN, and empty text."""
+    column = table[name]
+    if name.startswith("object_id"):
+        column = pc.fill_null(pc.cast(column, pa.string()), "")
+    elif pa.types.is_floating(column.type):
+        column = pc.fill_null(column, float("nan"))
+    return table.set_column(table.schema.get_field_index(name), name, column)
+
+
 def write_partitions(
     table: pa.Table, root: Path, survey: Survey, command: Sequence[str], sources: Sequence[str]
 ) -> Manifest:
@@ -394,6 +443,9 @@ def write_partitions(
     if root.exists() and any(root.iterdir()):
         raise UserError(f"{root} is not empty: choose another folder")
     names = {"object_id": "object_id_left", "ra": "ra_left", "dec": "dec_left"}
+    for name in table.schema.names:  # where the right one has no match
+        if table[name].null_count:
+            table = _filled(table, name)
     columns = {name: table[names.get(name, name)].to_numpy() for name in survey.by_name if name not in ("pair", "healpix")}
     ids = (pc.cast(table[f"object_id_{side}"], pa.string()) for side in ("left", "right"))
     columns["pair"] = pc.binary_join_element_wise(*ids, "|").to_numpy()

@@ -11,6 +11,7 @@ from pyarrow import csv, parquet
 import skyset
 from skyset.errors import PartitionError, UserError
 from skyset.survey import Column
+from skyset.tables.motion import moved
 from tests.conftest import once
 from tests.matched import MASKED, STAMPS, cutouts, declared, write_survey
 
@@ -277,7 +278,7 @@ def test_what_is_asked_for_wrongly_is_one_line(sides, tmp_path):
     (tmp_path / "far.csv").write_text("ra,dec\n100,-50\n")
     assert "no object of stamps lies within 1 arcsec of one of far" in refused(a, tmp_path / "far.csv")
     assert "has no rows of split 'test'" in refused(a, b, split="test")
-    assert "is in mile" in refused(a, tmp_path / "far.csv", ra="ra:mile", dec="dec")
+    assert "has no column ra:mile" in refused(a, tmp_path / "far.csv", ra="ra:mile", dec="dec")
     assert len(list(skyset.crossmatch(a, a, names=("one", "two"), radius=0.001))) >= OBJECTS
 
 
@@ -289,3 +290,21 @@ def test_a_file_that_was_changed_since_is_named(tmp_path):
     write_survey(tmp_path / "two", survey, [10, 11], [5, 5.1], value=np.arange(2))
     with pytest.raises(PartitionError, match="was changed since the surveys were matched"):
         list(stream)
+
+
+def test_proper_motions_are_followed_to_the_other_epoch(sides, tmp_path):
+    ra, dec = sky()
+    later = {"pmra": np.full(OBJECTS, 1000.0), "pmdec": np.full(OBJECTS, -500.0)}
+    then = moved(ra, dec, *later.values(), 16.0)
+    parquet.write_table(pa.table({"ra": then[0], "dec": then[1], **later}), tmp_path / "stars.parquet")
+    columns = [Column(name, "float64", (), "mas/yr") for name in later]
+    survey = declared("stars", *columns, Column("ref_epoch", "float64", (), "yr"))
+    write_survey(tmp_path / "stars", survey, *then, 4, ref_epoch=np.full(OBJECTS, 2016.0), **later)
+    with pytest.raises(UserError, match="no object of stars"):
+        skyset.crossmatch(tmp_path / "stars", sides / "stamps", radius=1)
+    found = list(skyset.crossmatch(tmp_path / "stars", sides / "stamps", radius=0.01, pm=True))
+    assert sorted(row["stars.object_id"][5:] for row in found) == sorted(map(str, range(OBJECTS)))
+    options = {"radius": 0.01, "pm": True, "epochs": (2016.0, None)}
+    assert len(list(skyset.crossmatch(tmp_path / "stars.parquet", sides / "stamps", **options))) == OBJECTS
+    with pytest.raises(UserError, match="none of the catalogues has proper motions"):
+        skyset.crossmatch(sides / "stamps", sides / "masked", pm=True)

@@ -1,0 +1,106 @@
+"""``skyset crossmatch`` of more than two catalogues, with rows that have no match, units and proper motions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import skyset
+from skyset.cli import app
+from skyset.tables.motion import moved
+
+RA, DEC = np.array([10.0, 20.0, 30.0, 40.0]), np.array([-5.0, 0.0, 5.0, 89.0])
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """``a`` has all four, ``b`` the first two and the last twice, ``c`` all but the first, in hours."""
+    pd.DataFrame({"id": list("pqrs"), "ra": RA, "dec": DEC, "mag": [1.0, 2, 3, 4]}).to_csv(tmp_path / "a.csv", index=False)
+    b = pd.DataFrame({"id": list("wxyz"), "RAJ2000": RA[[0, 1, 3, 3]], "DEJ2000": DEC[[0, 1, 3, 3]]})
+    b.assign(mag=[5, 6, 7, 8]).to_csv(tmp_path / "b.csv", index=False)
+    c = pd.DataFrame({"id": [1, 2, 3], "ALPHA_J2000": RA[1:] / 15, "DELTA_J2000": DEC[1:]})
+    c.to_parquet(tmp_path / "c.parquet")
+    return tmp_path
+
+
+def crossmatch(*arguments):
+    return CliRunner().invoke(app, ["crossmatch", *map(str, arguments)])
+
+
+def test_left_has_all_of_the_left_ones(tables):
+    for output in ("out.parquet", "out.csv"):
+        done = crossmatch(tables / "a.csv", tables / "b.csv", "--how", "left", "--columns", "mag", "-o", tables / output)
+        assert done.exit_code == 0 and "4 pairs of 4 and 4 objects; 1 of 4 have none" in done.output, done.output
+    table = pd.read_parquet(tables / "out.parquet")
+    assert table["object_id_left"].tolist() == list("pqrss")
+    assert table["object_id_right"].fillna("").tolist() == ["w", "x", "", "y", "z"]
+    assert np.isnan(table["separation_arcsec"][2]) and table["mag_left"].tolist() == [1, 2, 3, 4, 4]
+    pd.testing.assert_series_equal(pd.read_csv(tables / "out.csv")["mag_right"], table["mag_right"], check_dtype=False)
+    done = crossmatch(tables / "a.csv", tables / "b.csv", "--how", "left", "--partitions", tables / "pairs")
+    assert done.exit_code == 0, done.output
+    rows = list(skyset.load("crossmatch", data_dir=str(tables / "pairs")))
+    assert sorted(row["object_id_right"] for row in rows) == ["", "w", "x", "y", "z"]
+    done = crossmatch(tables / "a.csv", tables / "b.csv", "--how", "nearest", "-o", tables / "near.csv")
+    assert "3 pairs of 4 and 4 objects" in done.output
+
+
+def test_left_by_key_too(tables):
+    pd.DataFrame({"id": ["p", "s"], "flux": [1, 2]}).to_csv(tables / "k.csv", index=False)
+    done = crossmatch(tables / "a.csv", tables / "k.csv", "--key", "id", "--how", "left", "-o", tables / "out.parquet")
+    assert "2 pairs of 4 and 2 objects; 2 of 4 have none" in done.output, done.output
+    assert pd.read_parquet(tables / "out.parquet")["object_id_right"].isna().tolist() == [False, True, True, False]
+
+
+def test_three_catalogues_and_hours(tables):
+    ra = "ra=RAJ2000=ALPHA_J2000:hour"
+    arguments = (tables / "a.csv", tables / "b.csv", tables / "c.parquet", "--ra", ra, "--dec", "dec=DEJ2000=DELTA_J2000")
+    done = crossmatch(*arguments, "-o", tables / "out.parquet")
+    assert "3 matches of 4, 4 and 3 objects" in done.output, done.output
+    table = pd.read_parquet(tables / "out.parquet")
+    assert list(table.columns) == [
+        *(f"{name}_{n}" for n in (1, 2, 3) for name in ("object_id", "ra", "dec")),
+        *("separation_arcsec_2", "separation_arcsec_3"),
+    ]
+    found = sorted(zip(table["object_id_1"], table["object_id_2"], table["object_id_3"], strict=True))
+    assert found == [("q", "x", 1), ("s", "y", 3), ("s", "z", 3)]
+    assert table["separation_arcsec_3"].max() < 1e-6
+
+
+def test_proper_motions(tables):
+    later = moved(RA, DEC, np.full(4, 900.0), np.full(4, 100.0), 15.5)
+    stars = pd.DataFrame({"id": list("abcd"), "ra": later[0], "dec": later[1], "pmra": 900.0, "pmdec": 100.0})
+    stars.to_csv(tables / "stars.csv", index=False)
+    arguments = (tables / "stars.csv", tables / "a.csv", "--radius", "0.1", "-o", tables / "out.parquet")
+    assert "0 pairs" in crossmatch(*arguments).output
+    done = crossmatch(*arguments, "--pm", "--epochs", "2015.5=")
+    assert "4 pairs" not in done.output, "the other is of the same epoch where one is told"
+    done = crossmatch(*arguments, "--pm", "--epochs", "2015.5=2000")
+    assert "4 pairs of 4 and 4 objects" in done.output, done.output
+    table = pd.read_parquet(tables / "out.parquet")
+    assert np.allclose(table["ra_left"], later[0]), "positions are those of the catalogue"
+    assert "pmra_left" not in table and np.sort(table["separation_arcsec"])[2] < 1e-4
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--how", "outer"], "--how outer: it is inner, left or nearest"),
+        (["--how", "nearest", "--best", "mutual"], "leave one out"),
+        (["--epochs", "2000"], "--epochs is for --pm"),
+        (["--pm"], "none of the catalogues has proper motions"),
+        (["--pm", "--epochs", "then"], "these are no years"),
+        (["--pm", "--key", "id"], "leave one out"),
+        (["--ra", "a=b=c", "--dec", "dec"], "--ra a=b=c: 3 columns for 2 catalogues"),
+    ],
+)
+def test_what_is_asked_for_wrongly(tables, arguments, message):
+    done = crossmatch(tables / "a.csv", tables / "b.csv", *arguments, "-o", tables / "out.csv")
+    assert done.exit_code == 2 and message in done.output.replace("\n", " "), done.output
+    assert not (tables / "out.csv").exists()
+
+
+def test_partitions_are_of_pairs(tables):
+    done = crossmatch(tables / "a.csv", tables / "b.csv", tables / "a.csv", "--partitions", tables / "p")
+    assert done.exit_code == 2 and "--partitions takes pairs" in done.output
+    done = crossmatch(tables / "a.csv", tables / "b.csv", tables / "c.parquet", "-o", tables / "c.parquet")
+    assert done.exit_code == 2 and "catalogue 3" in done.output
