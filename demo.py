@@ -73,6 +73,7 @@ def next_commands() -> list[str]:
     return [
         f"{skyset_command} show gz3d{options} --object 1-122468 -o galaxy.png",
         f"{skyset_command} info {OUTPUT}",
+        f"{skyset_command} report {OUTPUT} -o report.html",
         f"{skyset_command} verify {OUTPUT}",
         f'{_typed(Path(sys.executable))} -c "import skyset; {rows}"',
     ]

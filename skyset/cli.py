@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -27,6 +27,9 @@ from skyset.partitions.verify import verify as find_differences
 from skyset.secrets import without_login
 from skyset.survey import Survey
 from skyset.versions import __version__
+
+if TYPE_CHECKING:
+    from skyset.explore.report.sample import Build
 
 
 class _Commands(TyperGroup):
@@ -678,6 +681,69 @@ def show(
         save_figure(object_figure(declared, root, object_id, image_size), output)
 
     _end(run)
+
+
+@app.command(
+    help="One web page on a dataset: sky map, pictures, columns and their distributions, cuts, rejected objects, "
+    "provenance, checksums; or the differences of two builds. It needs no network. Exit status 1 where files are damaged.",
+    epilog="Examples:\n\nskyset report data/gz3d -o report.html\n\nskyset report --compare data/gz3d data/new -o new.html",
+)
+def report(
+    where: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DIR|SURVEY",
+            help="a folder of partitions or published files, or a survey whose folder is found",
+            autocompletion=_survey_names,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="HTML", help="the page")] = Path("report.html"),
+    compare: Annotated[
+        tuple[str, str] | None, typer.Option("--compare", metavar="A B", help="two builds: what is different in them")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, metavar="N", help="of which the statistics are made, where there are more")
+    ] = None,
+    images: Annotated[int | None, typer.Option("--images", min=0, max=24, metavar="N", help="pictures (default: 6)")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="of the rows that are drawn")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a file that is no report")] = False,
+) -> None:
+    def run() -> int:
+        from skyset.explore.report import command
+
+        if (where is None) == (compare is None):
+            raise UserError("of what? skyset report DIR, or skyset report --compare A B")
+        builds = [_build_of(each) for each in compare or [where or ""]]
+        path = command.page_path(output)
+        command.check_output(path, [build.root for build in builds], overwrite)
+        most, count = rows or command.ROWS, command.PICTURES if images is None else images
+        if compare is None:
+            problems = command.write(builds[0], path, most, count, seed)
+        else:
+            from skyset.explore.report.compare_page import write_comparison
+
+            problems = write_comparison(builds[0], builds[1], path, most, seed)
+        print(f"wrote {path}")
+        for line in problems[:20]:
+            say(line, file=sys.stderr)
+        if problems:
+            say(f"{len(problems)} problems, named in the page; `skyset verify` looks at every byte", file=sys.stderr)
+        return 1 if problems else 0
+
+    _end(run)
+
+
+def _build_of(given: str) -> Build:
+    """A dataset to report on: partitions, or published files where they lie."""
+    from skyset.explore.report.sample import Build
+
+    if found := _published(given):
+        root, survey, manifest = found
+        return Build(root, manifest, survey)
+    root = partitions_of(given)
+    manifest = Manifest.load(root)
+    known = registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey)
+    return Build(root, manifest, registry.survey(manifest.survey, manifest.config) if known else None)
 
 
 @app.command(

@@ -22,7 +22,7 @@ def test_what_to_try_next_works(tmp_path, monkeypatch, capsys):
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, f"{command}: {error[-500:]}"
         assert "python" not in command or out == "(525, 525, 3)\n"
-    assert len(commands) == 4 and Path("galaxy.png").stat().st_size > 10_000
+    assert len(commands) == 5 and Path("galaxy.png").stat().st_size > 10_000
 
 
 def test_beside_real_data_the_demonstrations_are_named(tmp_path, monkeypatch, built):
@@ -30,5 +30,5 @@ def test_beside_real_data_the_demonstrations_are_named(tmp_path, monkeypatch, bu
     Path("data").mkdir()
     Path("data/gz3d").symlink_to(built)
     assert find_root("gz3d") == str(tmp_path / "data" / "gz3d")
-    show, _, _, python = demo.next_commands()
+    show, _, _, _, python = demo.next_commands()
     assert "--data_dir data/gz3d-demo" in show and "data_dir='data/gz3d-demo'" in python

@@ -1,10 +1,10 @@
-"""Pages for people are recognised however they begin, and nothing else is."""
+"""Pages for people are recognised however they begin, and nothing else is; what is written as HTML is escaped."""
 
 import gzip
 
 import pytest
 
-from skyset.html import HEAD_BYTES, is_html
+from skyset.html import HEAD_BYTES, Html, element, is_html
 
 PAGES = [
     b"<html>down</html>",
@@ -35,3 +35,10 @@ def test_pages(head):
 @pytest.mark.parametrize("head", OTHERS, ids=range(len(OTHERS)))
 def test_what_is_none(head):
     assert not is_html(head)
+
+
+def test_no_text_becomes_part_of_what_is_written():
+    made = element("a", "<b>", ["x", Html("<i>y</i>")], None, 3, href='"><script>', hidden=True, title=False, data_id=2)
+    assert made == '<a href="&quot;&gt;&lt;script&gt;" hidden data-id="2">&lt;b&gt;x<i>y</i>3</a>'
+    assert element("p", "a\x1b[0m\nb", "http://me:secretpassword@h/") == "<p>a\\x1b[0m bhttp://***@h/</p>"
+    assert element("br") == "<br>"

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import json
 import os
+import shlex
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
@@ -220,6 +221,8 @@ def report(manifest: Manifest, root: Path, rejected: bool = True) -> int:
     """Say what a build made; the exit status. ``rejected``: also how many objects were, unless that was said before."""
     size = human_bytes(manifest.bytes)
     print(f"{manifest.survey}: {manifest.rows} rows in {len(manifest.files)} partitions ({size}) in {root}")
+    if manifest.rows:
+        print(f"what is in it, as a web page: skyset report {shlex.quote(str(root))}")
     if manifest.rejected and rejected:
         print(f"{manifest.rejected} objects were rejected, each with its reason in {root / REJECTED}")
     return 1 if manifest.rejected else 0

@@ -71,13 +71,12 @@ def print_info(manifest: Manifest, console: Console) -> None:
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     cells = {entry.healpix for entry in manifest.files}
-    share = len(cells) / (12 * manifest.nside**2)
     return [
         ("survey", manifest.survey),
         ("rows", f"{manifest.rows:,}" + (f" ({manifest.rejected} objects rejected)" if manifest.rejected else "")),
         ("files", f"{len(manifest.files):,} in {len(cells):,} cells (nside {manifest.nside}, nested)"),
         ("bytes", human_bytes(manifest.bytes)),
-        ("sky", f"cells cover {share * SKY_DEG2:,.0f} deg2, {share:.1%} of the sky; {_bounds(manifest)}"),
+        ("sky", f"cells cover {covered_text(manifest)} of the sky; {bounds_text(manifest)}"),
         ("splits", _splits(manifest)),
         ("from", ", ".join(manifest.sources)),
         ("built by", " ".join(manifest.build.get("command", []))),
@@ -139,7 +138,14 @@ def _cuts(steps: list[dict]) -> Table:
         raise UserError(f"the manifest's cuts cannot be read: {error}") from error
 
 
-def _bounds(manifest: Manifest) -> str:
+def covered_text(manifest: Manifest) -> str:
+    """What the cells that have rows cover: ``13 deg2, 0.0%``."""
+    share = len({entry.healpix for entry in manifest.files}) / (12 * manifest.nside**2)
+    return f"{share * SKY_DEG2:,.0f} deg2, {share:.1%}"
+
+
+def bounds_text(manifest: Manifest) -> str:
+    """Between which right ascensions and declinations the rows lie."""
     if not manifest.files:
         return "no rows"
     low, high = min(entry.dec[0] for entry in manifest.files), max(entry.dec[1] for entry in manifest.files)

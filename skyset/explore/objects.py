@@ -183,7 +183,12 @@ def object_figure(
         if piece is None:
             raise UserError(f"no object {object_id} in {root}" if object_id else f"{root} has no rows")
         with PieceReader(survey, [feature.name for feature in survey.features], image_size) as reader:
-            row = next(rows_of(python_numbers(reader.read([piece]))))
-            return row_figure(row, survey) if survey.plot is None else survey.plot(row)
+            return piece_figure(reader, piece)
     except PartitionError as error:
         raise UserError(str(error)) from error
+
+
+def piece_figure(reader: PieceReader, piece: Piece) -> Figure:
+    """The survey's picture of the one row of a piece; PartitionError where it cannot be read."""
+    survey, row = reader.survey, next(rows_of(python_numbers(reader.read([piece]))))
+    return row_figure(row, survey) if survey.plot is None else survey.plot(row)

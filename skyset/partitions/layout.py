@@ -14,7 +14,18 @@ JOURNAL = "journal.jsonl"
 #: The objects that did not get in, each with its reason.
 REJECTED = "rejected.csv"
 #: What a build, or a person, may leave at the root beside the partitions (``Survey.beside`` has more).
-BESIDE = (MANIFEST, JOURNAL, REJECTED, "unused.csv", "README.md", "raw", "archives", "catalogs", "representations")
+BESIDE = (
+    MANIFEST,
+    JOURNAL,
+    REJECTED,
+    "unused.csv",
+    "README.md",
+    "report.html",
+    "raw",
+    "archives",
+    "catalogs",
+    "representations",
+)
 
 SUFFIX = ".hdf5"
 FORMAT = "skyset-partition/1"

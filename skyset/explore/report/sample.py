@@ -1,0 +1,175 @@
+"""Rows of a dataset that a report looks at: all of them where they are few, else a bounded sample that is drawn by a seed.
+
+Rows are drawn in blocks that follow each other in a file, each block with the same chance: so many fewer files are opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from skyset.errors import PartitionError
+from skyset.loading.reader import Piece
+from skyset.partitions.layout import PIXELS_FROM
+from skyset.partitions.manifest import FileEntry, Manifest
+from skyset.partitions.partition import Partition
+from skyset.survey import Column, Survey
+
+#: Rows of a block; files that are opened where all rows are read; bytes of all columns that are held.
+BLOCK, MOST_FILES, MOST_BYTES = 32, 1024, 64 << 20
+#: Files whose size is looked at, to name those that are gone or cut short.
+MOST_LOOKED_AT = 50_000
+
+
+@dataclass(frozen=True)
+class Build:
+    """A dataset that is there: its folder or URL, its manifest, and its declaration, None where its survey is not known."""
+
+    root: str
+    manifest: Manifest
+    survey: Survey | None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether these are published files, of which there are neither positions nor checksums in the manifest."""
+        return bool(self.manifest.build.get("in_place"))
+
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.root
+
+    def opened(self, entry: FileEntry, columns: Sequence[Column]) -> Any:
+        """One of its files, as `Partition`; PartitionError where it cannot be used."""
+        opens: Callable = self.survey.opens if self.survey is not None and self.survey.opens else Partition
+        return opens(f"{self.root.rstrip('/')}/{entry.path}", columns, entry.rows, entry.bytes)
+
+    def piece(self, entry: FileEntry, row: int) -> Piece:
+        """One of its rows."""
+        return Piece(f"{self.root.rstrip('/')}/{entry.path}", row, row + 1, entry.rows, entry.bytes)
+
+
+@dataclass
+class Sample:
+    """Rows that were read.
+
+    Args:
+        values: by column, (rows, *shape); of a column of bytes their lengths, int64 (rows,). There are none of pixels.
+        files: number in the manifest of the file that each row is in, int64 (rows,).
+        places: number of each row in its file, int64 (rows,).
+        whole: these are all rows.
+        opened: how many files were opened.
+        problems: what is wrong with files, by path.
+    """
+
+    values: dict[str, np.ndarray]
+    files: np.ndarray
+    places: np.ndarray
+    whole: bool
+    opened: int
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return len(self.files)
+
+
+def is_small(column: Column) -> bool:
+    """Whether a report reads a column of every row of its sample."""
+    return column.is_bytes or column.row_bytes < PIXELS_FROM
+
+
+def blocks(files: Sequence[FileEntry], most: int, seed: int) -> tuple[list[tuple[int, list[tuple[int, int]]]], bool]:
+    """Which rows are read.
+
+    Args:
+        files: of the manifest.
+        most: rows, about.
+        seed: of the draw.
+
+    Returns:
+        by file, its number and runs (start, stop) of its rows; and whether these are all rows.
+    """
+    counts = np.array([entry.rows for entry in files], np.int64)
+    if counts.sum() <= most and len(files) <= MOST_FILES:
+        return [(number, [(0, entry.rows)]) for number, entry in enumerate(files)], True
+    ends = np.cumsum(-(-counts // BLOCK))
+    total, wanted = int(ends[-1]), max(1, most // BLOCK)
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.choice(total, min(wanted, total), replace=False, shuffle=False))
+    numbers = np.searchsorted(ends, chosen, side="right")
+    runs: dict[int, list[tuple[int, int]]] = {}
+    for number, block in zip(numbers.tolist(), chosen.tolist(), strict=True):
+        start = (block - int(ends[number] - -(-counts[number] // BLOCK))) * BLOCK
+        runs.setdefault(number, []).append((start, min(start + BLOCK, int(counts[number]))))
+    return list(runs.items()), len(chosen) == total
+
+
+def take(build: Build, most: int, seed: int, progress: Callable[[list], Iterable] = iter) -> Sample:
+    """Read the sample of a dataset; what cannot be read is left out and named.
+
+    Args:
+        build: the dataset.
+        most: rows, about; fewer where they would take more than `MOST_BYTES`.
+        seed: of the draw.
+        progress: wraps the list of files that are opened.
+    """
+    files = build.manifest.files
+    columns = [column for column in build.manifest.columns if is_small(column)]
+    row_bytes = sum(8 if column.is_bytes else column.row_bytes for column in columns)
+    chosen, whole = blocks(files, max(BLOCK, min(most, MOST_BYTES // max(1, row_bytes))), seed)
+    problems = _not_there(build)
+    parts: list[dict[str, np.ndarray]] = []
+    where: list[tuple[int, int, int]] = []
+    for number, runs in progress(chosen):
+        entry = files[number]
+        if entry.path in problems:
+            continue
+        try:
+            with build.opened(entry, columns) as file:
+                read = [_read(file, columns, *run) for run in runs]
+        except PartitionError as error:
+            problems[entry.path] = str(error).removeprefix(f"{build.root.rstrip('/')}/{entry.path}: ")
+            continue
+        parts += read
+        where += [(number, *run) for run in runs]
+    return Sample(
+        {column.name: _together(column, parts) for column in columns},
+        np.concatenate([np.full(stop - start, number) for number, start, stop in where] or [np.zeros(0, int)]),
+        np.concatenate([np.arange(start, stop) for _, start, stop in where] or [np.zeros(0, int)]),
+        whole,
+        len({number for number, *_ in where}),
+        problems,
+    )
+
+
+def _read(file: Partition, columns: Sequence[Column], start: int, stop: int) -> dict[str, np.ndarray]:
+    fixed = [column for column in columns if not column.is_bytes]
+    outs = {column.name: np.empty((stop - start, *column.shape), column.dtype) for column in fixed}
+    file.read_columns(outs, start, stop)
+    return outs | {c.name: np.diff(file.ends(c.name, start, stop)) for c in columns if c.is_bytes}
+
+
+def _together(column: Column, parts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    if parts:
+        return np.concatenate([part[column.name] for part in parts])
+    return np.zeros(0, np.int64) if column.is_bytes else np.zeros((0, *column.shape), column.dtype)
+
+
+def _not_there(build: Build) -> dict[str, str]:
+    """Files of another size than the manifest says, or gone: what needs no opening, of the first `MOST_LOOKED_AT`."""
+    return dict(_sizes(build)) if not build.is_remote else {}
+
+
+def _sizes(build: Build) -> Iterator[tuple[str, str]]:
+    for entry in build.manifest.files[:MOST_LOOKED_AT]:
+        try:
+            size = os.stat(f"{build.root}/{entry.path}").st_size
+        except OSError as error:
+            yield entry.path, "is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
+            continue
+        if size != entry.bytes:
+            yield entry.path, f"has {size:,} bytes, the manifest says {entry.bytes:,}"
