@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from skyset.errors import PartitionError
 from skyset.loading.encoded import Bytes, bounds_of
+from skyset.loading.far import MAX_OPEN
 from skyset.loading.matched import Matched
-from skyset.loading.reader import MAX_OPEN, Piece, PieceReader, Window
+from skyset.loading.reader import Piece, PieceReader, Window
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.partition import Partition
 from skyset.survey import Column
@@ -75,14 +77,25 @@ class MatchedReader(PieceReader):
         self._fill_at(numbers, raw, bounds)
         return self._made(numbers, raw, stacks, bounds)
 
-    def window(self, pieces: Sequence[Piece]) -> MatchedWindow:
-        """The matches of these pieces, to be read in any order."""
+    def open(self, piece: Piece) -> None:
+        """Nothing: its rows lie in many files."""
+
+    def fetch(self, piece: Piece) -> Future[Window]:
+        """The matches of a piece, on their way; with columns of sides that are near, too."""
+        return self._far.pieces.submit(self.window, [piece], True)
+
+    def _made_of(self, parts: Sequence[tuple[Window, int, int]], raw: dict, stacks: Mapping, bounds: Mapping) -> dict:
+        numbers = [window.numbers[start:stop] for window, start, stop in parts if isinstance(window, MatchedWindow)]
+        return self._made(np.concatenate(numbers), raw, stacks, bounds)
+
+    def window(self, pieces: Sequence[Piece], whole: bool = False) -> MatchedWindow:
+        """The matches of these pieces, to be read in any order; ``whole`` holds what a disk could give later, too."""
         numbers = _numbers(pieces)
         bounds = self._bounds_at(numbers)
         held = {}
         for column in self._columns:
             small = column.row_bytes < PIXELS_FROM and not column.is_bytes
-            if small or self._is_far(column.name):
+            if small or whole or self._is_far(column.name):
                 shape = (bounds[column.name][-1],) if column.is_bytes else (len(numbers), *column.shape)
                 held[column.name] = np.empty(shape, column.stored_dtype)
         self._fill_at(numbers, held, bounds)
@@ -150,7 +163,9 @@ class MatchedReader(PieceReader):
             if (known := self._open.get(key)) is not None:
                 self._open.move_to_end(key)
                 return known
-        opens = self.matched.sides[side].survey.opens or Partition
+        opens: Callable = self.matched.sides[side].survey.opens or Partition
+        if self.matched.sides[side].is_far:
+            opens = partial(Partition, digest=piece.digest, lines=self._far.lines)
         opened = opens(piece.path, list(columns.values()), piece.rows, piece.bytes, piece.sha256)
         if self.matched.stamps.get(piece.path, opened.stamp) != opened.stamp:
             opened.close()

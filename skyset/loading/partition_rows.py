@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import sys
@@ -18,6 +17,7 @@ from datasets.iterable_dataset import _BaseExamplesIterable
 
 from skyset.errors import PartitionError
 from skyset.files import short_digest
+from skyset.loading.ahead import FIRST_BYTES, LONG, Ahead, NextWindow
 from skyset.loading.arrow import arrow_table, features_of, needed_columns
 from skyset.loading.casts import cast_values, is_picture
 from skyset.loading.encoded import Bytes, ImageRows
@@ -26,7 +26,7 @@ from skyset.loading.reader import (
     PIECE_BYTES,
     Piece,
     PieceReader,
-    ReadAhead,
+    Window,
     is_remote,
     join,
     python_numbers,
@@ -191,9 +191,9 @@ class PartitionRows(_BaseExamplesIterable):
                 state["shard_example_idx"] -= len(piece)
                 state["shard_idx"] += 1
 
-    def _next_pieces(self, rows: int | None, after: int = 0) -> list[Piece]:
-        """The next ``rows`` rows in order, leaving out ``after`` rows before them; None for the rest of one piece."""
-        pieces, count, skipped = [], 0, self._state_dict["shard_example_idx"] + after
+    def _next_pieces(self, rows: int | None) -> list[Piece]:
+        """The next ``rows`` rows in order; None for the rest of one piece."""
+        pieces, count, skipped = [], 0, self._state_dict["shard_example_idx"]
         for number in range(self._state_dict["shard_idx"], len(self.pieces)):
             piece = self.pieces[number]
             stop = piece.stop if rows is None else min(piece.stop, piece.start + skipped + rows - count)
@@ -205,11 +205,11 @@ class PartitionRows(_BaseExamplesIterable):
             skipped = max(0, skipped - len(piece))
         return pieces
 
-    def _next_window(self) -> list[Piece]:
-        """As many pieces as a window holds."""
+    def _next_window(self, after: int = 0) -> list[Piece]:
+        """As many pieces as a window holds, leaving out ``after`` pieces before them."""
         window: list[Piece] = []
         size = 0
-        for number in range(self._state_dict["shard_idx"], len(self.pieces)):
+        for number in range(self._state_dict["shard_idx"] + after, len(self.pieces)):
             size += len(self.pieces[number]) * self._row_bytes
             if window and size > self.window_bytes:
                 break
@@ -244,8 +244,9 @@ class PartitionRows(_BaseExamplesIterable):
         with self._reader(**({} if blocks is None else {"new_block": blocks})) as reader:
             if self.seed is None:
                 yield from self._in_order(reader, rows)
+            windows = NextWindow(reader)
             while self.seed is not None and self._state_dict["shard_idx"] < len(self.pieces):
-                yield from self._mixed(reader, rows)
+                yield from self._mixed(reader, rows, windows)
 
     def _reader(self, **options) -> PieceReader:
         return PieceReader(self.survey, self._names.values(), self.image_size, **options)
@@ -256,27 +257,59 @@ class PartitionRows(_BaseExamplesIterable):
         return bool(self.pieces) and is_remote(self.pieces[0])
 
     def _in_order(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
-        """Slab after slab; from afar the next one is fetched while this one is used."""
-        ahead = ReadAhead(reader.read) if self._is_far else None
-        with ahead or contextlib.nullcontext():
-            while pieces := self._next_pieces(rows()):
-                if ahead:
-                    ahead.expect(self._next_pieces(rows(), after=sum(map(len, pieces))))
-                yield from self._readable(ahead or reader.read, pieces)
+        """Slab after slab; from afar the next ones are fetched while this one is used."""
+        read, first = reader.read, None
+        if self._is_far:
+            first = max(1, FIRST_BYTES // self._row_bytes)
+            read = Ahead(reader, self._units(first), self._row_bytes).read
+        while pieces := self._next_pieces(rows() or first):
+            yield from self._readable(read, pieces)
+            first = None
 
-    def _mixed(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
+    def _units(self, first: int) -> Iterator[Piece]:
+        """All pieces from the state on, the ``first`` rows apart from the others."""
+        alone = self._next_pieces(first)
+        left = self.pieces[self._state_dict["shard_idx"] :]
+        done = self._state_dict["shard_example_idx"] + sum(map(len, alone))
+        yield from alone
+        for piece in left:
+            if done < len(piece):
+                yield replace(piece, start=piece.start + done)
+            done = max(0, done - len(piece))
+
+    def _mixed(self, reader: PieceReader, rows: Callable[[], int | None], windows: NextWindow) -> Iterator[dict]:
         """The slabs of one window, from the state on."""
         state = self._state_dict
         pieces = self._next_window()
         good = [piece for piece in pieces if self._opens(reader, piece)] if self.skip_bad else pieces
         order = np.random.default_rng((*(self.seed or ()), state["shard_idx"])).permutation(sum(map(len, good)))
         if state["shard_example_idx"] < len(order):  # a state may lie behind the last row
-            read = functools.partial(reader.read_rows, reader.window(good))
+            read = self._reads_mixed(reader, good, order[state["shard_example_idx"] :], windows)
             while (done := state["shard_example_idx"]) < len(order):
                 count = rows() or max(1, PIECE_BYTES // self._row_bytes)
                 yield from self._readable(read, order[done : done + count])
         state["shard_idx"] += len(pieces)
         state["shard_example_idx"] = 0
+
+    def _reads_mixed(
+        self, reader: PieceReader, pieces: list[Piece], order: np.ndarray, windows: NextWindow
+    ) -> Callable[[np.ndarray], dict]:
+        """What reads rows of a window by their numbers, all of ``order`` one after the other.
+
+        From afar long rows are fetched where they lie, a few before their turn; short ones with all of their window.
+        """
+        if not self._is_far:
+            return functools.partial(reader.read_rows, reader.window(pieces))
+        if self._row_bytes < LONG * len(reader.long_columns):
+            following = [] if self.skip_bad else self._next_window(after=len(pieces))
+            return functools.partial(reader.read_rows, windows(pieces, following))
+        window = Window(pieces, {}, {})
+
+        def alone(rows: np.ndarray) -> Iterator[Piece]:
+            return (replace(piece, start=row, stop=row + 1) for piece, row in window.places(rows))
+
+        ahead = Ahead(reader, alone(order), self._row_bytes)
+        return lambda rows: ahead.read(list(alone(rows)))
 
     def _readable(self, read: Callable, wanted: Sequence | np.ndarray) -> Iterator[dict]:
         """``read(wanted)``: pieces, or numbers of rows; where bad partitions are skipped, in halves, without theirs."""

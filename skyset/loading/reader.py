@@ -9,7 +9,7 @@ import atexit
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from weakref import WeakSet
 
@@ -18,11 +18,13 @@ import numpy as np
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
 from skyset.loading.encoded import Bytes, ImageRows, bounds_of
+from skyset.loading.far import MAX_OPEN, Far
 from skyset.loading.memory import carve, reused
 from skyset.loading.runs import Runs
 from skyset.partitions.layout import PIXELS_FROM, load_filters, slab_starts, slabs
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.partition import Partition, decoded
+from skyset.ranges import Lines
 from skyset.secrets import login_of, remember
 from skyset.survey import Column, Feature, Layers, Survey
 
@@ -32,8 +34,6 @@ PIECE_BYTES = 8 << 20
 _MANY_PIECES, MAX_PIECES = 10_000, 1 << 23
 #: From so many on a row is a copy of one that was made before.
 _MANY_COLUMNS = 16
-#: Files that are kept open: neighbouring pieces are of one file, those of a shuffled window of many.
-MAX_OPEN = 128
 #: A stream that a program leaves open is closed before Python takes apart what closing needs.
 _readers: WeakSet[PieceReader] = WeakSet()
 
@@ -48,7 +48,8 @@ def _close_readers() -> None:
 class Piece:
     """Rows ``start:stop`` of one partition of ``rows`` rows and ``bytes`` bytes; ``path`` is absolute or a URL.
 
-    ``sha256`` is what the file's checksum must be; None where that is not looked at.
+    ``sha256`` is what the file's checksum must be; None where that is not looked at. ``digest`` is what the manifest says it
+    is: it names the version of a file that lies afar.
     """
 
     path: str
@@ -57,6 +58,7 @@ class Piece:
     rows: int
     bytes: int | None = None
     sha256: str | None = None
+    digest: str = ""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -64,7 +66,7 @@ class Piece:
     def __reduce__(self):
         """A worker process that opens the piece's file from afar needs the login."""
         login = login_of(self.path) if is_remote(self) else None
-        return _piece, (login, self.path, self.start, self.stop, self.rows, self.bytes, self.sha256)
+        return _piece, (login, self.path, self.start, self.stop, self.rows, self.bytes, self.sha256, self.digest)
 
 
 def _piece(login: tuple[str, str] | None, path: str, *rest) -> Piece:
@@ -95,7 +97,7 @@ def cut(
     if sum(counts) > MAX_PIECES:
         raise UserError(f"{root}: {sum(entry.rows for entry in files)} rows would be read in {sum(counts)} pieces: too many")
     return [
-        Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes, entry.sha256 if verify else None)
+        Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes, entry.sha256 if verify else None, entry.sha256)
         for entry, size in zip(files, sizes, strict=True)
         for start, stop in slabs(entry.rows, size, slab_bytes=piece_bytes)
     ]
@@ -146,6 +148,7 @@ class PieceReader:
         self._row_bytes = sum(column.row_bytes for column in self._columns)
         self._by_name = {column.name: column for column in self._columns}
         self._bytes = [column.name for column in self._columns if column.is_bytes]
+        self.long_columns = [column.name for column in self._columns if column.is_bytes or column.row_bytes >= PIXELS_FROM]
         self._planned = self._shapes()
         layers = {name for name, (_, layer) in self._planned[1].items() if layer is not None}
         self._runs, self._in_one_block = Runs([c for c in self._columns if c.name not in layers]), new_block is not None
@@ -153,6 +156,7 @@ class PieceReader:
             name: f.source for name, f in self._wanted.items() if isinstance(f, Feature) and self._is_as_read(f)
         }
         self._open: OrderedDict[str, Partition] = OrderedDict()
+        self._far_away: Far | None = None
         _readers.add(self)
 
     def __enter__(self) -> PieceReader:
@@ -164,10 +168,21 @@ class PieceReader:
     def close(self) -> None:
         """Close all files; what is read again opens them again."""
         self._runs.forget()
+        far, self._far_away = self._far_away, None
+        if far is not None:
+            far.close()
         while self._open:
             self._open.popitem()[1].close()
 
+    @property
+    def _far(self) -> Far:
+        if self._far_away is None:
+            self._far_away = Far()
+        return self._far_away
+
     def _partition(self, piece: Piece) -> Partition:
+        if is_remote(piece):
+            return self._far.opened(piece.path, lambda lines: self._opened_far(piece, lines))
         partition = self._open.get(piece.path)
         if partition is None:
             if len(self._open) >= MAX_OPEN:
@@ -176,6 +191,10 @@ class PieceReader:
             partition = self._open[piece.path] = opens(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256)
         self._open.move_to_end(piece.path)
         return partition
+
+    def _opened_far(self, piece: Piece, lines: Lines) -> Partition:
+        lines.warm(piece.path, min(len(self.long_columns), lines.count // 2))
+        return Partition(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256, digest=piece.digest, lines=lines)
 
     def read(self, pieces: Sequence[Piece]) -> dict:
         """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, ``Bytes``, dicts of these for layers.
@@ -218,20 +237,75 @@ class PieceReader:
 
     def _fill(self, raw: Mapping[str, np.ndarray], bounds: Mapping[str, np.ndarray], pieces: Sequence[Piece]) -> None:
         if len(pieces) == 1 and raw:
-            self._partition(pieces[0]).read_columns(raw, pieces[0].start, pieces[0].stop)
+            self._read_columns(pieces[0], raw)
             return
-        row = 0
+        row, jobs = 0, []
         for piece in pieces:
             end = row + len(piece)
             outs = {name: array[row:end] for name, array in raw.items()}
             outs |= {name: raw[name][b[row] : b[end]] for name, b in bounds.items() if name in raw}
-            self._partition(piece).read_columns(outs, piece.start, piece.stop)
+            jobs.append((piece, outs))
             row = end
+        self._at_once(self._read_columns, jobs)
+
+    def _read_columns(self, piece: Piece, outs: Mapping[str, np.ndarray]) -> None:
+        self._partition(piece).read_columns(outs, piece.start, piece.stop)
+
+    def _at_once(self, function: Callable[..., object], jobs: Sequence[tuple]) -> None:
+        """Call ``function(piece, ...)`` for each job; what lies afar at the same time."""
+        if len(jobs) < 2 or not is_remote(jobs[0][0]):
+            for job in jobs:
+                function(*job)
+            return
+        futures = [self._far.pieces.submit(function, *job) for job in jobs]
+        wait(futures)  # all of them: none writes into the memory after that
+        for future in futures:
+            future.result()
+
+    def open(self, piece: Piece) -> None:
+        """Look at the file of a piece; PartitionError where that cannot be read."""
+        self._partition(piece)
+
+    def fetch(self, piece: Piece) -> Future[Window]:
+        """The rows of a piece that lies afar, on their way."""
+        return self._far.pieces.submit(self.window, [piece])
+
+    def fetch_window(self, pieces: Sequence[Piece]) -> Future[Window]:
+        """Those of several, which are fetched at the same time."""
+        return self._far.windows.submit(self.window, pieces)
+
+    def gathered(self, parts: Sequence[tuple[Window, int, int]]) -> dict:
+        """Columns of the rows ``start:stop`` of each of some windows that hold all columns; see ``read``."""
+        bounds = {
+            name: bounds_of(np.concatenate([np.diff(each.bounds[name][start : stop + 1]) for each, start, stop in parts]))
+            for name in self._bytes
+        }
+        rows = sum(stop - start for _, start, stop in parts)
+        raw, stacks = self._allocate(rows, bounds)
+        row = 0
+        for window, start, stop in parts:
+            end = row + stop - start
+            for name, values in window.held.items():
+                if isinstance(values, Bytes):
+                    those = values.data[values.bounds[start] : values.bounds[stop]]
+                    raw[name][bounds[name][row] : bounds[name][end]] = those
+                else:
+                    raw[name][row:end] = values[start:stop]
+            row = end
+        return self._made_of(parts, raw, stacks, bounds)
+
+    def _made_of(self, parts: Sequence[tuple[Window, int, int]], raw: dict, stacks: Mapping, bounds: Mapping) -> dict:
+        """Columns of features of what was read."""
+        origins = [origin for part in parts if bounds for origin in part[0].origins(*part[1:])]
+        return self._assembled(_with_bounds(raw, bounds, origins), stacks, sum(stop - start for _, start, stop in parts))
 
     def window(self, pieces: Sequence[Piece]) -> Window:
         """The rows of these pieces, to be read in any order."""
+        far = is_remote(pieces[0])
+        if far and self._bytes:
+            self._at_once(lambda piece: [self._ends(name, piece) for name in self._bytes], [(piece,) for piece in pieces])
         # From afar a row costs as much as a piece: then all is held.
-        far, bounds = is_remote(pieces[0]), self._bounds(pieces)
+        bounds = self._bounds(pieces)
         held = [c for c in self._columns if far or (c.row_bytes < PIXELS_FROM and not c.is_bytes)]
         rows = sum(map(len, pieces))
         raw = {
@@ -328,35 +402,6 @@ def is_remote(piece: Piece) -> bool:
     return "://" in piece.path
 
 
-class ReadAhead:
-    """Calls ``read`` in a thread of its own for what is expected next. One read is under way at a time."""
-
-    def __init__(self, read: Callable[[Sequence[Piece]], dict]):
-        self._read, self._pool = read, ThreadPoolExecutor(1)
-        self._next: list[Piece] = []
-        self._pieces: list[Piece] = []
-        self._future: Future[dict] | None = None
-
-    def __enter__(self) -> ReadAhead:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def expect(self, pieces: list[Piece]) -> None:
-        """What to read after the next call."""
-        self._next = pieces
-
-    def __call__(self, pieces: Sequence[Piece]) -> dict:
-        fetched = self._future if self._pieces == list(pieces) else None
-        fetched = fetched or self._pool.submit(self._read, pieces)
-        try:
-            return fetched.result()
-        finally:
-            self._pieces, self._future = self._next, self._pool.submit(self._read, self._next) if self._next else None
-            self._next = []
-
-
 class Window:
     """Rows of several pieces. Small columns are held in memory, pixels are read row by row when they are wanted.
 
@@ -372,6 +417,13 @@ class Window:
         for row, number in zip(rows.tolist(), np.searchsorted(self._ends, rows, side="right").tolist(), strict=True):
             piece = self._pieces[number]
             yield piece, piece.stop - int(self._ends[number]) + row
+
+    def origins(self, start: int, stop: int) -> Iterator[tuple[int, str, int]]:
+        """(rows, file, the first one's number in it) of the rows ``start:stop``."""
+        for piece, end in zip(self._pieces, self._ends.tolist(), strict=True):
+            low, high = max(start, end - len(piece)), min(stop, end)
+            if low < high:
+                yield high - low, piece.path, piece.stop - end + low
 
 
 def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:

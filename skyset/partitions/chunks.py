@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import h5py
 import numpy as np
@@ -86,6 +86,15 @@ def unpacked_rows(data: h5py.h5d.DatasetID, first: int, out: np.ndarray, read: C
         window = tuple(slice(k, min(k + step, size)) for k, step, size in zip(place, chunk[1:], shape[1:], strict=True))
         inside = tuple(slice(0, each.stop - each.start) for each in window)
         out[(slice(None), *window)] = unpacked_chunk(data, (corner, *place), read)[(rows, *inside)]
+
+
+def chunk_places(data: h5py.h5d.DatasetID, firsts: Iterable[int]) -> list[tuple[int, int]]:
+    """Where the chunks lie that begin at these rows, (offset, bytes) in the file; without those longer than one can be."""
+    chunk, shape = data.get_create_plist().get_chunk(), data.shape
+    most = 2 * data.dtype.itemsize * math.prod(chunk) + _OVERHEAD
+    steps = [range(0, size, step) for size, step in zip(shape[1:], chunk[1:], strict=True)]
+    places = [data.get_chunk_info_by_coord(corner) for corner in itertools.product(firsts, *steps)]
+    return [(place.byte_offset, place.size) for place in places if place.byte_offset is not None and place.size <= most]
 
 
 def unpacked_chunk(data: h5py.h5d.DatasetID, corner: tuple[int, ...], read: Callable[[int, int], bytes]) -> np.ndarray:

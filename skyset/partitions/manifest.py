@@ -216,10 +216,7 @@ def _read_text(where: str) -> str:
         return Path(where).read_text()
     from skyset import remote
 
-    with remote.os_errors():
-        system, path = remote.opened(where)
-        _check_length(system.info(path).get("size") or 0)
-        return system.cat_file(path).decode()
+    return remote.read_whole(where, LARGEST).decode()
 
 
 def _check_length(size: int) -> None:

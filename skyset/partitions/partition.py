@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ import h5py
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.partitions.byte_ranges import LocalFile, RemoteFile
-from skyset.partitions.chunks import Unsound, check_filters, check_superblock, unpacked_rows
-from skyset.partitions.layout import SLAB_BYTES
+from skyset.partitions.byte_ranges import LocalFile
+from skyset.partitions.chunks import Unsound, check_filters, check_superblock, chunk_places, unpacked_rows
+from skyset.partitions.layout import PIXELS_FROM, SLAB_BYTES
+from skyset.partitions.remote_file import RemoteFile
+from skyset.ranges import Lines
 from skyset.survey import MAX_VALUE_BYTES, Column
 
 #: Of a column of bytes, at a time. Slabs are cut by the mean length of a file's rows, and are far below that.
@@ -33,6 +36,8 @@ MAX_READ_BYTES = 256 << 20
 #: Where rows end is kept of files with no more rows than this: a file is asked once.
 _KEPT_ENDS = 1 << 16
 
+#: What HDF5 writes between small columns, about; most of these, at a file's end, that are asked for with its structure.
+_BETWEEN, _MAX_SMALL = 1 << 10, 1 << 20
 #: What h5py raises on a damaged file.
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError)
 
@@ -76,6 +81,8 @@ class Partition:
         sha256: what the whole file's checksum must be, hexadecimal; read once in a process for as long as the file is not
             written to.
         whole_rows: chunks must be of whole rows, as ours are; others' files may have others.
+        digest: the manifest's SHA-256, which is not looked at: of a file behind a URL it names the version.
+        lines: what a file behind a URL is read by; else it has lines of its own.
 
     Raises:
         PartitionError: the file is missing, has another size or checksum, is no HDF5, lacks a column, has one of another
@@ -91,6 +98,8 @@ class Partition:
         trusted_bytes: int | None = None,
         sha256: str | None = None,
         whole_rows: bool = True,
+        digest: str = "",
+        lines: Lines | None = None,
     ):
         self._whole_rows = whole_rows
         self.path, self.columns = path, {c.name: c for c in columns}
@@ -98,9 +107,15 @@ class Partition:
         self._has_bytes = len(self._stored) > len(self.columns)
         self._bounds: dict[str, np.ndarray] = {}
         self._hdf5: h5py.File | None = None
+        self._opening = threading.RLock()
+        self._file: LocalFile | RemoteFile
         self._checked: dict[str, h5py.h5d.DatasetID] = {}
         try:
-            self._file = (RemoteFile if "://" in str(path) else LocalFile)(str(path))
+            if "://" in str(path):
+                tail = self._small_bytes(trusted_rows or 0)
+                self._file = RemoteFile(str(path), trusted_bytes, tail, digest, lines)
+            else:
+                self._file = LocalFile(str(path))
         except OSError as error:
             raise PartitionError(f"{path}: {_reason(error)}") from error
         try:
@@ -119,7 +134,15 @@ class Partition:
             raise
         except _DAMAGE as error:
             self.close()
-            raise PartitionError(f"{path}: {_reason(error)}") from error
+            raise PartitionError(f"{path}: {self._why(error)}") from error
+
+    def _small_bytes(self, rows: int) -> int:
+        """About how many bytes the small columns take at a file's end, with what HDF5 writes between them."""
+        small = [column for column in self._stored.values() if column.row_bytes < PIXELS_FROM and not column.is_bytes]
+        return min(sum(rows * column.row_bytes + _BETWEEN for column in small), _MAX_SMALL)
+
+    def _why(self, error: BaseException) -> str:
+        return _reason(self._file.failure or error)
 
     def _check_digest(self, wanted: str) -> None:
         known = _digests.get(str(self.path))
@@ -167,10 +190,11 @@ class Partition:
         return self._checked[column.name]
 
     def _opened_hdf5(self) -> h5py.File:
-        if self._hdf5 is None:
-            check_superblock(self._file.bytes, self._file.size)
-            self._hdf5 = self._file.hdf5()
-        return self._hdf5
+        with self._opening:
+            if self._hdf5 is None:
+                check_superblock(self._file.bytes, self._file.size)
+                self._hdf5 = self._file.hdf5()
+            return self._hdf5
 
     def stored(self, name: str) -> Column | None:
         """A dataset as a column, None where there is none of this name; PartitionError where it cannot be a column."""
@@ -186,7 +210,7 @@ class Partition:
                 raise PartitionError(f"{where} is no dataset of rows")
             return Column(name, data.dtype.str if data.dtype.kind != "b" else "bool", data.shape[1:])
         except _DAMAGE as error:
-            raise PartitionError(f"{where}: {_reason(error)}") from error
+            raise PartitionError(f"{where}: {self._why(error)}") from error
 
     def _checked_dataset(self, column: Column) -> h5py.h5d.DatasetID:
         """A column as HDF5 sees it, if it is what it should be. In h5py's low-level calls: a file may have a hundred."""
@@ -287,7 +311,7 @@ class Partition:
 
     def _unreadable(self, error: BaseException, outs: Mapping, start: int, stop: int) -> PartitionError:
         names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
-        return PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {_reason(error)}")
+        return PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {self._why(error)}")
 
     @property
     def stamp(self) -> tuple:
@@ -351,16 +375,18 @@ class Partition:
             out[...] = h5py.Dataset(data)[start:stop]
             return
         rows = data.get_create_plist().get_chunk()[0]
-        for first in range(start // rows * rows, stop, rows):
-            low, high = max(first, start), min(first + rows, stop)
-            unpacked_rows(data, low, out[low - start : high - start], self._file.bytes)
+        firsts = range(start // rows * rows, stop, rows)
+        with self._file.holding(chunk_places(data, firsts) if isinstance(self._file, RemoteFile) else ()):
+            for first in firsts:
+                low, high = max(first, start), min(first + rows, stop)
+                unpacked_rows(data, low, out[low - start : high - start], self._file.bytes)
 
     def attributes(self) -> dict:
         """The file's own attributes; PartitionError where they cannot be read."""
         try:
             return dict(self._opened_hdf5().attrs)
         except _DAMAGE as error:
-            raise PartitionError(f"{self.path}: {_reason(error)}") from error
+            raise PartitionError(f"{self.path}: {self._why(error)}") from error
 
     def described(self) -> dict[str, dict]:
         """What is in the file, by name: ``unit`` and ``description`` as it has them, ``filters``, the numbers of those that
@@ -382,7 +408,7 @@ class Partition:
                     properties = thing.id.get_create_plist()
                     found[name]["filters"] = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
         except _DAMAGE as error:
-            raise PartitionError(f"{self.path}: {_reason(error)}") from error
+            raise PartitionError(f"{self.path}: {self._why(error)}") from error
         return found
 
     def sources(self) -> list[int]:
@@ -390,7 +416,7 @@ class Partition:
         try:
             known = row_sources(self.attributes())
         except _DAMAGE as error:
-            raise PartitionError(f"{self.path}: {_reason(error)}") from error
+            raise PartitionError(f"{self.path}: {self._why(error)}") from error
         return known if len(known) == self.rows else [0] * self.rows
 
     def text(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:

@@ -49,6 +49,8 @@ from skyset.testing.loopback import Loopback
 
 KINDS = ("404", "500", "429", "cut", "truncated", "wrong-checksum", "html", "drip", "hang", "no-range")
 ERROR_PAGE = b"<!DOCTYPE html>\n<html><body><h1>The archive is down for maintenance</h1></body></html>\n"
+#: Bytes that are written at a time, and the seconds that the line makes up for where somebody was late.
+_SENT, _BURST = 1 << 16, 0.01
 TYPES = {".fits": "application/fits", ".sha1sum": "text/plain"}
 
 
@@ -99,6 +101,9 @@ class ArchiveServer(Loopback):
         max_concurrent: most requests that were being answered at the same time.
         body_bytes: bytes of bodies sent so far.
         latency: seconds every request waits before its answer; may be changed while the server runs.
+        connecting: seconds that every new connection waits before its first request is read.
+        connections: how many there were so far.
+        rate: bytes a second of all bodies together; None sends them as fast as they are taken.
         login: ``"user:password"`` that every request needs (401 without it); None lets everybody in.
         redirects: addresses by the file names that are answered with 302.
         authorizations: the Authorization header of every request so far, None without one.
@@ -107,6 +112,10 @@ class ArchiveServer(Loopback):
     def __init__(self, folder: str | Path, latency: float = 0.0, port: int = 0) -> None:
         self.folder = Path(folder).resolve()
         self.latency = latency
+        self.connecting = 0.0
+        self.connections = 0
+        self.rate: float | None = None
+        self._free = 0.0
         self.requests: list[Request] = []
         self.max_concurrent = 0
         self.body_bytes = 0
@@ -147,7 +156,7 @@ class ArchiveServer(Loopback):
             self._faults.clear()
             self._chaos = None
             self.requests.clear()
-            self.body_bytes = self.max_concurrent = 0
+            self.body_bytes = self.max_concurrent = self.connections = 0
 
     def next_fault(self, name: str) -> Fault | None:
         """The fault for this request of `name`, counted as used."""
@@ -174,6 +183,23 @@ class ArchiveServer(Loopback):
         """Add to `body_bytes`."""
         with self._lock:
             self.body_bytes += count
+
+    def connected(self) -> None:
+        """A connection begins."""
+        with self._lock:
+            self.connections += 1
+        self.closing.wait(self.connecting)
+
+    def pace(self, count: int) -> None:
+        """Wait until the line, which all connections share, has taken so many bytes."""
+        if self.rate is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free = max(self._free, now - _BURST) + count / self.rate
+            wait = self._free - now
+        if wait > 0:
+            self.closing.wait(wait)
 
     @contextmanager
     def counted(self) -> Iterator["_Ticket"]:
@@ -267,6 +293,10 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # headers and small bodies in one packet
 
+    def setup(self) -> None:
+        super().setup()
+        self.archive.connected()
+
     def do_GET(self) -> None:
         with self.archive.counted() as ticket:
             self.archive.closing.wait(self.archive.latency)
@@ -317,7 +347,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.archive.count_bytes(send)
             ticket.hand_back()
-            self.wfile.write(body[:send])
+            for start in range(0, send, _SENT):
+                self.archive.pace(min(_SENT, send - start))
+                self.wfile.write(memoryview(body)[start : min(start + _SENT, send)])
         if answer.hang:
             self._wait(None)
 
@@ -353,7 +385,6 @@ def status_of(status: int, retry_after: int | datetime | None = None) -> Answer:
 
 def _file(path: Path, wanted: str | None, condition: str | None) -> Answer:
     """The file, or the part of it that Range asks for if the If-Range condition holds."""
-    body = path.read_bytes()
     stat = path.stat()
     changed = datetime.fromtimestamp(int(stat.st_mtime), UTC)
     headers = {
@@ -365,14 +396,16 @@ def _file(path: Path, wanted: str | None, condition: str | None) -> Answer:
     same = condition in (None, headers["ETag"], headers["Last-Modified"])
     bounds = re.fullmatch(r"bytes=(\d+)-(\d*)|bytes=-(\d+)", wanted or "")
     if bounds is None or not same:
-        return Answer(200, body, headers)
+        return Answer(200, path.read_bytes(), headers)
     first, last, tail = bounds.groups()
-    start = int(first) if first else max(len(body) - int(tail), 0)
-    stop = min(int(last) + 1, len(body)) if last else len(body)
+    start = int(first) if first else max(stat.st_size - int(tail), 0)
+    stop = min(int(last) + 1, stat.st_size) if last else stat.st_size
     if start >= stop:
-        return Answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
-    return Answer(206, body[start:stop], headers)
+        return Answer(416, b"", {"Content-Range": f"bytes */{stat.st_size}"})
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stat.st_size}"
+    with open(path, "rb") as file:
+        file.seek(start)
+        return Answer(206, file.read(stop - start), headers)
 
 
 def _content_type(name: str) -> str:

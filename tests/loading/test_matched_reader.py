@@ -5,7 +5,7 @@ import pytest
 
 import skyset
 from skyset.errors import PartitionError, UserError
-from skyset.partitions.byte_ranges import RemoteFile
+from skyset.partitions.remote_file import RemoteFile
 from skyset.survey import Column
 from skyset.testing.server import ArchiveServer
 from tests.matched import cutouts, declared, write_survey
