@@ -39,6 +39,11 @@ class WorkerPool(ProcessPoolExecutor):
         with _interrupts_blocked():
             return super().submit(function, *args, **kwargs)  # starts the workers, from this thread
 
+    def kill(self) -> None:
+        """End the workers whatever they do: it is not wanted any more."""
+        for worker in list((self._processes or {}).values()):
+            worker.kill()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As the library's, but a worker that is killed during it cannot make it wait for ever."""
         workers = list((self._processes or {}).values())

@@ -88,7 +88,7 @@ class Passes:
         names = [wanted.fits_id for wanted in left]
         Own(root).refuse(stamps_path(root, name) for name in names)
         Own(root).refuse(ldac_path(root, name) for name in names if catalogue_of(self.asked.ldac, name) is None)
-        say(f"measuring {exposures_said(len(left))}: workers start and compile first, which takes a while", sys.stderr)
+        say(f"measuring {exposures_said(len(left))}: workers start first", sys.stderr)
         load_engine(None)
         bar = progress_bar(total=len(left), unit="exposure", desc="sources")
         with executor(self.options.num_processes, self.options.scheduler, PRELOAD) as pool, bar:

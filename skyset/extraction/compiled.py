@@ -61,6 +61,12 @@ def _told_before(made: Any) -> None:
     vars(cache)["load_overload"] = load_overload
 
 
+def is_to_compile(kernel: Any) -> bool:
+    """Whether a kernel has files for its compiled code, and nothing in them yet: another process can fill them meanwhile."""
+    cache = getattr(kernel, "_cache", None)
+    return hasattr(cache, "_cache_file") and _is_empty(cache)
+
+
 def _is_empty(cache: Any) -> bool:
     try:
         return not cache._cache_file._load_index()

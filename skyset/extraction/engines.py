@@ -111,11 +111,9 @@ def need_compiled(what: str) -> None:
     Raises:
         MissingPackage: numba is not installed.
     """
-    try:
-        load_engine("compiled")
-    except MissingPackage as missing:
-        name = missing.name or "numba"
-        raise MissingPackage(f"{what} needs {name}: {_INSTALL['compiled']}", name) from None
+    for name in _NEEDS["compiled"]:
+        if importlib.util.find_spec(name) is None:
+            raise MissingPackage(f"{what} needs {name}: {_INSTALL['compiled']}", name)
 
 
 def default_columns(engine: Engine, sky: bool) -> list[str]:

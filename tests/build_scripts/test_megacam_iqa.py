@@ -20,12 +20,14 @@ from pyarrow import parquet
 
 pytest.importorskip("numba", reason="MegaCam's sources are measured and grouped with numba")
 
+from skyset.build_scripts.megacam_iqa import tiny
 from skyset.build_scripts.megacam_iqa.build_parent_sample import main
 from skyset.build_scripts.megacam_iqa.frames import ccds, frames
 from skyset.build_scripts.megacam_iqa.passes import configuration_asked
 from skyset.build_scripts.megacam_iqa.sources import COLUMNS, FOR_PSFEX, How, measure_ccd
 from skyset.build_scripts.megacam_iqa.staging import stage
 from skyset.building.runner import InlineExecutor
+from skyset.errors import UserError
 from skyset.extraction.detect import measure
 from skyset.extraction.ldac import read_ldac, write_ldac
 from skyset.loaders.megacam_iqa import CLASSES, CONFIGS, FEATURES, GROUPS, STAMP
@@ -422,6 +424,21 @@ def test_what_cannot_be_asked_for(exposures, tmp_path, capsys, arguments, words)
     words_of = [each.format(exposures=exposures) for each in arguments]
     assert build(tmp_path / "o", *words_of, "--allow_few_exposures", *(["--limit", "1"] * ("--som" in arguments))) == 2
     assert words in capsys.readouterr().err
+
+
+def test_what_is_to_be_compiled_is_compiled_beside_and_awaited(monkeypatch, capsys):
+    how = How(configuration_asked(main_arguments()))
+    monkeypatch.setattr("skyset.extraction.compiled.is_to_compile", lambda kernel: True)
+    with tiny._compiling(how):
+        pass
+    assert re.fullmatch(r"compiled, in \d+ s: it is kept for the next time\n", capsys.readouterr().err)
+    with pytest.raises(UserError, match="stamp"), tiny._compiling(how):
+        raise UserError("stamp")
+    monkeypatch.setattr("skyset.extraction.compiled.is_to_compile", lambda kernel: False)
+    monkeypatch.setattr(tiny, "WorkerPool", None)
+    with tiny._compiling(how):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_without_numba_help_is_help_and_a_build_says_what_to_install(tmp_path):

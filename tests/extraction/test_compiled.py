@@ -57,6 +57,18 @@ def test_it_is_said_before_slow_kernels_are_compiled_and_not_again(tmp_path, mon
     assert said(tmp_path, SLOW, monkeypatch, capsys) == ""  # the files are there
 
 
+def test_whether_files_hold_a_kernel_already(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+
+    def plus(a):
+        return a + 1
+
+    kernel = compiled.jit(plus)
+    assert compiled.is_to_compile(kernel) and kernel(1) == 2
+    assert not compiled.is_to_compile(kernel) and not compiled.is_to_compile(compiled.jit(plus))
+    assert not compiled.is_to_compile(numba.njit(plus))  # it has no files
+
+
 @pytest.mark.parametrize("module", ["skyset.extraction.simulate", "skyset.extraction", "mine"])
 def test_what_is_quickly_compiled_is_not_spoken_of(module, tmp_path, monkeypatch, capsys):
     assert said(tmp_path, module, monkeypatch, capsys) == ""
