@@ -1,5 +1,6 @@
 """``skyset report``: the page says what is in the files, whatever somebody wrote into them, and is never long."""
 
+import base64
 import csv
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from skyset.cli import app
-from skyset.explore.report import charts
+from skyset.explore.report import charts, pictures
 from skyset.explore.report.command import look, page
 from skyset.explore.report.compare import Comparison, column_changes, option_changes
 from skyset.explore.report.sample import BLOCK, Build, blocks, take
@@ -426,6 +427,33 @@ def test_cells_are_coloured_by_their_rows():
     assert starts[0] == 1 and max(starts) <= 999 and (np.diff(step) >= 0).all() and step[0] == 0 < step[-1]
     assert charts.steps_of(np.array([5, 5]))[1] == [5]
     assert charts.coarser({0: 1, 3: 2, 4: 5}, 32) == ({0: 3, 1: 5}, 16)
+
+
+def test_a_row_that_cannot_be_drawn_is_named_and_the_others_are(built):
+    import dataclasses
+
+    def plot(row):
+        if row["object_id"] == names[0]:
+            raise RuntimeError("</script>no such band")
+        return registry.survey("gz3d").plot(row)
+
+    manifest = Manifest.load(built)
+    survey = dataclasses.replace(registry.survey("gz3d"), plot=plot)
+    build = Build(str(built), manifest, survey)
+    sample = take(build, 24, 0)
+    names = sample.values["object_id"][pictures.chosen(build, sample, 2, 0)].astype(str).tolist()
+    found, problems = pictures.drawn(build, sample, 2, 0)
+    assert len(found) == 1 and len(problems) == 1
+    assert "RuntimeError: </script>no such band" in problems[0] and problems[0].startswith("healpix=")
+
+
+def test_a_picture_takes_no_more_bytes_than_it_may():
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3))
+    figure.subplots().imshow(np.random.default_rng(0).random((300, 600)))
+    source, shape = pictures._jpeg(figure, 9_000)
+    assert len(base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))) <= 9_000 and shape == pytest.approx(2)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -31,7 +31,7 @@ _ENDINGS = (".html", ".htm")
 
 def page_path(path: Path) -> Path:
     """Where a page of this name is written; UserError where it is no page's name."""
-    path = path if path.suffix else path.with_suffix(".html")
+    path = path if path.suffix or path.exists() else path.with_suffix(".html")
     if path.suffix.lower() not in _ENDINGS:
         raise UserError(f"{path}: a report is a web page: name it {path.stem}.html")
     return path

@@ -198,6 +198,7 @@ def table(
     numbers: Sequence[int] = (),
     wide: Sequence[int] = (),
     most_bytes: int = 400_000,
+    total: int | None = None,
 ) -> Html:
     """A table that scrolls on its own, and on a phone stands as blocks; its first cells are the rows' names.
 
@@ -208,6 +209,7 @@ def table(
         numbers: places of columns of numbers.
         wide: places of columns of long text.
         most_bytes: rows beyond are left out, and counted under the table.
+        total: how many rows there are: those beyond are not even made.
     """
     kinds = dict.fromkeys(numbers, "n") | dict.fromkeys(wide, "wide")
     body: list[Html] = []
@@ -215,7 +217,10 @@ def table(
     for row in rows:
         if size > most_bytes:
             left_out += 1
-            continue
+            if total is None:
+                continue
+            left_out = total - len(body)
+            break
         cells = [element("th", row[0], scope="row")]
         cells += [element("td", each, class_=kinds.get(k), data_label=heads[k]) for k, each in enumerate(row[1:], 1)]
         body.append(element("tr", cells))

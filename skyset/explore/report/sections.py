@@ -20,6 +20,7 @@ from skyset.explore.report.statistics import Summary
 from skyset.files import human_bytes
 from skyset.html import Html, element, joined
 from skyset.partitions.layout import MANIFEST, REJECTED
+from skyset.partitions.manifest import FileEntry
 
 #: Reasons that are listed; bytes that the list of files may take.
 _MOST_REASONS, _FILE_BYTES = 40, 900_000
@@ -262,8 +263,10 @@ def checksums(looked: Looked) -> Html:
         rows = ((cut(e.path, 300), f"{e.rows:,}", f"{e.bytes:,}", cut(e.split, 60)) for e in manifest.files)
         made = table(("file", "rows", "bytes", "split"), rows, "Published files; no checksums of them are known", (1, 2))
         return joined([digest, made])
-    rows = ((cut(e.path, 300), f"{e.rows:,}", f"{e.bytes:,}", element("code", e.sha256)) for e in manifest.files)
-    made = table(("file", "rows", "bytes", "SHA-256"), rows, "Files, as the manifest has them", (1, 2), (3,), _FILE_BYTES)
+    rows, total = (_file_row(entry) for entry in manifest.files), len(manifest.files)
+    made = table(
+        ("file", "rows", "bytes", "SHA-256"), rows, "Files, as the manifest has them", (1, 2), (3,), _FILE_BYTES, total
+    )
     return joined(
         [
             digest,
@@ -271,3 +274,7 @@ def checksums(looked: Looked) -> Html:
             note("They are those of the manifest; `skyset verify` recomputes them."),
         ]
     )
+
+
+def _file_row(entry: FileEntry) -> tuple[Html, str, str, Html]:
+    return cut(entry.path, 300), f"{entry.rows:,}", f"{entry.bytes:,}", element("code", entry.sha256)
