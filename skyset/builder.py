@@ -12,6 +12,7 @@ from pathlib import Path
 
 import datasets
 
+from skyset.block_cache import BlockCache, size_of
 from skyset.errors import UserError
 from skyset.files import short_digest
 from skyset.loading.arrow import features_of, needed_columns
@@ -39,19 +40,22 @@ class SurveyConfig(datasets.BuilderConfig):
             as ``PIL.Image``.
         verify: compare each file's SHA-256 with the manifest's as it is first read, once in each process: bits that rotted
             make a bad partition. Takes a second for about a gigabyte, and reads whole files.
+        cache_limit: keep what is read from a URL on the disk, as many bytes at most, ``"50GB"`` or a number; in the folder
+            ``skyset_blocks`` of ``cache_dir=``, by default that of `datasets`. None keeps nothing.
     """
 
     image_size: int | None = None
     on_bad_partition: str = "raise"
     decode: str = "array"
     verify: bool = False
+    cache_limit: str | int | None = None
 
     def create_config_id(self, config_kwargs: dict, *args, **kwargs) -> str:
-        """As in `datasets`; the Arrow cache holds the same bytes however they are decoded.
+        """As in `datasets`; the Arrow cache holds the same bytes however they come and are decoded.
 
         `datasets` refuses an id that is the name alone: where nothing else is asked for, ``decode`` stays in it.
         """
-        kept = {name: value for name, value in config_kwargs.items() if name != "decode"}
+        kept = {name: value for name, value in config_kwargs.items() if name not in ("decode", "cache_limit")}
         return super().create_config_id(kept or config_kwargs, *args, **kwargs)
 
 
@@ -199,7 +203,18 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
 
     def _rows(self, pieces) -> PartitionRows:
         rows = PartitionRows(self._survey, pieces, list(self.info.features), self.config.image_size)
-        return rows.with_changes(skip_bad=self.config.on_bad_partition == "skip", pil=self.config.decode == "pil")
+        options = {"skip_bad": self.config.on_bad_partition == "skip", "pil": self.config.decode == "pil"}
+        return rows.with_changes(**options, cache=self._block_cache())
+
+    def _block_cache(self) -> BlockCache | None:
+        """What keeps blocks of files from a server; None where nobody asked for it, or nothing comes from one."""
+        if self.config.cache_limit is None:
+            return None
+        limit = size_of(self.config.cache_limit)
+        if "://" in self._cache_dir_root:
+            raise UserError(f"cache_dir must be on a disk where there is a cache_limit, not {self._cache_dir_root}")
+        far = self._root is not None and "://" in self._root
+        return BlockCache(Path(self._cache_dir_root) / "skyset_blocks", limit) if far else None
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
         assert self._manifest is not None  # or there were no splits

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.iterable_dataset import _BaseExamplesIterable
 
+from skyset.block_cache import BlockCache
 from skyset.errors import PartitionError
 from skyset.files import short_digest
 from skyset.loading.ahead import FIRST_BYTES, LONG, Ahead, NextWindow
@@ -55,6 +56,7 @@ class PartitionRows(_BaseExamplesIterable):
         pil: encoded images are handed out as ``PIL.Image`` where ``plain``, else as arrays.
         seed: shuffle pieces, and rows within windows of pieces, reproducibly; None keeps the order.
         window_bytes: what one window holds.
+        cache: keeps on the disk what is read from a server.
         skip_bad: go on without the rows of partitions that cannot be read, and without those whose images cannot be decoded
             in the other modes, counting them in ``bad`` (rows by message).
     """
@@ -73,6 +75,7 @@ class PartitionRows(_BaseExamplesIterable):
         self.skip_bad = False
         self.bad: dict[str, int] = {}
         self.window_bytes = BUFFER_BYTES
+        self.cache: BlockCache | None = None
         self._set_names(names if isinstance(names, Mapping) else {name: name for name in names})
 
     def _set_names(self, names: Mapping[str, str]) -> None:
@@ -249,7 +252,7 @@ class PartitionRows(_BaseExamplesIterable):
                 yield from self._mixed(reader, rows, windows)
 
     def _reader(self, **options) -> PieceReader:
-        return PieceReader(self.survey, self._names.values(), self.image_size, **options)
+        return PieceReader(self.survey, self._names.values(), self.image_size, cache=self.cache, **options)
 
     @property
     def _is_far(self) -> bool:

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from skyset.block_cache import BlockCache
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
 from skyset.loading.encoded import Bytes, ImageRows, bounds_of
@@ -131,6 +132,7 @@ class PieceReader:
         image_size: side of the centre crop in pixels, None for all of them.
         new_block: makes the memory that all columns of a slab are read into, uint8 (bytes,). Without it small columns may
             lie elsewhere.
+        cache: keeps on the disk what is read from afar.
     """
 
     def __init__(
@@ -139,9 +141,11 @@ class PieceReader:
         names: Iterable[str],
         image_size: int | None = None,
         new_block: Callable[[int], np.ndarray] | None = None,
+        cache: BlockCache | None = None,
     ):
         load_filters()
         names = set(names)
+        self._cache = cache
         self.survey, self.image_size, self._new_block = survey, image_size, new_block or reused
         self._wanted = {f.name: f for f in survey.features if f.name in names}
         self._columns = needed_columns(survey, names)
@@ -194,7 +198,8 @@ class PieceReader:
 
     def _opened_far(self, piece: Piece, lines: Lines) -> Partition:
         lines.warm(piece.path, min(len(self.long_columns), lines.count // 2))
-        return Partition(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256, digest=piece.digest, lines=lines)
+        known = piece.rows, piece.bytes, piece.sha256
+        return Partition(piece.path, self._columns, *known, digest=piece.digest, lines=lines, cache=self._cache)
 
     def read(self, pieces: Sequence[Piece]) -> dict:
         """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, ``Bytes``, dicts of these for layers.

@@ -23,6 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from skyset.block_cache import BlockCache
 from skyset.errors import PartitionError
 from skyset.partitions.byte_ranges import LocalFile
 from skyset.partitions.chunks import Unsound, check_filters, check_superblock, chunk_places, unpacked_rows
@@ -83,6 +84,7 @@ class Partition:
         whole_rows: chunks must be of whole rows, as ours are; others' files may have others.
         digest: the manifest's SHA-256, which is not looked at: of a file behind a URL it names the version.
         lines: what a file behind a URL is read by; else it has lines of its own.
+        cache: keeps on the disk what is read of such a file.
 
     Raises:
         PartitionError: the file is missing, has another size or checksum, is no HDF5, lacks a column, has one of another
@@ -100,6 +102,7 @@ class Partition:
         whole_rows: bool = True,
         digest: str = "",
         lines: Lines | None = None,
+        cache: BlockCache | None = None,
     ):
         self._whole_rows = whole_rows
         self.path, self.columns = path, {c.name: c for c in columns}
@@ -113,7 +116,7 @@ class Partition:
         try:
             if "://" in str(path):
                 tail = self._small_bytes(trusted_rows or 0)
-                self._file = RemoteFile(str(path), trusted_bytes, tail, digest, lines)
+                self._file = RemoteFile(str(path), trusted_bytes, tail, digest, lines, cache)
             else:
                 self._file = LocalFile(str(path))
         except OSError as error:

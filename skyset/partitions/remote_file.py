@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +15,9 @@ import h5py
 import numpy as np
 
 from skyset import remote
-from skyset.ranges import SPLIT, Changed, Lines, Version
+from skyset.block_cache import BlockCache
+from skyset.cached_file import CachedFile
+from skyset.ranges import SPLIT, Changed, HttpFile, Lines, Version
 
 #: HDF5 keeps the structure of a partition at its two ends, small columns among it.
 HEAD = 64 << 10
@@ -47,6 +51,15 @@ _structures: OrderedDict[tuple[str, str], _Structure] = OrderedDict()
 _lock = threading.Lock()
 
 
+def _begin_anew() -> None:
+    """A process that was forked: no thread of its own holds the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
 def _remember(key: tuple[str, str], structure: _Structure) -> None:
     with _lock:
         _structures[key] = structure
@@ -63,12 +76,21 @@ class RemoteFile:
         tail: bytes at its end that are likely to be wanted, those of the small columns.
         digest: what names this version of it: its checksum in the manifest.
         lines: to be used; else the file has its own.
+        cache: keeps what is read; of files whose size and digest are known.
 
     Raises:
         OSError: it cannot be read, or not in parts.
     """
 
-    def __init__(self, url: str, size: int | None = None, tail: int = 0, digest: str = "", lines: Lines | None = None):
+    def __init__(
+        self,
+        url: str,
+        size: int | None = None,
+        tail: int = 0,
+        digest: str = "",
+        lines: Lines | None = None,
+        cache: BlockCache | None = None,
+    ):
         self._key = url, digest
         self._held: dict[int, tuple[int, memoryview]] = {}
         self._stream: _Stream | None = None
@@ -77,7 +99,13 @@ class RemoteFile:
             known = None
         self._lines, self._is_own = lines or Lines(), lines is None
         try:
-            self._source = remote.found(url, known.version if known else None)
+            version = known.version if known else None
+            if cache is not None and size is not None and digest:
+                key = cache.key(url, digest)
+                source = remote.found(url, version or cache.version(key))
+                self._source: remote.FsspecFile | HttpFile | CachedFile = CachedFile(source, cache, key, size, digest)
+            else:
+                self._source = remote.found(url, version)
             self._structure = known or self._looked_at(size, max(HEAD, tail))
         except BaseException:
             self.close()
@@ -176,7 +204,7 @@ class RemoteFile:
             else:
                 view = memoryview(bytearray(stop - start))
                 buffers.append((start, view, group))
-            jobs += [(start + low, view[low:high]) for low, high in cuts(stop - start)]
+            jobs += [(low, view[low - start : high - start]) for low, high in self._cuts(start, stop)]
         counts = _done([self._lines.submit(self._get, start, view) for start, view in jobs])
         if any(count < len(view) for count, (_, view) in zip(counts, jobs, strict=True)):
             raise EOFError("the file ends before them")
@@ -184,6 +212,13 @@ class RemoteFile:
             for offset, out in group:
                 data = view[offset - start : offset - start + out.nbytes]
                 out[...] = np.frombuffer(data, out.dtype).reshape(out.shape)
+
+    def _cuts(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """A stretch in requests of ``SPLIT`` bytes at most, (start, stop) each; blocks that are kept are not cut."""
+        if isinstance(self._source, CachedFile):
+            places = [start, *range((start // SPLIT + 1) * SPLIT, stop, SPLIT), stop]
+            return list(itertools.pairwise(places)) if start < stop else []
+        return [(start + low, start + high) for low, high in cuts(stop - start)]
 
     def close(self) -> None:
         if self._stream is not None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 import skyset
 from skyset import ranges
-from skyset.errors import PartitionError
+from skyset.errors import PartitionError, UserError
 from skyset.loading import ahead, partition_rows
 from skyset.partitions.manifest import Manifest
 from skyset.testing.server import ArchiveServer
@@ -208,3 +208,34 @@ def test_workers_share_rows_and_connections(server, built):
     found = [key for batch in loader for key in batch["object_id"]]
     assert sorted(found) == sorted(ids(skyset.load("gz3d", str(built)))) and first in found
     assert server.connections <= ranges.CONNECTIONS + 2
+
+
+def test_a_cache_on_the_disk_serves_every_later_pass(server, built, tmp_path):
+    options = {"cache_dir": str(tmp_path / "cache"), "cache_limit": "1GB"}
+    near = ids(skyset.load("gz3d", str(built), **options))
+    assert not (tmp_path / "cache" / "skyset_blocks").exists(), "what lies on a disk is not kept again"
+    assert ids(skyset.load("gz3d", server.url + "gz3d", **options)) == near
+    assert server.body_bytes < 1.03 * Manifest.load(built).bytes
+    server.clear()
+    rows = skyset.load("gz3d", server.url + "gz3d", **options)
+    assert ids(rows) == near
+    loader = DataLoader(rows.shuffle(seed=1), batch_size=5, num_workers=2)
+    assert sorted(key for batch in loader for key in batch["object_id"]) == sorted(near)
+    assert {request.path for request in server.requests} == {"/gz3d/manifest.json"}
+
+
+def test_a_small_cache_is_of_use_and_stays_small(server, built, tmp_path):
+    options = {"cache_dir": str(tmp_path / "cache"), "cache_limit": "20MB"}
+    for _ in range(2):
+        assert len(ids(skyset.load("gz3d", server.url + "gz3d", **options))) == ROWS
+    kept = [path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.name.isdigit()]
+    assert 10e6 < sum(kept) <= 20e6
+
+
+def test_options_of_a_cache_are_looked_at(server, tmp_path):
+    with pytest.raises(UserError, match='cache_limit must be a size such as "50GB" or "800MB", not \'plenty\''):
+        skyset.load("gz3d", server.url + "gz3d", cache_limit="plenty")
+    (tmp_path / "skyset_blocks").mkdir()
+    (tmp_path / "skyset_blocks" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="skyset_blocks has files that are not of a skyset cache"):
+        skyset.load("gz3d", server.url + "gz3d", cache_dir=str(tmp_path), cache_limit="1GB")
