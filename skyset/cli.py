@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
 from skyset.command_line import main as exit_status
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.files import keep_inputs, replacing
 from skyset.loading import registry
 from skyset.loading.places import looked_in
@@ -633,6 +633,76 @@ def extract(
         print(made)
         if picture is not None:
             save_figure(made.figure(), picture)
+
+    _end(run)
+
+
+@app.command(
+    help="Write a folder of partitions as a HATS collection (catalogue and margin), which LSDB and `datasets` both open; "
+    "the same command goes on after an interruption.",
+    epilog="Examples:\n\nskyset hats data/gz3d -o gz3d_hats\n\nskyset hats data/gz3d -o gz3d_hats --max_bytes 256MB "
+    "--margin 10\n\npython -c \"import lsdb; print(len(lsdb.open_catalog('gz3d_hats')))\"",
+)
+def hats(
+    where: Where,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="the collection: a new folder")],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="of the catalogue, a folder in OUT (default: the survey's)")
+    ] = "",
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="NAME", help="which of the survey's datasets (default: the first)")
+    ] = None,
+    images: Annotated[
+        str,
+        typer.Option(
+            "--images",
+            metavar="FORM",
+            help="how pixels are stored: array, as datasets has them, opens everywhere; list, plain nested lists; tensor, "
+            "Arrow's fixed-shape tensors, which LSDB 0.11 and datasets 5 do not open yet",
+        ),
+    ] = "array",
+    max_bytes: Annotated[
+        str,
+        typer.Option("--max_bytes", metavar="SIZE", help="of a partition, before compression: 512MB; larger ones are cut"),
+    ] = "512MB",
+    threshold: Annotated[
+        int | None, typer.Option("--threshold", min=1, metavar="ROWS", help="of a partition, too; larger ones are cut")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", metavar="ARCSEC", help="how far the margin about a partition reaches; 0: no margin")
+    ] = 5.0,
+    compression: Annotated[
+        str, typer.Option("--compression", metavar="NAME", help="zstd, lz4, snappy, gzip or none")
+    ] = "zstd",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace what an earlier export of other rows or options left in OUT")
+    ] = False,
+    num_processes: Annotated[
+        int | None, typer.Option("--num_processes", min=1, metavar="N", help="files at once (default: one per core)")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler", metavar="ADDRESS", help="a Dask scheduler's, tcp://host:8786, instead of processes here"
+        ),
+    ] = None,
+) -> None:
+    def run() -> None:
+        import os
+
+        from skyset.files import bytes_of
+        from skyset.progress import progress_bar
+        from skyset.publishing.hats import Asked, export
+
+        asked = Asked(name, images, bytes_of(max_bytes), threshold, margin, compression)
+        processes = num_processes or os.cpu_count() or 1
+        root, progress = _named(where), functools.partial(progress_bar, unit="file", desc="hats", leave=False)
+        try:
+            say(export(root, output, asked, config, overwrite, processes, scheduler, progress))
+        except PartitionError as error:
+            raise UserError(
+                f"{error}; `skyset verify {root}` says more, what is written stays for the next attempt"
+            ) from error
 
     _end(run)
 

@@ -312,6 +312,14 @@ def human_bytes(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def bytes_of(text: str) -> int:
+    """What ``512MB`` or ``1.5 GB`` is in bytes, units as in ``human_bytes``; UserError where it is no size."""
+    match = re.fullmatch(r"(\d+\.?\d*) ?([kKMGT]?)B?", text.strip())
+    if match is None:
+        raise UserError(f"{text!r} is no size: 512MB, 1.5GB")
+    return int(float(match[1]) * 1000 ** " kMGT".index(match[2].replace("K", "k") or " "))
+
+
 def is_plain_name(name: str) -> bool:
     """Whether `name` is a file name and nothing else: no folder, no control character."""
     return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("/\\")

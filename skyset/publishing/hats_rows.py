@@ -1,0 +1,164 @@
+"""The rows of one file of a HATS catalogue: out of partitions in the order of the sky, in the form that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.features.features import _ArrayXD
+
+from skyset.errors import UserError
+from skyset.loading.arrow import arrow_table, features_of
+from skyset.loading.reader import Piece, PieceReader
+from skyset.partitions.manifest import FileEntry
+from skyset.partitions.partition import Partition
+from skyset.publishing.hats_plan import INDEX
+from skyset.publishing.parquet import ROW_GROUP_BYTES, Written, write_parquet
+from skyset.publishing.preview import pixels_of
+from skyset.publishing.source import Source
+from skyset.survey import Column, Feature, Survey
+
+#: How arrays are stored: as `datasets` has them (its extension of nested lists), as nested lists, or as Arrow's tensors.
+IMAGES = ("array", "list", "tensor")
+SPLIT = "split"
+#: No file has so many: each is one piece.
+WHOLE = 1 << 62
+#: Of rows that are read at a time.
+_BATCH_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a catalogue's files are like: how arrays are stored, whether rows tell their split, how files are compressed."""
+
+    images: str = "array"
+    with_split: bool = False
+    compression: str = "zstd"
+    row_group_bytes: int = ROW_GROUP_BYTES
+
+    def features(self, survey: Survey) -> datasets.Features:
+        """The catalogue's: the index, those of the survey, and the split."""
+        named = features_of(survey)
+        if taken := {INDEX, *([SPLIT] if self.with_split else [])} & set(named):
+            raise UserError(f"{survey.name} has a column {', '.join(sorted(taken))} of its own, which a catalogue adds")
+        split = {SPLIT: datasets.Value("string")} if self.with_split else {}
+        return datasets.Features({INDEX: datasets.Value("int64"), **named, **split})
+
+    def schema(self, survey: Survey) -> pa.Schema:
+        """Of the files, with the features in its metadata, and units and meanings in those of its fields."""
+        features = self.features(survey)
+        fields = []
+        for field in features.arrow_schema:
+            kind = self._stored(field.type, features[field.name])
+            fields.append(pa.field(field.name, kind, metadata=_described(survey).get(field.name)))
+        return pa.schema(fields, metadata=features.arrow_schema.metadata)
+
+    def _stored(self, kind: pa.DataType, feature) -> pa.DataType:
+        if not isinstance(feature, _ArrayXD) or self.images == "array":
+            return kind
+        if self.images == "list":
+            return kind.storage_type
+        return pa.fixed_shape_tensor(datasets.Value(feature.dtype).pa_type, feature.shape)
+
+    def stored(self, column: pa.Array, feature) -> pa.Array:
+        """A column in the form that the files have it in."""
+        if not isinstance(feature, _ArrayXD) or self.images == "array":
+            return column
+        if self.images == "list":
+            return column.storage
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(pixels_of(column, feature)))
+
+
+def _described(survey: Survey) -> dict[str, dict[str, str]]:
+    columns = {f.name: survey.column(f.source) for f in survey.features if isinstance(f, Feature)}
+    texts = {name: {"unit": c.unit, "description": c.description} for name, c in columns.items()}
+    return {name: {key: text for key, text in each.items() if text} for name, each in texts.items()}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to write.
+
+    Args:
+        path: its place.
+        survey: the declaration of the rows.
+        pieces: the partitions that have rows of it, whole.
+        splits: of each of them.
+        rows: int64 (n,), numbers of its rows among those of ``pieces`` one after the other, in the file's order.
+        index: int64 (n,), their ``_healpix_29``.
+        form: what the file is like.
+    """
+
+    path: Path
+    survey: Survey
+    pieces: list[Piece]
+    splits: list[str]
+    rows: np.ndarray
+    index: np.ndarray
+    form: Form
+
+
+def write(job: Job) -> Written:
+    """Write a file of a catalogue, a few rows at a time.
+
+    Raises:
+        PartitionError: a partition cannot be read.
+        UserError: the file cannot be written.
+    """
+    return write_parquet(
+        job.path,
+        job.form.schema(job.survey),
+        _batches(job),
+        job.form.compression,
+        job.form.row_group_bytes,
+        sorted_by=INDEX,
+    )
+
+
+def _batches(job: Job) -> Iterator[pa.RecordBatch]:
+    features, schema = features_of(job.survey), job.form.schema(job.survey)
+    with PieceReader(job.survey, list(features)) as reader:
+        window = reader.window(job.pieces)
+        step = max(1, _BATCH_BYTES // max(1, job.survey.row_bytes))
+        ends = np.cumsum([len(piece) for piece in job.pieces])
+        for start in range(0, len(job.rows), step):
+            rows = job.rows[start : start + step]
+            table = arrow_table(reader.read_rows(window, rows), features)
+            columns: dict[str, pa.Array] = {
+                name: job.form.stored(table.column(name).chunk(0), features[name]) for name in features
+            }
+            columns[INDEX] = pa.array(job.index[start : start + step])
+            if job.form.with_split:
+                columns[SPLIT] = pa.array([job.splits[n] for n in np.searchsorted(ends, rows, side="right").tolist()])
+            yield pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
+
+
+def positions(source: Source, files: list[FileEntry], verify: bool) -> Mapping[str, np.ndarray]:
+    """Where the rows of some files are, and how many bytes each has.
+
+    Returns:
+        ``ra`` and ``dec`` in degrees, float64 (rows,), and ``bytes``, int64 (rows,).
+
+    Raises:
+        PartitionError: a file is gone, damaged, or not what the manifest says.
+        UserError: a row has no position on the sky.
+    """
+    ragged = [column for column in source.columns if column.is_bytes]
+    fixed = sum(column.row_bytes for column in source.columns if not column.is_bytes)
+    parts = [_positions(source, piece, ragged, fixed) for piece in source.pieces(files, WHOLE, verify)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in ("ra", "dec", "bytes")}
+
+
+def _positions(source: Source, piece: Piece, ragged: list[Column], fixed: int) -> dict[str, np.ndarray]:
+    wanted = [*(source.survey.column(name) for name in ("ra", "dec")), *ragged]
+    with (source.survey.opens or Partition)(piece.path, wanted, piece.rows, piece.bytes, piece.sha256) as file:
+        ra, dec = (file.read(name).astype(np.float64) for name in ("ra", "dec"))
+        sizes = sum((np.diff(file.ends(column.name)) for column in ragged), np.full(len(ra), fixed, np.int64))
+    bad = np.flatnonzero(~((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)))
+    if len(bad):
+        raise UserError(f"{piece.path}: row {bad[0]} has no position on the sky: ra {ra[bad[0]]}, dec {dec[bad[0]]}")
+    return {"ra": ra, "dec": dec, "bytes": sizes}
