@@ -19,6 +19,7 @@ from skyset.loading.arrow import features_of, needed_columns
 from skyset.loading.in_place import read_in_place
 from skyset.loading.partition_rows import PartitionRows
 from skyset.loading.places import config_of, find_root, looked_in
+from skyset.loading.pushed import read_pushed
 from skyset.loading.reader import cut
 from skyset.loading.registry import code_digest, how_to_make
 from skyset.loading.stream import SurveyStream, adopt
@@ -113,7 +114,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         try:
             manifest = self._load_manifest(root, config) if root else None
         except UserError:
-            in_place = read_in_place(declared, data_dir, config)
+            in_place = read_in_place(declared, data_dir, config) or read_pushed(declared, data_dir or root, config)
             if in_place is None:
                 others = [name for name, each in self.CONFIGS.items() if read_in_place(each, data_dir, name)]
                 if others:

@@ -309,9 +309,9 @@ class PieceReader:
         far = is_remote(pieces[0])
         if far and self._bytes:
             self._at_once(lambda piece: [self._ends(name, piece) for name in self._bytes], [(piece,) for piece in pieces])
-        # From afar a row costs as much as a piece: then all is held.
-        bounds = self._bounds(pieces)
-        held = [c for c in self._columns if far or (c.row_bytes < PIXELS_FROM and not c.is_bytes)]
+        # From afar, and in groups of rows, a row costs as much as a piece: then all is held.
+        whole, bounds = far or getattr(self.survey.opens, "in_groups", False), self._bounds(pieces)
+        held = [c for c in self._columns if whole or (c.row_bytes < PIXELS_FROM and not c.is_bytes)]
         rows = sum(map(len, pieces))
         raw = {
             c.name: np.empty(bounds[c.name][-1], np.uint8) if c.is_bytes else np.empty((rows, *c.shape), c.dtype)

@@ -121,7 +121,7 @@ class Manifest:
 
     @classmethod
     def _from_json(cls, values: dict) -> Manifest:
-        manifest = cls._head(values)
+        manifest = cls.head(values)
         manifest.files = [FileEntry.from_json(entry) for entry in values["files"]]
         check_types(manifest)
         for entry in manifest.files:
@@ -142,8 +142,8 @@ class Manifest:
         return sum(size for size in fixed if size < PIXELS_FROM) + sum(ends), sum(fixed)
 
     @classmethod
-    def _head(cls, values: dict) -> Manifest:
-        """All but the files."""
+    def head(cls, values: dict) -> Manifest:
+        """All but the files; ValueError, LookupError or TypeError where it can be none."""
         manifest = cls(
             survey=values["survey"],
             columns=[Column(**{**c, "shape": tuple(c["shape"])}) for c in values["columns"]],
@@ -196,11 +196,15 @@ def _where(root: str | Path) -> str:
 
 
 def read_values(root: str | Path) -> dict:
-    where = _where(root)
-    values = json.loads(_read_text(where))
+    values = raw_values(root)
     if values["format"] != FORMAT:
-        raise UserError(f"{where} has format {values['format']!r}; this skyset reads {FORMAT!r}")
+        raise UserError(f"{_where(root)} has format {values['format']!r}; this skyset reads {FORMAT!r}")
     return values
+
+
+def raw_values(root: str | Path) -> dict:
+    """``manifest.json`` of a folder or of a remote root, of whatever format; OSError or ValueError: it cannot be read."""
+    return json.loads(_read_text(_where(root)))
 
 
 def _described(column: Column) -> dict:

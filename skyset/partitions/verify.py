@@ -48,7 +48,7 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
     root = Path(root)
     with reasons_told(root):
         values = read_values(root)
-        manifest = Manifest._head(values)
+        manifest = Manifest.head(values)
         files = list(values["files"])
     broken = []
     for number, each in enumerate(files):

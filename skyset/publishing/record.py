@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from skyset.errors import UserError
+from skyset.loading.pushed import FORMAT
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import FORMAT as BUILD_FORMAT
 from skyset.publishing.contents import Item
@@ -18,7 +19,6 @@ from skyset.publishing.source import Source
 from skyset.secrets import redacted_values
 from skyset.versions import __version__
 
-FORMAT = "skyset-published/1"
 #: Of Parquet the list is the manifest; a folder as it is, and HATS, have their own beside it.
 PUBLISHED = "published.json"
 

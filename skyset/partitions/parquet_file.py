@@ -1,0 +1,318 @@
+"""A Parquet file of a survey's features, as ``skyset push`` writes it, read as a partition: columns of their own dtypes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from skyset import remote
+from skyset.errors import PartitionError
+from skyset.partitions.layout import SLAB_BYTES
+from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
+
+#: Row groups that are kept decoded: pieces and row groups do not end at the same rows.
+_KEPT = 3
+#: Of a row group, decoded: those of ``skyset push`` have 8 MB, or one row.
+MAX_GROUP_BYTES = 1 << 30
+#: What pyarrow raises on a damaged file.
+_DAMAGE = (pa.ArrowException, OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
+
+
+class Place(NamedTuple):
+    """Where a column's values are: a feature, for a group of layers the field in it, and which of the layers (-1: all)."""
+
+    feature: str
+    field: str = ""
+    layer: int = -1
+
+
+@dataclass(frozen=True)
+class OpensParquet:
+    """Opens the files of a survey, as ``Partition`` does its own; for ``Survey.opens``.
+
+    Args:
+        places: by column.
+    """
+
+    places: Mapping[str, Place]
+    #: Whether a row costs as much as all rows of its group: shuffled reading holds whole pieces.
+    in_groups = True
+
+    @classmethod
+    def of(cls, survey: Survey) -> OpensParquet:
+        """For files of a survey's features."""
+        places: dict[str, Place] = {}
+        for feature in survey.features:
+            if not isinstance(feature, Layers):
+                places.setdefault(feature.source, Place(feature.name))
+                continue
+            for field, source in feature.fields.items():
+                if isinstance(source, str):
+                    places.setdefault(source, Place(feature.name, field))
+                else:
+                    for layer, name in enumerate(source):
+                        places.setdefault(name, Place(feature.name, field, layer))
+        return cls(places)
+
+    def __call__(
+        self,
+        path: str,
+        columns: Sequence[Column],
+        trusted_rows: int | None = None,
+        trusted_bytes: int | None = None,
+        sha256: str | None = None,
+    ) -> ParquetFile:
+        return ParquetFile(path, columns, trusted_rows, trusted_bytes, sha256, self.places)
+
+
+class ParquetFile:
+    """An open Parquet file.
+
+    Args:
+        path: local path, or a URL that fsspec can open for reading.
+        columns: the survey's that are wanted.
+        trusted_rows, trusted_bytes: what the manifest says.
+        sha256: what the whole file's checksum must be, hexadecimal.
+        places: where the columns are; one that is not named is a feature of its name.
+
+    Raises:
+        PartitionError: the file is missing, has another size, checksum or number of rows, is no Parquet, or lacks a column.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        columns: Sequence[Column],
+        trusted_rows: int | None = None,
+        trusted_bytes: int | None = None,
+        sha256: str | None = None,
+        places: Mapping[str, Place] | None = None,
+    ):
+        self.path, self.columns = path, {column.name: column for column in columns}
+        self._places = {name: (places or {}).get(name) or Place(name) for name in self.columns}
+        self._lock = threading.RLock()
+        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
+        self._stack = contextlib.ExitStack()
+        with self._told():
+            self._source, size = self._opened()
+            if trusted_bytes is not None and size != trusted_bytes:
+                raise PartitionError(f"{path}: has {size} bytes, the manifest says {trusted_bytes}")
+            if sha256 is not None and (found := self._digest()) != sha256:
+                raise PartitionError(f"{path}: SHA-256 is {found[:12]}..., the manifest says {sha256[:12]}...")
+            self._file = pq.ParquetFile(self._source)
+            self.rows = self._file.metadata.num_rows
+            if trusted_rows is not None and self.rows != trusted_rows:
+                raise PartitionError(f"{path}: has {self.rows} rows, the manifest says {trusted_rows}")
+            self._starts = self._group_starts()
+            names = {place.feature for place in self._places.values()}
+            if missing := sorted(names - set(self._file.schema_arrow.names)):
+                raise PartitionError(f"{path}: column {missing[0]} is missing")
+            self._features = sorted(names)
+
+    def _opened(self):
+        """The file, and its size."""
+        if "://" not in str(self.path):
+            return self._stack.enter_context(open(self.path, "rb")), os.path.getsize(self.path)
+        with remote.os_errors():
+            system, path = remote.opened(str(self.path))
+            remote.check_parts(system, path)
+            file = self._stack.enter_context(system.open(path, "rb", block_size=SLAB_BYTES, cache_type="readahead"))
+            return file, file.size
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        while data := self._source.read(SLAB_BYTES):
+            digest.update(data)
+        self._source.seek(0)
+        return digest.hexdigest()
+
+    def _group_starts(self) -> np.ndarray:
+        """The first row of each row group, and the number of rows."""
+        groups = [self._file.metadata.row_group(n) for n in range(self._file.num_row_groups)]
+        for number, group in enumerate(groups):
+            if group.total_byte_size > MAX_GROUP_BYTES:
+                raise PartitionError(f"{self.path}: row group {number} has {group.total_byte_size:,} bytes: too many")
+        return np.cumsum([0, *(group.num_rows for group in groups)])
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """One thread at a time; whatever is wrong with the file, as a PartitionError that names it."""
+        try:
+            with self._lock:  # pieces that lie afar are read at the same time
+                yield
+        except PartitionError:
+            self.close()
+            raise
+        except _DAMAGE as error:
+            self.close()
+            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+            raise PartitionError(f"{self.path}: {reason}") from error
+
+    @property
+    def stamp(self) -> tuple:
+        """Of the file: another one once somebody has written to it."""
+        if "://" in str(self.path):
+            return (str(self.path),)
+        status = os.stat(self.path)
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _group(self, number: int) -> pa.Table:
+        if number not in self._groups:
+            while len(self._groups) >= _KEPT:
+                self._groups.popitem(last=False)
+            self._groups[number] = self._file.read_row_group(number, columns=self._features)
+        self._groups.move_to_end(number)
+        return self._groups[number]
+
+    def _stretches(self, start: int, stop: int) -> Iterator[tuple[pa.Table, int, int]]:
+        """The row groups of some rows: a part of each, and which of the rows it is."""
+        if not 0 <= start <= stop <= self.rows:
+            raise PartitionError(f"{self.path}: has no rows {start} to {stop}, but {self.rows}")
+        for number in range(len(self._starts) - 1):
+            first, last = int(self._starts[number]), int(self._starts[number + 1])
+            low, high = max(first, start), min(last, stop)
+            if low < high:
+                yield self._group(number).slice(low - first, high - low), low - start, high - start
+
+    def read_columns(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
+        """Rows ``start:stop`` of several columns, each into its array (rows, *shape), those of bytes into uint8 (bytes,).
+
+        Raises:
+            PartitionError: the file is damaged, or a value is missing or of another dtype or shape.
+        """
+        with self._told():
+            filled = dict.fromkeys(outs, 0)
+            for table, first, last in self._stretches(start, stop):
+                for name, out in outs.items():
+                    values = self._values(table, name)
+                    if self.columns[name].is_bytes:
+                        out[filled[name] : filled[name] + len(values)] = values
+                        filled[name] += len(values)
+                    else:
+                        out[first:last] = values
+
+    def read_runs(self, runs: Sequence[tuple[Mapping[str, np.ndarray], int, int]]) -> None:
+        """Several runs of rows, (outs, start, stop) as ``read_columns`` takes them."""
+        for run in runs:
+            self.read_columns(*run)
+
+    def _values(self, table: pa.Table, name: str) -> np.ndarray:
+        """A column of a part of a row group: (rows, *shape); of bytes, all of them one after the other."""
+        column, place = self.columns[name], self._places[name]
+        array = _one(table.column(place.feature))
+        if column.is_bytes:
+            binary = _binary(array)
+            bounds = _offsets(binary)
+            return np.frombuffer(binary.buffers()[2] or b"", np.uint8)[bounds[0] : bounds[-1]]
+        if place.field:
+            array = pa.compute.struct_field(array, place.field)
+        if array.null_count:
+            raise PartitionError(f"{self.path}: column {name} lacks values")
+        if column.is_text:
+            return _text(array, column, self.path)
+        flat = _flat(array)
+        if flat.null_count:
+            raise PartitionError(f"{self.path}: column {name} lacks values")
+        values = flat.to_numpy(zero_copy_only=False)
+        if values.dtype != column.stored_dtype:
+            raise PartitionError(f"{self.path}: column {name} is {values.dtype}, not {column.stored_dtype}")
+        if place.layer < 0:
+            return values.reshape(len(array), *column.shape)
+        size = int(np.prod(column.shape))
+        return values.reshape(len(array), -1, size)[:, place.layer].reshape(len(array), *column.shape)
+
+    def ends(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Where rows ``start:stop`` of a column of bytes lie among the bytes of these rows, int64 (rows + 1,).
+
+        Raises:
+            PartitionError: the file is damaged, or a row has more than ``MAX_VALUE_BYTES``.
+        """
+        with self._told():
+            lengths = [
+                np.diff(_offsets(_binary(_one(table.column(self._places[name].feature)))))
+                for table, _, _ in self._stretches(start, self.rows if stop is None else stop)
+            ]
+            each = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+            if each.max(initial=0) > MAX_VALUE_BYTES:
+                raise PartitionError(f"{self.path}: column {name}: a row has more than {MAX_VALUE_BYTES} bytes")
+            return np.concatenate([np.zeros(1, np.int64), np.cumsum(each, dtype=np.int64)])
+
+    def size(self, name: str, start: int, stop: int) -> int:
+        """Bytes of rows ``start:stop`` of a column of bytes; PartitionError as ``ends``."""
+        return int(self.ends(name, start, stop)[-1])
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows ``start:stop`` of a column, (rows, *shape); PartitionError as ``read_columns``."""
+        column, stop = self.columns[name], self.rows if stop is None else stop
+        shape = (self.size(name, start, stop),) if column.is_bytes else (stop - start, *column.shape)
+        out = np.empty(shape, column.stored_dtype)
+        self.read_columns({name: out}, start, stop)
+        return out
+
+    def text(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:
+        """Rows of a text column as Python strings."""
+        return [value.decode("ascii", "replace") for value in self.read(name, start, stop).tolist()]
+
+    def close(self) -> None:
+        self._groups.clear()
+        self._stack.close()
+
+    def __enter__(self) -> ParquetFile:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+def _flat(array: pa.Array) -> pa.Array:
+    """The values of nested lists, one after the other."""
+    while True:
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        if not (
+            pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
+        ):
+            return array
+        array = array.flatten()
+
+
+def _binary(array: pa.Array) -> pa.Array:
+    """Bytes, also those of a ``datasets.Image``, which are beside a path."""
+    if pa.types.is_struct(array.type):
+        array = pa.compute.struct_field(array, "bytes")
+    if array.null_count:
+        raise ValueError("bytes are missing")
+    return array
+
+
+def _offsets(array: pa.Array) -> np.ndarray:
+    """Where each row's bytes begin, and where the last one's end, in the array's buffer."""
+    kind = np.int64 if pa.types.is_large_binary(array.type) else np.int32
+    if not len(array):
+        return np.zeros(1, np.int64)
+    offsets = np.frombuffer(array.buffers()[1], kind, len(array) + 1, array.offset * np.dtype(kind).itemsize)
+    return offsets.astype(np.int64)
+
+
+def _text(array: pa.Array, column: Column, path: str) -> np.ndarray:
+    values = np.array([value.encode("ascii", "replace") for value in _flat(array).to_pylist()], "S")
+    if values.dtype.itemsize > column.stored_dtype.itemsize:
+        raise PartitionError(f"{path}: column {column.name} has text of more than {column.stored_dtype.itemsize} characters")
+    return values.reshape(len(array), *column.shape)
