@@ -197,6 +197,8 @@ class PieceReader:
         return partition
 
     def _opened_far(self, piece: Piece, lines: Lines) -> Partition:
+        if self.survey.opens is not None:
+            return self.survey.opens(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256)
         lines.warm(piece.path, min(len(self.long_columns), lines.count // 2))
         known = piece.rows, piece.bytes, piece.sha256
         return Partition(piece.path, self._columns, *known, digest=piece.digest, lines=lines, cache=self._cache)

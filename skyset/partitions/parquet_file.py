@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ from skyset.errors import PartitionError
 from skyset.partitions.layout import SLAB_BYTES
 from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
 
-#: Row groups that are kept decoded: pieces and row groups do not end at the same rows.
-_KEPT = 3
+#: Bytes of row groups that are kept decoded, of all files: pieces and row groups do not end at the same rows.
+KEPT_BYTES = 96 << 20
 #: Of a row group, decoded: those of ``skyset push`` have 8 MB, or one row.
 MAX_GROUP_BYTES = 1 << 30
 #: What pyarrow raises on a damaged file.
@@ -76,6 +77,42 @@ class OpensParquet:
         return ParquetFile(path, columns, trusted_rows, trusted_bytes, sha256, self.places)
 
 
+class _Kept:
+    """The row groups that were used last, of whatever file."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def get(self, file: int, group: int, read: Callable[[], pa.Table]) -> pa.Table:
+        with self._lock:
+            if (table := self._tables.get((file, group))) is not None:
+                self._tables.move_to_end((file, group))
+                return table
+        table = read()
+        with self._lock:
+            self._take((file, group))
+            self._tables[file, group] = table
+            self._bytes += table.nbytes
+            while self._bytes > KEPT_BYTES and len(self._tables) > 1:
+                self._take(next(iter(self._tables)))
+        return table
+
+    def _take(self, key: tuple[int, int]) -> None:
+        if (table := self._tables.pop(key, None)) is not None:
+            self._bytes -= table.nbytes
+
+    def forget(self, file: int) -> None:
+        with self._lock:
+            for key in [key for key in self._tables if key[0] == file]:
+                self._take(key)
+
+
+_kept = _Kept()
+_numbers = itertools.count()
+
+
 class ParquetFile:
     """An open Parquet file.
 
@@ -102,7 +139,7 @@ class ParquetFile:
         self.path, self.columns = path, {column.name: column for column in columns}
         self._places = {name: (places or {}).get(name) or Place(name) for name in self.columns}
         self._lock = threading.RLock()
-        self._groups: OrderedDict[int, pa.Table] = OrderedDict()
+        self._number = next(_numbers)
         self._stack = contextlib.ExitStack()
         with self._told():
             self._source, size = self._opened()
@@ -168,12 +205,7 @@ class ParquetFile:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _group(self, number: int) -> pa.Table:
-        if number not in self._groups:
-            while len(self._groups) >= _KEPT:
-                self._groups.popitem(last=False)
-            self._groups[number] = self._file.read_row_group(number, columns=self._features)
-        self._groups.move_to_end(number)
-        return self._groups[number]
+        return _kept.get(self._number, number, lambda: self._file.read_row_group(number, columns=self._features))
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[pa.Table, int, int]]:
         """The row groups of some rows: a part of each, and which of the rows it is."""
@@ -265,7 +297,7 @@ class ParquetFile:
         return [value.decode("ascii", "replace") for value in self.read(name, start, stop).tolist()]
 
     def close(self) -> None:
-        self._groups.clear()
+        _kept.forget(self._number)
         self._stack.close()
 
     def __enter__(self) -> ParquetFile:
