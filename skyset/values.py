@@ -10,6 +10,8 @@ from skyset.errors import RecordError
 
 #: Of a value in a message, characters.
 _SHOWN = 40
+#: Around a text; to a ``str``, control characters and blanks that are not ASCII are some too.
+_BLANKS = " \t\n\r\v\f"
 
 
 def as_stored(name: str, values, dtype: np.dtype) -> np.ndarray:
@@ -126,7 +128,7 @@ def _ascii(name: str, value, dtype: np.dtype) -> bytes:
         if not isinstance(value, int) or isinstance(value, bool):
             raise _unfit(name, value, dtype)
         value = str(value)
-    text = value.strip()
+    text = value.strip(_BLANKS) if isinstance(value, str) else value.strip(_BLANKS.encode())
     if not text.isascii():
         raise RecordError(f"{name} is not ASCII: {_shown(text)}")
     data = text.encode("ascii") if isinstance(text, str) else text

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from skyset.errors import RecordError
@@ -185,6 +185,9 @@ def test_every_number_is_kept_or_refused_by_name(values, dtype):
 
 
 @given(text=st.text(max_size=8) | st.binary(max_size=8), width=st.integers(1, 6))
+@example(text="\x1f", width=1)
+@example(text=b"\x1f", width=1)
+@example(text="\xa0a\x1c\t", width=3)
 @settings(max_examples=200, deadline=None)
 def test_every_text_is_kept_or_refused_by_name(text, width):
     column = Column("n", f"S{width}")
