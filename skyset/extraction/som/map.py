@@ -269,7 +269,7 @@ class SOM:
             UserError: no such file, or it is no such map.
         """
         try:
-            with np.load(Path(path).expanduser(), allow_pickle=False) as file:
+            with Path(path).expanduser().open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 if str(file["format"]) != _FORMAT:
                     raise ValueError(f"its format is {str(file['format'])[:80]!r}")
                 som = cls(**json.loads(str(file["settings"])), features=file["features"].tolist(), device=device)
