@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from skyset.testing.gz3d import write_archive
 
@@ -27,6 +28,12 @@ os.environ.pop("SKYSET_DATA", None)
 # A worker has one core; libraries that share out their sums among more wait for each other. They, too, look at this when
 # they are imported, as do processes that a test starts.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+# The same examples each time, however busy the machine is; HYPOTHESIS_PROFILE=explore draws others.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
