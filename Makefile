@@ -10,6 +10,9 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # stands on the path, where the real one is found first.
 on_path = $(1)/python -c "import os, sysconfig; open(os.path.join(sysconfig.get_path('purelib'), 'skyset-checkout.pth'), 'w').write(os.getcwd())"
 
+# Some places ask Python to keep no compiled code: here, hundreds of processes would compile the same modules again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint docs peers bench clean
 
 demo: .venv/.user
