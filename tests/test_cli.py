@@ -154,7 +154,8 @@ def test_info_tells_rows_cells_bytes_units_and_sky(built, tmp_path):
     assert f"{manifest.bytes / 1e6:.3g} MB" in text
     assert re.search(r"wcs_crval +float64 +2 +deg", text)
     assert f"{cells * 41252.96 / 3072:,.0f} deg2" in " ".join(text.split())
-    assert Image.open(tmp_path / "sky.png").size[0] > 600
+    with Image.open(tmp_path / "sky.png") as picture:
+        assert picture.size[0] > 600
 
 
 def test_verify_says_ok_or_names_each_difference(copy):

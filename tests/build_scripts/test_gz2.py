@@ -42,7 +42,7 @@ def rows(root, config="default", **options):
 
 def rejected(root):
     path = Path(root) / "rejected.csv"
-    return {row["key"]: row["reason"] for row in csv.DictReader(path.open())} if path.exists() else {}
+    return {row["key"]: row["reason"] for row in csv.DictReader(path.read_text().splitlines())} if path.exists() else {}
 
 
 def differences(root):

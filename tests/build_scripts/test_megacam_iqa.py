@@ -88,7 +88,7 @@ def digest(root):
 
 def rejected(root, config="representative"):
     path = root / config / "rejected.csv"
-    return {row["key"]: row["reason"] for row in csv.DictReader(path.open())} if path.exists() else {}
+    return {row["key"]: row["reason"] for row in csv.DictReader(path.read_text().splitlines())} if path.exists() else {}
 
 
 def test_all_is_as_the_manifests_say(built):

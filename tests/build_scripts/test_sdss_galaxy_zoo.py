@@ -455,7 +455,7 @@ def test_every_fault_at_once_and_nothing_is_lost(few, tmp_path):
 @pytest.mark.slow
 def test_a_build_killed_at_random_moments_has_every_object_once(galaxies, built_sdss, tmp_path):
     """The driver and all its children are killed; images that lie in an archive are not asked for again."""
-    dice, kills, root = random.Random(4), int(os.environ.get("SKYSET_KILLS", "3")), tmp_path / "out"
+    dice, kills, root = random.Random(4), int(os.environ.get("SKYSET_KILLS", "2")), tmp_path / "out"
     with SDSSServer(galaxies, latency=0.02) as running:
         for turn in range(kills + 1):
             last = turn >= kills

@@ -838,9 +838,11 @@ def test_processes_give_the_same_bytes(tmp_path, small, undisturbed):
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
+    import dask
+
+    how = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50}
+    # A task that has killed two workers is given up; each worker more takes seconds to start.
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), distributed.LocalCluster(**how) as cluster:
         yield cluster
 
 

@@ -28,7 +28,7 @@ from tests.building.conftest import COUNT
 from tests.builds import build, differences, files, leftovers, rejected, rows, start
 from tests.processes import steps_of
 
-KILLS = int(os.environ.get("SKYSET_KILLS", "4"))
+KILLS = int(os.environ.get("SKYSET_KILLS", "3"))
 MODES = ([], ["--files_per_object"], ["--compression", "gzip"])
 
 

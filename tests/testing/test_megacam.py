@@ -215,7 +215,7 @@ def made(tmp_path_factory):
 def test_each_class_can_be_measured(made):
     _, paths = made
     found: dict[str, list] = {label: [] for label in LABELS}
-    truth = list(csv.DictReader((paths[0].parent / "truth.csv").open()))
+    truth = list(csv.DictReader((paths[0].parent / "truth.csv").read_text().splitlines()))
     for path, row in zip(paths, truth, strict=True):
         sizes, elongations, ranges = [], [], []
         for frame in frames(path):
@@ -242,7 +242,7 @@ def test_labels_have_the_public_form(made):
     assert labels["images"] == list(labels["annotations"])
     firsts = [each.split(", ")[0] for each in labels["annotations"].values()]
     assert firsts == list(LABELS) * 2
-    truth = list(csv.DictReader((folder / "truth.csv").open()))
+    truth = list(csv.DictReader((folder / "truth.csv").read_text().splitlines()))
     assert [row["labels"] for row in truth] == list(labels["annotations"].values())
     assert all(0 <= float(row["severity"]) <= 1 for row in truth)
 

@@ -100,7 +100,7 @@ def same(one, other) -> bool:
 def rejected(root) -> dict[str, str]:
     """Reason by name."""
     path = Path(root) / "rejected.csv"
-    return {row["key"]: row["reason"] for row in csv.DictReader(path.open())} if path.exists() else {}
+    return {row["key"]: row["reason"] for row in csv.DictReader(path.read_text().splitlines())} if path.exists() else {}
 
 
 def differences(root) -> list:

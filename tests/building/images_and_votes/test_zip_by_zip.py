@@ -251,7 +251,7 @@ def test_a_second_build_in_the_folder_is_refused(tmp_path, server, whole):
 @pytest.mark.slow
 def test_a_build_killed_at_random_moments_has_every_galaxy_once(record, whole, tmp_path):
     """From its first request on: before that, Python starts."""
-    dice, kills, root = random.Random(5), int(os.environ.get("SKYSET_KILLS", "4")), tmp_path / "out"
+    dice, kills, root = random.Random(5), int(os.environ.get("SKYSET_KILLS", "2")), tmp_path / "out"
     with ZenodoServer(record, RECORD, latency=0.02) as running:
         for turn in range(kills + 1):
             process, asked = start(root, running), len(running.requests)

@@ -29,7 +29,7 @@ from skyset.testing.hips import HipsServer
 from tests.processes import interruptible, steps_of, wait_for
 from tests.samples import content, fill, members
 
-KILLS = int(os.environ.get("SKYSET_KILLS", "12"))
+KILLS = int(os.environ.get("SKYSET_KILLS", "6"))
 COLUMNS = ["objid", "archive", "member", "bytes", "sha256", "http_status", "tries"]
 
 
