@@ -963,20 +963,53 @@ def surveys() -> None:
 
 
 @app.command(
-    help="Bring the tables and the citation of a survey's dataset card up to date with its declaration; "
-    "write a first card where there is none."
+    help="Write a survey's dataset card, or bring its tables and citation up to date with the declaration, and see to it "
+    "that the Hub takes its metadata. Of a folder of partitions the card also shows what there is, in figures.",
+    epilog="Examples:\n\nskyset card data/gz3d\n\nskyset card data/gz3d -o README.md --check\n\nskyset card gz3d",
 )
 def card(
-    survey: SurveyName,
-    file: Annotated[Path | None, typer.Argument(metavar="CARD", help="default: README.md beside the build script")] = None,
+    where: Annotated[
+        str,
+        typer.Argument(
+            metavar="SURVEY|DIR",
+            help="a name that `skyset surveys` lists, or a folder of partitions",
+            autocompletion=_survey_names,
+        ),
+    ],
+    file: Annotated[Path | None, typer.Argument(metavar="CARD", help="the same as -o")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="CARD", help="default: README.md beside a survey's build script, or in the folder"
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing: name what is not as it should be; exit status 1 if there is any")
+    ] = False,
 ) -> None:
-    def run() -> None:
-        from skyset.building.card import card_path, more_blocks, write_card
+    def run() -> int:
+        from skyset.building.card import card_path, more_blocks
+        from skyset.explore.survey_card import SurveyCard
 
-        path = file or card_path(survey)
-        existed = path.exists()
-        changed = write_card(path, registry.survey(survey), more_blocks(survey))
-        print(f"{path}: {'is up to date' if not changed else 'brought up to date' if existed else 'written'}")
+        if registry.is_known(where) and not (Path(where) / MANIFEST).is_file():
+            path = output or file or card_path(where)
+            the_card = SurveyCard(path, registry.survey(where), more_blocks(where))
+        else:
+            root = partitions_of(where)
+            manifest = Manifest.load(root)
+            survey = registry.survey(manifest.survey)
+            above = Path(root) if manifest.config == "default" else Path(root).parent
+            path, more = output or file or above / "README.md", more_blocks(manifest.survey)
+            the_card = SurveyCard(path, survey, more, root)
+        if check:
+            wrong = the_card.wrong()
+            for line in wrong:
+                say(line)
+            if not wrong:
+                say(f"OK: {path}")
+            return 1 if wrong else 0
+        say(f"{path}: {the_card.write()}")
+        return 0
 
     _end(run)
 

@@ -20,6 +20,7 @@ BESIDE = (
     REJECTED,
     "unused.csv",
     "README.md",
+    "figures",
     "report.html",
     "raw",
     "archives",

@@ -21,6 +21,8 @@ from skyset.publishing.contents import (
 from skyset.publishing.request import Request
 from skyset.publishing.source import Source
 
+#: Those of the card, beside it.
+FIGURES = "figures"
 #: Files of a commit that the Hub advises.
 MOST_FILES = 100
 
@@ -60,6 +62,8 @@ def planned(request: Request) -> Plan:
     else:
         datasets = datasets_of(request.survey, folder)
         items = parquet_items(datasets, request.form) if request.format == "parquet" else hdf5_items(datasets, folder)
+    if request.format != "hats" and (folder / FIGURES).is_dir():
+        items += folder_items(folder / FIGURES, f"{FIGURES}/")
     if request.raw:
         if not (folder / RAW).is_dir():
             raise UserError(f"--raw: there is no folder {folder / RAW}")
