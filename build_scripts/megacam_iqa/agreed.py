@@ -16,6 +16,9 @@ from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
 
+#: How exposures of the archive are chosen; --ids chooses among files too.
+_OF_ARCHIVE = ("program", "dates", "filter", "adql", "datalink", "sync")
+
 
 def check_map(asked: argparse.Namespace) -> None:
     """Say before anything is measured what cannot be meant of the map.
@@ -33,6 +36,14 @@ def check_map(asked: argparse.Namespace) -> None:
     own = {"--map": asked.map != MAP, "--clusters": asked.clusters, "--features": tuple(asked.features) != MAP_FEATURES}
     if given := [name for name, said in own.items() if said]:
         raise UserError(f"--som has a map that is made already: leave out {given[0]}, or --som")
+
+
+def check_sources(asked: argparse.Namespace) -> None:
+    """UserError where exposures of one's own are to be chosen as the archive's are, or there is no folder of catalogues."""
+    if asked.local_data_path is not None and (given := [name for name in _OF_ARCHIVE if getattr(asked, name)]):
+        raise UserError(f"--{given[0]} asks the archive, --local_data_path takes what is in a folder: leave out one of them")
+    if asked.ldac is not None and not asked.ldac.is_dir():
+        raise UserError(f"--ldac {asked.ldac}: there is no such folder")
 
 
 def map_given(path: Path | None) -> Groups | None:

@@ -16,16 +16,23 @@ map and its pictures; catalog/, what is known of each exposure.
 import argparse
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from skyset.archives.fetch import Fetcher
-from skyset.build_scripts.megacam_iqa.agreed import check_map, map_given, options_that_count, refuse_others, refuse_to_lose
+from skyset.build_scripts.megacam_iqa.agreed import (
+    check_map,
+    check_sources,
+    map_given,
+    options_that_count,
+    refuse_others,
+    refuse_to_lose,
+)
 from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE
 from skyset.build_scripts.megacam_iqa.datasets import write_datasets
 from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, is_here, make_map, take_map
-from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, exposures_said, named, observation, read_labels
+from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, observation, read_labels, tell_labels
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes, configuration_asked
 from skyset.build_scripts.megacam_iqa.representative import layout
@@ -36,13 +43,11 @@ from skyset.building.alone import alone
 from skyset.building.exposures import add_cadc_options
 from skyset.building.options import Options, positive_integer
 from skyset.building.script import Script, run_as_file
-from skyset.building.task import Rejected
 from skyset.errors import UserError
 from skyset.extraction.engines import need_compiled
 from skyset.extraction.som.groups import Groups
 from skyset.files import short_digest
 from skyset.loaders.megacam_iqa import CLASSES, FEATURES, MAP, MAP_FEATURES, STAMP, SURVEY
-from skyset.messages import say
 from skyset.splits import SPLITS, split_of, stratified
 
 SHARES = (0.7, 0.15, 0.15)
@@ -52,16 +57,18 @@ FEWEST = 4
 def map_shape(text: str) -> tuple[int, int]:
     """``4x5``: rows and columns."""
     rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise argparse.ArgumentTypeError(f"rows and columns are meant, such as 4x5, not {text!r}")
     return positive_integer(rows), positive_integer(columns)
 
 
-def splits_of(exposures: Sequence[Staged], labels: Labels, asked: argparse.Namespace) -> dict[str, str]:
+def splits_of(fits_ids: Iterable[str], labels: Labels, asked: argparse.Namespace) -> dict[str, str]:
     """The split of each observation, the same shares of every class.
 
     Raises:
         UserError: a class has fewer than four exposures, unless that was allowed.
     """
-    classes = {observation(each.fits_id): labels.class_of(each.fits_id) for each in exposures}
+    classes = {observation(each): labels.class_of(each) for each in fits_ids}
     names = dict(enumerate(CLASSES)) | {NONE: "no label"}
     few = {names[kind]: count for kind, count in sorted(Counter(classes.values()).items()) if count < FEWEST}
     if few and not asked.allow_few_exposures and not asked.split_by_object:
@@ -75,6 +82,7 @@ def splits_of(exposures: Sequence[Staged], labels: Labels, asked: argparse.Names
 def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -> int:
     """Build what was asked for; returns the exit status."""
     check_map(asked)
+    check_sources(asked)
     need_compiled("finding and grouping sources")
     root = options.output_dir
     with (
@@ -91,11 +99,12 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         passes = Passes(asked, options, labels, how, network)
         if not options.overwrite:
             refuse_to_lose(root, passes.wanted)
+        splits_of(passes.wanted, labels, asked)  # too few, before hours of measuring; after it there may be fewer still
         passes.run()
         passes.tell()
         exposures = passes.measured()
-        tell_labels(labels, exposures, passes.rejected)
-        of_exposure = splits_of(exposures, labels, asked)
+        tell_labels(labels, [each.fits_id for each in exposures], [each.key for each in passes.rejected])
+        of_exposure = splits_of([each.fits_id for each in exposures], labels, asked)
         training = [e for e in exposures if asked.split_by_object or of_exposure[observation(e.fits_id)] == SPLITS[0]]
         if given is None:
             groups = make_map(root, training, asked.features, asked.map, asked.clusters, asked.seed)
@@ -112,18 +121,6 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
 
         notes = noted(asked, exposures, labels, groups, of_exposure) | passes.notes() | {"asked": counting}
         return write_datasets(passes, options, command, grouping, labels, side, notes)
-
-
-def tell_labels(labels: Labels, exposures: Sequence[Staged], rejected: Sequence[Rejected]) -> None:
-    """Say which labels lead nowhere, and how many exposures have none."""
-    if unknown := labels.unknown([*(each.fits_id for each in exposures), *(each.key for each in rejected)]):
-        are = (
-            "1 label is of an exposure that is" if len(unknown) == 1 else f"{len(unknown)} labels are of exposures that are"
-        )
-        say(f"{are} not here: {named(unknown)}")
-    if without := [each.fits_id for each in exposures if labels.class_of(each.fits_id) == NONE]:
-        have = "has" if len(without) == 1 else "have"
-        say(f"{exposures_said(len(without))} {have} no label (-1): {named(without)}")
 
 
 def noted(asked, exposures: Sequence[Staged], labels: Labels, groups: Groups, splits: Mapping[str, str]) -> dict[str, Any]:

@@ -17,23 +17,24 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from skyset.errors import RecordError, UserError
 from skyset.loaders.megacam_iqa import CLASSES
+from skyset.messages import say
 from skyset.raw import read_regular
 
 LARGEST = 64 << 20
 #: No label: the number and the name.
 NONE = -1
-_NAMED = 5
+_NAMED, CCDS = 5, 40
 
 
 def observation(fits_id: str) -> str:
-    """What a raw and a processed file have in common: ``979412`` of ``979412p``; other names stay."""
-    found = re.fullmatch(r"(\d{4,8})[a-z]?", fits_id)
+    """What a raw and a processed file have in common: ``979412`` of ``979412p`` or ``979412p.fits.fz``; other names stay."""
+    found = re.fullmatch(r"(\d{4,8})[a-z]?(\.fits(\.fz|\.gz)?)?", fits_id)
     return found[1] if found else fits_id
 
 
@@ -87,6 +88,8 @@ def read_labels(path: str | Path | None) -> Labels:
     for name, said in rows:
         pair = _pair(path, name, said)
         found = re.fullmatch(r"(.+?)\[(?:ccd)?(\d{1,2})\]", name.strip())
+        if found and int(found[2]) >= CCDS:
+            raise UserError(f"{path}: {name}: MegaCam's CCDs are 0 to {CCDS - 1}")
         plain = observation(found[1] if found else name.strip())
         key = (plain, int(found[2])) if found else plain
         known: dict = labels.ccds if found else labels.exposures
@@ -105,6 +108,18 @@ def named(names: list[str]) -> str:
     """Some names for a line, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"
+
+
+def tell_labels(labels: Labels, measured: Sequence[str], rejected: Sequence[str]) -> None:
+    """Say which labels lead nowhere, and how many exposures have none."""
+    if unknown := labels.unknown([*measured, *rejected]):
+        are = (
+            "1 label is of an exposure that is" if len(unknown) == 1 else f"{len(unknown)} labels are of exposures that are"
+        )
+        say(f"{are} not here: {named(unknown)}")
+    if without := [each for each in measured if labels.class_of(each) == NONE]:
+        have = "has" if len(without) == 1 else "have"
+        say(f"{exposures_said(len(without))} {have} no label (-1): {named(without)}")
 
 
 def _words(pair: tuple[int, int]) -> str:
@@ -151,12 +166,13 @@ def _of_csv(path: Path, text: str) -> Iterator[tuple[str, object]]:
 
 
 def _cells(path: Path, rows) -> Iterator[tuple[str, object]]:
-    head = [name.strip().lower() for name in next(rows, [])]
+    first = next(rows, [])
+    head = [name.strip().lower() for name in first]
     keys = [head.index(name) for name in ("fits_id", "id", "exposure") if name in head]
     values = [head.index(name) for name in ("label", "gt_label1", "label1") if name in head]
     seconds = [head.index(name) for name in ("label2", "gt_label2") if name in head]
     if not keys or not values:
-        raise UserError(f"{path}: its first line is {','.join(head)[:80]!r}: FITS_ID,label is meant")
+        raise UserError(f"{path}: its first line is {','.join(first)[:80]!r}: FITS_ID,label is meant")
     for row in rows:
         if not any(cell.strip() for cell in row):
             continue

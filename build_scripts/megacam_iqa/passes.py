@@ -88,6 +88,9 @@ class Passes:
         names = [wanted.fits_id for wanted in left]
         Own(root).refuse(stamps_path(root, name) for name in names)
         Own(root).refuse(ldac_path(root, name) for name in names if catalogue_of(self.asked.ldac, name) is None)
+        if self.asked.ldac is not None:
+            taken = sum(catalogue_of(self.asked.ldac, name) is not None for name in names)
+            say(f"catalogues of {taken} of {exposures_said(len(left))} are taken from {self.asked.ldac}")
         say(f"measuring {exposures_said(len(left))}: workers start first", sys.stderr)
         load_engine(None)
         bar = progress_bar(total=len(left), unit="exposure", desc="sources")

@@ -391,7 +391,20 @@ def test_few_exposures_of_a_class_are_refused(built_of_bad, bad, tmp_path, capsy
     folder, _ = bad
     options = "--local_data_path", folder / "raw", "--labels", folder / "labels.json"
     assert build(built_of_bad, *options) == 2
-    assert "need 4 exposures of a class, there are 2 of no label, 1 of GOOD, 1 of BGP" in capsys.readouterr().err
+    assert "need 4 exposures of a class, there are 2 of no label, 1 of GOOD, 1 of BGP, 1 of BT" in capsys.readouterr().err
+
+
+def test_few_exposures_are_refused_before_they_are_measured(exposures, tmp_path, capsys):
+    options = "--local_data_path", exposures, "--labels", exposures / "labels.json", "--limit", "5"
+    assert build(tmp_path / "o", *options) == 2
+    said = capsys.readouterr().err
+    assert "there are 3 of GOOD, 2 of BT (--allow_few" in said and "measuring" not in said
+
+
+def test_a_maps_shape_that_is_none_says_what_is_meant(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        build(tmp_path, "--tiny", "--map", "4")
+    assert "rows and columns are meant, such as 4x5, not '4'" in capsys.readouterr().err
 
 
 def test_labels_without_their_exposures_are_told(built, exposures, tmp_path, capsys):
@@ -415,6 +428,8 @@ def test_labels_without_their_exposures_are_told(built, exposures, tmp_path, cap
         (("--local_data_path", "{exposures}", "--set", "DETECT_THRESH"), "KEYWORD=VALUE is meant"),
         (("--local_data_path", "{exposures}", "--som", "{exposures}/labels.json"), "no map"),
         (("--local_data_path", "{exposures}", "--stamp", "2"), "a cutout has 4 to 256 pixels"),
+        (("--local_data_path", "{exposures}", "--filter", "r"), "--filter asks the archive"),
+        (("--local_data_path", "{exposures}", "--ldac", "nowhere"), "--ldac nowhere: there is no such folder"),
         (("--tiny", "--clusters", "21"), "21 clusters of 4 x 5 units: from 2 to 20"),
         (("--tiny", "--features", "ISO0", "FWHM", "ISO0"), "each feature once"),
         (("--tiny", "--som", "som.npz", "--map", "4x6"), "a map that is made already: leave out --map, or --som"),
@@ -458,7 +473,7 @@ def test_without_numba_help_is_help_and_a_build_says_what_to_install(tmp_path):
     assert "--local_data_path" in done.stdout and done.stdout.endswith("2 2 0\n") and not list(tmp_path.iterdir())
 
 
-def test_catalogues_that_are_there_are_taken(built, exposures, tmp_path):
+def test_catalogues_that_are_there_are_taken(built, exposures, tmp_path, capsys):
     """Ours of the frames, and one as SExtractor makes of the file as it is, with overscan and not turned."""
     root, folder = tmp_path / "o", tmp_path / "ldac"
     folder.mkdir()
@@ -467,6 +482,7 @@ def test_catalogues_that_are_there_are_taken(built, exposures, tmp_path):
     shutil.copy(built / "LDAC" / f"{name}.ldac", folder)
     options = "--local_data_path", exposures, "--labels", exposures / "labels.json", "--ids", name, "--ldac", folder
     assert build(root, *options, "--allow_few_exposures", "--map", "1x2") == 0
+    assert f"catalogues of 1 of 1 exposure are taken from {folder}" in capsys.readouterr().out
     mine, whole = table(root, "sources"), table(built, "sources")
     there = whole["FITS_ID"] == name.encode()
     for each in ("X", "Y", *FEATURES, "FLAGS"):

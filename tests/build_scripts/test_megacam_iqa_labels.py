@@ -32,6 +32,15 @@ def test_public_json_with_one_and_two_labels_with_and_without_p(tmp_path):
     assert found.unknown(["979412o", "979414p"]) == ["979413"]
 
 
+def test_names_of_files_are_names_of_exposures_and_ccds_are_megacams(tmp_path):
+    found = labels(tmp_path, "FITS_ID,label\n979412p.fits.fz,GOOD\n979413o.fits[3],BT\n", "a.csv")
+    assert found.of("979412o") == (0, -1) and found.of("979413p", 3) == (3, -1) and found.names() == ["979412", "979413"]
+    with pytest.raises(UserError, match=r"979412p\[40\]: MegaCam's CCDs are 0 to 39"):
+        labels(tmp_path, "FITS_ID,label\n979412p[40],GOOD\n", "a.csv")
+    with pytest.raises(UserError, match="its first line is 'Name;Label'"):
+        labels(tmp_path, "Name;Label\n979412p;GOOD\n", "a.csv")
+
+
 def test_csv_of_exposures_and_ccds(tmp_path):
     found = labels(
         tmp_path, "FITS_ID,label\n979412p,GOOD\n979412p[07],RBT\n\n979413[3],BT\n979413[4],BT\n979413[5],GOOD\n", "a.csv"
