@@ -37,6 +37,23 @@ def wait_for(there: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.005)
 
 
+def die() -> None:
+    """As of SIGKILL. Here since pools import what they run: this module is light."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(kind: type[Exception]) -> None:
+    raise kind("this went wrong")
+
+
+def broken(*_) -> None:
+    raise ZeroDivisionError("a defect")
+
+
+def starve(*_) -> None:
+    raise MemoryError
+
+
 def forked(action: Callable[[], object]) -> int:
     """Run ``action`` in a process of its own, without importing anything anew; its number.
 

@@ -1,10 +1,8 @@
 """What a user sees who types ``skyset``: tables, pictures, one-line errors and exit statuses."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -431,10 +429,8 @@ def test_options_are_read_with_dashes_and_with_underscores(built, tmp_path):
 def complete(line: str) -> list[str]:
     """What a shell offers for a line that ends at the cursor."""
     words = line.split(" ")
-    environment = os.environ | {"_SKYSET_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    code = "from skyset.cli import main; main()"
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    return run.stdout.split()
+    environment = {"_SKYSET_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    return CliRunner(env=environment).invoke(app, prog_name="skyset").stdout.split()
 
 
 def test_the_shell_completes_commands_surveys_and_options():

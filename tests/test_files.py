@@ -40,6 +40,7 @@ from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
 from skyset.tables.delimited_writer import write_csv
 from tests.builds import build, rows
+from tests.processes import starve
 
 HOLD = """
 import sys
@@ -199,10 +200,6 @@ def test_a_build_goes_on_where_there_are_no_locks(tmp_path, archive, monkeypatch
 
 
 # --- what the machine refuses -------------------------------------------------------------------------------
-
-
-def starve(*_):
-    raise MemoryError
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -38,9 +38,9 @@ def test_demo_galaxiesml(tmp_path_factory, tmp_path, monkeypatch):
     pytest.importorskip("galsim", reason="GalSim is not installed: pip install galsim")
     for name in ("SSP_PDR_USR", "SSP_PDR_PWD"):  # put back at the end
         monkeypatch.setenv(name, "")
-    root = once(tmp_path_factory, "simulated_galaxiesml", lambda folder: notebooks.build_galaxiesml(folder, 42))
+    root = once(tmp_path_factory, "simulated_galaxiesml", lambda folder: notebooks.build_galaxiesml(folder, 30))
     monkeypatch.setenv("SKYSET_DATA", str(root))
-    check("demo_galaxiesml", tmp_path, 5, "42 galaxies;", "(16, 5, 127, 127) float32 redshifts float64")
+    check("demo_galaxiesml", tmp_path, 5, "30 galaxies;", "(16, 5, 127, 127) float32 redshifts float64")
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from skyset.testing.gz3d import METADATA_NAME, write_checksums
 from skyset.testing.server import KINDS, ArchiveServer
 from tests.building.conftest import COUNT
 from tests.builds import build, differences, files, leftovers, link, rejected, rows, start
-from tests.processes import wait_for
+from tests.processes import broken, die, fail, wait_for
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -772,16 +772,8 @@ def test_ctrl_c(tmp_path, small, undisturbed, processes, moment):
 # --- where it runs ------------------------------------------------------------------------------------------
 
 
-def fail(kind):
-    raise kind("this went wrong")
-
-
 def interrupt():
     raise KeyboardInterrupt
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -820,14 +812,10 @@ def test_killed_worker_is_one_line():
 
 def test_an_unexpected_error_in_a_worker_is_shown_whole(tmp_path, small, monkeypatch):
     """A defect is neither a rejected object nor one line: its traceback is wanted."""
-    monkeypatch.setattr(build_parent_sample, "read_record", broken_read)
+    monkeypatch.setattr(build_parent_sample, "read_record", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         build(tmp_path, "--local_data_path", small, processes=2)
     assert multiprocessing.active_children() == []
-
-
-def broken_read(path):
-    raise ZeroDivisionError("a defect")
 
 
 def test_processes_give_the_same_bytes(tmp_path, small, undisturbed):

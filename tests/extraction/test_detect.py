@@ -143,7 +143,7 @@ def test_cutouts_as_sextractor_has_them(tmp_path):
     )
     network = sextractor.standard_file("default.nnw")
     every_theirs, every_ours = [], []
-    for k, image in enumerate(simulate_cutouts(200, seed=3).images):
+    for k, image in enumerate(simulate_cutouts(100, seed=3).images):
         theirs, _ = sextractor.run(image, tmp_path, how, COLUMNS)
         ours = measure(image, how, COLUMNS, classifier=network)
         theirs = np.array(theirs)
