@@ -27,7 +27,7 @@ def features_of(survey: Survey, image_size: int | None = None) -> datasets.Featu
             if column.is_bytes:
                 features[feature.name] = datasets.Image() if feature.encoded else datasets.Value("binary")
                 continue
-            features[feature.name] = _feature(column.dtype, cropped_shape(column.shape, axis, image_size))
+            features[feature.name] = feature_of(column.dtype, cropped_shape(column.shape, axis, image_size))
     return datasets.Features(features)
 
 
@@ -38,11 +38,12 @@ def _layer_features(survey: Survey, layers: Layers, image_size: int | None) -> d
         axis = survey.image_axes.get(f"{layers.name}.{name}")
         column = survey.column(source if isinstance(source, str) else source[0])
         shape = column.shape[1:] if isinstance(source, str) else column.shape
-        fields[name] = _feature(column.dtype, cropped_shape(shape, None if axis is None else axis - 1, image_size))
+        fields[name] = feature_of(column.dtype, cropped_shape(shape, None if axis is None else axis - 1, image_size))
     return fields
 
 
-def _feature(dtype: str, shape: tuple[int, ...]):
+def feature_of(dtype: str, shape: tuple[int, ...]):
+    """The `datasets` feature of a value of one dtype and shape."""
     if np.dtype(dtype).kind == "S":
         return datasets.Value("string")
     if not shape:
@@ -62,25 +63,25 @@ def cropped_shape(shape: tuple[int, ...], axis: int | None, size: int | None) ->
 def arrow_table(columns: dict, features: datasets.Features) -> pa.Table:
     """A table from the slabs that ``Slab.columns`` gives; pixels are shared with the numpy arrays, not copied."""
     schema = features.arrow_schema
-    arrays = [_arrow(columns[name], schema.field(name).type) for name in features]
+    arrays = [arrow_array(columns[name], schema.field(name).type) for name in features]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _arrow(values, kind: pa.DataType) -> pa.Array:
+def arrow_array(values, kind: pa.DataType) -> pa.Array:
     """``values`` (array, list of str, bytes, or dict of these; first axis = rows) as an Arrow array of type ``kind``."""
     if isinstance(values, Bytes):
         return _binary(values, kind)
     if isinstance(values, dict):
         fields = [kind.field(i) for i in range(kind.num_fields)]
-        return pa.StructArray.from_arrays([_arrow(values[f.name], f.type) for f in fields], fields=fields)
+        return pa.StructArray.from_arrays([arrow_array(values[f.name], f.type) for f in fields], fields=fields)
     if isinstance(kind, pa.BaseExtensionType):
-        return pa.ExtensionArray.from_storage(kind, _arrow(values, kind.storage_type))
+        return pa.ExtensionArray.from_storage(kind, arrow_array(values, kind.storage_type))
     if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(_arrow(_flat(values), kind.value_type), type=kind)
+        return pa.FixedSizeListArray.from_arrays(arrow_array(_flat(values), kind.value_type), type=kind)
     if pa.types.is_list(kind):
         rows, length = len(values), len(values[0])
         offsets = pa.array(np.arange(0, (rows + 1) * length, length, dtype=np.int32))
-        return pa.ListArray.from_arrays(offsets, _arrow(_flat(values), kind.value_type), type=kind)
+        return pa.ListArray.from_arrays(offsets, arrow_array(_flat(values), kind.value_type), type=kind)
     return pa.array(values, kind)
 
 

@@ -32,6 +32,10 @@ from skyset.partitions.layout import MANIFEST
 if TYPE_CHECKING:
     from skyset.survey import Survey
 
+#: A folder with one of these is a HATS collection or catalogue.
+HATS = ("collection.properties", "hats.properties", "properties")
+#: How the list of files begins that is pushed with Parquet.
+PUBLISHED = b'"format": "skyset-published/'
 #: Packages declare their surveys under this name: ``skyset.surveys = mine = my_package.mine``.
 ENTRY_POINTS = "skyset.surveys"
 
@@ -305,6 +309,12 @@ def _finding_surveys(find: Callable) -> Callable:
         if name is not None:
             # `datasets` would list the data folder here; the manifest makes that needless.
             return _module(name)
+        if (catalogue := _catalogue_in(given, kwargs)) is not None:
+            return catalogue
+        if is_pushed(given):
+            from skyset.loading.parquet_folder import ours
+
+            return ours(find(path, *args, **kwargs))
         if found := _survey_in_folder(given, kwargs.get("data_dir")):
             return _module(found.pop("survey"), **found)
         if given == "hdf5" and (files := _partitions_in(kwargs.get("data_dir"))) and not kwargs.get("data_files"):
@@ -350,6 +360,35 @@ def _survey_in_folder(path: str, data_dir: str | None) -> dict | None:
     return found
 
 
+def _catalogue_in(path: str, options: dict):
+    """What `datasets` reads of a local folder that is a HATS collection or catalogue; None of anything else."""
+    folder = Path(path).expanduser()
+    if (
+        "://" in path
+        or _is_packaged(path)
+        or options.get("data_files")
+        or options.get("data_dir")
+        or not _is_catalogue(folder)
+    ):
+        return None
+    from skyset.loading.parquet_folder import module_of
+
+    return module_of(folder, survey, code_digest())
+
+
+def is_pushed(path: str) -> bool:
+    """Whether this is a local folder as `skyset push` makes it of Parquet: its list of files says so."""
+    try:
+        with open(Path(path).expanduser() / MANIFEST, "rb") as file:
+            return PUBLISHED in file.read(100)
+    except OSError:
+        return False
+
+
+def _is_catalogue(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in HATS)
+
+
 def folders_below(folder: str | Path) -> dict[str, str]:
     """The datasets of a survey whose folder has no manifest of its own: their folders by config, in the survey's order."""
     found: dict[str, str] = {}
@@ -361,8 +400,10 @@ def folders_below(folder: str | Path) -> dict[str, str]:
 
 
 def is_folder(path: str) -> bool:
-    """Whether this is a local folder that holds one of our surveys, and no survey's name."""
-    return not is_known(str(path)) and _survey_in_folder(str(path), None) is not None
+    """Whether this is a local folder of one of our surveys, of HATS or of pushed Parquet, and no survey's name."""
+    if is_known(str(path)):
+        return False
+    return is_pushed(path) or _is_catalogue(Path(path).expanduser()) or _survey_in_folder(str(path), None) is not None
 
 
 def is_place(path: str) -> bool:

@@ -108,13 +108,6 @@ def _escaped(value: object) -> str:
     return str(value).replace("\\", "\\\\").replace("\n", " ").replace("\r", " ")
 
 
-def read_properties(path: Path) -> dict[str, str]:
-    """The values of such a file; lines that are none are left out."""
-    lines = (line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    pairs = (line.split("=", 1) for line in lines if "=" in line and line[0] not in "#!")
-    return {name.strip(): value.strip().replace("\\\\", "\\") for name, value in pairs}
-
-
 _CARD = """---
 pretty_name: "{title}"
 license: other

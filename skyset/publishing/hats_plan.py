@@ -138,7 +138,8 @@ def _near_a_border(cells: Sequence[Cell], index: np.ndarray, owner: np.ndarray, 
     near = []
     for start in range(0, len(index), _CHUNK):
         part = slice(start, start + _CHUNK)
-        around = np.asarray(neighbours(index[part] >> _shift(order), 2**order, order="nested"), np.int64)
+        with np.errstate(invalid="ignore"):  # at eight corners of the sky there are seven neighbours
+            around = np.asarray(neighbours(index[part] >> _shift(order), 2**order, order="nested"), np.int64)
         beside = _cell_at(cells, np.where(around < 0, -1, around << _shift(order)))
         near.append(start + np.flatnonzero(((beside >= 0) & (beside != owner[part])).any(0)))
     return np.concatenate(near)

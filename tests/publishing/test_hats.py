@@ -19,9 +19,9 @@ import pytest
 import skyset
 from skyset.errors import PartitionError, UserError
 from skyset.files import file_sha256
+from skyset.loading.parquet_folder import read_properties
 from skyset.publishing import hats
 from skyset.publishing.hats import Asked, export, read_note
-from skyset.publishing.hats_files import read_properties
 from skyset.publishing.hats_plan import index_of
 from skyset.publishing.preview import pixels_of
 from tests.conftest import once
