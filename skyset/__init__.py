@@ -111,6 +111,8 @@ def load(
     split: str = "train",
     streaming: bool = True,
     format: str | None = "numpy",
+    deterministic: bool = False,
+    batch_size: int = 1,
     **options,
 ):
     """Short for ``load_dataset(path, name, data_dir=..., split=..., streaming=...).with_format(format)``.
@@ -124,6 +126,8 @@ def load(
         split: ``"train"`` unless the survey has others.
         streaming: False builds an Arrow cache first, for random access by row number.
         format: ``"numpy"``, ``"torch"``, ``"arrow"``, ``"pandas"``, None.
+        deterministic: the same order of rows for any number of nodes and workers, see ``SurveyStream.deterministic``.
+        batch_size: rows of a batch of each node's ``DataLoader``, for that.
         options: the loader's own, see ``skyset.builder.SurveyConfig``, such as ``image_size=512``.
 
     Returns:
@@ -142,5 +146,8 @@ def load(
         for each in (name, config):
             if each is not None:
                 registry.survey(path, each)
+    if deterministic and not streaming:
+        raise UserError("deterministic is for streams: a table has one order in any case")
     found = load_dataset(str(path), name or config, data_dir=data_dir, split=split, streaming=streaming, **options)
+    found = found.deterministic(batch_size) if deterministic else found
     return found.with_format(format)

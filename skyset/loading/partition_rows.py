@@ -150,8 +150,13 @@ class PartitionRows(_BaseExamplesIterable):
     def iter_arrow(self) -> Callable | None:
         return self._iter_arrow if self.mode == "arrow" else None
 
-    def ordered(self, epoch: int) -> PartitionRows:
-        """In the order of one epoch: the same for the same seed and epoch on every worker and node."""
+    @property
+    def total(self) -> int:
+        """Rows of one pass."""
+        return sum(map(len, self.pieces))
+
+    def ordered(self, epoch: int, nodes: int = 1) -> PartitionRows:
+        """In the order of one epoch: the same for the same seed and epoch on every worker, and each of ``nodes`` nodes."""
         if self.seed is None:
             return self.with_changes()  # an iteration keeps its own state
         seed = (*self.seed, epoch)

@@ -374,7 +374,7 @@ def rows_in(rows: _BaseExamplesIterable) -> int | None:
     """How many rows an iterable will hand out, from the manifest; None where only reading tells."""
     found = [rows_in(child) for child in children(rows)]
     if hasattr(rows, "pieces"):
-        return sum(map(len, rows.pieces))
+        return rows.total
     if not found and hasattr(rows, "ex_iterables"):
         return 0  # a worker that gets none of the sources
     counts = [count for count in found if count is not None]

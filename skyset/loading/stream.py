@@ -31,6 +31,7 @@ from datasets.iterable_dataset import (
 
 from skyset.errors import UserError
 from skyset.loading.casts import check_cast, is_picture
+from skyset.loading.elastic import ElasticRows, check_steps, made_elastic
 from skyset.loading.formatting import ArrayFeatures, DecodedFeatures, is_tensor_format, merge, own_format, stock_format
 from skyset.loading.partition_rows import BUFFER_BYTES, PartitionRows, row_count
 from skyset.loading.steps import (
@@ -150,6 +151,36 @@ class SurveyStream(IterableDataset):
             stream._ex_iterable.seed_was_drawn = drawn
             stream._check_seed()
         return stream
+
+    def deterministic(self, batch_size: int = 1) -> SurveyStream:
+        """The same order of rows for any number of nodes and workers, so that a run may go on with other numbers of them.
+
+        Comes before all other steps; after it only those go that hand on each row (``shuffle``, which wants a seed,
+        ``map`` of single rows, columns selected, renamed, cast). With the same rows in all batches of a step, such as
+        64 = 1 x 64 = 4 x 16, each step has the same rows. Every worker goes through all files.
+
+        Args:
+            batch_size: rows of a batch of each node's ``DataLoader``; 1 where rows are taken one by one.
+
+        Raises:
+            UserError: there are other steps already.
+        """
+        return self._with_source(made_elastic(self._ex_iterable, batch_size))
+
+    def state_after(self, rows: int) -> dict:
+        """The state of a deterministic stream after all nodes together handed out ``rows`` rows of this epoch.
+
+        ``load_state_dict`` of it, before a ``DataLoader`` begins, goes on from there with any number of nodes and workers.
+
+        Raises:
+            UserError: the stream is not deterministic.
+        """
+        state, source = self._prepared()
+        elastic = next((link for link in links(source) if isinstance(link, ElasticRows)), None)
+        if elastic is None:
+            raise UserError("state_after() is for deterministic streams: skyset.load(..., deterministic=True)")
+        elastic._state_dict.update(origin=rows, position=rows)
+        return copy.deepcopy({"examples_iterable": source._state_dict, "epoch": state["epoch"]})
 
     def _check_seed(self) -> None:
         several_nodes = self._distributed and self._distributed.world_size > 1
@@ -339,7 +370,9 @@ class SurveyStream(IterableDataset):
 
     def _prepared(self, *args, **kwargs) -> tuple[dict, _BaseExamplesIterable]:
         """The state, and the iterable that it is of."""
-        source = made_exact(map_source(self._ex_iterable, lambda rows: rows.ordered(self.epoch)))
+        check_steps(self._ex_iterable)
+        nodes = self._distributed.world_size if self._distributed else 1
+        source = made_exact(map_source(self._ex_iterable, lambda rows: rows.ordered(self.epoch, nodes)))
         has_several = any(hasattr(link, "ex_iterables") for link in links(source))
         if has_several and not any(is_shuffled(link) for link in links(source)):
             source = Fixed(source)
