@@ -71,12 +71,12 @@ def paths_in(text: str) -> list[str]:
     return re.findall(r"/(?:tmp|root|home|work)/\S*", text)
 
 
-def build_gz3d(folder: Path) -> None:
+def build_gz3d(folder: Path, galaxies: int = 24) -> None:
     from skyset.build_scripts.gz3d.build_parent_sample import main
     from skyset.testing.gz3d import write_archive
 
     (folder / "raw").mkdir()
-    write_archive(folder / "raw", 24, clustered=True)
+    write_archive(folder / "raw", galaxies, clustered=True)
     assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz3d")]) == 0
 
 
@@ -95,6 +95,26 @@ def build_decals(folder: Path) -> None:
 
     write_rings(folder / "raw", 200)
     assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz_decals")]) == 0
+
+
+def build_matched(folder: Path, galaxies: int = 24) -> None:
+    """Galaxy Zoo: 3D, and two surveys that have most of its galaxies: within a fraction of an arcsecond."""
+    import numpy as np
+
+    from skyset.build_scripts.gz_decals.build_parent_sample import main as build_gz_decals
+    from skyset.build_scripts.sdss_galaxy_zoo.build_parent_sample import main as build_sdss_galaxy_zoo
+    from skyset.testing.gz3d import draw_sample
+    from skyset.testing.rings import write_rings
+    from skyset.testing.sdss import SDSSServer, draw_galaxies
+
+    build_gz3d(folder, galaxies)
+    places = np.array([(galaxy.ra, galaxy.dec) for galaxy in draw_sample(galaxies, clustered=True)])
+    near = places + np.random.default_rng(0).normal(0, 0.1 / 3600, places.shape)
+    with SDSSServer(draw_galaxies(3 * galaxies, places=near[: galaxies * 3 // 4].tolist())) as server:
+        where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]
+        assert build_sdss_galaxy_zoo([*where, "--slices", "2"]) == 0
+    write_rings(folder / "pictures", 2 * galaxies, places=near[galaxies // 8 :].tolist())
+    assert build_gz_decals(["--local_data_path", str(folder / "pictures"), "-o", str(folder / "gz_decals")]) == 0
 
 
 def build_galaxiesml(folder: Path, galaxies: int = 120) -> None:
@@ -120,6 +140,7 @@ NOTEBOOKS: dict[str, Callable[[Path], None]] = {
     "demo_galaxiesml": build_galaxiesml,
     "demo_megacam_iqa": build_megacam_iqa,
     "find_rings": build_decals,
+    "crossmatch_and_publish": build_matched,
     "demo_extraction": lambda folder: None,
 }
 

@@ -64,6 +64,15 @@ def test_demo_extraction(tmp_path):
     assert not list(tmp_path.iterdir()), "the notebook leaves files behind"
 
 
+@pytest.mark.slow
+def test_crossmatch_and_publish(tmp_path, monkeypatch):
+    notebooks.build_matched(tmp_path, 16)
+    monkeypatch.setenv("SKYSET_DATA", str(tmp_path))
+    (tmp_path / "here").mkdir()
+    printed = "are in all three", "of 16 are in SDSS", "(4, 525, 525, 3), torch.uint8"
+    check("crossmatch_and_publish", tmp_path / "here", 3, *printed)
+
+
 def check(name, folder, figures, *printed):
     """A notebook whose cells all run in ``folder``, which shows so many figures and prints these texts."""
     notebook = notebooks.run(name, folder)

@@ -14,7 +14,6 @@ import numpy as np
 from skyset.errors import PartitionError, UserError
 from skyset.loading.matched import Side
 from skyset.partitions.manifest import FileEntry
-from skyset.partitions.partition import Partition
 from skyset.tables.match import MAX_PAIRS, Pairs, expanded, match_positions, merged, nearest
 from skyset.tables.motion import Motion
 
@@ -90,12 +89,11 @@ def places_in_files(
         motion: how the objects move; the files' parts of the sky are then not known before they are read.
     """
     columns = [side.survey.column(name) for name in ("ra", "dec", *(motion.names if motion else ()))]
-    opens = side.survey.opens or Partition
 
     def read(file: int) -> tuple[np.ndarray, np.ndarray]:
         piece = side.files[file]
         try:
-            with opens(piece.path, columns, piece.rows, piece.bytes) as partition:
+            with side.opened(file, columns) as partition:
                 values = {column.name: np.empty(piece.rows, column.dtype) for column in columns}
                 partition.read_runs([(values, 0, piece.rows)])
                 stamps[piece.path] = partition.stamp

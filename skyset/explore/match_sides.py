@@ -128,7 +128,9 @@ def side_of_partitions(
     if not entries:
         raise UserError(f"{root} has no rows of split {split!r}; it has {', '.join(manifest.splits) or 'none'}")
     files = [
-        Piece(f"{root}/{entry.path}", 0, entry.rows, entry.rows, entry.bytes, (verify and entry.sha256) or None)
+        Piece(
+            f"{root}/{entry.path}", 0, entry.rows, entry.rows, entry.bytes, (verify and entry.sha256) or None, entry.sha256
+        )
         for entry in entries
     ]
     return Side(name, _with_lengths(survey, entries), tuple(files)), list(entries)

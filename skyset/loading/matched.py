@@ -6,7 +6,7 @@ The columns of a side are named ``<side>.<column>`` there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,6 +16,8 @@ from skyset.files import short_digest
 from skyset.loading.encoded import bounds_of
 from skyset.loading.reader import PIECE_BYTES, Piece, is_remote, row_bytes
 from skyset.partitions.layout import slabs
+from skyset.partitions.partition import Partition
+from skyset.ranges import Lines
 from skyset.survey import Column, Feature, Layers, Survey
 
 _ABOUT = "great-circle distance of the two positions"
@@ -45,6 +47,18 @@ class Side:
     @property
     def is_far(self) -> bool:
         return bool(self.files) and is_remote(self.files[0])
+
+    def opened(self, file: int, columns: Iterable[Column], lines: Lines | None = None) -> Partition:
+        """One of the files, for these columns; ``lines`` are what it is read by where it lies afar.
+
+        Raises:
+            PartitionError: it is not what the manifest says.
+        """
+        piece, wanted = self.files[file], tuple(columns)
+        what = piece.path, wanted, piece.rows, piece.bytes, piece.sha256
+        if self.is_far:
+            return Partition(*what, digest=piece.digest, lines=lines)
+        return (self.survey.opens or Partition)(*what)
 
 
 @dataclass(frozen=True, eq=False)

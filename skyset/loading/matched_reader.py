@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -157,16 +156,13 @@ class MatchedReader(PieceReader):
             yield _Group(file, own[new], first, places[~new], first[np.cumsum(new) - 1][~new])
 
     def _opened(self, side: int, file: int) -> Partition:
-        piece, columns = self.matched.sides[side].files[file], self._of_side[side]
+        owner, piece = self.matched.sides[side], self.matched.sides[side].files[file]
         key = f"{side} {piece.path}"
         with self._lock:
             if (known := self._open.get(key)) is not None:
                 self._open.move_to_end(key)
                 return known
-        opens: Callable = self.matched.sides[side].survey.opens or Partition
-        if self.matched.sides[side].is_far:
-            opens = partial(Partition, digest=piece.digest, lines=self._far.lines)
-        opened = opens(piece.path, list(columns.values()), piece.rows, piece.bytes, piece.sha256)
+        opened = owner.opened(file, self._of_side[side].values(), self._far.lines if owner.is_far else None)
         if self.matched.stamps.get(piece.path, opened.stamp) != opened.stamp:
             opened.close()
             raise PartitionError(f"{piece.path}: was changed since the surveys were matched: match them again")

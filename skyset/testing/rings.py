@@ -7,6 +7,7 @@
 """
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,11 @@ def draw_galaxy(dice: np.random.Generator, ring: bool) -> np.ndarray:
     return stamp(np.clip(counts, 0, 255).astype(np.uint8))
 
 
-def write_rings(folder: Path, count: int, seed: int = 0) -> None:
-    """Half of them rings; the network's shares agree with the tags as well as real ones do, which is not very well."""
+def write_rings(folder: Path, count: int, seed: int = 0, places: Sequence[tuple[float, float]] = ()) -> None:
+    """Half of them rings; the network's shares agree with the tags as well as real ones do, which is not very well.
+
+    The first are at given ``places``, (ra, dec) in degrees: those of another survey's objects.
+    """
     dice = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     stems = [stem for question in DR5[:4] for stem in question.stems]
@@ -53,7 +57,8 @@ def write_rings(folder: Path, count: int, seed: int = 0) -> None:
         table = csv.writer(file)
         table.writerow(["id_str", "ring", *(f"{stem}_fraction" for stem in stems)])
         for number in range(count):
-            name, ring = iau_name(dice.uniform(0, 360), dice.uniform(-5, 30)), number % 2
+            anywhere = dice.uniform(0, 360), dice.uniform(-5, 30)
+            name, ring = iau_name(*(places[number] if number < len(places) else anywhere)), number % 2
             Image.fromarray(draw_galaxy(dice, bool(ring))).save(folder / "images" / f"{name}.jpg", quality=90)
             shares = [share for q in DR5[:4] for share in dice.dirichlet([1.5 + (k == 1) for k in range(len(q.answers))])]
             table.writerow([name, ring, *(f"{share:.4f}" for share in shares)])

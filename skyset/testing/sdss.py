@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -128,14 +128,19 @@ def vizier_table(votes: dict[str, np.ndarray]) -> pa.Table:
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def draw_galaxies(count: int, seed: int = 0) -> Galaxies:
-    """``count`` galaxies in groups along the whole circle of right ascension, some at its very ends."""
+def draw_galaxies(count: int, seed: int = 0, places: Sequence[tuple[float, float]] = ()) -> Galaxies:
+    """``count`` galaxies in groups along the whole circle of right ascension, some at its very ends.
+
+    Some are at given ``places``, (ra, dec) in degrees: those of another survey's objects.
+    """
     dice = np.random.default_rng(seed)
     centres = np.sort(dice.uniform(0, 360, max(1, count // 12)))
     heights = dice.permutation(np.linspace(-4, 58, len(centres)))
     groups = dice.integers(0, len(centres), count)
     ra, dec = (where[groups] + dice.normal(0, 0.5, count) for where in (centres, heights))
     ra[: min(4, count)] = [0.0, 360 - 1e-6, 1e-6, 5.0][: min(4, count)]
+    for number, (there, height) in enumerate(places, 4):
+        ra[number], dec[number] = there, height
     order = np.argsort(ra % 360)
     ra, dec = (ra % 360)[order], dec[order]
     shapes = [shape_at(*where) for where in zip(ra.tolist(), dec.tolist(), strict=True)]
