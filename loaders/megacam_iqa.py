@@ -10,6 +10,7 @@ Also a loading script for datasets 3: ``load_dataset("megacam_iqa.py", "sources"
 """
 
 from skyset.builder import SurveyBuilder
+from skyset.published.megacam_iqa import FEATURES
 from skyset.survey import HEALPIX
 from skyset.survey import Column
 from skyset.survey import Survey
@@ -19,8 +20,6 @@ ARCHIVE = "https://ws.cadc-ccda.hia-iha.nrc-cnrc.gc.ca/"
 SPLITS = ("train", "validation", "test")
 #: What a label can be: 0, 1, ...; -1 where an exposure has none.
 CLASSES = ("GOOD", "B_SEEING", "BGP", "BT", "RBT")
-#: What is measured of a source and not where it is; the map is made of the first five, by default.
-FEATURES = ("ISO0", "ELONGATION", "ELLIPTICITY", "CLASS_STAR", "BACKGROUND", "FWHM")
 MAP_FEATURES = FEATURES[:5]
 #: The map: rows and columns of groups; pixels of a cutout's side.
 MAP, STAMP = (4, 5), 24

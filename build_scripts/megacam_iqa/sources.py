@@ -22,7 +22,7 @@ from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import Settings
 from skyset.extraction.source_stamps import source_stamps
 from skyset.extraction.world import celestial_wcs, pixel_scale
-from skyset.loaders.megacam_iqa import FEATURES
+from skyset.published.megacam_iqa import FEATURES
 
 #: The published configuration, in keywords of SExtractor.
 PUBLISHED = {
