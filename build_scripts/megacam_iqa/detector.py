@@ -202,7 +202,9 @@ def bias_level(overscan: np.ndarray) -> np.ndarray:
     blocks = max(rows // _ROWS, 1)
     size = rows // blocks
     values = overscan[: blocks * size, edge : overscan.shape[1] - edge].reshape(blocks, -1)
-    values = np.sort(values, axis=1)[:, values.shape[1] // 4 : -(values.shape[1] // 4) or None]
+    quarter = values.shape[1] // 4
+    ends = [quarter, max(values.shape[1] - quarter - 1, 0)]
+    values = np.partition(values, ends, axis=1)[:, quarter : -quarter or None]
     centres = (np.arange(blocks) + 0.5) * size - 0.5
     return np.interp(np.arange(rows), centres, values.mean(axis=1)).astype(np.float32)
 

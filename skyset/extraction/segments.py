@@ -115,7 +115,7 @@ def find(image, weights, threshold, scale, minarea, maxarea):
     (int64, groups + 1); groups in the order of their first pixel.
     """
     rows, columns = image.shape
-    row = np.empty(columns, np.float32)
+    filtered_row = np.empty(columns, np.float32)
     # Runs of pixels above the threshold: row, first, last + 1, and the run that stands for its group.
     run_y, run_a, run_b = np.empty(4096, np.int32), np.empty(4096, np.int32), np.empty(4096, np.int32)
     parent = np.empty(4096, np.int64)
@@ -123,10 +123,10 @@ def find(image, weights, threshold, scale, minarea, maxarea):
     runs, pixels = 0, 0
     before, here = 0, 0
     for y in range(rows):
+        row = image[y]
         if weights.size > 0:
-            _filtered_row(image, weights, y, row)
-        else:
-            row[:] = image[y]
+            _filtered_row(image, weights, y, filtered_row)
+            row = filtered_row
         before, here = here, runs
         above = before
         # Room for all that a row can hold.
