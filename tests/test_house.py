@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOMES = {"skyset": ROOT / "skyset"} | {f"skyset.{top}": ROOT / top for top in ("loaders", "build_scripts", "training")}
 #: From the top: each imports from itself and what stands below. What is not named here is a plain word, on the ground.
 FLOORS = (
+    ("skyset.__main__",),
     ("skyset.cli",),
     ("skyset.training",),
     ("skyset.build_scripts",),
