@@ -47,7 +47,8 @@ def local(folder: Path, ids: Sequence[str] = ()) -> tuple[list[Wanted], list[Rej
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    paths = sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES) and path.is_file())
+    named = (path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES))
+    paths = sorted(path for path in named if path.is_file() or not path.exists())  # a link that leads nowhere is told
     wanted: dict[str, Wanted] = {}
     rejected = []
     for path in paths:

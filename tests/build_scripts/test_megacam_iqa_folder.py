@@ -74,7 +74,10 @@ def test_exposures_whose_names_would_be_cut_are_rejected_by_name(exposures, tmp_
                 hdu.header.remove(key, ignore_missing=True)
         for name in ("field_of_stars_1", "field_of_stars_2", "étoile_été", ".", "a b", "field_1"):
             file.writeto(tmp_path / f"{name}.fits")
-    wanted, rejected = local(tmp_path)
+    (tmp_path / "5000000p.fits").symlink_to("nowhere")
+    wanted, every = local(tmp_path)
+    [gone], rejected = ([each for each in every if (each.key == "5000000p") == link] for link in (True, False))
+    assert gone.reason.endswith("No such file or directory")
     assert [each.fits_id for each in wanted] == ["field_1"]
     assert {each.key for each in rejected} == {"field_of_stars_1", "field_of_stars_2", "étoile_été", "..fits", "a b"}
     assert all("no exposure can be called" in each.reason for each in rejected)
