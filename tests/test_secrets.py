@@ -142,7 +142,7 @@ def test_the_manifest_hides_them_written_and_read(built, tmp_path):
 
 
 def fetch(url, folder):
-    with Fetcher(retries=0, timeout=(2, 2)) as fetcher:
+    with Fetcher(retries=0, timeout=(20, 20)) as fetcher:
         return fetcher.fetch(url, folder / "a.txt").read_text()
 
 

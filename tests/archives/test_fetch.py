@@ -45,7 +45,7 @@ def target(tmp_path):
 
 def quick(**changes) -> Fetcher:
     """A fetcher that loses no time in tests."""
-    return Fetcher(**{"retries": 2, "backoff": 0, "stall_seconds": 0.3, "timeout": (2, 2), **changes})
+    return Fetcher(**{"retries": 2, "backoff": 0, "stall_seconds": 1, "timeout": (10, 2), **changes})
 
 
 def names(target: Path) -> list[str]:
@@ -129,7 +129,7 @@ def test_a_passing_fault_is_overcome(server, fetcher, target, kind):
         ("cut", "connection cut after 89,600 of 102,400 bytes, 3 tries"),
         ("truncated", f"SHA-1 is {hashlib.sha1(BODY[:51200]).hexdigest()}, the list says {SHA1[5:]}"),
         ("html", f"the list says {SHA1[5:]} (the answer is an HTML page)"),
-        ("drip", "slower than 1 kB/s for 0.3 s after"),
+        ("drip", "slower than 1 kB/s for 1 s after"),
     ],
 )
 def test_a_lasting_fault_is_named(server, fetcher, target, kind, reason):

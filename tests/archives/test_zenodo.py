@@ -15,7 +15,7 @@ FILE = {"key": "a.csv", "links": {"self": "https://host/a.csv"}, "size": 12, "ch
 
 def asked(answer):
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer.encode())}\r\n\r\n"
-    with RawServer.saying((head + answer).encode()) as server, Fetcher(retries=0, timeout=(2, 2)) as network:
+    with RawServer.saying((head + answer).encode()) as server, Fetcher(retries=0, timeout=(20, 20)) as network:
         return record_files(network, 123, server.url)
 
 

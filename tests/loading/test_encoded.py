@@ -637,8 +637,8 @@ DAMAGED = {
     "another byte": pictures()[1][:300] + b"\0\1\2\3" + pictures()[1][304:],
     "GIF": encode(noise(0, SIDE, SIDE), "GIF"),
     "EPS": encode(noise(0), "EPS"),
-    "bomb": bomb(),
-    "text bomb": chunk_bomb(),
+    "bomb": bomb,
+    "text bomb": chunk_bomb,
 }
 
 
@@ -647,7 +647,7 @@ DAMAGED = {
 @pytest.mark.filterwarnings("ignore:Image size")
 def test_damaged_image_is_named_by_file_and_row(tmp_path, name, format):
     images = pictures()
-    images[6] = DAMAGED[name]
+    images[6] = DAMAGED[name]() if callable(DAMAGED[name]) else DAMAGED[name]
     write_folder(tmp_path, images)
     path = Manifest.load(tmp_path).files[1].path
     match = f"{path}: column image, row 2: "
