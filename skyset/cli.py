@@ -899,7 +899,10 @@ def push_(
         int, typer.Option("--shard_mb", metavar="MB", min=1, help="parquet: of the partitions of a file, about")
     ] = 256,
     num_processes: Annotated[
-        int | None, typer.Option("--num_processes", metavar="N", min=1, help="that make Parquet files (default: up to 4)")
+        int | None,
+        typer.Option(
+            "--num_processes", metavar="N", min=1, help="that make Parquet files (default: up to 4, of small data 1)"
+        ),
     ] = None,
     work_dir: Annotated[
         Path | None,
@@ -909,8 +912,6 @@ def push_(
     ] = None,
 ) -> None:
     def run() -> None:
-        import os
-
         from skyset.publishing.contents import Form
         from skyset.publishing.plan import planned, tell
         from skyset.publishing.push import push
@@ -919,7 +920,6 @@ def push_(
         registry.loader(survey)
         folder = data_dir or Path(registry.find_root(survey) or _not_found(survey))
         form = Form(compression, not no_preview, every_column, shard_mb << 20)
-        processes = num_processes or min(4, os.cpu_count() or 1)
         request = Request(
             survey,
             folder.expanduser().absolute(),
@@ -930,7 +930,7 @@ def push_(
             "manual" if gated else "",
             raw,
             overwrite,
-            processes,
+            num_processes or 0,
             work_dir,
             form,
         )

@@ -129,6 +129,8 @@ class Hub:
         operation = CommitOperationAdd(path, file)
         with contextlib.suppress(AttributeError):  # older ones have read the file already
             operation.upload_info.sha256 = bytes.fromhex(sha256)
+        if _is_binary(file):
+            vars(operation).update(_upload_mode="lfs", _should_ignore=False)
         self._again(
             lambda: self.api.preupload_lfs_files(
                 self.name, [operation], repo_type="dataset", revision=self.revision, num_threads=1
@@ -281,6 +283,15 @@ def _cause(error: BaseException) -> BaseException:
 
 def _etag(entry) -> str:
     return entry.lfs.sha256 if entry.lfs else entry.blob_id
+
+
+def _is_binary(file: Path) -> bool:
+    """Whether Git would take a file for no text. The Hub is shown 512 bytes of it, and a FITS file begins with text."""
+    try:
+        with open(file, "rb") as opened:
+            return b"\0" in opened.read(1 << 16)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def named(path: str, sent: Sent) -> CommitOperationAdd:

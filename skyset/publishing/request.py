@@ -21,7 +21,7 @@ class Request:
         private, gated: of the repository; ``gated`` is empty, ``auto`` or ``manual``.
         raw: send the folder's raw files too.
         overwrite: replace files of the repository that no push put there.
-        processes: that make Parquet files.
+        processes: that make Parquet files; 0: as many as are worth their start.
         work_dir: for the journal and the files that are about to be sent.
         form: of the Parquet files.
     """
@@ -35,6 +35,6 @@ class Request:
     gated: str = ""
     raw: bool = False
     overwrite: bool = False
-    processes: int = 1
+    processes: int = 0
     work_dir: Path | None = None
     form: Form = field(default_factory=Form)

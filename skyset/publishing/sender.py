@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from skyset.publishing.source import Source
 
 #: Files that are on their way at the same time.
 SENDERS = 4
+#: Bytes of partitions from which on several processes make files: to start one takes seconds.
+WORTH_PROCESSES = 2 << 30
 #: Of these bytes at most Git itself takes a file.
 _GITS = 10 << 20
 
@@ -89,20 +92,21 @@ def send_all(
         UserError: a partition is not what the manifest says, a full disk, what the Hub refuses.
     """
     stopping = threading.Event()
+    total = sum(item.bytes for item in items)
+    processes = request.processes or (min(4, os.cpu_count() or 1) if total > WORTH_PROCESSES else 1)
     shards = journal.folder / "files"
     shards.mkdir(exist_ok=True)
     clear_leftovers(shards)
     for file in shards.glob("*.parquet"):
         file.unlink()  # made, and not sent: it is made again
-    with executor(request.processes) as makers, ThreadPoolExecutor(SENDERS + request.processes) as senders:
-        one = _One(datasets, request.form, hub, journal, known, there, shards, makers, request.processes)
-        total = sum(item.bytes for item in items)
+    with executor(processes) as makers, ThreadPoolExecutor(SENDERS + processes) as senders:
+        one = _One(datasets, request.form, hub, journal, known, there, shards, makers, processes)
         pending: deque[Future] = deque()
         left = iter(items)
         try:
             with progress_bar(total=total, unit="B", unit_scale=True, desc="push", leave=False) as bar:
                 while True:
-                    while len(pending) < SENDERS + request.processes and (item := next(left, None)) is not None:
+                    while len(pending) < SENDERS + processes and (item := next(left, None)) is not None:
                         pending.append(senders.submit(one.ready, item, stopping))
                     if not pending:
                         return

@@ -225,6 +225,40 @@ def test_raw_files_are_a_config(hub, folder, tmp_path):
     assert len(hub.objects.sent) == sent
 
 
+def test_a_hats_catalogue_goes_as_it_is(hub, tmp_path):
+    """Its own card is kept, and a FITS file, whose header is text, is sent as the binary file that it is."""
+    catalogue = tmp_path / "rings_hats"
+    (catalogue / "dataset" / "Norder=0").mkdir(parents=True)
+    files = {"hats.properties": b"obs_collection=rings\n", "dataset/Norder=0/Npix=1.parquet": b"PAR1\0PAR1"}
+    files |= {"skymap.fits": b"SIMPLE  =" + b" " * 3000 + b"\0\1", "partition_info.csv": b"Norder,Npix\n0,1\n"}
+    for path, content in files.items():
+        (catalogue / path).write_bytes(content)
+    (catalogue / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Rings as HATS\n")
+    pushed(catalogue, tmp_path / "work", format="hats")
+    there = hub.files(NAME)
+    assert files.items() < there.items() and b"# Rings as HATS" in there["README.md"]
+    listed = json.loads(there["published.json"])
+    assert {each["path"] for each in listed["files"]} == {"dataset/Norder=0/Npix=1.parquet", "skymap.fits"}
+    assert {"hats.properties", "README.md"} < set(listed["beside"])
+    head = hub.dataset(NAME).refs["refs/heads/main"]
+    pushed(catalogue, tmp_path / "work", format="hats")
+    assert hub.dataset(NAME).refs["refs/heads/main"] == head
+
+
+def test_croissant_and_the_list_describe_the_same(hub, rings, tmp_path):
+    pushed(rings, tmp_path / "work")
+    values = json.loads(hub.files(NAME)["croissant.json"])
+    sets = {each["name"] for each in values["recordSet"]}
+    assert {"default-train", "rings_basic-train"} <= sets
+    fields = {each["name"]: each for each in values["recordSet"][0]["field"]}
+    assert fields["default-train/image"]["dataType"] == "sc:ImageObject"
+    assert "[deg]" in fields["default-train/ra"]["description"]
+    mlcroissant = pytest.importorskip("mlcroissant", reason="the checker of MLCommons is not here")
+    file = tmp_path / "croissant.json"
+    file.write_bytes(hub.files(NAME)["croissant.json"])
+    mlcroissant.Dataset(jsonld=str(file))
+
+
 def test_a_full_disk_is_told(hub, folder, tmp_path):
     def fill() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
