@@ -91,9 +91,9 @@ def _tensor_feature(kind: pa.FixedShapeTensorType):
 
 def without_tensors(table: pa.Table) -> pa.Table:
     """The table with its tensors as the arrays of `datasets`, or lists where they have one dimension."""
-    for number, field in enumerate(table.schema):
-        if _is_tensor(field.type):
-            kind = datasets.Features({field.name: _tensor_feature(field.type)}).arrow_schema.field(0)
+    for number, column in enumerate(table.schema):
+        if _is_tensor(column.type):
+            kind = datasets.Features({column.name: _tensor_feature(column.type)}).arrow_schema.field(0)
             chunks = [arrow_array(chunk.to_numpy_ndarray(), kind.type) for chunk in table.column(number).chunks]
             table = table.set_column(number, kind, pa.chunked_array(chunks, kind.type))
     return table
