@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from multiprocessing import forkserver
 
 import psutil
@@ -12,7 +14,7 @@ import pytest
 
 from skyset.building.runner import executor
 from skyset.errors import UserError
-from skyset.workers import WorkerPool
+from skyset.workers import WorkerPool, _interrupts_blocked
 from tests.processes import interruptible
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere workers start by themselves")
@@ -66,6 +68,23 @@ def test_a_killed_worker_is_one_line_and_the_next_pool_works():
         pool.submit(die).result()
     with executor(2, None, PRELOAD) as pool:
         assert list(pool.map(pow, [2, 3], [5, 2])) == [32, 9]
+
+
+def test_ctrl_c_waits_until_a_worker_is_started():
+    """Also where another thread, such as one that downloads, is the one that the system tells."""
+    done, reached = threading.Event(), False
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=done.wait).start()
+    try:
+        with pytest.raises(KeyboardInterrupt), _interrupts_blocked():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            reached = True
+        assert reached and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        done.set()
+        signal.signal(signal.SIGINT, before)
 
 
 DRIVER = """
