@@ -210,8 +210,13 @@ class HttpFile:
                 if failed:
                     lines.go_on(pause(failed, BACKOFF, wait))
                 try:
-                    for count in self._received(client, start if start < 0 else start + done, out[done:], lines):
-                        done += count
+                    before = -1
+                    while before < done < len(out):  # a server may give less at a time than it is asked for
+                        before = done
+                        for count in self._received(client, start if start < 0 else start + done, out[done:], lines):
+                            done += count
+                        if start < 0 or self.version is None or start + done >= self.version.size:
+                            break
                     return done
                 except _Passing as error:
                     reason, wait = str(error), error.wait
@@ -312,10 +317,10 @@ class HttpFile:
 
 
 def _read(client: Client, response: requests.Response, size: int, lines: Lines) -> bytes:
-    """The next bytes on the wire, b"" at their end."""
+    """The next bytes on the wire, as they come; b"" at their end."""
     client.allow(TIMEOUT[1] + 1)
     try:
-        return response.raw.read(size, decode_content=False)
+        return response.raw.read1(size, decode_content=False)
     except Exception as error:  # the socket may be closed by another thread, at any moment
         lines.go_on()
         raise _Passing(f"nothing for {TIMEOUT[1]:g} s" if client.expired else innermost(error)) from None

@@ -1,13 +1,14 @@
 """Byte ranges over HTTP: tried again, of one version, and no thread left."""
 
 import os
+import re
 import threading
 
 import pytest
 
 from skyset import ranges
 from skyset.ranges import Changed, HttpFile, Lines, Version
-from skyset.testing.server import ArchiveServer
+from skyset.testing.server import ArchiveServer, RawServer
 
 DATA = bytes(range(256)) * 40
 
@@ -99,6 +100,29 @@ def test_where_a_redirect_ends_is_asked_at_once_until_it_fails(server, lines, tm
         assert got(file, lines, 30, 10) == DATA[30:40]
         assert len(front.requests) == 2
         assert set(front.authorizations) == {"Bearer abcdefgh1"} and set(server.authorizations) == {None}
+
+
+def test_a_server_that_gives_less_at_a_time_is_asked_again(lines):
+    def answer(connection):
+        first, last = map(int, re.search(r"Range: bytes=(\d+)-(\d+)", server.requests[-1]).groups())
+        part = DATA[first : min(first + 700, last + 1)]
+        head = f"HTTP/1.1 206 Part\r\nContent-Length: {len(part)}\r\nConnection: close\r\n"
+        head += f"Content-Range: bytes {first}-{first + len(part) - 1}/{len(DATA)}\r\n\r\n"
+        connection.sendall(head.encode() + part)
+
+    with RawServer(answer) as server:
+        assert got(HttpFile(server.url), lines, 500, 2000) == DATA[500:2500]
+        assert got(HttpFile(server.url), lines, len(DATA) - 900, 2000) == DATA[-900:]
+        assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("range_", ["bytes 0-9/*", "bytes 5-14/10240", "bytes 0-10239/10240", "", "bytes 0-9/5"])
+def test_answers_that_say_something_else(lines, range_):
+    said = f"Content-Range: {range_}\r\n" if range_ else ""
+    answer = f"HTTP/1.1 206 Part\r\nContent-Length: 10\r\n{said}\r\n0123456789"
+    words = r"contradicts what was asked for|does not say which part"
+    with RawServer.saying(answer) as server, pytest.raises(OSError, match=words):
+        got(HttpFile(server.url), lines, 0, 10)
 
 
 def test_closing_ends_what_hangs_and_leaves_no_thread(server):
