@@ -139,11 +139,9 @@ class _One:
             return Ready(item, made_of, Sent(made_of, item.bytes, item.rows), there, is_new=False)
         if (sent := self._known.get(made_of)) is not None:
             return Ready(item, made_of, sent, sent.sha256, is_new=there != sent.sha256)
-        if stopping.is_set():
-            raise UserError("stopped")
-        return self._sent(item, made_of)
+        return self._sent(item, made_of, stopping)
 
-    def _sent(self, item: Item, made_of: str) -> Ready:
+    def _sent(self, item: Item, made_of: str, stopping: threading.Event) -> Ready:
         if item.shard is None:
             assert item.file is not None
             sent = self._hub.send(item.path, item.file, made_of, item.rows)
@@ -153,6 +151,8 @@ class _One:
             file = self._folder / f"{made_of[:32]}.parquet"
             try:
                 with self._making:
+                    if stopping.is_set():
+                        raise UserError("the push has ended")
                     source = self._sources[item.shard.config]
                     sha256, _, rows = self._makers.submit(make_shard, source, item.shard, self._form, file).result()
                 sent = self._hub.send(item.path, file, sha256, rows)
