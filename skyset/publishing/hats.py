@@ -111,6 +111,8 @@ def export(
         UserError: there is no such dataset, it has no positions, something else is in the folder, or it cannot be written.
         PartitionError: a partition is damaged; its name is told, and files that were written stay for the next attempt.
     """
+    if "://" not in where:
+        where = str(Path(where).expanduser().absolute())  # a cluster's workers start elsewhere
     source = _source(where, config).with_flat_layers().with_every_column()
     asked = _checked(source, asked)
     form = Form(asked.images, len(source.manifest.splits) > 1, asked.compression)
@@ -118,7 +120,7 @@ def export(
     note = _note(source, asked)
     with _claimed(output, where, note, overwrite), executor(processes, scheduler) as pool:
         rows = _Rows.read(source, pool)
-        plan = _Plan.of(rows, asked, output)
+        plan = _Plan.of(rows, asked, output.absolute())
         written, kept = _write_all(_jobs(source, rows, plan, form), pool, 2 * processes, progress)
         return _finish(source, rows, plan, form, written, kept, note)
 
@@ -167,7 +169,7 @@ def _note(source: Source, asked: Asked) -> dict:
 def _claimed(output: Path, where: str, note: dict, overwrite: bool) -> Iterator[None]:
     """The folder for this export alone, with its note in it."""
     try:
-        if "://" not in where and output.absolute().is_relative_to(Path(where).expanduser().absolute()):
+        if "://" not in where and output.absolute().is_relative_to(where):
             raise UserError(f"{output} lies in the folder that is exported: choose another")
         output.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(output)

@@ -16,7 +16,7 @@ from skyset.loading.partition_rows import PartitionRows
 from skyset.loading.reader import PIECE_BYTES, Piece, cut
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import FileEntry, Manifest
-from skyset.survey import Column, Layers, Survey, plain_features
+from skyset.survey import Column, Feature, Layers, Survey, plain_features
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,13 @@ class Source:
         return needed_columns(self.survey, list(self.features))
 
     def with_every_column(self) -> Source:
-        """The same rows with features, under the columns' names, of the columns that no feature is made of."""
-        used = {c.name for c in self.columns}
-        more = plain_features([c for c in self.survey.columns if c.name not in used], {})
+        """The same rows with features, under the columns' names, of the columns that no feature is made of.
+
+        Where a feature has such a name, it is ``<name>_stored``.
+        """
+        used, taken = {c.name for c in self.columns}, set(self.features)
+        unused = [c.name for c in self.survey.columns if c.name not in used]
+        more = [Feature(f"{name}_stored" if name in taken else name, name) for name in unused]
         return replace(self, survey=replace(self.survey, features=(*self.survey.features, *more)))
 
     def with_flat_layers(self) -> Source:

@@ -1,7 +1,9 @@
 """Rows as Parquet: stock `datasets` gives them back as they are, and the same rows are the same bytes."""
 
+import dataclasses
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ from skyset.errors import PartitionError, UserError
 from skyset.publishing.parquet import row_bytes, write_parquet
 from skyset.publishing.preview import add_previews, pictured, pixels_of, thumbnail, with_preview
 from skyset.publishing.source import sources
+from skyset.survey import Feature
 
 
 def written(source, path, split="train", **options):
@@ -143,9 +146,15 @@ write_parquet(Path({str(tmp_path / "rows.parquet")!r}), source.features.arrow_sc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broken_partition_is_named_and_nothing_is_written(built, tmp_path):
-    import shutil
+def test_a_feature_keeps_its_name_from_a_column_that_has_it_too(rings):
+    source = sources(str(rings))["default"]
+    features = tuple(Feature("ra", "dec") if f.source == "dec" else f for f in source.survey.features if f.source != "ra")
+    every = dataclasses.replace(source, survey=dataclasses.replace(source.survey, features=features)).with_every_column()
+    names = {f.name: f.source for f in every.survey.features}
+    assert (names["ra"], names["ra_stored"]) == ("dec", "ra")
 
+
+def test_a_broken_partition_is_named_and_nothing_is_written(built, tmp_path):
     copy = shutil.copytree(built, tmp_path / "gz3d")
     source = sources(str(copy))["default"]
     entry = source.manifest.files[1]
