@@ -216,6 +216,35 @@ def build(
 
 
 @app.command(
+    help="Print what to type for a Dask cluster that builds run on: slurm, kubernetes, ssh (one host) or local. Nothing is "
+    "started; what it prints is a shell script.",
+    epilog="Examples:\n\nskyset cluster slurm --queue regular --nodes 16 > run.sh\n\nskyset cluster local | bash",
+)
+def cluster(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="slurm, kubernetes, ssh or local")],
+    command: Annotated[
+        str, typer.Option("--command", metavar="TEXT", help="what runs on it, without --scheduler")
+    ] = "skyset build gz3d -o /shared/gz3d",
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="processes; of slurm and ssh on each node")] = 8,
+    nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="jobs on slurm")] = 4,
+    memory: Annotated[int, typer.Option("--memory", metavar="GB", help="of one process")] = 4,
+    port: Annotated[int, typer.Option("--port", metavar="N", help="of the scheduler")] = 8786,
+    host: Annotated[str, typer.Option("--host", metavar="HOST", help="that ssh reaches")] = "HOST",
+    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="slurm's partition")] = "QUEUE",
+    walltime: Annotated[str, typer.Option("--walltime", metavar="TIME", help="of a job on slurm")] = "12:00:00",
+    image: Annotated[str, typer.Option("--image", metavar="NAME", help="a container image with skyset in it")] = "IMAGE",
+    claim: Annotated[str, typer.Option("--claim", metavar="NAME", help="kubernetes' claim to a shared volume")] = "CLAIM",
+) -> None:
+    def run() -> None:
+        from skyset.building.cluster import Wanted, recipe
+
+        wanted = Wanted(command, workers, nodes, memory, port, host, queue, walltime, image, claim)
+        print(recipe(kind, wanted), end="")
+
+    _end(run)
+
+
+@app.command(
     help="Write a survey of your own from a template: a folder with its loader, build script, test and card. Given images "
     "and a table, it declares the columns that it finds in them; you describe them.",
     epilog="Examples:\n\nskyset new my_survey --from photos --table catalogue.csv\n\nskyset new my_survey",
