@@ -170,7 +170,8 @@ def test_a_broken_partition_is_named_and_nothing_is_written(built, tmp_path):
 def test_batches_and_row_groups_are_bounded(built):
     source = sources(str(built))["default"]
     batches = list(source.batches(source.manifest.files, piece_bytes=4 << 20))
-    assert [len(batch) for batch in batches] == [2] * 12
+    assert {len(batch) for batch in batches} <= {1, 2}, "a galaxy has 1.9 MB"
+    assert sum(len(batch) for batch in batches) == source.manifest.rows
     assert max(row_bytes(batch).sum() for batch in batches) < 4 << 20
 
 
