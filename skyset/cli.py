@@ -399,7 +399,8 @@ def verify(where: Where) -> None:
     "skyset crossmatch data/gz_decals data/gz2 --radius 1 -o pairs.parquet\n\n"
     "skyset crossmatch data/gz3d mine.fits --ra RAJ2000:hour --dec DEJ2000 --how left -o all.csv\n\n"
     "skyset crossmatch gaia.parquet data/sdss_galaxy_zoo --pm --epochs 2016=2005 -o stars.fits\n\n"
-    "What stands for each catalogue is written A=B, or once where all call it the same.",
+    "What stands for each catalogue is written A=B, or once where all call it the same; --ra and --dec once: for the "
+    "files, as partitions have ra and dec.",
 )
 def crossmatch(
     left: Annotated[str, typer.Argument(metavar="LEFT", help="a folder of partitions (or its URL), or a catalogue's file")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,7 @@ def crossmatch(
 def _check_options(radius: float, how: str, on_bad_partition: str, decode: str) -> None:
     if how not in HOW:
         raise UserError(f"how must be {', '.join(map(repr, HOW))}, not {how!r}")
-    if isinstance(radius, bool) or not isinstance(radius, int | float) or not 0 < radius <= MAX_RADIUS_ARCSEC:
+    if isinstance(radius, bool) or not isinstance(radius, Real) or not 0 < radius <= MAX_RADIUS_ARCSEC:
         raise UserError(f"radius is {radius!r} arcsec; it must be above 0, up to {MAX_RADIUS_ARCSEC:g} (one degree)")
     if on_bad_partition not in ("raise", "skip"):
         raise UserError(f'on_bad_partition must be "raise" or "skip", not {on_bad_partition!r}')

@@ -203,7 +203,8 @@ class Catalogue:
                 batches.append(batch.take(pa.array(wanted[low:high] - first)))
             first += batch.num_rows
         table = pa.Table.from_batches(batches, catalog.schema).combine_chunks()
-        found = {field.name: (field, _stored(table[field.name])) for field in table.schema}
+        names = _storable(table.schema.names, self.path)
+        found = {names[field.name]: (field, _stored(table[field.name])) for field in table.schema}
         if odd := [each for each, (_, values) in found.items() if values is None]:
             say(f"{self.path}: left out, as no numbers or text: {', '.join(odd)}")
         columns, values = [], {}
@@ -215,6 +216,20 @@ class Catalogue:
             name, Path(self.path).name, "", "", "", "", tuple(columns), plain_features(columns, {}, ()), columns[0].name
         )
         return Side(name, survey, values=values)
+
+
+def _storable(names: Sequence[str], path: str) -> dict[str, str]:
+    """What columns are called where partitions could not have their names: ``[Fe/H]`` becomes ``[Fe_H]``."""
+    new: dict[str, str] = {}
+    for name in names:
+        other = name if name not in ("", ".", "..") else "_"
+        other = re.sub(r"[^ -.0-~]", "_", other)
+        while other != name and (other in names or other in new.values()):
+            other += "_"
+        new[name] = other
+    if renamed := [f"{name!r} as {it}" for name, it in new.items() if name != it]:
+        say(f"{path}: columns' names are ASCII without /, so there are {', '.join(renamed)}")
+    return new
 
 
 def _column(name: str, values: np.ndarray, unit: str, path: str) -> Column:

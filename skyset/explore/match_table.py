@@ -12,6 +12,7 @@ from skyset.explore.match_plan import joined
 from skyset.explore.pairs import (
     catalogue_of,
     columns_in,
+    is_folder,
     matches_table,
     name_in,
     positions_in,
@@ -74,6 +75,13 @@ class Asked:
             raise UserError(f"--{what} {text}: {len(parts)} columns for {len(self.sources)} catalogues")
         return [parts[0]] * len(self.sources) if len(parts) == 1 else [part or parts[0] for part in parts]
 
+    def positions(self, text: str | None, what: str) -> list[str]:
+        """What each catalogue calls a coordinate: one word is for the files, for partitions have ra and dec."""
+        names = self.each(text, what)
+        files = [not is_folder(source) for source in self.sources]
+        alone = "=" not in (text or "") and any(files)
+        return [name if is_file or not alone else "" for name, is_file in zip(names, files, strict=True)]
+
 
 @dataclass(frozen=True)
 class _Catalogue:
@@ -124,8 +132,8 @@ def _read(asked: Asked) -> list[_Catalogue]:
     texts = (
         asked.each(asked.ids, "ids"),
         asked.each(asked.key, "key"),
-        asked.each(asked.ra, "ra"),
-        asked.each(asked.dec, "dec"),
+        asked.positions(asked.ra, "ra"),
+        asked.positions(asked.dec, "dec"),
     )
     return [_read_one(asked, *each) for each in zip(asked.sources, further, motions, *texts, strict=True)]
 

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from skyset.errors import PartitionError, RecordError, UserError
 from skyset.files import replaced_by
+from skyset.messages import plain
 from skyset.partitions.layout import partition_path
 from skyset.partitions.manifest import Manifest, describe_file
 from skyset.partitions.partition import Partition
@@ -31,6 +32,7 @@ from skyset.partitions.writer import PartitionWriter
 from skyset.sky import healpix_cell
 from skyset.survey import Survey
 from skyset.tables.match import Pairs, is_text, separation_arcsec
+from skyset.tables.numeric_text import floats_of_text
 
 #: Usual names, in any case, of the column of objects' names: the first that a catalogue has.
 NAMES = ("object_id", "iauname", "id_str", "objid", "source_id", "id", "name", "number")
@@ -62,12 +64,6 @@ _DEGREES = {
 }
 #: What pairs are written as, by the ending of the file.
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".fits", ".vot")
-
-
-# --- By position ----------------------------------------------------------------------------------
-
-
-# --- By key ---------------------------------------------------------------------------------------
 
 
 # --- Catalogues and the table of pairs ------------------------------------------------------------
@@ -273,6 +269,12 @@ def in_degrees(table: pa.Table, name: str, source: str, unit: str = "") -> pa.Ta
     if table[name].null_count == table.num_rows:  # a CSV column without values has no type
         kind = pa.float64()
         table = table.set_column(place, pa.field(name, kind), pa.nulls(table.num_rows, kind))
+    elif is_text(kind):
+        numbers, odd = floats_of_text(table[name])
+        if numbers is None:
+            raise UserError(f"{source}: {name} is text, {plain(odd, 40)}; positions in decimal degrees are needed")
+        kind = pa.float64()
+        table = table.set_column(place, pa.field(name, kind, metadata=table.schema.field(place).metadata), numbers)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise UserError(f"{source}: {name} is {kind}; positions in decimal degrees are needed")
     if said not in _DEGREES:
@@ -395,7 +397,13 @@ def _write_astropy(table: pa.Table, path: Path, ending: str) -> None:
 
     from skyset.files import replacing
 
-    made = Table([_astropy_column(field, values) for field, values in zip(table.schema, table.columns, strict=True)])
+    columns = []
+    for field, values in zip(table.schema, table.columns, strict=True):
+        try:
+            columns.append(_astropy_column(field, _plain_type(values)))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise UserError(f"{path}: column {field.name} is {field.type}, which does not fit in: {error}") from error
+    made = Table(columns)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         if ending == ".fits":
             fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(made)]).writeto(file)
@@ -403,14 +411,26 @@ def _write_astropy(table: pa.Table, path: Path, ending: str) -> None:
             from_table(made).to_xml(file, tabledata_format="binary2")
 
 
+def _plain_type(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers, booleans and text as they are; dates, times and categories as text, decimals as float64.
+
+    Raises:
+        pa.ArrowInvalid, pa.ArrowNotImplementedError: this is nothing of the kind.
+    """
+    kind = values.type
+    if is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return values
+    return pc.cast(values, pa.float64() if pa.types.is_decimal(kind) else pa.large_string())
+
+
 def _astropy_column(field: pa.Field, values: pa.ChunkedArray):
     """A column of an astropy table: missing text is empty, a missing float NaN, a missing integer masked."""
     from astropy.table import Column, MaskedColumn
 
     about = {"name": field.name, "unit": unit_of(field) or None}
-    if is_text(field.type):
+    if is_text(values.type):
         return Column(np.array(pc.cast(values, pa.large_string()).fill_null("").to_pylist(), str), **about)
-    if pa.types.is_floating(field.type) or not values.null_count:
+    if pa.types.is_floating(values.type) or not values.null_count:
         return Column(values.to_numpy(), **about)
     return MaskedColumn(values.fill_null(0).to_numpy(), mask=values.is_null().to_numpy(), **about)
 

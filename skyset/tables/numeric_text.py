@@ -245,3 +245,20 @@ def _numeric_numpy(column: np.ndarray):
         about = {key: getattr(column, key) for key in ("name", "unit", "description", "meta")}
         return MaskedColumn(values, mask=missing, **about) if masked else Column(values, **about)
     return np.ma.MaskedArray(values, mask=missing) if masked else values
+
+
+def floats_of_text(values: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, str]:
+    """Text that a reader typed as such, where one knows that numbers are meant: (float64, ""); or (None, the odd one).
+
+    Beyond what the rules above take: ``+5``, ``007`` and ``inf``, and columns that a program wrote as text.
+    """
+    numbers: list[float | None] = []
+    for each in values.to_pylist():
+        text = (each.decode("latin-1") if isinstance(each, bytes) else each or "").strip(" \t\0")
+        try:
+            numbers.append(None if text in (*NULLS, "--") else float(text))
+        except ValueError:
+            return None, text
+        if "_" in text:
+            return None, text
+    return pa.chunked_array([pa.array(numbers, pa.float64())]), ""

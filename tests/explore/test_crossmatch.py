@@ -216,6 +216,19 @@ def test_a_catalogue_on_any_side_with_units_and_missing_values(sides):
     assert len(list(both)) == len(SHARED)
 
 
+def test_columns_of_any_name(sides, tmp_path, capsys):
+    rows = {name: sky()[axis] for axis, name in enumerate(("ra", "dec"))}
+    metals = np.arange(len(rows["ra"])) / 2
+    more = {"[Fe/H]": metals, "B-V": metals, "\u03b1": metals, "..": metals, "": metals}
+    parquet.write_table(pa.table({**rows, **more}), tmp_path / "mine.parquet")
+    found = skyset.crossmatch(sides / "stamps", tmp_path / "mine.parquet", radius=np.int64(1), how="nearest")
+    assert sorted(float(row["mine.[Fe_H]"]) for row in found) == sorted(metals), "each is nearest to itself"
+    assert [n for n in found.features if n.startswith("mine.")] == [
+        f"mine.{name}" for name in ("ra", "dec", "[Fe_H]", "B-V", "_", "__", "___")
+    ]
+    assert "'[Fe/H]' as [Fe_H]" in capsys.readouterr().out
+
+
 def test_columns_that_are_not_selected_are_not_read(stream, monkeypatch):
     from skyset.partitions.byte_ranges import LocalFile
 

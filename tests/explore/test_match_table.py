@@ -1,13 +1,18 @@
 """``skyset crossmatch`` of more than two catalogues, with rows that have no match, units and proper motions."""
 
+import decimal
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from typer.testing import CliRunner
 
 import skyset
 from skyset.cli import app
 from skyset.tables.motion import moved
+from skyset.tables.open import open_catalog
 
 RA, DEC = np.array([10.0, 20.0, 30.0, 40.0]), np.array([-5.0, 0.0, 5.0, 89.0])
 
@@ -104,3 +109,56 @@ def test_partitions_are_of_pairs(tables):
     assert done.exit_code == 2 and "--partitions takes pairs" in done.output
     done = crossmatch(tables / "a.csv", tables / "b.csv", tables / "c.parquet", "-o", tables / "c.parquet")
     assert done.exit_code == 2 and "catalogue 3" in done.output
+
+
+def test_one_word_for_a_coordinate_is_for_the_files(tables, built_sdss):
+    """As ``skyset crossmatch --help`` has it: partitions have ra and dec."""
+    rows = list(skyset.load("sdss_galaxy_zoo", data_dir=str(built_sdss), format=None).select_columns(["ra", "dec"]))
+    mine = pd.DataFrame({"id": range(len(rows)), "lon": [row["ra"] / 15 for row in rows]})
+    mine["lat"] = [row["dec"] for row in rows]
+    mine.to_csv(tables / "mine.csv", index=False)
+    for pair in ((built_sdss, tables / "mine.csv"), (tables / "mine.csv", built_sdss)):
+        done = crossmatch(*pair, "--ra", "lon:hour", "--dec", "lat", "--best", "nearest", "-o", tables / "out.parquet")
+        assert done.exit_code == 0 and f"{len(rows)} pairs of {len(rows)}" in done.output, done.output
+    done = crossmatch(built_sdss, built_sdss, "--ra", "lon", "--dec", "lat", "-o", tables / "out.parquet")
+    assert done.exit_code == 2 and "has no column lon" in done.output.replace("\n", " ")
+
+
+def test_positions_that_a_program_wrote_as_text(tables):
+    text = pd.DataFrame({"id": list("pqrstu"), "ra": [*map(str, RA), "inf", "--"]})
+    text["dec"] = ["-05", "0", "+5", "89", "1", "2"]
+    text.to_parquet(tables / "text.parquet")
+    done = crossmatch(tables / "a.csv", tables / "text.parquet", "-o", tables / "out.parquet")
+    assert "2 objects without a position" in done.output and "4 pairs of 4 and 4 objects" in done.output, done.output
+    assert pd.read_parquet(tables / "out.parquet")["dec_right"].tolist() == [-5.0, 0.0, 5.0, 89.0]
+    for odd in ("12:30:00", "1_0"):
+        text.assign(ra=["1", odd, *"2345"]).to_parquet(tables / "odd.parquet")
+        done = crossmatch(tables / "a.csv", tables / "odd.parquet", "-o", tables / "w.csv")
+        assert done.exit_code == 2 and f"ra is text, {odd}; positions in" in done.output.replace("\n", " ")
+
+
+def test_dates_decimals_and_categories_in_every_file(tables):
+    odd = pa.table(
+        {
+            "id": list("pqrs"),
+            "ra": RA,
+            "dec": DEC,
+            "when": pa.array([0, 1, None, 3], pa.timestamp("s")),
+            "price": [decimal.Decimal("1.5")] * 4,
+            "kind": pa.array(list("abab")).dictionary_encode(),
+            "pair": [[1, 2]] * 4,
+            "raw": [b"\xff\xfe"] * 4,
+        }
+    )
+    parquet.write_table(odd, tables / "odd.parquet")
+    for ending in (".fits", ".vot"):
+        out = tables / f"out{ending}"
+        done = crossmatch(tables / "a.csv", tables / "odd.parquet", "--columns", "when,price,kind", "-o", out)
+        assert done.exit_code == 0, done.output
+        found = open_catalog(out).table().to_pydict()
+        assert [(text or "")[:10] for text in found["when_right"]] == ["1970-01-01", "1970-01-01", "", "1970-01-01"]
+        assert found["price_right"] == [1.5] * 4 and found["kind_right"] == list("abab")
+        for name in ("pair", "raw"):
+            done = crossmatch(tables / "a.csv", tables / "odd.parquet", "--columns", name, "-o", tables / f"w{ending}")
+            assert done.exit_code == 2 and f"column {name}_right is " in done.output.replace("\n", " "), done.output
+            assert not (tables / f"w{ending}").exists()

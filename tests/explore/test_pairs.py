@@ -390,7 +390,7 @@ def test_catalogue_of_files(tmp_path):
     "text, message",
     [
         ("object_id,ra,dec\n5.87722984435352E+17,1,2\n", "a.csv: column object_id.*identifiers that went through"),
-        ("object_id,ra,dec\n1,12:30:00,2\n", "ra is string; positions in decimal degrees"),
+        ("object_id,ra,dec\n1,12:30:00,2\n", "ra is text, 12:30:00; positions in decimal degrees"),
         ("object_id,ra\n1,12\n", "no column dec"),
     ],
 )
