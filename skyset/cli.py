@@ -358,15 +358,51 @@ def info(
 
 
 @app.command(
-    help="Recompute every checksum and position of a folder and name each difference; exit status 1 if there is one."
+    help="Recompute every checksum and position of a folder and name each difference; exit status 1 if there is one. The "
+    "folder holds partitions, Parquet that `skyset push` made (also hf://datasets/ORG/NAME), or a HATS catalogue; "
+    "with --against also each value, column and row is looked at.",
+    epilog="Examples:\n\nskyset verify data/gz3d\n\nskyset verify gz3d_hats --against data/gz3d\n\n"
+    "skyset verify hf://datasets/ORG/gz3d",
 )
-def verify(where: Where) -> None:
+def verify(
+    where: Where,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="DIR",
+            help="the partitions that pushed Parquet or HATS was made of: all values are compared, row by row",
+        ),
+    ] = None,
+) -> None:
     def run() -> int:
         if lying := _published(where):
             raise UserError(f"{where} holds published files, of which no checksums are known; {_to_convert(lying[2])}")
+        if not registry.is_known(where) and (
+            "://" in where or registry.is_pushed(where) or registry.is_catalogue(Path(where).expanduser())
+        ):
+            return published()
         folder = _named(where)
+        if against is not None:
+            raise UserError(f"--against: {folder} holds no pushed Parquet and no HATS catalogue, whose values it is for")
         below = {} if (Path(folder) / MANIFEST).exists() else registry.folders_below(folder)
         return max([verified(Path(each)) for each in below.values() or [folder]])
+
+    def published() -> int:
+        from skyset.progress import progress_bar
+        from skyset.publishing.verify import verify_published
+
+        progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
+        source = None if against is None else partitions_of(against) if registry.is_known(against) else against
+        differences = 0
+        for differences, line in enumerate(verify_published(where, source, progress), 1):  # noqa: B007
+            say(line)
+        if differences:
+            say(f"{differences} differences in {where}; the command that wrote it makes it again", file=sys.stderr)
+            return 1
+        values = f", and every value as in {against}" if against is not None else ""
+        say(f"OK: {where}: every checksum, position and count as is said of it{values}")
+        return 0
 
     def verified(folder: Path) -> int:
         from skyset.progress import progress_bar

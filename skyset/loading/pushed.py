@@ -43,12 +43,12 @@ def read_pushed(survey: Survey, data_dir: str | None, config: str) -> tuple[str,
         if values["survey"] != survey.name or config not in values["datasets"]:
             return None
         manifest = Manifest.head({**values["datasets"][config], "survey": survey.name, "rejected": 0})
-        manifest.files = [_entry(each) for each in values["files"] if each.get("config") == config]
+        manifest.files = [entry_of(each) for each in values["files"] if each.get("config") == config]
     declared = survey.as_built(manifest.columns)
     return root, replace(declared, opens=OpensParquet.of(declared)), manifest
 
 
-def _entry(values: dict) -> FileEntry:
+def entry_of(values: dict) -> FileEntry:
     """A file that the list names; ValueError unless it can be one."""
     path, split = values["path"], values["split"]
     if not _PATH.fullmatch(path) or not _SPLIT.fullmatch(split):

@@ -368,7 +368,7 @@ def _catalogue_in(path: str, options: dict):
         or _is_packaged(path)
         or options.get("data_files")
         or options.get("data_dir")
-        or not _is_catalogue(folder)
+        or not is_catalogue(folder)
     ):
         return None
     from skyset.loading.parquet_folder import module_of
@@ -385,7 +385,8 @@ def is_pushed(path: str) -> bool:
         return False
 
 
-def _is_catalogue(folder: Path) -> bool:
+def is_catalogue(folder: Path) -> bool:
+    """Whether this is a local folder of HATS, collection or catalogue."""
     return any((folder / name).is_file() for name in HATS)
 
 
@@ -403,7 +404,7 @@ def is_folder(path: str) -> bool:
     """Whether this is a local folder of one of our surveys, of HATS or of pushed Parquet, and no survey's name."""
     if is_known(str(path)):
         return False
-    return is_pushed(path) or _is_catalogue(Path(path).expanduser()) or _survey_in_folder(str(path), None) is not None
+    return is_pushed(path) or is_catalogue(Path(path).expanduser()) or _survey_in_folder(str(path), None) is not None
 
 
 def is_place(path: str) -> bool:

@@ -27,7 +27,7 @@ KEPT_BYTES = 96 << 20
 #: Of a row group, decoded: those of ``skyset push`` have 8 MB, or one row.
 MAX_GROUP_BYTES = 1 << 30
 #: What pyarrow raises on a damaged file.
-_DAMAGE = (pa.ArrowException, OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
+DAMAGE = (pa.ArrowException, OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
 
 
 class Place(NamedTuple):
@@ -191,7 +191,7 @@ class ParquetFile:
         except PartitionError:
             self.close()
             raise
-        except _DAMAGE as error:
+        except DAMAGE as error:
             self.close()
             reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
             raise PartitionError(f"{self.path}: {reason}") from error
