@@ -54,17 +54,17 @@ def ccds(path: str | Path) -> list[Ccd]:
     """The CCDs of a file in its order, by its headers; amplifiers are put together, one without its partner is left out.
 
     Raises:
-        RecordError: as `exposure`, or a CCD twice; also a file that ends before its last CCD does, which is named.
+        RecordError: as `exposure`, a CCD twice, or an image that is of no CCD of MegaCam; also a file that ends before its
+            last CCD does, which is named.
     """
     path = Path(path)
-    try:
-        found = images.contents(path).images
-    except UserError as error:
-        raise RecordError(f"{path}: {reason(path, error)}") from None
     parts: dict[int, list[tuple[str, images.Image]]] = {}
-    for image in found:
-        number, letter = geometry.identify(image.header)
-        parts.setdefault(number, []).append((letter, image))
+    try:
+        for image in images.contents(path).images:
+            number, letter = geometry.identify(image.header)
+            parts.setdefault(number, []).append((letter, image))
+    except (UserError, ValueError) as error:
+        raise RecordError(f"{path}: {reason(path, error)}") from None
     for number, halves in parts.items():
         if len({letter for letter, _ in halves}) < len(halves) or (len(halves) > 1 and not all(a for a, _ in halves)):
             raise RecordError(f"{path}: ccd{number:02d} is there twice")
@@ -96,7 +96,7 @@ def frames(path: str | Path) -> Iterator[Frame]:
                 continue
             both = sorted([now, waiting.pop(number)], key=lambda e: geometry.identify(e[0].header)[1]) if letter else [now]
             yield Ccd(number, tuple(image for image, _ in both)).frame([pixels for _, pixels in both])
-    except UserError as error:
+    except (UserError, ValueError) as error:
         after = f"after ccd{number:02d}: " if number >= 0 else ""
         raise RecordError(f"{path}: {after}{reason(path, error)}") from None
 

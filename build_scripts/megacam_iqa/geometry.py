@@ -44,7 +44,7 @@ def identify(header: fits.Header) -> tuple[int, str]:
     if version is None and (match := re.search(r"\d[a-z](\d\d)$", str(header.get("FILENAME", "")).strip())):
         version = int(match[1])
     if version is None or not 0 <= version < 40:
-        raise ValueError("neither EXTNAME, AMPNAME, EXTVER nor FILENAME of an image says which CCD it is")
+        raise ValueError("no image of MegaCam: neither EXTNAME, AMPNAME, EXTVER nor FILENAME says which CCD it is")
     return int(version), ""
 
 

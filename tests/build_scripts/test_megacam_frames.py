@@ -3,6 +3,7 @@
 import gzip
 import math
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -183,6 +184,17 @@ def test_a_ccd_is_known_by_its_name_or_else_by_its_number(cards, wanted):
 def test_an_image_of_no_ccd_is_refused():
     with pytest.raises(ValueError, match="which CCD"):
         geometry.identify(fits.Header({"EXTNAME": "SCI"}))
+
+
+def test_a_file_of_another_camera_is_rejected_by_name(tmp_path):
+    """A fault of the record: a build goes on with the others."""
+    path = tmp_path / "1001000o.fits"
+    fits.PrimaryHDU(np.ones((30, 30), np.float32)).writeto(path)
+    packed = tmp_path / "1001001o.fits.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    for read, each in ((ccds, path), (lambda each: list(frames(each)), path), (lambda each: list(frames(each)), packed)):
+        with pytest.raises(RecordError, match=rf"{re.escape(each.name)}: no image of MegaCam: .* says which CCD it is"):
+            read(each)
 
 
 def test_what_another_pipeline_turned_is_left_as_it_is():

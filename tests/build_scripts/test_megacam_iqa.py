@@ -338,6 +338,7 @@ def bad(exposures, tmp_path_factory):
     shutil.copy(files[0], raw / f"{names[0]}.fits.gz")  # no gzip at all
     plain(files[0], raw / f"{names[0]}.fits")
     (raw / "notes.fits").write_text("no FITS")
+    fits.PrimaryHDU(np.ones((30, 30), np.float32)).writeto(raw / "weight.fits")
     labels = {names[0]: "GOOD", names[1]: "BT", names[2][:-1]: "BGP, B_SEEING", "999999": "RBT"}
     (folder / "labels.json").write_text(json.dumps({"annotations": labels}))
     return folder, names
@@ -355,7 +356,8 @@ def test_what_cannot_be_used_is_named(built_of_bad, bad):
     _, names = bad
     reasons = rejected(built_of_bad)
     assert reasons == rejected(built_of_bad, "sources")
-    assert set(reasons) == {names[0], names[1], "notes"}
+    assert set(reasons) == {names[0], names[1], "notes", "weight"}
+    assert reasons["weight"].startswith("no image of MegaCam: ")
     assert "there already" in reasons[names[0]] and re.search("ccd|ends", reasons[names[1]])
     assert [list(verify(built_of_bad / config, CONFIGS[config])) for config in CONFIGS] == [[], []]
 
@@ -391,7 +393,7 @@ def test_few_exposures_of_a_class_are_refused(built_of_bad, bad, tmp_path, capsy
     folder, _ = bad
     options = "--local_data_path", folder / "raw", "--labels", folder / "labels.json"
     assert build(built_of_bad, *options) == 2
-    assert "need 4 exposures of a class, there are 2 of no label, 1 of GOOD, 1 of BGP, 1 of BT" in capsys.readouterr().err
+    assert "need 4 exposures of a class, there are 3 of no label, 1 of GOOD, 1 of BGP, 1 of BT" in capsys.readouterr().err
 
 
 def test_few_exposures_are_refused_before_they_are_measured(exposures, tmp_path, capsys):
