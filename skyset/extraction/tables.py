@@ -35,7 +35,8 @@ def as_arrow(table: QTable) -> pa.Table:
     for name in table.colnames:
         column = COLUMNS[name]
         values = np.ascontiguousarray(getattr(table[name], "value", table[name]))
-        array = pa.array(values.reshape(-1))
+        # pa.array would import pandas, a quarter of a command's second, to ask whether this is a Series.
+        array = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), values.size, [None, pa.py_buffer(values)])
         for side in values.shape[:0:-1]:
             array = pa.FixedSizeListArray.from_arrays(array, side)
         said = {"description": column.meaning} | ({"unit": column.unit} if column.unit else {})
