@@ -496,6 +496,15 @@ def test_of_others_catalogues_structure_and_positions_are_checked(made, tmp_path
     assert lines(folder) == []
     with pytest.raises(UserError, match="nothing says of which survey"):
         lines(folder, made / "source")
+    properties = (folder / "hats.properties").read_text()
+    (folder / "hats.properties").write_text(properties.replace("hats_max_rows=6", "hats_max_rows=5000"))
+    assert lines(folder) == []  # theirs is the limit
+    margin = tmp_path / "their_margin"
+    shutil.copytree(made / "hats" / f"planted_{MARGIN}arcs", margin)
+    for path in margin.rglob("*.parquet"):
+        table = read(path)
+        pq.write_table(table.take(list(range(len(table)))[::-1]), path)
+    assert lines(margin) == []  # in whatever order
     path = max(folder.rglob("*.parquet"), key=lambda path: pq.read_metadata(path).num_rows)
     table = read(path)
     ra = table["ra"].to_numpy().copy()
