@@ -36,7 +36,7 @@ from skyset.publishing.verify_rows import Names, Rows, Seen, numbers
 from skyset.publishing.verify_values import Against
 from skyset.tables.match import separation_arcsec
 
-_FILE = re.compile(r"Norder=(\d+)/Dir=(\d+)/Npix=(\d+)(?:\.\w+|/.+)")
+_FILE = re.compile(r"Norder=(\d{1,2})/Dir=(\d{1,20})/Npix=(\d{1,20})(?:\.\w+|/.+)")
 #: Between a position and the cell that others' software puts it in: libraries round differently.
 _ROUNDING_ARCSEC = 0.01
 
@@ -103,6 +103,7 @@ class _Catalogue:
     noted: Noted | None
     main: _Catalogue | None = None
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    strange: list[str] = field(default_factory=list)
     properties: dict[str, str] = field(default_factory=dict)
     rows: Counter = field(default_factory=Counter)
     placed: list[Placed] = field(default_factory=list)
@@ -116,8 +117,13 @@ class _Catalogue:
 
     def _take(self, dataset: Path, path: Path) -> None:
         name = path.relative_to(dataset).as_posix()
-        if path.is_file() and (match := _FILE.fullmatch(name)) and not is_temporary(path.name):
-            self.files[name] = int(match[1]), int(match[3])
+        if not path.is_file() or is_temporary(path.name):
+            return
+        order, directory, pixel = map(int, match.groups()) if (match := _FILE.fullmatch(name)) else (-1, 0, 0)
+        if 0 <= order <= INDEX_ORDER and pixel < 12 * 4**order and directory == pixel // 10_000 * 10_000:
+            self.files[name] = order, pixel
+        elif not path.name.startswith("."):
+            self.strange.append(name)
 
     @property
     def is_margin(self) -> bool:
@@ -142,11 +148,7 @@ class _Catalogue:
         if self.noted is not None:
             yield from self.noted.properties_differences(self._own(CATALOGUE[0]), self.properties, self.main is not None)
         yield from self._partitions()
-        for name in self.files:
-            order, pixel = self.files[name]
-            directory = int(name.split("/")[1].removeprefix("Dir="))
-            if pixel >= 12 * 4**order or directory != pixel // 10_000 * 10_000:
-                yield f"{self.label(name)}: is not where HATS has a file of this name"
+        yield from (f"{self.label(name)}: is not where HATS has a file of rows" for name in self.strange)
         lines: list[str] = []
         with damage_told(self._own(f"{DATASET}/_common_metadata"), lines):
             self.schema = pq.read_schema(self.folder / DATASET / "_common_metadata")

@@ -41,11 +41,13 @@ _MOST = 64 << 20
 
 
 def pushed_values(root: str) -> dict | None:
-    """What the list of a folder or URL of pushed Parquet says; None where it has none."""
+    """What the list of a folder or URL of pushed Parquet says; None where it has none, UserError where it cannot be read."""
     try:
         values = raw_values(root)
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise UserError(f"{root.rstrip('/')}/{MANIFEST} cannot be read: {error.strerror or error}") from error
     found = isinstance(values, dict) and values.get("format") == FORMAT and values.get("form") == "parquet"
     return values if found else None
 
@@ -93,20 +95,22 @@ def verify_pushed(root: str, source: Callable[[str, str], Source] | None = None,
 def _lists(values: dict, manifests: dict[str, Manifest], listed: list) -> Iterator[str]:
     """Whether the list agrees with itself."""
     totals: Counter[str] = Counter()
+    of_config: Counter[str] = Counter()
     for number, each in enumerate(listed):
         try:
             if each["config"] not in manifests:
                 raise ValueError(f"config {each['config']!r} is none of its datasets")
             entry = entry_of(each)
-            totals.update({"rows": entry.rows, "bytes": entry.bytes, each["config"]: entry.rows})
+            totals.update({"rows": entry.rows, "bytes": entry.bytes})
+            of_config[each["config"]] += entry.rows
         except (ValueError, LookupError, TypeError, PartitionError) as error:
             yield f"{MANIFEST}: entry {number}: {str(error)[:300]}"
     for name in ("rows", "bytes"):
         if values.get(name) != totals[name]:
             yield f"{MANIFEST}: {name} is {values.get(name)!r}, its files have {totals[name]}"
     for config in manifests:
-        if (said := values["datasets"][config].get("rows")) != totals[config]:
-            yield f"{MANIFEST}: {config} has {said!r} rows, its files have {totals[config]}"
+        if (said := values["datasets"][config].get("rows")) != of_config[config]:
+            yield f"{MANIFEST}: {config} has {said!r} rows, its files have {of_config[config]}"
     paths = Counter(str(each.get("path")) if isinstance(each, dict) else "" for each in listed)
     yield from (f"{path}: listed twice" for path, count in paths.items() if count > 1)
 
