@@ -43,6 +43,8 @@ _PATTERNS = [
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"(?i)\b((?:proxy-)?authorization[\"']?\s*[:=]\s*[\"']?)(?:\w+\s+)?[^\s\"',]+"), rf"\1{HIDDEN}"),
+    # a token of the Hugging Face Hub
+    (re.compile(r"\b(hf_|api_org_)[A-Za-z0-9]{30,}"), rf"\1{HIDDEN}"),
     (re.compile(r"\b(Bearer\s+)(?=\S*\d)[\w+/=.~-]{8,}"), rf"\1{HIDDEN}"),
 ]
 

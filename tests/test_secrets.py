@@ -92,6 +92,7 @@ def test_a_login_is_for_its_scheme_host_and_port():
         ("/y?next=%2Fx%3Ftoken%3Dabc%26a%3D1", "/y?next=%2Fx%3Ftoken%3D***%26a%3D1"),
         ("{'Authorization': 'Basic YTpiYWJhYg=='}", "{'Authorization': '***'}"),
         ("Bearer abcdefgh.1jkl", "Bearer ***"),
+        ("--token hf_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3d x", "--token hf_*** x"),
     ],
 )
 def test_secrets_are_hidden(text, hidden):

@@ -23,7 +23,7 @@ from skyset.loading import registry
 from skyset.publishing.citation import citation_file
 from skyset.publishing.croissant import croissant
 from skyset.publishing.metadata import joined_card, problems, size_category, split_card
-from skyset.publishing.record import PUBLISHED, Record, described, record_name, record_text
+from skyset.publishing.record import PUBLISHED, Record, check_theirs, described, record_name, record_text
 from skyset.publishing.request import Request
 from skyset.publishing.sender import Ready, git_etag
 from skyset.publishing.source import Source
@@ -32,6 +32,7 @@ from skyset.survey import Survey
 CARD, CITATION, CROISSANT = "README.md", "CITATION.cff", "croissant.json"
 #: Its raw files as a table.
 RAW_INDEX = "raw.parquet"
+_OURS = "<!-- features: written by `skyset card` -->"
 _STOCK = re.compile(r"(<!-- stock: written by `skyset card` -->\n).*?(<!-- end -->)", re.DOTALL)
 _RECIPE = """This repository holds the rows as Parquet files in HEALPix order. `datasets` reads them alone:
 
@@ -104,7 +105,7 @@ class Beside:
         """
         survey = registry.survey(request.survey)
         url = f"{constants.ENDPOINT}/datasets/{request.repository}"
-        edited = readme is not None and (record.edited or etag != record.files.get(CARD)) and not request.overwrite
+        edited = self.check_card(request, record, readme, etag)
         text = self._card(request, survey, ready, readme.decode(errors="replace") if edited and readme else None)
         made = {CARD: text.encode(), CITATION: citation_file(survey, url)}
         if self.format == "parquet":
@@ -119,19 +120,38 @@ class Beside:
         made[record_name(self.format)] = record_text(survey.name, self.format, items, sums, told, edited)
         return made
 
+    def check_card(self, request: Request, record: Record, readme: bytes | None, etag: str) -> bool:
+        """Whether the repository's card is as people have changed it; for the arguments see ``made``.
+
+        Raises:
+            UserError: it is none that skyset wrote.
+        """
+        if readme is None or request.overwrite or not (record.edited or etag != record.files.get(CARD)):
+            return False
+        body = split_card(readme.decode(errors="replace"))[1]
+        if body.strip() and _OURS not in body:
+            raise UserError(
+                f"{request.repository} has a {CARD} that skyset did not write: choose another --repo, or --overwrite"
+            )
+        return True
+
+    def check(self, request: Request, record: Record, there: Mapping[str, str], readme: bytes | None) -> None:
+        """Raise UserError where these would replace somebody else's, before anything is sent; ``there`` is by path."""
+        self.check_card(request, record, readme, there.get(CARD, ""))
+        url = f"{constants.ENDPOINT}/datasets/{request.repository}"
+        wanted = {name: frozenset[str]() for name in self.names if name != CARD}  # of most the content is not known yet
+        wanted[CITATION] = etags_of(citation_file(registry.survey(request.survey), url))
+        check_theirs(record, there, wanted, request.overwrite)
+
     def _card(self, request: Request, survey: Survey, ready: Sequence[Ready], theirs: str | None) -> str:
         """The folder's card, or the repository's where people changed it there, with the metadata of what is pushed."""
         own = Path(request.folder, CARD)
         text = own.read_text() if own.is_file() else new_card(survey, more_blocks(survey.name))
         if theirs is not None:
             metadata, body = split_card(theirs)
-            if "<!-- features: written by `skyset card` -->" in body:
+            if body.strip():
                 text = theirs
-            elif body.strip():
-                raise UserError(
-                    f"{request.repository} has a {CARD} that skyset did not write: choose another --repo, or --overwrite"
-                )
-            elif not body.strip():
+            else:
                 values, ours = split_card(text)
                 text = joined_card({**values, **metadata}, ours)
         with contextlib.suppress(UserError):  # a card of somebody's own has no blocks

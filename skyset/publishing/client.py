@@ -70,12 +70,12 @@ class Hub:
     """
 
     def __init__(self, name: str, revision: str) -> None:
+        if name.count("/") != 1:
+            raise UserError(f"--repo {name}: it is ORG/NAME, or your own name and NAME")
         try:
             validate_repo_id(name)
         except HFValidationError as error:
             raise UserError(f"--repo {name}: {error}") from error
-        if name.count("/") != 1:
-            raise UserError(f"--repo {name}: it is ORG/NAME, or your own name and NAME")
         self.name, self.revision = name, revision
         self.api = HfApi(library_name="skyset", library_version=__version__)
 

@@ -154,9 +154,14 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+def is_hats(folder: Path) -> bool:
+    """Whether a folder is a HATS catalogue or collection."""
+    return any((folder / name).is_file() for name in _OF_HATS)
+
+
 def check_hats(folder: Path) -> None:
     """Raise UserError unless a folder is a HATS catalogue or collection."""
-    if not any((folder / name).is_file() for name in _OF_HATS):
+    if not is_hats(folder):
         raise UserError(
             f"{folder} is no HATS catalogue: `skyset hats {folder} -o OUT` makes one of partitions, push OUT then"
         )

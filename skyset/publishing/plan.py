@@ -16,6 +16,7 @@ from skyset.publishing.contents import (
     datasets_of,
     folder_items,
     hdf5_items,
+    is_hats,
     parquet_items,
 )
 from skyset.publishing.request import Request
@@ -60,6 +61,8 @@ def planned(request: Request) -> Plan:
         check_hats(folder)
         datasets, items = {}, folder_items(folder, leave=("README.md", *Beside.NAMES))
     else:
+        if is_hats(folder):
+            raise UserError(f"{folder} is a HATS catalogue: --format hats")
         datasets = datasets_of(request.survey, folder)
         items = parquet_items(datasets, request.form) if request.format == "parquet" else hdf5_items(datasets, folder)
     if request.format != "hats" and (folder / FIGURES).is_dir():
@@ -79,7 +82,10 @@ def tell(plan: Plan) -> None:
     for item in plan.items:
         rows = f"{item.rows:>9,} rows" if item.rows else ""
         say(f"{item.path}  {human_bytes(item.bytes)}  {rows}".rstrip())
-    for name in Beside(plan.datasets, plan.request.format).names:
+    beside = Beside(plan.datasets, plan.request.format).names
+    for name in beside:
         say(name)
     way = "one commit" if plan.commits == 1 else f"{plan.commits} commits to a pull request, merged at the end"
-    say(f"{len(plan.items)} files of data, {human_bytes(plan.bytes)} {what}, {way}: datasets/{plan.request.repository}")
+    say(
+        f"{len(plan.items) + len(beside)} files, {human_bytes(plan.bytes)} {what}, {way}: datasets/{plan.request.repository}"
+    )

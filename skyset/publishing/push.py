@@ -20,10 +20,11 @@ from skyset.files import human_bytes
 from skyset.messages import say
 from skyset.publishing.beside import Beside, etags_of
 from skyset.publishing.client import Hub, Moved, ObjectsGone, Operation, State, quiet
+from skyset.publishing.contents import Item
 from skyset.publishing.journal import Journal, default_folder
 from skyset.publishing.plan import MOST_FILES, Plan
 from skyset.publishing.record import PUBLISHED, Record, check_theirs
-from skyset.publishing.sender import Ready, send_all
+from skyset.publishing.sender import MOST_BYTES_OF_GIT, Ready, send_all
 
 #: Commits an hour; the Hub refuses the 129th.
 MOST_COMMITS = 100
@@ -86,12 +87,23 @@ class _Push:
         if record.survey not in ("", self.request.survey) and not self.request.overwrite:
             raise UserError(f"{self.hub.name} holds {record.survey}: choose another --repo, or --overwrite")
         readme = self.hub.content("README.md", state.head, self.journal.folder) if "README.md" in state.files else None
+        Beside(self.plan.datasets, self.request.format).check(self.request, record, state.files, readme)
         if not self.request.overwrite:
-            shards = {
-                item.path: frozenset[str]() for item in self.plan.items if item.shard and item.path not in record.files
-            }
-            check_theirs(record, state.files, shards, overwrite=False)
+            new = [item for item in self.plan.items if item.path in state.files and item.path not in record.files]
+            check_theirs(record, state.files, {item.path: self._etags(item) for item in new}, overwrite=False)
         return record, readme
+
+    def _etags(self, item: Item) -> frozenset[str]:
+        """The checksums that a file of the repository may have under a name that no list of files has."""
+        if item.shard is not None or item.file is None:
+            return self._ours
+        content = item.file.read_bytes() if item.bytes <= MOST_BYTES_OF_GIT else None
+        return self._ours | (etags_of(content) if content is not None else {item.made_of()})
+
+    @property
+    def _ours(self) -> frozenset[str]:
+        """Checksums of what was sent: an interrupted push may have committed it, without the list of files."""
+        return frozenset(sent.sha256 for sent in self.journal.sent.values())
 
     def _send(self, state: State, record: Record) -> None:
         """Send what is neither in the repository nor was sent before."""
@@ -109,7 +121,8 @@ class _Push:
         seconds = max(time.monotonic() - began, 1e-9)
         new = sum(1 for each in self.ready.values() if each.sent_now)
         rate = f", {human_bytes(self.bytes / seconds)}/s" if self.bytes else ""
-        say(f"{new} of {len(self.ready)} files of data were sent ({human_bytes(self.bytes)}{rate}); the others are there")
+        others = "" if new == len(self.ready) else "; the others are there"
+        say(f"{new} of {len(self.ready)} files were sent ({human_bytes(self.bytes)}{rate}){others}")
 
     @property
     def _is_long(self) -> bool:
@@ -155,7 +168,9 @@ class _Push:
         )
         wanted = {path: frozenset({ready.etag}) for path, ready in self.ready.items()}
         wanted |= {path: etags_of(content) for path, content in beside.items()}
-        check_theirs(record, state.files, {p: e for p, e in wanted.items() if p != "README.md"}, self.request.overwrite)
+        ours = self._ours
+        checked = {path: etags | ours for path, etags in wanted.items() if path != "README.md"}
+        check_theirs(record, state.files, checked, self.request.overwrite)
         goal = _Goal(wanted, self._gone(state, record, wanted))
         if not self._is_long:
             operations = self._missing(goal, state, beside)
@@ -203,8 +218,10 @@ class _Push:
             if state.files.get(path) not in etags:
                 content = beside.get(path)
                 operations.append(self.ready[path].operation() if content is None else CommitOperationAdd(path, content))
-        gone = sorted(path for path in goal.gone if path in state.files)
-        return [*operations, *(CommitOperationDelete(path) for path in gone)]
+        gone = {path for path in goal.gone if path in state.files}
+        ours = self._ours  # by this push, before the build changed
+        gone |= {path for path, etag in state.files.items() if etag in ours and path.startswith("data/")}
+        return [*operations, *(CommitOperationDelete(path) for path in sorted(gone - goal.wanted.keys()))]
 
     def _gone(self, state: State, record: Record, wanted: Iterable[str]) -> list[str]:
         """Files of earlier pushes that are none of this one's; what others changed stays."""
@@ -214,7 +231,7 @@ class _Push:
     def _say_done(self, operations: int) -> None:
         if operations:
             rows = sum(ready.rows for ready in self.ready.values())
-            say(f"{self.hub.page}: {len(self.ready)} files of data, {rows:,} rows")
+            say(f"{self.hub.page}: {len(self.ready)} files and the card" + (f", {rows:,} rows" if rows else ""))
         else:
             say(f"{self.hub.page} is up to date")
 

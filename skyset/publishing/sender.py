@@ -28,7 +28,7 @@ SENDERS = 4
 #: Bytes of partitions from which on several processes make files: to start one takes seconds.
 WORTH_PROCESSES = 2 << 30
 #: Of these bytes at most Git itself takes a file.
-_GITS = 10 << 20
+MOST_BYTES_OF_GIT = 10 << 20
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,12 @@ class _One:
     def ready(self, item: Item, stopping: threading.Event) -> Ready:
         made_of = item.made_of()
         there = self._there.get(item.path, "")
-        if item.file is not None and len(there) == 40 and item.bytes <= _GITS and git_etag(item.file.read_bytes()) == there:
+        if (
+            item.file is not None
+            and len(there) == 40
+            and item.bytes <= MOST_BYTES_OF_GIT
+            and git_etag(item.file.read_bytes()) == there
+        ):
             return Ready(item, made_of, None, there, is_new=False)
         if item.file is not None and there == made_of:
             return Ready(item, made_of, Sent(made_of, item.bytes, item.rows), there, is_new=False)

@@ -204,6 +204,32 @@ def test_a_branch_of_its_own(hub, few, folder, tmp_path):
     assert data_files(hub, "new") and data_files(hub) == {} and hub.dataset(NAME).pulls == {}
 
 
+@pytest.mark.parametrize("revision", ["main", "new"])
+def test_a_killed_long_push_goes_on_also_where_the_build_has_changed(hub, few, folder, tmp_path, revision):
+    """Files are there that no list of files names yet, in the pull request or the branch; some are the old build's."""
+    assert killed_once(lambda: len(hub.commits) > 1, lambda: pushed(folder, tmp_path / "work", revision=revision))
+    there = data_files(hub, revision if revision == "new" else "refs/pr/1")
+    assert len(there) >= 4 and "manifest.json" not in hub.files(NAME, revision)
+    first = min(entry.healpix for entry in Manifest.load(folder).files)
+    without(folder, first)  # which names a file
+    pushed(folder, tmp_path / "work", revision=revision)
+    items = plan.planned(request(folder, tmp_path)).items
+    assert data_files(hub, revision).keys() == {item.path for item in items} and there.keys() - data_files(hub, revision)
+    assert len(set(hub.objects.sent)) == len(hub.objects.sent)
+
+
+@pytest.mark.parametrize("path", ["README.md", "croissant.json", "CITATION.cff", "figures/sky.png"])
+def test_files_of_others_are_seen_before_anything_is_sent(hub, folder, tmp_path, path):
+    (folder / "figures").mkdir()
+    (folder / "figures" / "sky.png").write_bytes(b"ours\0")
+    HfApi().create_repo(NAME, repo_type="dataset")
+    HfApi().upload_file(path_or_fileobj=b"theirs", path_in_repo=path, repo_id=NAME, repo_type="dataset")
+    sent = len(hub.objects.sent)
+    with pytest.raises(UserError, match=rf"{path}.*choose another --repo, or --overwrite"):
+        pushed(folder, tmp_path / "work")
+    assert len(hub.objects.sent) == sent and hub.files(NAME)[path] == b"theirs"
+
+
 def test_settings(hub, folder, tmp_path):
     pushed(folder, tmp_path / "work", private=True, gated="manual")
     assert hub.dataset(NAME).private and hub.dataset(NAME).gated == "manual"
