@@ -92,7 +92,7 @@ SOURCES = (
     Column("X", "float32", (), "pix", "X_IMAGE of SExtractor, on the CCD's 2048 columns; 1 is the first"),
     Column("Y", "float32", (), "pix", "Y_IMAGE of SExtractor, on the CCD's 4612 rows; 1 is the first"),
     *_MEASURED,
-    Column("FLAGS", "int16", (), "", "FLAGS of SExtractor"),
+    Column("FLAGS", "int16", (), "", "FLAGS of SExtractor, without 1 and 16, which are of apertures"),
     _EXPTIME,
     Column("gt_label1", "int64", (), "", f"label of the exposure: {_LABELS}; -1 where it has none"),
     Column("gt_label2", "int64", (), "", f"second label of the exposure: {_LABELS}; -1 where it has none"),

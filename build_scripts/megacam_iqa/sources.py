@@ -38,6 +38,9 @@ COLUMNS = (
     *("FWHM_IMAGE", "FLUX_ISO", "FLUXERR_ISO", "ERRA_IMAGE", "ERRB_IMAGE", "ERRTHETA_IMAGE", "ALPHA_J2000", "DELTA_J2000"),
 )
 SKY = COLUMNS[-2:]
+#: Of FLAGS: a neighbour in an aperture, an aperture that is cut. They are there only where apertures are measured, and a
+#: source is to be the same with and without these.
+_OF_APERTURES = 1 | 16
 #: What PSFEx asks for, and SCAMP by itself: 5 kB a source.
 FOR_PSFEX = (
     *("VIGNET", "FLUX_RADIUS", "SNR_WIN", "FLUX_AUTO", "FLUXERR_AUTO", "FLUX_APER", "FLUXERR_APER"),
@@ -164,7 +167,7 @@ def _rows(frame: Frame, columns: dict[str, np.ndarray], wcs: WCS | None) -> np.n
     for name in FEATURES[:4]:
         rows[name] = columns[name]
     rows["FWHM"] = columns.get("FWHM_IMAGE", np.nan)
-    rows["FLAGS"] = np.clip(columns["FLAGS"], -(2**15), 2**15 - 1)
+    rows["FLAGS"] = np.clip(columns["FLAGS"], -(2**15), 2**15 - 1) & ~_OF_APERTURES
     rows["BACKGROUND"] = relative(np.asarray(columns["BACKGROUND"], np.float64))
     if wcs is None:
         rows["ra"] = rows["dec"] = np.nan

@@ -507,6 +507,17 @@ def test_catalogues_that_are_there_are_taken(built, exposures, tmp_path, capsys)
         np.testing.assert_allclose(again.stamps.astype("f4"), ours.stamps.astype("f4"), rtol=1e-2, atol=1e-2)
 
 
+def test_a_source_is_the_same_with_and_without_what_psfex_asks_for(tmp_path):
+    """FLAGS has 1 and 16 where apertures are measured: those are left to the LDAC file."""
+    [path] = make_exposures(tmp_path, 1, ccds=4, shape=(256, 256), density=12)
+    configuration, ccd = configuration_asked(main_arguments()), ccds(path)[0]
+    plain, more = (measure_ccd(ccd, How(configuration, columns)) for columns in (COLUMNS, (*COLUMNS, *FOR_PSFEX)))
+    np.testing.assert_array_equal(more.rows, plain.rows)
+    flags = more.measured.columns["FLAGS"]
+    assert (flags & 17).any() and (flags & 2).any() and not (more.rows["FLAGS"] & 17).any()
+    np.testing.assert_array_equal(more.rows["FLAGS"], flags & ~17)
+
+
 def test_ldac_files_are_as_astropy_reads_them(built):
     sources = table(built, "sources")
     for path in sorted((built / "LDAC").glob("*.ldac"))[:2]:
