@@ -157,7 +157,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_cadc_options(add)
     add = parser.add_argument_group("labels and splits").add_argument
     add("--labels", type=Path, metavar="FILE", help='JSON {"annotations": {"979412": "BGP, BT"}}, or CSV FITS_ID,label')
-    add("--seed", type=int, default=0, help="of splits, map and draws (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of splits, map and draws (default: %(default)s)")
     add("--allow_few_exposures", action="store_true", help=f"also with fewer than {FEWEST} exposures of a class")
     add("--split_by_object", action="store_true", help="rows of one exposure on both sides: only to show the leak")
     add = parser.add_argument_group("sources").add_argument

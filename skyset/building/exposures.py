@@ -15,7 +15,7 @@ from skyset.secrets import without_login
 def add_cadc_options(add: Callable) -> None:
     """Which exposures, and where from; ``add`` is a group's ``add_argument``."""
     add("--ids", nargs="+", default=(), metavar="ID", help="these exposures: 979412p, or 979412 and --kind")
-    add("--kind", choices=tuple(KINDS), default="p", help="p: processed by Elixir; o: as read out (default: %(default)s)")
+    add("--kind", choices=tuple(KINDS), default="p", help="as read out, or processed by Elixir (default: %(default)s)")
     add("--program", nargs="+", default=(), metavar="ID", help="exposures of observing programmes: 08AC14")
     add("--dates", nargs=2, metavar=("FIRST", "LAST"), help="exposures of these days and those between, UTC: 2008-03-30")
     add("--filter", nargs="+", default=(), metavar="NAME", help="exposures in filters: r, or r.MP9601 of one generation")

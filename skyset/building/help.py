@@ -47,8 +47,9 @@ def summary(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def _metavar(action: argparse.Action) -> str:
-    """What follows the option: ``NAME``, or ``NAME ...`` where there may be several."""
-    return str(action.metavar or "NAME") + (" ..." if action.nargs in ("+", "*") else "")
+    """What follows the option: ``NAME``, ``FIRST LAST``, or ``NAME ...`` where there may be several."""
+    name = action.metavar or "NAME"
+    return (name if isinstance(name, str) else " ".join(name)) + (" ..." if action.nargs in ("+", "*") else "")
 
 
 def _parameters(parser: argparse.ArgumentParser) -> Iterator[inspect.Parameter]:

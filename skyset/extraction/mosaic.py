@@ -146,9 +146,9 @@ def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
                     future.cancel()
     except BrokenProcessPool:
         raise UserError(
-            'a process that measures images ended: a script must have its code below `if __name__ == "__main__":`, and a '
-            "function for settings in a module, or give processes=1; if they are so, the memory was too small for "
-            f"{processes} processes: give fewer"
+            f"one of {processes} processes that measure images ended (killed? out of memory?): try fewer (--processes 1; in "
+            'Python processes=1; a script has its code below `if __name__ == "__main__":`, and settings that are a function '
+            "lie in a module)"
         ) from None
 
 

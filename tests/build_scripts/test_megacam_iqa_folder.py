@@ -178,3 +178,4 @@ def test_help_says_what_tiny_builds_and_what_psfex_needs(capsys):
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "20 simulated exposures" in words and "the first 5 objects" not in words
     assert "which PSFEx and SCAMP read if --for_psfex was said" in words
+    assert "--dates FIRST LAST" in words and "--seed N " in words

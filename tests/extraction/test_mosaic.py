@@ -272,7 +272,7 @@ def test_a_script_without_a_guard_is_told_so(mosaic, tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert 'below `if __name__ == "__main__":`' in done.stdout and "processes=1" in done.stdout
+    assert 'below `if __name__ == "__main__":`' in done.stdout and "--processes 1; in Python processes=1" in done.stdout
 
 
 def test_a_background_that_is_given_is_subtracted_and_the_images_own_reported():

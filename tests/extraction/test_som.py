@@ -634,7 +634,7 @@ def test_files_that_are_refused(data, trained, tmp_path):
     }
     for content in bad.values():
         path.write_bytes(content)
-        with pytest.raises(UserError, match="is no map of skyset"):
+        with pytest.raises(UserError, match=r"is no map of skyset: it is no whole \.npz file$"):
             SOM.load(path)
     settings_ = json.loads(str(good["settings"]))
     changes = [

@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -269,7 +269,7 @@ class SOM:
             UserError: no such file, or it is no such map.
         """
         try:
-            with Path(path).expanduser().open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            with Path(path).expanduser().open("rb") as raw, np.load(_npz(raw), allow_pickle=False) as file:
                 if str(file["format"]) != _FORMAT:
                     raise ValueError(f"its format is {str(file['format'])[:80]!r}")
                 som = cls(**json.loads(str(file["settings"])), features=file["features"].tolist(), device=device)
@@ -461,3 +461,11 @@ def _scaling(moments: Moments, names: tuple[str, ...], standardise: bool) -> tup
         warnings.warn(f"{name} is constant: it does not count in the map", UserWarning, stacklevel=3)
     spread = np.where(constant, 0.0, spread)
     return moments.mean, spread if standardise else np.full(len(names), np.sqrt(np.mean(spread**2)))
+
+
+def _npz(file: BinaryIO) -> BinaryIO:
+    """The file, if it is a ZIP archive: of another, numpy would say that it may hold pickled data, and how to load it."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no whole .npz file")
+    file.seek(0)
+    return file
