@@ -390,7 +390,7 @@ def verify(
 
     def published() -> int:
         from skyset.progress import progress_bar
-        from skyset.publishing.verify import verify_published
+        from skyset.publishing.verify import looked_at, verify_published
 
         progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
         source = None if against is None else partitions_of(against) if registry.is_known(against) else against
@@ -401,7 +401,7 @@ def verify(
             say(f"{differences} differences in {where}; the command that wrote it makes it again", file=sys.stderr)
             return 1
         values = f", and every value as in {against}" if against is not None else ""
-        say(f"OK: {where}: every checksum, position and count as is said of it{values}")
+        say(f"OK: {where}: {looked_at(where)}{values}")
         return 0
 
     def verified(folder: Path) -> int:

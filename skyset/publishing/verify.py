@@ -7,6 +7,7 @@ from pathlib import Path
 
 from skyset.errors import UserError
 from skyset.loading.parquet_folder import CATALOGUE, COLLECTION
+from skyset.publishing.hats import NOTE
 from skyset.publishing.source import Source, sources
 from skyset.publishing.verify_hats import verify_hats
 from skyset.publishing.verify_pushed import pushed_values, verify_pushed
@@ -40,6 +41,13 @@ def verify_published(where: str, against: str | None = None, progress: Callable 
     if "://" not in where:
         where = str(Path(where).expanduser().absolute())
     return verify(where, finds, progress)
+
+
+def looked_at(where: str) -> str:
+    """What ``verify_published`` recomputes of a folder, in words."""
+    if kind_of(where) == "hats" and not (Path(where).expanduser() / NOTE).is_file():
+        return "every position and count as is said of it (of checksums nothing is known)"
+    return "every checksum, position and count as is said of it"
 
 
 def _source(against: str, survey: str, config: str) -> Source:

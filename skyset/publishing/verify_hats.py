@@ -152,8 +152,11 @@ class _Catalogue:
         lines: list[str] = []
         with damage_told(self._own(f"{DATASET}/_common_metadata"), lines):
             self.schema = pq.read_schema(self.folder / DATASET / "_common_metadata")
+            own = self._own(f"{DATASET}/_common_metadata")
+            if self.noted is not None:
+                lost = sorted(self.noted.features - set(self.schema.names))
+                lines += [f"{own}: column {name!r} is missing, {NOTE} has it" for name in lost]
             if self.noted is not None and (expected := self.noted.schema("split" in self.schema.names)) is not None:
-                own = self._own(f"{DATASET}/_common_metadata")
                 lines += schema_differences(own, self.schema, expected, NOTE)
         yield from lines
 

@@ -33,6 +33,7 @@ class Noted:
     names: Names
     key: str
     columns: tuple[Column, ...]
+    features: frozenset[str]
     files: Mapping[str, Listed]
 
     @classmethod
@@ -63,6 +64,7 @@ class Noted:
                 names,
                 str(values["key"]),
                 columns,
+                frozenset(map(str, features.values())),
                 {each.path: each for each in files},
             )
         except UserError as error:

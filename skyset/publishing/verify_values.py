@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -105,6 +106,7 @@ class Against:
     def _values(self, path: str, file: pq.ParquetFile, keys: np.ndarray, numbers: np.ndarray) -> Iterator[str]:
         features = features_of(self.survey)
         names = [name for name in features if name in file.schema_arrow.names]
+        wanted = datasets.Features({name: features[name] for name in names})
         with_split = SPLIT in file.schema_arrow.names and SPLIT not in features
         known = numbers[numbers >= 0]
         used = np.unique(self._file_of(known))
@@ -122,7 +124,7 @@ class Against:
                     continue
                 owner = self._file_of(here[rows])
                 within = firsts[np.searchsorted(used, owner)] + here[rows] - self.starts[owner]
-                expected = arrow_table(reader.read_rows(window, within), reader_features(features, names))
+                expected = arrow_table(reader.read_rows(window, within), wanted)
                 ours = without_tensors(pa.Table.from_batches([batch.take(pa.array(rows))]))
                 ids = keys[start - len(batch) + rows]
                 columns = {name: expected.column(name) for name in names}
@@ -141,11 +143,6 @@ class Against:
             rows = lost[owners == number]
             named = examples(_texts(self.keys[rows]))
             yield f"{rows_are(len(rows))} missing, of the source's {self.files[number].path}: {named}"
-
-
-def reader_features(features, names):
-    """The features of these names."""
-    return type(features)({name: features[name] for name in names})
 
 
 def keys_in(file: pq.ParquetFile, name: str) -> np.ndarray:

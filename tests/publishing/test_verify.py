@@ -483,6 +483,15 @@ def test_anything_may_be_damaged_without_a_traceback(made, kind, tmp_path):
         shutil.rmtree(tmp_path / "copy")
 
 
+def test_a_note_of_other_columns_is_named(made, tmp_path):
+    shutil.copytree(made / "hats", tmp_path / "copy")
+    note = tmp_path / "copy" / NOTE
+    note.write_text(note.read_text().replace('"name": "mag"', '"name": "magnitude"'))
+    assert "planted/dataset/_common_metadata: column 'magnitude' is missing, skyset_hats.json has it" in lines(
+        tmp_path / "copy"
+    )
+
+
 def foreign(made, folder):
     """The catalogue as others write one: no notes, no checksums, no map, a footer that nobody asks for."""
     shutil.copytree(made / "hats" / "planted", folder)
@@ -491,9 +500,11 @@ def foreign(made, folder):
     return folder
 
 
-def test_of_others_catalogues_structure_and_positions_are_checked(made, tmp_path):
+def test_of_others_catalogues_structure_and_positions_are_checked(made, tmp_path, capsys):
     folder = foreign(made, tmp_path / "theirs")
     assert lines(folder) == []
+    status, text = run(capsys, folder)
+    assert (status, "of checksums nothing is known" in text) == (0, True)
     with pytest.raises(UserError, match="nothing says of which survey"):
         lines(folder, made / "source")
     properties = (folder / "hats.properties").read_text()
