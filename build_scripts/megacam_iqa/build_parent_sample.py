@@ -31,7 +31,7 @@ from skyset.build_scripts.megacam_iqa.agreed import (
 )
 from skyset.build_scripts.megacam_iqa.catalog import CATALOGUE
 from skyset.build_scripts.megacam_iqa.datasets import write_datasets
-from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, is_here, make_map, take_map
+from skyset.build_scripts.megacam_iqa.grouping import PICKS, Grouping, draw_map, is_here, make_map, pictures, take_map
 from skyset.build_scripts.megacam_iqa.labels import NONE, Labels, observation, read_labels, tell_labels
 from skyset.build_scripts.megacam_iqa.own import Own
 from skyset.build_scripts.megacam_iqa.passes import Passes, configuration_asked
@@ -90,7 +90,8 @@ def build(asked: argparse.Namespace, options: Options, command: Sequence[str]) -
         alone(root),
         Fetcher(max_connections=1) if asked.local_data_path is None else contextlib.nullcontext() as network,
     ):
-        Own(root).refuse([root / CATALOGUE, *([] if is_here(root, asked.som) else [root / SOM / "som.npz"])])
+        drawn = pictures(root, asked.clusters is not None)
+        Own(root).refuse([root / CATALOGUE, *drawn, *([] if is_here(root, asked.som) else [root / SOM / "som.npz"])])
         labels = read_labels(asked.labels)
         columns = (*COLUMNS, *FOR_PSFEX) if asked.for_psfex else COLUMNS
         given, how = map_given(asked.som), How(configuration_asked(asked), columns, asked.stamp)

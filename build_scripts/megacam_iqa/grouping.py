@@ -185,6 +185,13 @@ def take_map(root: Path, path: Path, groups: Groups) -> Groups:
     return groups
 
 
+def pictures(root: Path, clustered: bool) -> list[Path]:
+    """What ``draw_map`` will write."""
+    return [
+        root / SOM / f"{name}.png" for name in ("hits", "errors", "u_matrix", "planes", *(["groups"] if clustered else []))
+    ]
+
+
 def draw_map(root: Path, groups: Groups) -> None:
     """Pictures of the map in ``som/``."""
     (root / SOM).mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from astropy.io import fits
 pytest.importorskip("numba", reason="MegaCam's sources are measured and grouped with numba")
 
 from skyset.build_scripts.megacam_iqa.build_parent_sample import main
+from skyset.build_scripts.megacam_iqa.grouping import pictures
 from skyset.build_scripts.megacam_iqa.wanted import local
 from skyset.partitions.manifest import Manifest
 from skyset.testing.megacam import make_exposures
@@ -55,13 +56,16 @@ def test_what_somebody_keeps_in_staged_stays(exposures, tmp_path):
     assert {path.name: path.read_text() for path in (tmp_path / "staged").iterdir()} == {"mine.f16": "a week's work"}
 
 
-@pytest.mark.parametrize("place", ["LDAC/{}.ldac", "staged/{}.f16", "objects_catalog.parquet", "som/som.npz"])
+@pytest.mark.parametrize(
+    "place", ["LDAC/{}.ldac", "staged/{}.f16", "objects_catalog.parquet", "som/som.npz", "som/planes.png"]
+)
 def test_a_file_that_no_build_made_is_not_replaced(exposures, tmp_path, capsys, place):
     path = tmp_path / place.format(names(exposures)[2])
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
     assert build(tmp_path, *asked(exposures)) == 2
-    assert f"{path} was made by no build of this folder: move it" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{path} was made by no build of this folder: move it" in error and "measuring" not in error
     assert path.read_text() == "mine" and not (tmp_path / "sources").exists()
     assert build(tmp_path, *asked(exposures), "--overwrite") == 2 and path.read_text() == "mine"
 
@@ -158,6 +162,10 @@ def test_a_map_of_ones_own_in_the_folder_is_taken_and_stays(built, exposures, tm
 def test_too_few_sources_for_a_map_say_which_option(exposures, tmp_path, capsys):
     assert build(tmp_path, *asked(exposures), "--map", "60x60") == 2
     assert "too few for a map of 60 x 60 units: a smaller --map" in capsys.readouterr().err
+
+
+def test_the_pictures_of_a_map_are_known_before_they_are_drawn(built):
+    assert set(pictures(built, clustered=False)) == set((built / "som").glob("*.png"))
 
 
 def test_what_a_build_says_is_said_once_and_counts_are_as_people_say_them(exposures, tmp_path, capsys):
