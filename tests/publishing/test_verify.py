@@ -97,7 +97,7 @@ def write_pushed(root, folder):
         items.append((Item(shard.path, sent.bytes, sent.rows, shard=shard), sent, shard.made_of))
     (folder / "README.md").write_text("# A card\n")
     git = hashlib.sha1(b"blob 9\0# A card\n").hexdigest()
-    text = record_text("planted", "parquet", items, {"README.md": git}, {"default": described(source)}, False)
+    text = record_text(source.manifest.survey, "parquet", items, {"README.md": git}, {"default": described(source)}, False)
     (folder / "manifest.json").write_bytes(text)
 
 
@@ -490,6 +490,18 @@ def test_a_note_of_other_columns_is_named(made, tmp_path):
     assert "planted/dataset/_common_metadata: column 'magnitude' is missing, skyset_hats.json has it" in lines(
         tmp_path / "copy"
     )
+
+
+def test_rows_whose_ids_may_repeat_and_groups_of_layers(built, tmp_path):
+    write_pushed(built, tmp_path)  # GZ3D's unique key is no feature
+    assert lines(tmp_path, built) == []
+    plant = Plant(tmp_path, "pushed", np.random.default_rng(0))
+    path = plant.one()
+    table = read(path)
+    plant.write(path, table.slice(1))
+    found = lines(tmp_path, built)
+    assert any(f"{named(plant, path)}: has {len(table) - 1} rows" in line for line in found)
+    assert any("1 row is missing, of the source's" in line and table["object_id"][0].as_py() in line for line in found)
 
 
 def foreign(made, folder):
