@@ -25,6 +25,7 @@ from skyset.loading.registry import code_digest, how_to_make
 from skyset.loading.stream import SurveyStream, adopt
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
+from skyset.partitions.parquet_file import OpensParquet
 from skyset.secrets import without_login
 from skyset.survey import Feature, Layers, Survey
 
@@ -215,6 +216,9 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if "://" in self._cache_dir_root:
             raise UserError(f"cache_dir must be on a disk where there is a cache_limit, not {self._cache_dir_root}")
         far = self._root is not None and "://" in self._root
+        opens, files = self._survey.opens, self._manifest.files if self._manifest else []
+        if far and opens is not None and not (isinstance(opens, OpensParquet) and all(each.sha256 for each in files)):
+            raise UserError("cache_limit is for files with a list of checksums: partitions, and what `skyset push` made")
         return BlockCache(Path(self._cache_dir_root) / "skyset_blocks", limit) if far else None
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:

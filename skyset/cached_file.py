@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 from skyset.block_cache import BLOCK, BlockCache, fetching
@@ -69,6 +70,40 @@ class CachedFile:
             parts = ((n, data[(n - first) * BLOCK : (n - first) * BLOCK + self._bytes(n)]) for n in numbers)
             self._cache.write(self._key, version, parts)
         return _copy(data[:came], first * BLOCK, out, start)
+
+
+class CachedStream(io.RawIOBase):
+    """A cached file as one that others read by ``seek`` and ``read``; for the arguments see ``CachedFile``.
+
+    Args:
+        lines: that reads go over.
+
+    Attributes:
+        size: of the file on the server, bytes.
+    """
+
+    def __init__(self, source: HttpFile | FsspecFile, cache: BlockCache, key: str, size: int, sha256: str, lines: Lines):
+        self._file, self._lines, self._place = CachedFile(source, cache, key, size, sha256), lines, 0
+        self.size = size
+        if source.version is None:
+            self._file.get(0, memoryview(bytearray(1)), lines)
+        self.size = source.version.size if source.version else 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size}[whence])
+        return self._place
+
+    def readinto(self, out) -> int:
+        view = memoryview(out).cast("B")[: max(0, self.size - self._place)]
+        count = self._file.get(self._place, view, self._lines) if len(view) else 0
+        self._place += count
+        return count
 
 
 def _copy(data: memoryview, offset: int, out: memoryview, start: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from numbers import Integral
 
 import numpy as np
 from datasets.iterable_dataset import RebatchedArrowExamplesIterable, _BaseExamplesIterable
@@ -124,8 +125,8 @@ def made_elastic(rows: _BaseExamplesIterable, batch: int) -> _BaseExamplesIterab
     """A stream's one source made elastic; UserError where it is something else."""
     if not isinstance(rows, PartitionRows) or type(rows) not in (PartitionRows, ElasticRows):
         raise UserError("deterministic() comes first, before other steps, and is for the rows of one survey")
-    if batch < 1:
-        raise UserError(f"batches of {batch} rows")
+    if isinstance(batch, bool) or not isinstance(batch, Integral) or batch < 1:
+        raise UserError(f"batch_size={batch!r}: it is a whole number of rows, 1 or more")
     return ElasticRows.of(rows, batch)
 
 

@@ -15,7 +15,9 @@ from weakref import WeakSet
 
 import numpy as np
 
+from skyset import remote
 from skyset.block_cache import BlockCache
+from skyset.cached_file import CachedStream
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
 from skyset.loading.encoded import Bytes, ImageRows, bounds_of
@@ -198,10 +200,17 @@ class PieceReader:
 
     def _opened_far(self, piece: Piece, lines: Lines) -> Partition:
         if self.survey.opens is not None:
-            return self.survey.opens(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256)
+            more = {} if self._cache is None or piece.bytes is None else {"stream": lambda: self._cached(piece, lines)}
+            return self.survey.opens(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256, **more)
         lines.warm(piece.path, min(len(self.long_columns), lines.count // 2))
         known = piece.rows, piece.bytes, piece.sha256
         return Partition(piece.path, self._columns, *known, digest=piece.digest, lines=lines, cache=self._cache)
+
+    def _cached(self, piece: Piece, lines: Lines) -> CachedStream:
+        assert self._cache is not None and piece.bytes is not None
+        key = self._cache.key(piece.path, piece.digest)
+        source = remote.found(piece.path, self._cache.version(key))
+        return CachedStream(source, self._cache, key, piece.bytes, piece.digest, lines)
 
     def read(self, pieces: Sequence[Piece]) -> dict:
         """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, ``Bytes``, dicts of these for layers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import os
 import threading
@@ -18,6 +19,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from skyset import remote
+from skyset.cached_file import CachedStream
 from skyset.errors import PartitionError
 from skyset.partitions.layout import SLAB_BYTES
 from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
@@ -73,8 +75,9 @@ class OpensParquet:
         trusted_rows: int | None = None,
         trusted_bytes: int | None = None,
         sha256: str | None = None,
+        stream: Callable[[], CachedStream] | None = None,
     ) -> ParquetFile:
-        return ParquetFile(path, columns, trusted_rows, trusted_bytes, sha256, self.places)
+        return ParquetFile(path, columns, trusted_rows, trusted_bytes, sha256, self.places, stream)
 
 
 class _Kept:
@@ -122,6 +125,7 @@ class ParquetFile:
         trusted_rows, trusted_bytes: what the manifest says.
         sha256: what the whole file's checksum must be, hexadecimal.
         places: where the columns are; one that is not named is a feature of its name.
+        stream: opens the file of a URL in place of fsspec.
 
     Raises:
         PartitionError: the file is missing, has another size, checksum or number of rows, is no Parquet, or lacks a column.
@@ -135,6 +139,7 @@ class ParquetFile:
         trusted_bytes: int | None = None,
         sha256: str | None = None,
         places: Mapping[str, Place] | None = None,
+        stream: Callable[[], CachedStream] | None = None,
     ):
         self.path, self.columns = path, {column.name: column for column in columns}
         self._places = {name: (places or {}).get(name) or Place(name) for name in self.columns}
@@ -142,7 +147,7 @@ class ParquetFile:
         self._number = next(_numbers)
         self._stack = contextlib.ExitStack()
         with self._told():
-            self._source, size = self._opened()
+            self._source, size = self._opened(stream)
             if trusted_bytes is not None and size != trusted_bytes:
                 raise PartitionError(f"{path}: has {size} bytes, the manifest says {trusted_bytes}")
             if sha256 is not None and (found := self._digest()) != sha256:
@@ -157,8 +162,11 @@ class ParquetFile:
                 raise PartitionError(f"{path}: column {missing[0]} is missing")
             self._features = sorted(names)
 
-    def _opened(self):
+    def _opened(self, stream: Callable[[], CachedStream] | None):
         """The file, and its size."""
+        if stream is not None:
+            raw = stream()
+            return self._stack.enter_context(io.BufferedReader(raw, SLAB_BYTES)), raw.size
         if "://" not in str(self.path):
             return self._stack.enter_context(open(self.path, "rb")), os.path.getsize(self.path)
         with remote.os_errors():

@@ -135,8 +135,9 @@ def test_what_would_break_the_order_is_refused(rings):
         worker_of(rows, 300, 0)
     with pytest.raises(UserError, match="comes first"):
         rows.map(lambda row: row).deterministic()
-    with pytest.raises(UserError, match="batches of 0 rows"):
-        skyset.load("gz_decals", data_dir=str(rings), deterministic=True, batch_size=0)
+    for wrong in (0, 2.5, "x", True):
+        with pytest.raises(UserError, match="a whole number of rows"):
+            skyset.load("gz_decals", data_dir=str(rings), deterministic=True, batch_size=wrong)
     with pytest.raises(UserError, match="is for streams"):
         skyset.load("gz_decals", data_dir=str(rings), deterministic=True, streaming=False)
     with pytest.raises(UserError, match="deterministic=True"):

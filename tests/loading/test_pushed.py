@@ -92,6 +92,14 @@ def test_from_the_hub(rings, tmp_path):
         push.push(plan.planned(Request("gz_decals", rings, "sky/rings", work_dir=tmp_path / "work")))
         ours = skyset.load("gz_decals", "rings_basic", data_dir="hf://datasets/sky/rings")
         check_same(ours, skyset.load("gz_decals", "rings_basic", data_dir=str(rings)))
+        options = {"cache_dir": str(tmp_path / "cache"), "cache_limit": "50MB"}
+        for epoch in range(2):
+            before = len(hub.requests)
+            kept = skyset.load("gz_decals", "rings_basic", data_dir="hf://datasets/sky/rings", **options)
+            check_same(kept, skyset.load("gz_decals", "rings_basic", data_dir=str(rings)))
+            assert any("/data/" in each.path for each in hub.requests[before:]) == (epoch == 0), "then from the disk"
+        with pytest.raises(UserError, match="cache_limit must be"):
+            skyset.load("gz_decals", "rings_basic", data_dir="hf://datasets/sky/rings", cache_limit="x")
     HfFileSystem.clear_instance_cache()
 
 
