@@ -19,6 +19,7 @@ from skyset.publishing.plan import FIGURES
 from skyset.survey import Survey
 
 _BLOCK = re.compile(r"(<!-- figures: written by `skyset card` -->\n).*?(<!-- end -->)", re.DOTALL)
+_NAMES = ("sky.png", "object.png")
 _SHOWN = """![Rows in each cell of the sky]({folder}/sky.png)
 
 {rows:,} rows in {cells} HEALPix cells.
@@ -77,7 +78,7 @@ class SurveyCard:
         found = [f"{self.path}: {each}" for each in problems(split_card(old)[0])]
         if self.text() != old:
             found.append(f"{self.path}: is not up to date")
-        names = ("sky.png", "object.png") if self.root else ()
+        names = _NAMES if self.root else ()
         missing = [self.path.parent / FIGURES / name for name in names if not (self.path.parent / FIGURES / name).is_file()]
         return found + [f"{path}: there is no such file" for path in missing]
 
@@ -85,16 +86,21 @@ class SurveyCard:
         """Write the card, and its figures; what was done with it.
 
         Raises:
-            UserError: it cannot be written, or its metadata is what the Hub refuses.
+            UserError: it cannot be written, its metadata is what the Hub refuses, or there are pictures of somebody's own
+                where its figures go.
         """
         old, text = self._old(), self.text()
         if wrong := problems(split_card(text)[0]):
             raise UserError(f"{self.path}: {wrong[0]}")
+        if self.root and not _BLOCK.search(old or ""):  # whose figures are none of this card's
+            for path in (self.path.parent / FIGURES / name for name in _NAMES):
+                if path.exists():
+                    raise UserError(f"{path} is there, and no figure of this card: move it, or choose another -o")
         try:
-            if self.root:
-                self._draw()
             if text != old:
                 write_atomically(self.path, text)
+            if self.root:  # after the card, which says that they are ours
+                self._draw()
         except OSError as error:
             raise UserError(f"cannot write {error.filename or self.path}: {error.strerror}") from error
         return "is up to date" if text == old else "written" if old is None else "brought up to date"

@@ -53,6 +53,19 @@ def test_what_the_hub_refuses_is_named(folder):
     assert path.read_text() == before
 
 
+def test_pictures_of_ones_own_are_not_replaced(folder, tmp_path):
+    mine = tmp_path / "mine" / "figures" / "sky.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    status, said = card(folder, "-o", tmp_path / "mine" / "README.md")
+    assert status == 2 and "sky.png is there, and no figure of this card" in said.replace("\n", " "), said
+    assert mine.read_bytes() == b"mine" and not (tmp_path / "mine" / "README.md").exists()
+    mine.unlink()
+    for _ in range(2):
+        assert card(folder, "-o", tmp_path / "mine" / "README.md")[0] == 0
+    assert mine.read_bytes()[:4] == b"\x89PNG"
+
+
 @pytest.mark.parametrize("name", registry.buildable())
 def test_the_cards_of_the_repository_pass(name):
     status, said = card(name, "--check")
