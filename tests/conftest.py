@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,19 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_said_of_time() -> None:
+    """What is printed does not depend on how busy the machine is, nor on which test is the first for which numba compiles."""
+    from skyset import progress
+
+    progress.LINE_EVERY = 3600.0
+    if importlib.util.find_spec("numba"):
+        from skyset.extraction import compiled
+
+        with contextlib.redirect_stderr(io.StringIO()):
+            compiled._say_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
