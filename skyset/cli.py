@@ -22,14 +22,13 @@ from skyset.loading import registry
 from skyset.loading.places import looked_in
 from skyset.messages import plain, say
 from skyset.partitions.layout import MANIFEST
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.verify import verify as find_differences
 from skyset.secrets import without_login
 from skyset.survey import Survey
 from skyset.versions import __version__
 
 if TYPE_CHECKING:
     from skyset.explore.report.sample import Build
+    from skyset.partitions.manifest import Manifest
 
 
 class _Commands(TyperGroup):
@@ -107,6 +106,12 @@ def partitions_of(given: str) -> str:
         first, *others = below.values()
         say(f"{first}; of the same survey: {', '.join(others)}", file=sys.stderr)
     return next(iter(below.values()), found)
+
+
+def _manifest_of(folder: str | Path) -> Manifest:
+    from skyset.partitions.manifest import Manifest
+
+    return Manifest.load(folder)
 
 
 def _published(given: str) -> tuple[str, Survey, Manifest] | None:
@@ -332,7 +337,7 @@ def info(
                 raise UserError(f"--plot: no positions are known of published files; {_to_convert(manifest)}")
         else:
             try:
-                manifest = Manifest.load(partitions_of(where))
+                manifest = _manifest_of(partitions_of(where))
             except UserError as nothing:
                 if as_json or plot is not None or not registry.is_known(where) or registry.find_root(where):
                     raise
@@ -405,9 +410,10 @@ def verify(
         return 0
 
     def verified(folder: Path) -> int:
+        from skyset.partitions.verify import verify as find_differences
         from skyset.progress import progress_bar
 
-        manifest = Manifest.load(folder)
+        manifest = _manifest_of(folder)
         known = manifest.survey in registry.surveys()
         survey = registry.survey(manifest.survey, manifest.config) if known else None
         progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
@@ -812,7 +818,7 @@ def show(
             save_figure(object_figure(declared, root, object_id, image_size, manifest), output)
             return
         root = partitions_of(survey) if data_dir is None else registry.find_root(survey, data_dir) or data_dir
-        manifest = Manifest.load(root)
+        manifest = _manifest_of(root)
         declared = registry.survey(survey if data_dir is not None else manifest.survey, manifest.config)
         save_figure(object_figure(declared, root, object_id, image_size), output)
 
@@ -877,7 +883,7 @@ def _build_of(given: str) -> Build:
         root, survey, manifest = found
         return Build(root, manifest, survey)
     root = partitions_of(given)
-    manifest = Manifest.load(root)
+    manifest = _manifest_of(root)
     known = registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey)
     return Build(root, manifest, registry.survey(manifest.survey, manifest.config) if known else None)
 
@@ -1062,7 +1068,7 @@ def card(
             the_card = SurveyCard(path, registry.survey(where), more_blocks(where))
         else:
             root = partitions_of(where)
-            manifest = Manifest.load(root)
+            manifest = _manifest_of(root)
             survey = registry.survey(manifest.survey)
             above = Path(root) if manifest.config == "default" else Path(root).parent
             path, more = output or file or above / "README.md", more_blocks(manifest.survey)

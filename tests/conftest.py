@@ -39,7 +39,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_said_of_time() -> None:
-    """What is printed does not depend on how busy the machine is, nor on which test is the first for which numba compiles."""
+    """What is printed depends neither on how busy the machine is nor on which test is the first to compile."""
     from skyset import progress
 
     progress.LINE_EVERY = 3600.0
