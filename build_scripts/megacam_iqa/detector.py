@@ -1,26 +1,20 @@
 """The pixels of a MegaCam CCD: amplifiers joined, trimmed, overscan subtracted, bad pixels marked, turned to one sense.
 
-The bias level of an amplifier is that of its own overscan (BSECA, BSECB): the mean of the middle half of the values of 32
-rows, between which it is linear. A bleed trail through some rows does not draw a line, and read noise adds 0.1 ADU. (Elixir
-takes the median of each row, which adds 0.7 ADU.) The halves are then brought to the CCD's mean gain (GAINA/GAIN,
-GAINB/GAIN), or the sky had a step between them.
+Once their bias levels are subtracted (`bias`), the halves are brought to the mean gain of the CCD (GAINA/GAIN, GAINB/GAIN),
+or the sky had a step between them.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
 
 from skyset.build_scripts.megacam_iqa import geometry
+from skyset.build_scripts.megacam_iqa.bias import amplifier_columns, bias_level, subtraction
 from skyset.build_scripts.megacam_iqa.geometry import identify
-from skyset.errors import MissingPackage
-
-_ROWS = 32  # that have one bias level
 
 
 class Frame(NamedTuple):
@@ -143,7 +137,7 @@ def _fill(
         x = left[1]
         if not raw or half.overscan is None:
             pixels = half.pixels
-            np.copyto(_part(target, left, turned), pixels)
+            np.copyto(amplifier_columns(target, left, turned), pixels)
             levels.append(math.nan)
             ranges.append((pixels.min(), pixels.max()))
             continue
@@ -155,65 +149,16 @@ def _fill(
     return levels, ranges
 
 
-def _part(frame: np.ndarray, left: tuple[int, int], turned: bool) -> np.ndarray:
-    """An amplifier's columns of a frame, as they are read."""
-    return (frame[::-1, ::-1] if turned else frame)[:, left[0] : left[1]]
-
-
-def subtract_by_numpy(
-    stored: np.ndarray,
-    corner: tuple[int, int],
-    level: np.ndarray,
-    factor: np.float32,
-    out: np.ndarray,
-    left: tuple[int, int],
-    turned: bool,
-) -> tuple[float, float]:
-    """An amplifier's part of a frame is what was stored, less the level of its row, times a factor, float32; it begins at
-    the row and column ``corner`` of ``stored``. Least and greatest of what was stored there. `subtract.subtract` does the
-    same in a third of the time."""
-    pixels = stored[corner[0] : corner[0] + len(level), corner[1] : corner[1] + left[1] - left[0]]
-    target = _part(out, left, turned)
-    np.subtract(pixels, level[:, None], out=target, dtype=np.float32)
-    target *= factor
-    return pixels.min(), pixels.max()
-
-
-@functools.cache
-def subtraction() -> Callable[..., tuple[float, float]]:
-    """`subtract.subtract`, or `subtract_by_numpy` without numba, which is imported no earlier: a process that hands CCDs to
-    others does without."""
-    try:
-        from skyset.build_scripts.megacam_iqa.subtract import subtract
-    except MissingPackage:
-        return subtract_by_numpy
-    return subtract
-
-
 def _mean(values: list[float], header: fits.Header, key: str) -> float:
     """Of the amplifiers' values where both are there, else what the header says."""
     return sum(values) / 2 if len(values) == 2 and all(map(math.isfinite, values)) else geometry.number(header, key)
-
-
-def bias_level(overscan: np.ndarray) -> np.ndarray:
-    """Bias level of each row, float32 (rows,), from its overscan (rows, columns), without the columns at either edge."""
-    edge = 4 if overscan.shape[1] >= 16 else 0
-    rows = len(overscan)
-    blocks = max(rows // _ROWS, 1)
-    size = rows // blocks
-    values = overscan[: blocks * size, edge : overscan.shape[1] - edge].reshape(blocks, -1)
-    quarter = values.shape[1] // 4
-    ends = [quarter, max(values.shape[1] - quarter - 1, 0)]
-    values = np.partition(values, ends, axis=1)[:, quarter : -quarter or None]
-    centres = (np.arange(blocks) + 0.5) * size - 0.5
-    return np.interp(np.arange(rows), centres, values.mean(axis=1)).astype(np.float32)
 
 
 def _bad(halves: list[_Half], turned: bool, shape: tuple[int, int], limit: float, raw: bool) -> np.ndarray | None:
     bad, x = np.empty(shape, bool), 0
     for half in halves:
         pixels = half.pixels
-        _mark(_part(bad, (x, x + pixels.shape[1]), turned), pixels, limit, raw)
+        _mark(amplifier_columns(bad, (x, x + pixels.shape[1]), turned), pixels, limit, raw)
         x += pixels.shape[1]
     return bad if bad.any() else None
 

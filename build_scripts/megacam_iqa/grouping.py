@@ -187,9 +187,8 @@ def take_map(root: Path, path: Path, groups: Groups) -> Groups:
 
 def pictures(root: Path, clustered: bool) -> list[Path]:
     """What ``draw_map`` will write."""
-    return [
-        root / SOM / f"{name}.png" for name in ("hits", "errors", "u_matrix", "planes", *(["groups"] if clustered else []))
-    ]
+    names = "hits", "errors", "u_matrix", "planes", *(["groups"] if clustered else [])
+    return [root / SOM / f"{name}.png" for name in names]
 
 
 def draw_map(root: Path, groups: Groups) -> None:

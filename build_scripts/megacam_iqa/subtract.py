@@ -9,7 +9,7 @@ from skyset.extraction.compiled import jit
 
 @jit
 def subtract(stored, corner, level, factor, out, left, turned):
-    """What `detector.subtract_by_numpy` does.
+    """What `bias.subtract_by_numpy` does.
 
     stored: of an image; corner: the first row and column of an amplifier in it; level: float32 (rows,); out: float32 (rows,
     columns), the frame; left: first and last + 1 of the amplifier's columns in it, before it is turned.

@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 
 pytest.importorskip("numba", reason="exposures are simulated with numba")
 
-from skyset.build_scripts.megacam_iqa import detector, geometry
+from skyset.build_scripts.megacam_iqa import bias, detector, geometry
 from skyset.build_scripts.megacam_iqa.frames import ccds, exposure, frames
 from skyset.errors import RecordError
 from skyset.testing.megacam import headers, layout, make_exposures, pixels
@@ -135,10 +135,10 @@ def test_all_kinds_of_file_give_the_same(made):
 def test_a_bleed_trail_in_the_overscan_does_not_draw_a_line():
     rng = np.random.default_rng(0)
     strip = np.rint(1000 + np.linspace(0, 6, 640)[:, None] + rng.normal(0, 3, (640, 32)))
-    clean = detector.bias_level(strip)
+    clean = bias.bias_level(strip)
     np.testing.assert_allclose(clean, 1000 + np.linspace(0, 6, 640), atol=0.6)
     strip[200:205] = 60000
-    assert np.abs(detector.bias_level(strip) - clean).max() < 1.5
+    assert np.abs(bias.bias_level(strip) - clean).max() < 1.5
 
 
 def test_saturated_pixels_are_bad_at_the_files_own_limit(made, tmp_path):
@@ -373,7 +373,7 @@ def test_a_ccd_twice_is_refused(made, tmp_path):
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
-@pytest.mark.parametrize("subtract", [detector.subtraction(), detector.subtract_by_numpy], ids=["numba", "numpy"])
+@pytest.mark.parametrize("subtract", [bias.subtraction(), bias.subtract_by_numpy], ids=["numba", "numpy"])
 def test_levels_are_subtracted_alike_with_and_without_numba(subtract, dtype, turned):
     rng = np.random.default_rng(0)
     stored = rng.integers(0, 30000, (53, 40)).astype(dtype)
