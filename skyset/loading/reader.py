@@ -174,9 +174,11 @@ class PieceReader:
     def close(self) -> None:
         """Close all files; what is read again opens them again."""
         self._runs.forget()
-        far, self._far_away = self._far_away, None
-        if far is not None:
-            far.close()
+        try:
+            if self._far_away is not None:
+                self._far_away.close()
+        finally:
+            self._far_away = None  # not sooner: a thread that is under way would begin anew, with lines that nobody closes
         while self._open:
             self._open.popitem()[1].close()
 

@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader
 import skyset
 from skyset import ranges
 from skyset.errors import PartitionError, UserError
-from skyset.loading import ahead, partition_rows
+from skyset.loading import ahead, partition_rows, registry
+from skyset.loading.far import Far
+from skyset.loading.reader import PieceReader
 from skyset.partitions.manifest import Manifest
 from skyset.testing.server import ArchiveServer
 
@@ -49,7 +51,7 @@ class Rounds(ArchiveServer):
 
     def _release(self):
         while not self.closing.wait(0.02):
-            if self._waiting and time.monotonic() - self._last > 0.3:
+            if self._waiting and time.monotonic() - self._last > 1.0:
                 waiting, self._waiting = self._waiting, []
                 self.rounds += 1
                 for event in waiting:
@@ -198,6 +200,21 @@ def test_a_stream_that_is_left_leaves_no_thread(server, shuffled):
     server.clear()
     assert len(ids(stream.select_columns(["object_id"]))) == ROWS
     assert threads() == []
+
+
+def test_a_thread_under_way_begins_nothing_anew_while_its_reader_is_closed():
+    """It would have lines of its own, which nobody closes, and the reader would wait for what comes by them."""
+    reader, seen = PieceReader(registry.survey("gz3d"), ["object_id"]), []
+
+    class Closing(Far):
+        def close(self):
+            seen.append(reader._far)
+            super().close()
+
+    reader._far_away = far = Closing()
+    reader.close()
+    assert seen == [far] and reader._far is not far
+    reader.close()
 
 
 def test_workers_share_rows_and_connections(server, built):
