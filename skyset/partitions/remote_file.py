@@ -25,7 +25,7 @@ HEAD = 64 << 10
 _BLOCK = 256 << 10
 #: Two stretches that are nearer to each other are one request: so many bytes take less time than one would.
 GAP = 64 << 10
-#: Bytes of structures that are kept in a process: a file is looked at once.
+#: Bytes of structures that are kept in a process: a file whose checksum is known is looked at once.
 _KEPT = 32 << 20
 
 
@@ -61,6 +61,8 @@ os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _remember(key: tuple[str, str], structure: _Structure) -> None:
+    if not key[1]:
+        return  # nothing would tell whether the file is still the same
     with _lock:
         _structures[key] = structure
         while len(_structures) > 1 and sum(each.bytes for each in _structures.values()) > _KEPT:
