@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import requests
 
 from skyset.crew import Crew
+from skyset.errors import SkysetError
 from skyset.http import CHUNK, PASSING, Client, innermost, pause, retry_after, watch
 from skyset.messages import plain
 
@@ -51,7 +52,7 @@ class Version(NamedTuple):
         return not (self.modified and other.modified) or self.modified == other.modified
 
 
-class Changed(OSError):
+class Changed(SkysetError, OSError):
     """An answer is of another version of the file."""
 
 

@@ -35,7 +35,7 @@ def read_pushed(survey: Survey, data_dir: str | None, config: str) -> tuple[str,
     root = str(data_dir).rstrip("/") if "://" in str(data_dir) else str(Path(data_dir).expanduser().absolute())
     try:
         values = raw_values(root)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or values.get("format") != FORMAT or values.get("form") != "parquet":
         return None

@@ -8,8 +8,10 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skyset.errors import SkysetError
 
-class Refused(Exception):
+
+class Refused(SkysetError):
     """An answer other than success: status, message, and the Hub's ``X-Error-Code`` where it has one."""
 
     def __init__(self, status: int, message: str, code: str = "", **body):
