@@ -103,8 +103,11 @@ def test_a_file_is_looked_at_once_at_both_ends(server, built):
     entry = Manifest.load(built).files[0]
     url = f"{server.url}gz3d/{entry.path}"
     for _ in range(2):
-        Partition(url, SURVEY.columns, entry.rows, entry.bytes).close()
+        Partition(url, SURVEY.columns, entry.rows, entry.bytes, digest=entry.sha256).close()
     assert len(server.requests) == 2 and server.body_bytes < 200_000
+    for _ in range(2):  # nothing tells whether it is still the same file
+        Partition(url, SURVEY.columns, entry.rows, entry.bytes).close()
+    assert len(server.requests) == 6
     assert {request.status for request in server.requests} == {206}
 
 

@@ -52,7 +52,7 @@ def test_a_fits_table_with_fits_images():
         ("photos", "other.csv", {}, "names an image of photos, such as g0, g1, g2"),
         ("photos", "nameless.csv", {}, "which columns are the positions? --ra COLUMN --dec COLUMN"),
         ("photos", "bare.csv", {}, "bare.csv: no rows"),
-        ("photos", "hours.csv", {}, "hours.csv: ra is string; positions in decimal degrees are needed"),
+        ("photos", "hours.csv", {}, "hours.csv: ra is text, 00:01:02.5; positions in decimal degrees are needed"),
         ("photos", "lossy.csv", {}, "identifiers that went through floating point"),
         ("photos", "catalogue.csv", {"object_id": "idd"}, "no column idd; did you mean id?"),
         ("photos", "catalogue.csv", {"ra": "mag"}, "--ra and --dec belong together"),
