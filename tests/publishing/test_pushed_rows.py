@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -47,6 +48,10 @@ for name, config in (("sky/gz3d", None), ("sky/rings", "rings_basic")):
 """
 
 
+#: The numpy format of datasets 3 itself narrows numbers of 64 bits, that of its tables.
+IS_OLD = version("datasets").startswith("3.")
+
+
 def plain(value):
     """A value as the process without skyset prints it."""
     if isinstance(value, dict):
@@ -58,6 +63,10 @@ def plain(value):
         digest = hashlib.sha256(np.ascontiguousarray(array, "<f8").tobytes()).hexdigest()
         return [list(array.shape), digest]
     return list(value) if isinstance(value, list | np.ndarray) else value
+
+
+def narrowed(row):
+    return {name: float(np.float32(each)) if isinstance(each, float) and IS_OLD else each for name, each in row.items()}
 
 
 def test_rows_without_skyset_are_the_same(built, rings, tmp_path):
@@ -81,4 +90,4 @@ def test_rows_without_skyset_are_the_same(built, rings, tmp_path):
         by_id = {row["object_id"]: row for row in ours}
         assert len(rows) == 3
         for row in rows:
-            assert {column: row[column] for column in expected} == plain(by_id[row["object_id"]])
+            assert narrowed({column: row[column] for column in expected}) == narrowed(plain(by_id[row["object_id"]]))
