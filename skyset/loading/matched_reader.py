@@ -104,15 +104,8 @@ class MatchedReader(PieceReader):
         """Columns of some matches of a window, in the order of their numbers ``rows``."""
         assert isinstance(window, MatchedWindow)
         numbers = window.numbers[rows]
-        bounds = {name: bounds_of(np.diff(whole)[rows]) for name, whole in window.bounds.items()}
-        raw, stacks = self._allocate(len(rows), bounds)
-        for name, values in window.held.items():
-            if isinstance(values, Bytes):
-                for place, row in enumerate(rows.tolist()):
-                    raw[name][bounds[name][place] : bounds[name][place + 1]] = values.raw(row)
-            else:
-                raw[name][...] = values[rows]
-        self._fill_at(numbers, {name: array for name, array in raw.items() if name not in window.held}, bounds)
+        raw, stacks, bounds, apart = self._from_window(window, rows)
+        self._fill_at(numbers, apart, bounds)
         return self._made(numbers, raw, stacks, bounds)
 
     def _made(self, numbers: np.ndarray, raw: dict, stacks: Mapping, bounds: Mapping[str, np.ndarray]) -> dict:

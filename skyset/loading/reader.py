@@ -333,8 +333,8 @@ class PieceReader:
         self._fill(raw, bounds, pieces)
         return Window(pieces, _with_bounds(raw, bounds), bounds)
 
-    def read_rows(self, window: Window, rows: np.ndarray) -> dict:
-        """Columns of some rows of a window, in the order of their numbers ``rows``; see ``read``."""
+    def _from_window(self, window: Window, rows: np.ndarray) -> tuple[dict, Mapping, dict, dict]:
+        """Memory for some rows, filled with what the window holds: all, stacks, bounds of bytes, what is yet to be read."""
         bounds = {name: bounds_of(np.diff(whole)[rows]) for name, whole in window.bounds.items()}
         raw, stacks = self._allocate(len(rows), bounds)
         for name, values in window.held.items():
@@ -343,7 +343,11 @@ class PieceReader:
                     raw[name][bounds[name][place] : bounds[name][place + 1]] = values.raw(row)
             else:
                 raw[name][...] = values[rows]
-        apart = {name: array for name, array in raw.items() if name not in window.held}
+        return raw, stacks, bounds, {name: array for name, array in raw.items() if name not in window.held}
+
+    def read_rows(self, window: Window, rows: np.ndarray) -> dict:
+        """Columns of some rows of a window, in the order of their numbers ``rows``; see ``read``."""
+        raw, stacks, bounds, apart = self._from_window(window, rows)
         for place, (piece, row) in enumerate(window.places(rows) if apart else ()):
             outs = {name: array[place : place + 1] for name, array in apart.items()}
             outs |= {name: apart[name][b[place] : b[place + 1]] for name, b in bounds.items() if name in apart}
