@@ -535,7 +535,8 @@ def crossmatch(
 
 def _crossmatch(asked, output: Path | None, partitions: Path | None) -> None:
     from skyset.explore.match_table import table_of_matches
-    from skyset.explore.pairs import check_output, write_pairs, write_partitions
+    from skyset.explore.pairs import write_partitions
+    from skyset.explore.pairs_file import check_output, write_pairs
 
     if output is not None:
         check_output(output)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skyset.errors import UserError
+from skyset.explore.catalogue import units_in
 from skyset.explore.match_plan import Places, joined, pairs_within, places_in_files, places_of
 from skyset.explore.match_sides import Catalogue, Found, is_catalogue, names_of, opened, side_of_partitions
-from skyset.explore.pairs import units_in
 from skyset.loading.matched import Matched, Side
 from skyset.partitions.manifest import FileEntry
 from skyset.progress import progress_bar

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skyset.errors import UserError
-from skyset.explore.pairs import in_degrees, is_folder, positions_in, unit_of, with_unit
+from skyset.explore.catalogue import in_degrees, is_folder, positions_in, unit_of, with_unit
 from skyset.loading import registry
 from skyset.loading.in_place import lying_in
 from skyset.loading.matched import Side

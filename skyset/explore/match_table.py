@@ -8,18 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 from skyset.errors import UserError
-from skyset.explore.match_plan import joined
-from skyset.explore.pairs import (
+from skyset.explore.catalogue import (
     catalogue_of,
     columns_in,
     is_folder,
-    matches_table,
     name_in,
     positions_in,
     units_in,
     with_positions,
     with_unit,
 )
+from skyset.explore.match_plan import joined
+from skyset.explore.pairs import matches_table
 from skyset.messages import say
 from skyset.tables.match import Pairs, match_keys, match_positions, nearest, separation_arcsec
 from skyset.tables.motion import Motion, common_epoch, motion_in

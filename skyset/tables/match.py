@@ -1,4 +1,15 @@
-"""Pairs of rows of two tables: by position on the sky within a radius, or by key."""
+"""Pairs of rows of two tables: by position on the sky within a radius, or by key.
+
+Positions are matched by zones (Gray, Nieto-Santisteban & Szalay 2006, MSR-TR-2006-52): the sky is cut into stripes of equal
+declination, and the objects of a stripe are sorted by right ascension. No pair within a separation r can be lost, because
+two inequalities hold for it everywhere on the sphere, at the poles and across RA = 0 too::
+
+    |dec2 - dec1| <= r        |ra2 - ra1| <= arcsin(sin r / cos dec1), or anything where dec1 is within r of a pole
+
+They give the candidates of an object as one run of sorted objects in each of at most two stripes. Neighbouring HEALPix cells
+would be nine runs, and their shapes, largest near the poles and with only seven neighbours at some corners, have no bound
+as short as these.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from skyset.building.image_folder import FITS, Names, fits_image, image_stem, images_in
 from skyset.building.imagefiles import Images
 from skyset.errors import RecordError, UserError
-from skyset.explore.pairs import catalogue_of, name_in, positions_in
+from skyset.explore.catalogue import catalogue_of, name_in, positions_in
 from skyset.survey import HEALPIX, Column
 from skyset.tables.numeric_text import is_text
 from skyset.tables.open import open_catalog

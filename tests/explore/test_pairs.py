@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 import skyset
 from skyset.cli import app
 from skyset.errors import UserError
-from skyset.explore.pairs import catalogue_of, pairs_table, write_pairs
+from skyset.explore.catalogue import catalogue_of
+from skyset.explore.pairs import pairs_table
+from skyset.explore.pairs_file import write_pairs
 from skyset.loaders.crossmatch import SURVEY
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
