@@ -31,9 +31,10 @@ from skyset.errors import PartitionError, UserError
 from skyset.files import clear_leftovers, replacing
 from skyset.progress import progress_bar
 from skyset.training.common.arguments import ImageArguments, ModelArguments, parse
+from skyset.training.common.data import build_of
+from skyset.training.common.encoders import pooled
 from skyset.training.common.images import to_tensor
 from skyset.training.common.models import Normalisation, image_size, load_encoder
-from skyset.training.common.rings import build_of
 from skyset.training.common.views import Views
 
 MANIFEST = "representations.json"
@@ -196,37 +197,6 @@ def encode(model: PreTrainedModel, views: Views, images: torch.Tensor, pool: str
     """Vectors float32 (batch, width), averaged over ``count`` views of uint8 images (batch, channels, size, size)."""
     total = sum(pooled(model, views.turned(images, view, count).to(model.dtype), pool).float() for view in range(count))
     return (total / count).cpu().numpy()
-
-
-def pooled(model: PreTrainedModel, pixels: torch.Tensor, pool: str) -> torch.Tensor:
-    """One vector an image, (batch, width).
-
-    Raises:
-        UserError: the cls token of a network without one.
-    """
-    output = model(pixel_values=pixels)
-    hidden = output.last_hidden_state
-    if hidden.ndim == 4:
-        if pool == "cls":
-            raise UserError(f"{type(model).__name__} has no cls token: use --pool mean")
-        # The pooler of a convolutional network is the mean over the image, normalised as the classifier sees it.
-        return hidden.mean(dim=(2, 3)) if output.get("pooler_output") is None else output.pooler_output.flatten(1)
-    patches = patch_count(model, pixels)
-    extra = hidden.shape[1] - patches
-    if pool == "cls":
-        if extra < 1:
-            raise UserError(f"{type(model).__name__} has no cls token: use --pool mean")
-        return hidden[:, 0]
-    return hidden[:, extra:].mean(dim=1)
-
-
-def patch_count(model: PreTrainedModel, pixels: torch.Tensor) -> int:
-    """Tokens that are parts of the image; the others (cls, registers) come before them. Swin has fewer with every stage."""
-    side = getattr(model.config, "patch_size", 1)
-    side = side[0] if isinstance(side, (list, tuple)) else side
-    if hasattr(model.config, "depths"):
-        side *= 2 ** (len(model.config.depths) - 1)
-    return (pixels.shape[-2] // side) * (pixels.shape[-1] // side)
 
 
 def table(columns: dict[str, list], vectors: np.ndarray, dtype: str) -> pa.Table:

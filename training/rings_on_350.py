@@ -30,14 +30,16 @@ from skyset.loaders.gz_decals import CITATION, CLASSES
 from skyset.training.common.arguments import parse
 from skyset.training.common.baselines import components_scores, fractions, thumbnail
 from skyset.training.common.card import CALIBRATION, Card, Measured, calibration_figure, roc_figure
+from skyset.training.common.data import revision_of
 from skyset.training.common.images import LabelledImages
 from skyset.training.common.linear import KernelLogistic, Logistic, sigmoid, stratified_folds
 from skyset.training.common.metrics import auc, binary_metrics, bootstrap_errors, interval
 from skyset.training.common.models import load_classifier
 from skyset.training.common.polar_network import PolarNetwork, mean_over_views, pretrain, train_on_labels
-from skyset.training.common.rings import LICENCE, galaxies_text, load_rings, revision_of
+from skyset.training.common.rings import LICENCE, galaxies_text, load_rings
 from skyset.training.common.runs import refuse_to_replace, versions
-from skyset.training.common.trainer import ImageTrainer, ImageTrainingArguments
+from skyset.training.common.trainer import ImageTrainer
+from skyset.training.common.training_arguments import ImageTrainingArguments
 from skyset.training.common.views import Views
 
 FOLDS = 5

@@ -40,25 +40,20 @@ from skyset.training.common import (
     timm_convnext,
 )
 from skyset.training.common.arguments import parse
+from skyset.training.common.batches import EpochBatches
+from skyset.training.common.blocks import block_depths, freeze_all_but, layer_decay_groups
+from skyset.training.common.data import revision_of
 from skyset.training.common.images import (
     LabelledImages,
     repeats_of_rows,
     to_tensor,
 )
 from skyset.training.common.models import (
-    block_depths,
-    freeze_all_but,
     image_size,
-    layer_decay_groups,
     load_classifier,
     load_encoder,
 )
-from skyset.training.common.rings import (
-    label_by_votes,
-    load_rings,
-    revision_of,
-)
-from skyset.training.common.trainer import EpochBatches
+from skyset.training.common.rings import label_by_votes, load_rings
 from skyset.training.common.views import (
     Views,
     resample,

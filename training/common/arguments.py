@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from skyset.errors import UserError
 from skyset.secrets import without_login
+from skyset.training.common.models import Normalisation, fingerprint
+
+logger = logging.getLogger("skyset.training")
+
+#: A ConvNeXt V2, where no network is asked for: to try things out on any machine.
+SMALL = '{"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 64, 128], "image_size": 64}'
 
 
 def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
@@ -19,7 +27,7 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
         UserError: an argument that no kind has, one that is missing, or values that do not go together.
     """
     try:
-        parsed = _Parser(kinds).parse_args_into_dataclasses(arguments)
+        parsed = _Parser(kinds).parse_args_into_dataclasses(_resume_flag(arguments))
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     for each in parsed:
@@ -29,6 +37,37 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
             if isinstance(value, str) and "://" in value:
                 setattr(each, name, without_login(value))
     return parsed
+
+
+def begin_script(model_args: ModelArguments, args: TrainingArguments) -> None:
+    """Say things as they are done, on the first process; what goes wrong, on all.
+
+    Raises:
+        UserError: neither a training nor a model to measure.
+    """
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO if args.should_log else logging.WARNING)
+    if not args.do_train and not model_args.model_name_or_path:
+        raise UserError("--do_train False measures a model that is there: name it with --model_name_or_path")
+
+
+def run_script(name: str, main: Callable[[], object]) -> None:
+    """Run ``main``; what was asked for wrongly is one line, and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _resume_flag(arguments: list[str] | None) -> list[str]:
+    """``--resume_from_checkpoint`` alone means the last checkpoint; the parser of `transformers` wants a value."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    flag = "--resume_from_checkpoint"
+    if flag in arguments:
+        after = arguments.index(flag) + 1
+        if after == len(arguments) or arguments[after].startswith("--"):
+            arguments.insert(after, "last")
+    return arguments
 
 
 class _Parser(HfArgumentParser):
@@ -72,6 +111,27 @@ class ModelArguments:
             raise UserError("--freeze trains no block of the encoder: leave out --freeze or --n_blocks")
         if (self.image_mean is None) != (self.image_std is None):
             raise UserError("give both --image_mean and --image_std, or neither")
+
+    def or_small(self, model_type: str, config_overrides: str) -> bool:
+        """Where no model is named, take this small one from a random start, and say so; whether that was done."""
+        if self.model_name_or_path or self.model_type:
+            return False
+        self.model_type, self.config_overrides = model_type, self.config_overrides or config_overrides
+        logger.warning("no model is named: a small %s from a random start (--model_name_or_path: trained ones)", model_type)
+        return True
+
+    @property
+    def hub(self) -> tuple[str, str | None, str | None]:
+        """Revision, cache and token, for what loads models by name."""
+        return self.model_revision, self.cache_dir, self.token
+
+    def first_weights(self) -> str:
+        """What a model begins with, for the settings of a run."""
+        return fingerprint(self.model_name_or_path, *self.hub) if self.model_name_or_path else "random"
+
+    def normalisation(self, own: Normalisation) -> Normalisation:
+        """The one asked for, else the model's own."""
+        return own if self.image_mean is None else Normalisation(tuple(self.image_mean), tuple(self.image_std))
 
     @property
     def overrides(self) -> dict:

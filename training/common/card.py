@@ -35,6 +35,8 @@ class Measured:
         errors: standard errors of the metrics, for their intervals.
         title: of the part of the card.
         remark: what is to be known about the rows, such as that the model was trained on them.
+        task: as the Hub calls it.
+        names: how the metrics are called, in their order.
     """
 
     dataset: str
@@ -46,19 +48,21 @@ class Measured:
     errors: Mapping[str, float]
     title: str = "Measured"
     remark: str = ""
+    task: str = "image-classification"
+    names: Mapping[str, str] = field(default_factory=lambda: NAMES)
 
     def results(self) -> list[EvalResult]:
         """For the card's metadata."""
         return [
             EvalResult(
-                task_type="image-classification",
+                task_type=self.task,
                 dataset_type=self.dataset,
                 dataset_name=self.dataset,
                 dataset_config=self.config,
                 dataset_split=self.split,
                 dataset_revision=self.revision,
                 metric_type=name,
-                metric_name=NAMES.get(name, name),
+                metric_name=self.names.get(name, name),
                 metric_value=round(float(value), 6),
             )
             for name, value in self.metrics.items()
@@ -83,6 +87,7 @@ class Card:
         usage: Python that runs where the card was written, and a sentence before it.
         galaxies: what galaxies the figures are of, and what follows for others.
         versions: of libraries, by name.
+        task: as the Hub calls it; of ``measured`` where there is one.
     """
 
     name: str
@@ -98,6 +103,7 @@ class Card:
     usage: tuple[str, str] = ("", "")
     galaxies: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    task: str = "image-classification"
 
     @property
     def files(self) -> list[str]:
@@ -123,8 +129,9 @@ class Card:
                 f"split `{self.measured.split}`, revision `{self.measured.revision}`."
             )
             parts.append(f"## {self.measured.title}\n\n{rows}{' ' * bool(self.measured.remark)}{self.measured.remark}\n")
-            table = metrics_table({"this model": self.measured.metrics}, {"this model": self.measured.errors})
-            parts.append(f"{table}\n{INTERVALS}\n")
+            one, errors = {"this model": self.measured.metrics}, {"this model": self.measured.errors}
+            table = metrics_table(one, errors, self.measured.names)
+            parts.append(f"{table}\n{INTERVALS if self.measured.errors else ''}\n")
         if self.galaxies:
             parts.append(f"## Which galaxies\n\n{self.galaxies.strip()}\n")
         parts += [f"## {title}\n\n{table}" for title, table in self.tables.items()]
@@ -146,7 +153,7 @@ class Card:
         return ModelCardData(
             model_name=self.name,
             library_name=self.library,
-            pipeline_tag="image-classification",
+            pipeline_tag=self.task if self.measured is None else self.measured.task,
             tags=list(self.tags),
             **known,
         )
@@ -161,23 +168,36 @@ INTERVALS = (
 )
 
 
-def metrics_table(models: Mapping[str, Mapping[str, float]], errors: Mapping[str, Mapping[str, float]] | None = None) -> str:
+def metrics_table(
+    models: Mapping[str, Mapping[str, float]],
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+    names: Mapping[str, str] = NAMES,
+) -> str:
     """Markdown: a row a model, a column a metric; empty where a model has none of it. Below it 95 % intervals, if asked for.
 
     Args:
         models: metrics by name, by model.
         errors: standard errors of the metrics, by model.
+        names: how the metrics are called, in their order; others are left out.
     """
-    columns = [name for name in NAMES if any(name in metrics for metrics in models.values())]
-    lines = ["| | " + " | ".join(NAMES[name] for name in columns) + " |", "|---|" + "---|" * len(columns)]
+    columns = [name for name in names if any(name in metrics for metrics in models.values())]
+    lines = ["| | " + " | ".join(names[name] for name in columns) + " |", "|---|" + "---|" * len(columns)]
     for model, metrics in models.items():
         cells = (f"{metrics[name]:.3f}" if name in metrics else "" for name in columns)
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
         if errors and model in errors:
-            bounds = {name: interval(metrics[name], errors[model][name]) for name in columns if name in metrics}
+            known = errors[model]
+            bounds = {
+                name: _bounds(name, metrics[name], known[name]) for name in columns if name in metrics and name in known
+            }
             cells = ("{:.3f} to {:.3f}".format(*bounds[name]) if name in bounds else "" for name in columns)
             lines.append("| 95 % interval | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _bounds(name: str, value: float, error: float) -> tuple[float, float]:
+    """Its interval: those of classifiers lie between 0 and 1."""
+    return interval(value, error) if name in NAMES else interval(value, error, -np.inf, np.inf)
 
 
 def roc_figure(labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:

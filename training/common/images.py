@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -60,8 +61,48 @@ def _array_to_tensor(array: np.ndarray, channels: int) -> Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # PIL's own memory is read-only
 
 
-class LabelledImages(torch.utils.data.Dataset):
-    """Rows with ``image`` and ``label`` as a map-style torch dataset; a row may stand in it several times.
+class Rows(torch.utils.data.Dataset):
+    """Rows of a survey as a map-style torch dataset of dicts of tensors.
+
+    Args:
+        rows: of `datasets`; only the columns that ``read`` names are decoded.
+        read: by the tensor's name, a column and what makes a tensor of one of its values:
+            ``{"pixel_values": ("image", lambda image: to_tensor(image, 64))}``.
+        known: by the tensor's name, (rows, ...): what is small enough to be read beforehand, such as labels.
+        order: numbers of the rows in the dataset's order, some several times or never; by default each once.
+
+    Raises:
+        UserError: a column that is not there, or another number of values than rows.
+    """
+
+    def __init__(
+        self,
+        rows: Dataset,
+        read: Mapping[str, tuple[str, Callable[[object], Tensor]]],
+        known: Mapping[str, Tensor] | None = None,
+        order: np.ndarray | None = None,
+    ):
+        columns = list(dict.fromkeys(column for column, _ in read.values()))
+        if missing := [name for name in columns if name not in rows.column_names]:
+            raise UserError(f"the data have no column {missing[0]}; they have {', '.join(rows.column_names)}")
+        for name, values in (known or {}).items():
+            if len(values) != len(rows):
+                raise UserError(f"{len(values)} {name} for {len(rows)} rows")
+        self.rows, self.read, self.known = rows.select_columns(columns), dict(read), dict(known or {})
+        self.order = np.arange(len(rows)) if order is None else np.asarray(order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = int(self.order[index])
+        values = self.rows[row]
+        read = {name: make(values[column]) for name, (column, make) in self.read.items()}
+        return read | {name: values[row] for name, values in self.known.items()}
+
+
+class LabelledImages(Rows):
+    """Rows with ``image`` and ``label``; a row may stand in it several times.
 
     Args:
         rows: with the features ``image`` and ``label``.
@@ -72,17 +113,10 @@ class LabelledImages(torch.utils.data.Dataset):
     """
 
     def __init__(self, rows: Dataset, size: int, channels: int = 3, repeats: Sequence[float] = (1, 1), seed: int = 0):
-        self.rows, self.size, self.channels = rows, size, channels
         self.labels = np.asarray(rows["label"], np.int64)
-        self.order = np.repeat(np.arange(len(rows)), repeats_of_rows(self.labels, repeats, seed))
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = int(self.order[index])
-        pixels = to_tensor(self.rows[row]["image"], self.size, self.channels)
-        return {"pixel_values": pixels, "labels": torch.tensor(self.labels[row])}
+        order = np.repeat(np.arange(len(rows)), repeats_of_rows(self.labels, repeats, seed))
+        pixels = functools.partial(to_tensor, size=size, channels=channels)
+        super().__init__(rows, {"pixel_values": ("image", pixels)}, {"labels": torch.from_numpy(self.labels)}, order)
 
 
 def repeats_of_rows(labels: np.ndarray, repeats: Sequence[float], seed: int) -> np.ndarray:
@@ -99,5 +133,5 @@ def repeats_of_rows(labels: np.ndarray, repeats: Sequence[float], seed: int) -> 
 
 
 def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stacked tensors: ``pixel_values`` uint8 (batch, channels, size, size), ``labels`` int64 (batch,)."""
+    """Stacked tensors by name: ``pixel_values`` uint8 (batch, channels, size, size), ``labels`` (batch, ...), and others."""
     return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}

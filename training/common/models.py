@@ -1,4 +1,4 @@
-"""Image models by name: from a folder, the Hub, or a random start; which parts of them train, and how fast."""
+"""Image models by name: from a folder, the Hub, or a random start."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
 from skyset.errors import UserError
 from skyset.files import file_sha256
 from skyset.training.common import timm_convnext
+from skyset.training.common.tasks import class_of, is_ours, task_of
 
 logger = logging.getLogger("skyset.training")
 
@@ -63,15 +63,20 @@ def load_classifier(
     if name_or_path is None:
         model = _random_start(model_type, settings)
         return model, _usual_normalisation(model.config.num_channels)
-    folder = _fetch(name_or_path, revision, cache_dir, token)
+    folder = fetch(name_or_path, revision, cache_dir, token)
     if timm_convnext.is_timm(timm_convnext.read_config(folder)):
         # Zoobot trains on pixels between 0 and 1 as they are.
         return timm_convnext.convert(timm_convnext.load_state(folder), **settings), Normalisation()
+    if is_ours(folder):
+        encoder, normalisation = load_encoder(name_or_path, None, None, revision, cache_dir, token)
+        model = AutoModelForImageClassification.from_config(AutoConfig.for_model(**(encoder.config.to_dict() | settings)))
+        take_over(model.base_model, encoder)
+        return model, normalisation
     try:
         model = AutoModelForImageClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **SAFELY, **settings)
     except LOAD_ERRORS as error:
-        raise UserError(f"{name_or_path} cannot be used as an image classifier: {_first_line(error)}") from error
-    return _without_code(model), _normalisation(folder)
+        raise UserError(f"{name_or_path} cannot be used as an image classifier: {first_line(error)}") from error
+    return without_code(model), normalisation_of(folder)
 
 
 def load_encoder(
@@ -87,9 +92,12 @@ def load_encoder(
     if name_or_path is None:
         model = _random_start(model_type, settings).base_model
         return model, _usual_normalisation(model.config.num_channels)
-    folder = _fetch(name_or_path, revision, cache_dir, token)
+    folder = fetch(name_or_path, revision, cache_dir, token)
     if timm_convnext.is_timm(timm_convnext.read_config(folder)):
         return timm_convnext.convert(timm_convnext.load_state(folder), **settings).base_model, Normalisation()
+    if is_ours(folder):
+        model, normalisation = load_trained(name_or_path, None, revision, cache_dir, token)
+        return model.base_model, normalisation
     trained = timm_convnext.read_config(folder).get("architectures") or [""]
     try:
         if trained[0].endswith("ForImageClassification"):
@@ -97,18 +105,59 @@ def load_encoder(
         else:
             model = AutoModel.from_pretrained(folder, **SAFELY, **settings)
     except LOAD_ERRORS as error:
-        raise UserError(f"{name_or_path} cannot be used as an image model: {_first_line(error)}") from error
-    return _without_code(model), _normalisation(folder)
+        raise UserError(f"{name_or_path} cannot be used as an image model: {first_line(error)}") from error
+    return without_code(model), normalisation_of(folder)
+
+
+def load_trained(
+    name_or_path: str,
+    task: str | None = None,
+    revision: str = "main",
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> tuple[PreTrainedModel, Normalisation]:
+    """A model that a script of ours trained, head and all, and the normalisation its weights expect.
+
+    Args:
+        name_or_path: its folder, or its name on the Hub.
+        task: the only one that will do; None for any.
+        revision, cache_dir, token: for the Hub.
+
+    Raises:
+        UserError: there is no such model, it is of another task, or its weights cannot be used.
+    """
+    folder = fetch(name_or_path, revision, cache_dir, token)
+    found = task_of(folder)
+    if found is None or task not in (None, found):
+        what = f"was trained for {found!r}" if found else "does not say what it was trained for"
+        raise UserError(f"{name_or_path} {what}" + (f": it is no model of {task!r}" if task else ""))
+    try:
+        model = class_of(found).from_pretrained(folder, **SAFELY)
+    except LOAD_ERRORS as error:
+        raise UserError(f"{name_or_path} cannot be used: {first_line(error)}") from error
+    return without_code(model), normalisation_of(folder)
+
+
+def take_over(model: PreTrainedModel, trained: PreTrainedModel) -> None:
+    """Copy the weights of an encoder into another of its kind, which may do without the pooler of the first.
+
+    Raises:
+        UserError: they are not of a kind.
+    """
+    lacking = model.load_state_dict(trained.state_dict(), strict=False)
+    others = lacking.missing_keys + [name for name in lacking.unexpected_keys if "pooler" not in name]
+    if others:
+        raise UserError(f"{type(trained).__name__} is not the encoder of {type(model).__name__}: {others[0]}")
 
 
 def fingerprint(name_or_path: str, revision: str = "main", cache_dir: str | None = None, token: str | None = None) -> str:
     """12 digits of a SHA-256 over a model's configuration and weights; arguments as in ``load_classifier``."""
-    folder = _fetch(name_or_path, revision, cache_dir, token)
+    folder = fetch(name_or_path, revision, cache_dir, token)
     files = sorted([folder / "config.json", *folder.glob("*.safetensors")])
     return hashlib.sha256(repr([(path.name, file_sha256(path)) for path in files]).encode()).hexdigest()[:12]
 
 
-def _without_code(model: PreTrainedModel) -> PreTrainedModel:
+def without_code(model: PreTrainedModel) -> PreTrainedModel:
     """The model, whose configuration no longer names code of its own: what is saved from it does not ask to run it."""
     if hasattr(model.config, "auto_map"):
         del model.config.auto_map
@@ -122,10 +171,10 @@ def _random_start(model_type: str | None, settings: dict) -> PreTrainedModel:
         config = AutoConfig.for_model(model_type, **settings)
         return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"no image classifier of type {model_type!r}: {_first_line(error)}") from error
+        raise UserError(f"no image classifier of type {model_type!r}: {first_line(error)}") from error
 
 
-def _fetch(name_or_path: str, revision: str, cache_dir: str | None, token: str | None) -> Path:
+def fetch(name_or_path: str, revision: str, cache_dir: str | None, token: str | None) -> Path:
     """The folder with configuration and weights, downloaded if need be.
 
     Raises:
@@ -136,7 +185,7 @@ def _fetch(name_or_path: str, revision: str, cache_dir: str | None, token: str |
         folder = _download(name_or_path, revision, cache_dir, token)
     config = timm_convnext.read_config(folder)
     if config.get("auto_map"):
-        if config.get("model_type") not in CONFIG_MAPPING:
+        if config.get("model_type") not in CONFIG_MAPPING and not is_ours(folder):
             raise UserError(f"{name_or_path} needs code of its own (auto_map in config.json), which is not run: refused")
         logger.warning("%s brings code of its own (auto_map in config.json), which is not run", name_or_path)
     if not any(folder.glob("*.safetensors")):
@@ -157,17 +206,17 @@ def _download(name_or_path: str, revision: str, cache_dir: str | None, token: st
     try:
         found = Path(snapshot_download(name_or_path, revision=revision, **options))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise UserError(f"no model {name_or_path}, neither as a folder nor on the Hub: {_first_line(error)}") from error
+        raise UserError(f"no model {name_or_path}, neither as a folder nor on the Hub: {first_line(error)}") from error
     if not (found / "config.json").exists():
         raise UserError(f"{name_or_path} has no config.json: it is not a model")
     return found
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _normalisation(folder: Path) -> Normalisation:
+def normalisation_of(folder: Path) -> Normalisation:
     """What ``preprocessor_config.json`` says, else ``config.json`` (``remember`` wrote it), else as for a random start."""
     config = timm_convnext.read_config(folder)
     path = folder / "preprocessor_config.json"
@@ -202,86 +251,3 @@ def image_size(model: PreTrainedModel, asked: int | None = None) -> int:
     if asked and fixed and asked != own:
         raise UserError(f"the model takes {own} pixels per side; leave --image_size out, or set it in --config_overrides")
     return asked or own or 224
-
-
-def block_depths(model: PreTrainedModel) -> tuple[dict[str, int], int]:
-    """How deep each parameter lies, for layer-wise learning rates and for freezing.
-
-    The blocks are the entries of the encoder's outermost list of modules: the stages of ConvNeXt, ResNet and Swin, the
-    layers of a ViT. What comes before them (stem, position embeddings) counts as block 0, what comes after them in the
-    encoder (a last normalisation) belongs to the last block, and what is outside the encoder is the head.
-
-    Returns:
-        ``depths, head``: by parameter name, 0 (stem) to ``head``; with n blocks, ``head`` is n + 1.
-    """
-    encoder = model.base_model
-    lists = ((name, part) for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList) and len(part) > 1)
-    _, blocks = next(lists, ("", ()))
-    if not blocks or encoder is model:
-        raise UserError(f"{type(model).__name__} has no blocks that are known: no --freeze, --n_blocks or --layer_decay")
-    inside = {id(p) for p in encoder.parameters()}
-    first = {id(p): 1 + number for number, block in enumerate(blocks) for p in block.parameters()}
-    seen_blocks = False
-    depths = {}
-    for name, parameter in model.named_parameters():
-        if id(parameter) in first:
-            seen_blocks = True
-            depths[name] = first[id(parameter)]
-        elif id(parameter) not in inside:
-            depths[name] = len(blocks) + 1
-        else:
-            depths[name] = len(blocks) if seen_blocks else 0
-    return depths, len(blocks) + 1
-
-
-def freeze_all_but(model: PreTrainedModel, n_blocks: int) -> None:
-    """Let only the last ``n_blocks`` blocks and the head train; 0 is the head alone.
-
-    Frozen parts stay in evaluation mode, so that dropout and the running means of batch normalisation stand still too.
-
-    Raises:
-        UserError: more blocks than there are, or a model whose blocks cannot be distinguished.
-    """
-    depths, head = block_depths(model)
-    if not 0 <= n_blocks <= head:
-        raise UserError(f"--n_blocks {n_blocks}: the model has {head} blocks, its stem among them")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = depths[name] >= head - n_blocks
-    for part in model.base_model.modules():
-        own = list(part.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            part.eval()
-            part.train = lambda mode=True, part=part: part
-
-
-def layer_decay_groups(
-    model: PreTrainedModel, lr: float, decay: float, weight_decay: float, decayed: set[str]
-) -> list[dict]:
-    """Optimiser groups whose learning rate falls by ``decay`` with every block below the head (BEiT, arXiv:2106.08254).
-
-    Args:
-        model: frozen parameters are left out.
-        lr: of the head.
-        decay: 1 gives every block the same.
-        weight_decay: of the parameters named in ``decayed``; the others have none.
-
-    Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``name``; each trained parameter is in exactly one.
-    """
-    depths, head = block_depths(model)
-    groups: dict[tuple[int, bool], dict] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        depth, decays = depths[name], name in decayed
-        group = groups.setdefault(
-            (depth, decays),
-            {
-                "params": [],
-                "lr": lr * decay ** (head - depth),
-                "weight_decay": weight_decay if decays else 0.0,
-                "name": f"block {depth}" if depth < head else "head",
-            },
-        )
-        group["params"].append(parameter)
-    return list(groups.values())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from pathlib import Path
 
 import datasets
@@ -12,9 +10,6 @@ import numpy as np
 import skyset  # noqa: F401  registers the surveys with datasets
 from skyset.errors import PartitionError, UserError
 from skyset.loaders.gz_decals import CLASSES, NO_RING_BELOW, RING_ABOVE
-from skyset.loading import registry
-from skyset.partitions.manifest import Manifest
-from skyset.partitions.partition import Partition
 from skyset.splits import SPLITS
 from skyset.training.common.baselines import fractions
 
@@ -90,54 +85,3 @@ def galaxies_text(rows: datasets.Dataset, catalog: str = "basic") -> str:
         "In a survey as it comes rings are far rarer, most galaxies smooth or edge-on: precision, average precision,\nF1, "
         "accuracy and calibration do not carry over there; whether AUC and recall do has not been measured.\n"
     )
-
-
-def revision_of(data_dir: str, config: str) -> str:
-    """Which data: the first 12 digits of a SHA-256 over the values of all rows, in the order of their keys.
-
-    Where the folder lies, how its rows are cut into files, how, when and from where it was built make no difference.
-
-    Args:
-        data_dir: a survey's name, folder or URL.
-        config: one of its datasets.
-
-    Raises:
-        UserError: there is no manifest, or a partition cannot be read.
-    """
-    root, manifest = _manifest_of(data_dir, config)
-    return _digest_of_rows(str(root), manifest.to_json())
-
-
-def build_of(data_dir: str, config: str) -> str:
-    """Which build of the data, 12 digits: of the manifest, no row is read; arguments and errors as in ``revision_of``."""
-    return hashlib.sha256(_manifest_of(data_dir, config)[1].to_json().encode()).hexdigest()[:12]
-
-
-def _manifest_of(data_dir: str, config: str) -> tuple[str, Manifest]:
-    named = data_dir in registry.surveys()
-    root = registry.find_root(data_dir if named else "", None if named else data_dir, config=config or "default")
-    if root is None:
-        raise UserError(f"no {data_dir} partitions found: give their folder")
-    return root, Manifest.load(root)
-
-
-@functools.lru_cache(maxsize=8)
-def _digest_of_rows(root: str, text: str) -> str:
-    """Of the partitions below ``root``, whose manifest has this text."""
-    manifest = Manifest.load(root)
-    columns = sorted(manifest.columns, key=lambda column: column.name)
-    rows = []
-    try:
-        for entry in manifest.files:
-            with Partition(f"{root}/{entry.path}", columns, trusted_rows=entry.rows) as partition:
-                keys = partition.text(manifest.key)
-                for row, key in enumerate(keys):
-                    digest = hashlib.sha256(f"{entry.split}/".encode())
-                    for column in columns:
-                        values = np.ascontiguousarray(partition.read(column.name, row, row + 1)).tobytes()
-                        digest.update(f"{column.name} {column.dtype} {len(values)} ".encode())
-                        digest.update(values)
-                    rows.append((key, digest.hexdigest()))
-    except PartitionError as error:
-        raise UserError(f"the data cannot be read: {error}") from error
-    return hashlib.sha256(repr(sorted(rows)).encode()).hexdigest()[:12]

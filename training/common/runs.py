@@ -46,6 +46,7 @@ WITHOUT_EFFECT = re.compile(
     r"|save_total_limit|save_on_each_node|enable_jit_checkpoint|dataloader_(num|pin|pers|pre|multi|in_).*|ddp_(backend|timeout)"
     r"|per_device_eval_batch_size|eval_accumulation_steps|eval_(do|use)_.*|prediction_loss_only|include_.*|batch_eval_metrics"
     r"|skip_memory_metrics|torch_empty_cache_steps|use_cpu|resume_from_checkpoint|from_scratch|overwrite_output_dir"
+    r"|seeds|card_dir"
 )
 #: These decide which checkpoint is the best, or when to stop: they matter where one of the two is asked for.
 CHOICE = re.compile(
@@ -111,6 +112,9 @@ def fault_of(checkpoint: Path) -> str | None:
     for name, digest in record["files"].items():
         if not (checkpoint / name).is_file() or file_sha256(checkpoint / name) != digest:
             return f"{name} is cut or damaged" if (checkpoint / name).is_file() else f"{name} is missing"
+    if not any(name.endswith(".safetensors") for name in record["files"]):
+        pickled = [name for name in record["files"] if name.endswith("model.bin")]
+        return f"its weights are pickled ({pickled[0]}), only safetensors are read" if pickled else "it has no safetensors"
     for needed in ("trainer_state.json", "optimizer", "scheduler", "rng_state"):
         if not any(name.startswith(needed) for name in record["files"]):
             return f"it has no {needed}"
@@ -147,6 +151,7 @@ class Run:
         folder: ``--output_dir``.
         settings: what makes the model what it is; a run goes on only where they are the same.
         about: what a card of this model must say later, such as the galaxies that it was trained on.
+        source: which build of the data: ``Source.about()``.
         keep_best: the best checkpoint is the one kept.
         card_folder: where the card goes.
     """
@@ -154,6 +159,7 @@ class Run:
     folder: Path
     settings: dict
     about: dict = field(default_factory=dict)
+    source: dict = field(default_factory=dict)
     keep_best: bool = False
     card_folder: Path | None = None
 
@@ -225,8 +231,8 @@ class Run:
             differing = differences(record["settings"], self.settings)
             if differing and (checkpoints_in(self.folder) or record.get("finished")):
                 raise UserError(
-                    f"{self.folder} holds a run with other settings: {', '.join(differing)}; give another --output_dir, or "
-                    "--overwrite_output_dir to remove that run and begin again"
+                    f"{self.folder} holds a run with other settings: {self._told(record, differing)}; give another "
+                    "--output_dir, or --overwrite_output_dir to remove that run and begin again"
                 )
             return
         found = [path.name for path in own_files(self.folder)] + [path.name for path in checkpoints_in(self.folder).values()]
@@ -253,8 +259,15 @@ class Run:
             raise UserError(f"no checkpoint to resume from in {checkpoint}: {fault}")
         differing = differences(read_record(checkpoint)["settings"], self.settings)
         if differing:
-            raise UserError(f"{checkpoint} is of a run with other settings: {', '.join(differing)}")
+            told = self._told(read_record(checkpoint), differing)
+            raise UserError(f"{checkpoint} is of a run with other settings: {told}")
         return checkpoint
+
+    def _told(self, record: dict, differing: list[str]) -> str:
+        """What differs; of data that were built anew, both manifests."""
+        old, new = (each and "{manifest} (SHA-256 {sha256})".format(**each) for each in (record.get("source"), self.source))
+        rebuilt = record["settings"].get("data") != self.settings.get("data") and old and new
+        return ", ".join(differing) + (f"; it read the data of {old}, now they are those of {new}" if rebuilt else "")
 
     def _last_whole(self) -> Path | None:
         """The last checkpoint to go on from; those that are cut are passed over, which is said."""
@@ -292,9 +305,12 @@ class Run:
     def whole(self, checkpoint: Path, step: int) -> None:
         """Declare a checkpoint whole, once all processes have written theirs."""
         files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != RECORD)
-        record = {"settings": self.settings, "about": self.about, "versions": versions(), "step": step}
+        record = self._facts() | {"step": step}
         digests = {str(path.relative_to(checkpoint)): file_sha256(path) for path in files}
         write_atomically(checkpoint / RECORD, json.dumps(record | {"files": digests}, indent=1))
+
+    def _facts(self) -> dict:
+        return {"settings": self.settings, "about": self.about, "source": self.source, "versions": versions()}
 
     def rotate(self, step: int, limit: int | None, best: int | None) -> None:
         """Remove checkpoints before this one but the last ``limit``, itself counted, and the best."""
@@ -342,7 +358,7 @@ class Run:
     def _write(self, before: dict | None, **news) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {name: before[name] for name in ("card", "step", "files", "finished") if before and name in before}
-        fresh = {"settings": self.settings, "about": self.about, "versions": versions(), "files": {}}
+        fresh = self._facts() | {"files": {}}
         if not news:
             kept.pop("finished", None)  # it trains again
         write_atomically(self.folder / RECORD, json.dumps(fresh | kept | news, indent=1))

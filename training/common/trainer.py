@@ -1,134 +1,96 @@
-"""`Trainer` for images: views made on the device, every row once an epoch on any number of processes, right reloads."""
+"""`Trainer` for galaxies: views made on the device, every row once an epoch on any number of processes, right reloads."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
 
 from skyset.errors import UserError
+from skyset.training.common.batches import EpochBatches, EpochLoader
+from skyset.training.common.blocks import layer_decay_groups
+from skyset.training.common.card import Card
 from skyset.training.common.images import collate
-from skyset.training.common.models import layer_decay_groups
+from skyset.training.common.publish import pushed
 from skyset.training.common.runs import RECORD, Run, Start, ended
+from skyset.training.common.saving import room_for
 from skyset.training.common.views import Views
 
 logger = logging.getLogger("skyset.training")
 
-
-@dataclass
-class ImageTrainingArguments(TrainingArguments):
-    """All of `transformers.TrainingArguments`, and these."""
-
-    output_dir: str = field(metadata={"help": "Checkpoints, model and card; a killed run started again goes on here."})
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Remove the run that the folder holds (no other files), and begin again."}
-    )
-    from_scratch: bool = field(
-        default=False, metadata={"help": "Begin at step 0 although the output folder holds checkpoints of this very run."}
-    )
-    layer_decay: float = field(
-        default=1.0, metadata={"help": "Each block learns this factor more slowly than the one above it; 0.75 is usual."}
-    )
-    eval_views: int = field(
-        default=1, metadata={"help": "Average predictions over this many turned and mirrored views of a galaxy."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without a better metric_for_best_model."}
-    )
-    restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "A resumed run goes on counting towards early stopping where it stood."}
-    )
-    dataloader_pin_memory: bool = field(
-        default=torch.cuda.is_available(), metadata={"help": "Copies to a GPU run beside it; by default where there is one."}
-    )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Not for datasets of images."})
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 < self.layer_decay <= 1:
-            raise UserError(f"--layer_decay must be above 0 and at most 1, not {self.layer_decay}")
-        if self.eval_views < 1:
-            raise UserError(f"--eval_views must be 1 or more, not {self.eval_views}")
+#: Of each row of a batch, from the model's output and the labels.
+RowLoss = Callable[[SimpleNamespace, Tensor], Tensor]
 
 
-class EpochBatches(Sampler[list[int]]):
-    """Batches of one process: together the processes see every row exactly once an epoch, in as many steps each.
-
-    Padding the last batch shows some rows twice, dropping it never shows others; here the batches of an epoch are equal to
-    within one row instead. The order follows from seed and epoch alone.
-
-    Args:
-        rows: of the dataset.
-        batch_size: rows per batch and process, at most (exceeded by one where ``rows`` leaves no other way).
-        seed: of the shuffling.
-        rank, world: this process, and how many there are.
-
-    Raises:
-        UserError: fewer rows than processes.
-    """
-
-    def __init__(self, rows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
-        if rows < world:
-            raise UserError(f"{rows} rows cannot be shared by {world} processes")
-        self.rows, self.seed, self.rank, self.world, self.epoch = rows, seed, rank, world, 0
-        self.steps = min(math.ceil(rows / (batch_size * world)), rows // world)
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
-        for chunk in np.array_split(order, self.steps * self.world)[self.rank :: self.world]:
-            yield chunk.tolist()
-
-
-class EpochLoader(DataLoader):
-    """A DataLoader that tells its batch sampler the epoch, which `Trainer` announces to the loader alone."""
-
-    def set_epoch(self, epoch: int) -> None:
-        self.batch_sampler.set_epoch(epoch)
+def cross_entropy(outputs: SimpleNamespace, labels: Tensor) -> Tensor:
+    """Of classes, (rows,), from ``outputs.logits`` (rows, classes) and labels int64 (rows,)."""
+    return functional.cross_entropy(outputs.logits.float(), labels, reduction="none")
 
 
 class ImageTrainer(Trainer):
-    """`Trainer` for batches of uint8 images.
+    """`Trainer` for batches of images and of what else is known of them.
+
+    A batch is a dict of tensors: ``pixel_values``, ``labels``, and whatever else the model's ``forward`` takes. Another task
+    gives another ``loss``, and where views change more than images, another ``prepared``.
 
     Args:
         views: makes the model's input from a batch of images.
-        class_weights: (classes,) factor of the loss for rows of each class, or None.
+        loss: of each row; cross-entropy of classes by default. ``outputs.logits`` is (rows, ...).
+        class_weights: (classes,) factor of the training loss for rows of each class, or None.
         run: whose checkpoints these are; None where none is written.
         args: `ImageTrainingArguments`.
         others: of `Trainer`.
     """
 
-    def __init__(self, *, views: Views, class_weights: torch.Tensor | None = None, run: Run | None = None, **others):
-        self.views, self.class_weights, self.run = views, class_weights, run
+    def __init__(
+        self,
+        *,
+        views: Views,
+        loss: RowLoss = cross_entropy,
+        class_weights: Tensor | None = None,
+        run: Run | None = None,
+        **others,
+    ):
+        self.views, self.row_loss, self.class_weights, self.run = views, loss, class_weights, run
         self._from: Path | None = None
         super().__init__(data_collator=collate, compute_loss_func=self._loss, **others)
+        self.label_names = ["labels"]
         self.add_callback(_GoesOn(self))
+        if patience := getattr(self.args, "early_stopping_patience", None):
+            self.add_callback(EarlyStoppingCallback(patience))
 
-    def _loss(self, outputs, labels, num_items_in_batch=None) -> torch.Tensor:
-        """Weighted cross-entropy, averaged over all rows of a step on all processes: batches may differ by a row."""
-        rows = functional.cross_entropy(outputs.logits.float(), labels, reduction="none")
+    def prepared(self, inputs: dict[str, Tensor], view: int | None = None) -> dict[str, Tensor]:
+        """What the model sees of a batch, labels with it: random views (None), or view number ``view`` of ``eval_views``."""
+        pixels = inputs["pixel_values"]
+        if view is None:
+            return {**inputs, "pixel_values": self.views.train()(pixels)}
+        return {**inputs, "pixel_values": self.views.turned(pixels, view, self.args.eval_views)}
+
+    def _loss(self, outputs, labels, num_items_in_batch=None) -> Tensor:
+        """Averaged over all rows of a step on all processes: batches may differ by a row."""
+        rows = self.row_loss(outputs, labels)
         if self.class_weights is not None:
             rows = rows * self.class_weights.to(rows.device)[labels]
         return rows.sum() / (len(rows) if num_items_in_batch is None else num_items_in_batch)
 
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """Rows of a step on all processes, whatever the labels' shape: `Trainer` counts the labels' numbers."""
+        rows = torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        return self.accelerator.gather(rows).sum() if self.args.world_size > 1 else rows
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """As in `Trainer`, on a view of the images."""
-        pixels = self.views.train(model.training)(inputs["pixel_values"])
-        return super().compute_loss(model, {**inputs, "pixel_values": pixels}, return_outputs, num_items_in_batch)
+        seen = self.prepared(inputs, None if model.training else 0)
+        return super().compute_loss(model, seen, return_outputs, num_items_in_batch)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Loss, and logits averaged over ``eval_views`` views.
@@ -136,12 +98,17 @@ class ImageTrainer(Trainer):
         The loss is this batch's own mean: `Trainer` would divide by the rows of all processes.
         """
         inputs = self._prepare_inputs(inputs)
-        labels, views = inputs["labels"], self.args.eval_views
+        views = self.args.eval_views
         with torch.no_grad(), self.compute_loss_context_manager():
-            turned = (self.views.turned(inputs["pixel_values"], view, views) for view in range(views))
-            logits = sum(model(pixel_values=pixels).logits.float() for pixels in turned) / views
-        loss = functional.cross_entropy(logits, labels)
+            logits = sum(self.logits_of(model, inputs, view) for view in range(views)) / views
+        labels = inputs["labels"]
+        loss = self.row_loss(SimpleNamespace(logits=logits), labels).mean()
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+
+    def logits_of(self, model, inputs: dict[str, Tensor], view: int) -> Tensor:
+        """What the model answers to a view of a batch, float32 (rows, ...), as if the view had not been turned."""
+        seen = self.prepared(inputs, view)
+        return model(**{name: values for name, values in seen.items() if name != "labels"}).logits.float()
 
     def train(self, resume_from_checkpoint: str | Path | None = None, **others):
         """As in `Trainer`, from a checkpoint of this run or from step 0."""
@@ -165,8 +132,9 @@ class ImageTrainer(Trainer):
         else:
             result = self.train(start.checkpoint)
             self.save_metrics("train", result.metrics)
-        self.save_model()
-        self.save_state()
+        with room_for(folder, "the model"):
+            self.save_model()
+            self.save_state()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self.run.finish(self.state.global_step)
@@ -221,15 +189,53 @@ class ImageTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self.args.save_total_limit = None
         try:
-            super()._save_checkpoint(model, trial)
+            with room_for(checkpoint, "a checkpoint"):
+                super()._save_checkpoint(model, trial)
+                losses = {"sum": self._tr_loss.item(), "since": self._globalstep_last_logged}
+                (checkpoint / f"losses_{self.args.process_index}.json").write_text(json.dumps(losses))
+                self.accelerator.wait_for_everyone()
+                if self.run is not None and self.args.should_save:
+                    self.run.whole(checkpoint, step)
         finally:
             self.args.save_total_limit = limit
-        losses = {"sum": self._tr_loss.item(), "since": self._globalstep_last_logged}
-        (checkpoint / f"losses_{self.args.process_index}.json").write_text(json.dumps(losses))
-        self.accelerator.wait_for_everyone()
         if self.run is not None and self.args.should_save:
-            self.run.whole(checkpoint, step)
             self.run.rotate(step, limit, self.state.best_global_step if self.state.best_model_checkpoint else None)
+
+    def init_hf_repo(self, *args, **options) -> None:
+        """As in `Trainer`.
+
+        Raises:
+            UserError: the Hub refuses, or cannot be reached.
+        """
+        try:
+            super().init_hf_repo(*args, **options)
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"--push_to_hub: {first}") from error
+
+    def push_to_hub(self, *_, **__) -> None:
+        """Nothing yet: `Trainer` would push a card of its own, and pickled arguments. See ``publish``."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: a model is published once, with its card."""
+
+    def save_card(self, card: Card) -> None:
+        """Write the card, remember it as this run's, and publish it where that is asked for."""
+        with room_for(self.run.card_folder, "the card"):
+            logger.info("card: %s", card.save(self.run.card_folder))
+            self.run.card_written(card.files)
+        if published := self.publish():
+            logger.info("published: %s", published)
+
+    def publish(self) -> str | None:
+        """With ``--push_to_hub``, put model, card and figures there in one commit; its address, or None.
+
+        Raises:
+            UserError: the Hub does not take it; all is in the output folder, and the same command tries again.
+        """
+        if not self.args.push_to_hub or not self.is_world_process_zero():
+            return None
+        return pushed(self.run, self.hub_model_id, self.args)
 
     def get_train_dataloader(self) -> DataLoader:
         """A loader of this process's own batches: `accelerate` would pad the last one with rows seen before."""
