@@ -21,12 +21,13 @@ from skyset.tables.sqlite import open_sqlite
 
 def open_catalog(path: str | Path | Sequence[str | Path], columns: Sequence[str] | None = None) -> Catalog:
     """Open a catalogue: ``.csv``, ``.tsv``, ``.fits``, ``.fit``, ``.vot``, ``.xml``, ``.parquet`` (each also ``.gz``),
-    ``.sqlite3``, ``.sqlite`` or ``.db``.
+    ``.sqlite3``, ``.sqlite``, ``.db``, ``.hdf5`` or ``.h5``.
 
-    CSV, FITS, SQLite and Parquet are read in bounded memory; a VOTable is taken into memory whole. CSV columns get their
-    types from all rows; missing in CSV text is nothing, ``null``, ``NULL`` or ``\\N``, unless in quotes. In FITS the first
-    binary table is read (a compressed image and the LDAC_IMHEAD of SExtractor's catalogues are none), vectors as fixed-size
-    lists; columns that Arrow has no plain type for are left out with a note. Of SQLite's tables see `skyset.tables.sqlite`.
+    CSV, FITS, SQLite, HDF5 and Parquet are read in bounded memory; a VOTable is taken into memory whole. CSV columns get
+    their types from all rows; missing in CSV text is nothing, ``null``, ``NULL`` or ``\\N``, unless in quotes. In FITS the
+    first binary table is read (a compressed image and the LDAC_IMHEAD of SExtractor's catalogues are none), vectors as
+    fixed-size lists; columns that Arrow has no plain type for are left out with a note. Of SQLite's tables see
+    `skyset.tables.sqlite`, of HDF5's `skyset.tables.hdf5`.
 
     Args:
         path: a file, or several Parquet files with the same columns (the slices of a query).
@@ -61,6 +62,12 @@ def _open_votable(path: str, columns: Sequence[str] | None) -> Catalog:
     return Catalog(path, table.schema, table.num_rows, lambda rows: iter(table.to_batches(max_chunksize=rows)))
 
 
+def _open_hdf5(path: str, columns: Sequence[str] | None) -> Catalog:
+    from skyset.tables.hdf5 import open_hdf5  # with h5py, which other catalogues do not need
+
+    return open_hdf5(path, columns)
+
+
 _Opener = Callable[[str, Sequence[str] | None], Catalog]
 _PACKED: dict[str, _Opener] = {
     **{kind: partial(open_csv, delimiter=delimiter) for kind, delimiter in DELIMITERS.items()},
@@ -70,7 +77,10 @@ _PACKED: dict[str, _Opener] = {
     "xml": _open_votable,
     "parquet": open_parquet_file,
 }
-_UNPACKED: dict[str, _Opener] = dict.fromkeys(("sqlite3", "sqlite", "db"), open_sqlite)
+_UNPACKED: dict[str, _Opener] = {
+    **dict.fromkeys(("sqlite3", "sqlite", "db"), open_sqlite),
+    **dict.fromkeys(("hdf5", "h5"), _open_hdf5),
+}
 _OPENERS = _PACKED | _UNPACKED
 
 # --- Writing --------------------------------------------------------------------------------------
