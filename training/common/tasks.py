@@ -14,6 +14,7 @@ from skyset.training.common import timm_convnext
 TASKS = {
     "rings": "transformers:AutoModelForImageClassification",
     "votes": "skyset.training.common.votes:VoteModel",
+    "photoz_table": "skyset.training.common.photoz_table:PhotozTable",
 }
 #: ``model_type`` of models of ours begins so.
 OURS = "skyset_"
