@@ -13,7 +13,6 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd
 
-from skyset.building.runner import executor
 from skyset.errors import PartitionError, UserError
 from skyset.files import clear_leftovers
 from skyset.progress import progress_bar
@@ -22,6 +21,7 @@ from skyset.publishing.contents import Form, Item, make_shard, smaller
 from skyset.publishing.journal import Journal, Sent
 from skyset.publishing.request import Request
 from skyset.publishing.source import Source
+from skyset.runner import executor
 
 #: Files that are on their way at the same time.
 SENDERS = 4
