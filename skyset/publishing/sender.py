@@ -22,7 +22,7 @@ from skyset.publishing.contents import Form, Item, make_shard, smaller
 from skyset.publishing.journal import Journal, Sent
 from skyset.publishing.request import Request
 from skyset.publishing.source import Source
-from skyset.runner import executor
+from skyset.runner import Pool, executor
 
 #: Files that are on their way at the same time.
 SENDERS = 4
@@ -102,7 +102,7 @@ def send_all(
     clear_leftovers(shards)
     for file in shards.glob("*.parquet"):
         file.unlink()  # made, and not sent: it is made again
-    shared = [shards, *(source.a_file for source in datasets.values())]
+    shared: list[str | Path] = [shards, *(source.a_file for source in datasets.values())]
     with contextlib.ExitStack() as stack:
         makers = stack.enter_context(executor(processes, request.scheduler, shared=shared))
         if request.scheduler:
