@@ -1,10 +1,11 @@
 """A small archive of simulated GZ3D files and the partitions built from it, made once for all workers of a test run."""
 
 import contextlib
+import gc
 import importlib.util
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def nothing_is_said_of_time() -> None:
 
         with contextlib.redirect_stderr(io.StringIO()):
             compiled._say_once()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What the tests import and are, millions of objects, stays until the end: no collection of garbage looks at it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m datasets3``, files without that mark are not imported: most of what they import is not used then."""
+    if config.option.markexpr == "datasets3" and collection_path.match("test_*.py"):
+        return "datasets3" not in collection_path.read_text() or None
+    return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
