@@ -28,6 +28,7 @@ pytest.importorskip("sklearn")
 import transformers
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from matplotlib.figure import Figure
 from transformers import (
     AutoModelForImageClassification,
     TrainerCallback,
@@ -67,6 +68,7 @@ from tests.processes import forked, killed_once, status_of
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 SCRIPT = Path(finetune_rings.__file__)
+SAVEFIG = Figure.savefig
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,6 +78,40 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_cards():
+    """Most runs here are of one training over the same rows: what their cards say of them is worked out once for equal
+    input, and their figures are drawn where a test looks at them (`drawn`)."""
+
+    def once_for_equal_input(function, key_of):
+        found = {}
+
+        def remembered(*arguments):
+            key = key_of(*arguments)
+            if key not in found:
+                found[key] = function(*arguments)
+            return found[key]
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        scores = once_for_equal_input(finetune_rings.score_baselines, lambda *splits: tuple(s._fingerprint for s in splits))
+        patch.setattr(finetune_rings, "score_baselines", scores)
+        errors = once_for_equal_input(
+            finetune_rings.bootstrap_errors,
+            lambda labels, probabilities, threshold: (labels.tobytes(), probabilities.tobytes(), threshold),
+        )
+        patch.setattr(finetune_rings, "bootstrap_errors", errors)
+        patch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(b"not drawn"))
+        yield
+
+
+@pytest.fixture
+def drawn(quick_cards, monkeypatch):
+    """Figures are drawn."""
+    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
 
 
 @pytest.fixture(scope="module")
@@ -571,6 +607,7 @@ def test_a_fixed_image_size_is_kept():
 # ---- fine-tuning from end to end
 
 
+@pytest.mark.usefixtures("drawn")
 def test_fine_tuning_writes_model_and_card(rings, tmp_path):
     output, cards = tmp_path / "out", tmp_path / "cards"
     options = (
