@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +40,9 @@ class ImageTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Not for datasets of images."})
 
     def __post_init__(self):
+        # Without this, accelerate takes each process that torchrun starts on a machine without GPUs for the only one.
+        if "LOCAL_RANK" in os.environ and not torch.accelerator.is_available():
+            self.use_cpu = True
         super().__post_init__()
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"--layer_decay must be above 0 and at most 1, not {self.layer_decay}")
