@@ -37,6 +37,7 @@ class Measured:
         remark: what is to be known about the rows, such as that the model was trained on them.
         task: as the Hub calls it.
         names: how the metrics are called, in their order.
+        digits: after the point, in tables.
     """
 
     dataset: str
@@ -50,6 +51,7 @@ class Measured:
     remark: str = ""
     task: str = "image-classification"
     names: Mapping[str, str] = field(default_factory=lambda: NAMES)
+    digits: int = 3
 
     def results(self) -> list[EvalResult]:
         """For the card's metadata."""
@@ -130,7 +132,7 @@ class Card:
             )
             parts.append(f"## {self.measured.title}\n\n{rows}{' ' * bool(self.measured.remark)}{self.measured.remark}\n")
             one, errors = {"this model": self.measured.metrics}, {"this model": self.measured.errors}
-            table = metrics_table(one, errors, self.measured.names)
+            table = metrics_table(one, errors, self.measured.names, self.measured.digits)
             parts.append(f"{table}\n{INTERVALS if self.measured.errors else ''}\n")
         if self.galaxies:
             parts.append(f"## Which galaxies\n\n{self.galaxies.strip()}\n")
@@ -172,6 +174,7 @@ def metrics_table(
     models: Mapping[str, Mapping[str, float]],
     errors: Mapping[str, Mapping[str, float]] | None = None,
     names: Mapping[str, str] = NAMES,
+    digits: int = 3,
 ) -> str:
     """Markdown: a row a model, a column a metric; empty where a model has none of it. Below it 95 % intervals, if asked for.
 
@@ -179,18 +182,19 @@ def metrics_table(
         models: metrics by name, by model.
         errors: standard errors of the metrics, by model.
         names: how the metrics are called, in their order; others are left out.
+        digits: after the point.
     """
     columns = [name for name in names if any(name in metrics for metrics in models.values())]
     lines = ["| | " + " | ".join(names[name] for name in columns) + " |", "|---|" + "---|" * len(columns)]
     for model, metrics in models.items():
-        cells = (f"{metrics[name]:.3f}" if name in metrics else "" for name in columns)
+        cells = (f"{metrics[name]:.{digits}f}" if name in metrics else "" for name in columns)
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
         if errors and model in errors:
             known = errors[model]
             bounds = {
                 name: _bounds(name, metrics[name], known[name]) for name in columns if name in metrics and name in known
             }
-            cells = ("{:.3f} to {:.3f}".format(*bounds[name]) if name in bounds else "" for name in columns)
+            cells = (" to ".join(f"{end:.{digits}f}" for end in bounds[name]) if name in bounds else "" for name in columns)
             lines.append("| 95 % interval | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -68,9 +68,13 @@ class Story:
         batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
         return (
             f"From {start}, {parts} was trained on {which} {self.rows} galaxies{how_often} for {length} in batches of "
-            f"{batch}, seed {args.seed}, learning rate {args.learning_rate:g}, layer decay {args.layer_decay:g}. Views are "
-            f"turned by any angle, mirrored, zoomed and shifted."
+            f"{batch}, seed {args.seed}, learning rate {args.learning_rate:g}, layer decay {args.layer_decay:g}. "
+            + self.views()
         )
+
+    def views(self) -> str:
+        """How images are changed in training."""
+        return "Views are turned by any angle, mirrored, zoomed and shifted."
 
     def not_trained(self) -> str:
         """What a card of a measurement says."""
