@@ -13,8 +13,8 @@ from skyset.training.common import timm_convnext
 #: By task, the class that loads its models: of `transformers`, or ours, which `transformers` knows once it is imported.
 TASKS = {
     "rings": "transformers:AutoModelForImageClassification",
+    "photoz": "skyset.training.common.photoz_models:PhotozModel",
     "votes": "skyset.training.common.votes:VoteModel",
-    "photoz_table": "skyset.training.common.photoz_table:PhotozTable",
 }
 #: ``model_type`` of models of ours begins so.
 OURS = "skyset_"
