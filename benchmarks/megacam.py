@@ -136,7 +136,7 @@ def whole_step(ccd) -> int:
 
 
 def ours(way: str, path: Path) -> None:
-    from skyset.building.runner import executor
+    from skyset.runner import executor
 
     # By its name, so that a worker finds it: this file is the main module.
     work = {"sources": sources_of, "build": whole_step}[way]

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measure import machine  # noqa: E402
-from skyset.building.runner import executor  # noqa: E402
+from skyset.runner import executor  # noqa: E402
 from skyset.testing.galaxiesml.colours import BANDS  # noqa: E402
 from skyset.testing.galaxiesml.published import BLOCK, observe_block  # noqa: E402
 from skyset.testing.galaxiesml.shapes import half_light_radii  # noqa: E402

@@ -35,6 +35,7 @@ class WorkerPool(ProcessPoolExecutor):
     def __init__(self, processes: int, preload: Sequence[str] = ()) -> None:
         resource_tracker.ensure_running()  # in its start it unblocks Ctrl-C, which is to stay blocked in that of workers
         super().__init__(processes, _context(preload), initializer=_begin)
+        self.ahead = 2 * processes  #: tasks under way, so that no worker waits for the next one
 
     def submit(self, function, /, *args, **kwargs) -> Future:
         with _interrupts_blocked():

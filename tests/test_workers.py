@@ -12,8 +12,8 @@ from multiprocessing import forkserver
 import psutil
 import pytest
 
-from skyset.building.runner import executor
 from skyset.errors import UserError
+from skyset.runner import executor
 from skyset.workers import WorkerPool, _interrupts_blocked
 from tests.processes import interruptible
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from skyset.archives.checksums import read_checksums
 from skyset.archives.fetch import Fetcher, FetchError
 from skyset.build_scripts.gz3d.records import COUNTS, read_table, vote_fractions
-from skyset.building.runner import executor
 from skyset.errors import RecordError, UserError
 from skyset.loaders.gz3d import CHECKSUMS
 from skyset.progress import progress_bar
 from skyset.raw import open_fits, open_regular
+from skyset.runner import executor, in_order
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,10 @@ def scan_file(path: Path) -> tuple[Target | str, str | None]:
 
 
 def scan_files(paths: list[Path], processes: int) -> Iterator[tuple[Path, tuple[Target | str, str | None]]]:
-    """``scan_file`` of each path, in order, in processes, not further ahead than a few hundred files."""
-    batch = 64 * processes
-    with executor(processes if len(paths) > batch else 1) as pool:
-        for start in progress_bar(range(0, len(paths), batch), desc="positions", disable=len(paths) <= batch):
-            some = paths[start : start + batch]
-            yield from zip(some, pool.map(scan_file, some), strict=True)
+    """``scan_file`` of each path, in order, in processes, few of them ahead."""
+    few = len(paths) <= 64 * processes
+    with executor(1 if few else processes) as pool:
+        yield from in_order(pool, scan_file, progress_bar(paths, desc="positions", disable=few))
 
 
 def archive_checksums(base_url: str, network: Fetcher) -> dict[str, str]:

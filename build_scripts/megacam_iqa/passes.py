@@ -18,7 +18,6 @@ from skyset.build_scripts.megacam_iqa.staged import Staged, how_digest, known, l
 from skyset.build_scripts.megacam_iqa.staging import stage
 from skyset.build_scripts.megacam_iqa.wanted import Wanted, from_archive, local
 from skyset.building.options import Options
-from skyset.building.runner import executor
 from skyset.building.task import Rejected
 from skyset.errors import RecordError, UserError
 from skyset.extraction.config import Configuration, read_config
@@ -26,6 +25,7 @@ from skyset.extraction.engines import load_engine
 from skyset.files import short_digest
 from skyset.messages import say
 from skyset.progress import progress_bar
+from skyset.runner import executor
 
 #: What processes that measure CCDs import once for all.
 PRELOAD = ("skyset.extraction.ready", "skyset.build_scripts.megacam_iqa.sources")
@@ -94,16 +94,16 @@ class Passes:
         say(f"measuring {exposures_said(len(left))}: workers start first", sys.stderr)
         load_engine(None)
         bar = progress_bar(total=len(left), unit="exposure", desc="sources")
-        with executor(self.options.num_processes, self.options.scheduler, PRELOAD) as pool, bar:
+        with executor(self.options.num_processes, self.options.scheduler, PRELOAD, [self.options.output_dir]) as pool, bar:
             for wanted in left:
                 self._measure(wanted, pool)
                 bar.update()
 
     def _measure(self, wanted: Wanted, pool) -> None:
-        root, ahead = self.options.output_dir, 2 * self.options.num_processes if self.options.num_processes > 1 else 1
+        root = self.options.output_dir
         try:
             with wanted.there() as path:
-                staged = stage(path, root, self._made_of(wanted), self.how, pool, ahead, self.asked.ldac)
+                staged = stage(path, root, self._made_of(wanted), self.how, pool, self.asked.ldac)
             if staged.fits_id != wanted.fits_id:
                 raise RecordError(f"its headers say that it is {staged.fits_id}")
             self.exposures[wanted.fits_id] = staged

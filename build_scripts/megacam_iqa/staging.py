@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,10 @@ from skyset.extraction.mosaic import Extension
 from skyset.extraction.plan import Plan
 from skyset.extraction.tables import as_table
 from skyset.files import replacing, write_atomically
+from skyset.runner import Pool, in_order
 
 
-def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead: int, ldac: Path | None = None) -> Staged:
+def stage(path: Path, root: Path, made_of: str, how: How, pool: Pool, ldac: Path | None = None) -> Staged:
     """Measure an exposure.
 
     Args:
@@ -39,7 +39,6 @@ def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead:
         made_of: what tells its contents and the way in which it is measured.
         how: see `How`.
         pool: measures the CCDs.
-        ahead: CCDs that are under way at a time.
         ldac: folder of catalogues that are taken where they are there.
 
     Raises:
@@ -66,7 +65,7 @@ def stage(path: Path, root: Path, made_of: str, how: How, pool: Executor, ahead:
         facts = _facts(said, parts)
         measured: list[np.ndarray] = []
         with replacing(stamps_path(root, said.fits_id)) as temporary, open(temporary, "wb") as stamps:
-            results = _kept(_measured(jobs, pool, ahead), facts, measured, stamps)
+            results = _kept(_measured(jobs, pool), facts, measured, stamps)
             if catalogue is None:
                 ldac_bytes = _write_ldac(ldac_file, path, results, how)
             for _ in results:
@@ -116,20 +115,13 @@ def _unpacked(path: Path, root: Path) -> Path:
     return plain
 
 
-def _measured(jobs: list[tuple], pool: Executor, ahead: int) -> Iterator[CcdSources]:
+def _measured(jobs: list[tuple], pool: Pool) -> Iterator[CcdSources]:
     """What the CCDs gave, in their order; few wait in memory."""
-    running: list[Future] = []
-    rest = iter(jobs)
-    try:
-        for job in rest:
-            running.append(pool.submit(measure_ccd, *job))
-            if len(running) >= ahead:
-                yield running.pop(0).result()
-        while running:
-            yield running.pop(0).result()
-    finally:
-        for future in running:
-            future.cancel()
+    return (result for _, result in in_order(pool, _measure, jobs))
+
+
+def _measure(job: tuple) -> CcdSources:
+    return measure_ccd(*job)
 
 
 def _kept(results: Iterator[CcdSources], facts: dict, measured: list, stamps) -> Iterator[CcdSources]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import shlex
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -26,13 +27,13 @@ from skyset.archives.fetch import Fetcher, FetchError
 from skyset.building.card import leave_card
 from skyset.building.folder import BuildFolder
 from skyset.building.options import Options
-from skyset.building.runner import executor
 from skyset.building.task import Found, Item, Read, Rejected, Task, Written, build_partition, existing_rows
 from skyset.command_line import os_reason
 from skyset.errors import PartitionError, UserError
 from skyset.files import human_bytes, short_digest
 from skyset.partitions.layout import REJECTED, compression_options
 from skyset.partitions.manifest import Manifest
+from skyset.runner import Pool, executor
 from skyset.survey import Survey
 
 #: How HDF5 and threads say it.
@@ -45,8 +46,8 @@ class Pipeline:
 
     folder: BuildFolder
     fetcher: Fetcher | None
-    pool: Executor
-    ahead: int
+    pool: Pool
+    connections: int
     progress: tqdm
     write: Callable[[Task], Written] = build_partition
     fetching: dict[Future, tuple[Task, Item]] = field(default_factory=dict)
@@ -56,7 +57,8 @@ class Pipeline:
     def run(self, tasks: Sequence[Task]) -> None:
         waiting = deque(tasks)
         while waiting or self.fetching or self.building:
-            while waiting and len(self.fetching) < self.ahead and len(self.building) < self.ahead:
+            ahead = max(2 * self.connections, self.pool.ahead)
+            while waiting and len(self.fetching) < ahead and len(self.building) < ahead:
                 self._start(waiting.popleft())
             done, _ = wait([*self.fetching, *self.building], return_when=FIRST_COMPLETED)
             for future in done:
@@ -199,13 +201,18 @@ def _run_tasks(
 
     processes = min(options.num_processes, len(tasks))
     objects = sum(len(task.items) for task in tasks)
-    ahead = 2 * max(options.max_connections, processes)
     bar = progress_bar(total=objects, unit="object", desc=folder.survey.name)
     try:
-        with executor(processes, options.scheduler) as pool, bar:
-            Pipeline(folder, network, pool, ahead, bar, write).run(tasks)
+        with executor(processes, options.scheduler, shared=_shared(folder, tasks, network)) as pool, bar:
+            Pipeline(folder, network, pool, options.max_connections, bar, write).run(tasks)
     finally:
         folder.write_rejected()
+
+
+def _shared(folder: BuildFolder, tasks: Sequence[Task], network: Fetcher | None) -> list[Path]:
+    """What workers elsewhere have to see: the folder, and a raw file where it lies in another one."""
+    there = (file for task in tasks for file in task.files if network is None and file.is_file())
+    return [folder.root, *itertools.islice(there, 1)]
 
 
 def describe_failure(error: OSError | RuntimeError | MemoryError, root: Path) -> str:

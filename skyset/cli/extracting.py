@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from skyset.cli.app import app, end
 from skyset.cli.pictures import picture_path, save_figure
+from skyset.cli.running import Scheduler
 from skyset.files import keep_inputs
 
 
@@ -132,6 +133,7 @@ def extract(
     processes: Annotated[
         int | None, typer.Option("--processes", min=1, metavar="N", help="extensions at once (default: one per core)")
     ] = None,
+    scheduler: Scheduler = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="the image, each source in an ellipse")] = None,
 ) -> None:
     def run() -> None:
@@ -158,6 +160,7 @@ def extract(
             classifier=classifier,
             engine=engine,
             processes=processes,
+            scheduler=scheduler,
             draw=picture is not None,
             plot=picture,
             tell=functools.partial(print, "skyset:", file=sys.stderr),

@@ -12,6 +12,7 @@ import typer
 from skyset.cli.app import app, console, end
 from skyset.cli.pictures import picture_path, save_figure
 from skyset.cli.places import Where, build_of, how_to_convert, manifest_of, named, partitions_of, published_at, survey_names
+from skyset.cli.running import Processes, Scheduler, processes_of
 from skyset.errors import UserError
 from skyset.files import keep_inputs
 from skyset.loading import registry
@@ -80,6 +81,8 @@ def verify(
             help="the partitions that pushed Parquet or HATS was made of: all values are compared, row by row",
         ),
     ] = None,
+    num_processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     def run() -> int:
         if lying := published_at(where):
@@ -101,7 +104,8 @@ def verify(
         progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
         source = None if against is None else partitions_of(against) if registry.is_known(against) else against
         differences = 0
-        for differences, line in enumerate(verify_published(where, source, progress), 1):  # noqa: B007
+        found = verify_published(where, source, progress)
+        for differences, line in enumerate(found, 1):  # noqa: B007
             say(line)
         if differences:
             say(f"{differences} differences in {where}; the command that wrote it makes it again", file=sys.stderr)
@@ -119,7 +123,8 @@ def verify(
         survey = registry.survey(manifest.survey, manifest.config) if known else None
         progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
         differences = 0
-        for differences, line in enumerate(find_differences(folder, survey, progress), 1):  # noqa: B007
+        found = find_differences(folder, survey, progress, processes_of(num_processes), scheduler)
+        for differences, line in enumerate(found, 1):  # noqa: B007
             say(line)
         if differences:
             mends = "the command that built it mends damaged and missing partitions, with --recheck all of them"
@@ -189,6 +194,7 @@ def report(
     images: Annotated[int | None, typer.Option("--images", min=0, max=24, metavar="N", help="pictures (default: 6)")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="of the rows that are drawn")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a file that is no report")] = False,
+    scheduler: Scheduler = None,
 ) -> None:
     def run() -> int:
         from skyset.explore.report import command
@@ -200,11 +206,11 @@ def report(
         command.check_output(path, [build.root for build in builds], overwrite)
         most, count = rows or command.ROWS, command.PICTURES if images is None else images
         if compare is None:
-            problems = command.write(builds[0], path, most, count, seed)
+            problems = command.write(builds[0], path, most, count, seed, scheduler)
         else:
             from skyset.explore.report.compare_page import write_comparison
 
-            problems = write_comparison(builds[0], builds[1], path, most, seed)
+            problems = write_comparison(builds[0], builds[1], path, most, seed, scheduler)
         print(f"wrote {path}")
         for line in problems[:20]:
             say(line, file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from skyset.cli.app import app, console, end
+from skyset.cli.running import Scheduler
 from skyset.errors import UserError
 from skyset.files import keep_inputs
 from skyset.loading import registry
@@ -100,6 +101,7 @@ def crossmatch(
             "--partitions", metavar="DIR", help='the pairs as partitions too: load_dataset("crossmatch", data_dir=DIR)'
         ),
     ] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     def run() -> None:
         from skyset.explore.match_table import Asked
@@ -109,12 +111,13 @@ def crossmatch(
         if partitions is not None and more:
             raise UserError("--partitions takes pairs, of two catalogues; -o FILE takes more")
         sources = tuple(without_login(each) for each in (left, right, *(more or ())))
-        _crossmatch(Asked(sources, radius, key, how, best, ids, ra, dec, columns, pm, epochs), output, partitions)
+        asked = Asked(sources, radius, key, how, best, ids, ra, dec, columns, pm, epochs)
+        _crossmatch(asked, output, partitions, scheduler)
 
     end(run)
 
 
-def _crossmatch(asked, output: Path | None, partitions: Path | None) -> None:
+def _crossmatch(asked, output: Path | None, partitions: Path | None, scheduler: str | None) -> None:
     from skyset.explore.match_table import table_of_matches
     from skyset.explore.pairs import write_partitions
     from skyset.explore.pairs_file import check_output, write_pairs
@@ -123,7 +126,7 @@ def _crossmatch(asked, output: Path | None, partitions: Path | None) -> None:
         check_output(output)
         names = ["the left catalogue", "the right catalogue", *(f"catalogue {n}" for n in range(3, len(asked.sources) + 1))]
         keep_inputs(output, dict(zip(names, asked.sources, strict=True)))
-    table, counts, alone = table_of_matches(asked)
+    table, counts, alone = table_of_matches(asked, scheduler)
     many = ", ".join(f"{count:,}" for count in counts[:-1]) + f" and {counts[-1]:,}"
     without = f"; {alone:,} of {counts[0]:,} have none" if asked.how == "left" else ""
     matches = "pairs" if len(counts) == 2 else "matches"

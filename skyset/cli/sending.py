@@ -10,6 +10,7 @@ import typer
 
 from skyset.cli.app import app, end
 from skyset.cli.places import SurveyName, Where, named, not_found
+from skyset.cli.running import Processes, Scheduler, processes_of
 from skyset.errors import PartitionError, UserError
 from skyset.loading import registry
 from skyset.messages import say
@@ -55,25 +56,16 @@ def hats(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace what an earlier export of other rows or options left in OUT")
     ] = False,
-    num_processes: Annotated[
-        int | None, typer.Option("--num_processes", min=1, metavar="N", help="files at once (default: one per core)")
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            "--scheduler", metavar="ADDRESS", help="a Dask scheduler's, tcp://host:8786, instead of processes here"
-        ),
-    ] = None,
+    num_processes: Processes = None,
+    scheduler: Scheduler = None,
 ) -> None:
     def run() -> None:
-        import os
-
         from skyset.files import bytes_of
         from skyset.progress import progress_bar
         from skyset.publishing.hats import Asked, export
 
         asked = Asked(name, images, bytes_of(max_bytes), threshold, margin, compression)
-        processes = num_processes or os.cpu_count() or 1
+        processes = processes_of(num_processes)
         root, progress = named(where), functools.partial(progress_bar, unit="file", desc="hats", leave=False)
         try:
             say(export(root, output, asked, config, overwrite, processes, scheduler, progress))
@@ -141,9 +133,12 @@ def push_(
     work_dir: Annotated[
         Path | None,
         typer.Option(
-            "--work_dir", metavar="DIR", help="for the journal and files on their way (default: in the user's cache)"
+            "--work_dir",
+            metavar="DIR",
+            help="for the journal and files on their way (default: in the user's cache); with --scheduler, a shared disk's",
         ),
     ] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     def run() -> None:
         from skyset.publishing.contents import Form
@@ -167,6 +162,7 @@ def push_(
             num_processes or 0,
             work_dir,
             form,
+            scheduler,
         )
         plan = planned(request)
         if dry_run:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ import pyarrow.compute as pc
 
 from skyset.errors import PartitionError, UserError
 from skyset.messages import plain
-from skyset.partitions.manifest import Manifest
+from skyset.partitions.manifest import FileEntry, Manifest, grouped
 from skyset.partitions.partition import Partition
+from skyset.runner import InlineExecutor, Pool, in_order
+from skyset.survey import Column
 from skyset.tables.match import is_text
 from skyset.tables.numeric_text import floats_of_text
 
@@ -39,6 +43,8 @@ POSITIONS = (
     ("alpha_world", "delta_world"),
     ("right_ascension", "declination"),
 )
+#: Of partitions whose small columns are read by one task.
+_TASK_BYTES = 1 << 30
 #: Degrees of a unit of angle, by its names.
 _DEGREES = {
     **dict.fromkeys(("", "deg", "degree", "degrees"), 1.0),
@@ -55,6 +61,7 @@ def catalogue_of(
     dec: str = "dec",
     positions: bool = True,
     units: tuple[str, str] = ("", ""),
+    pool: Pool | None = None,
 ) -> pa.Table:
     """Names and positions of all objects; no pixel is read.
 
@@ -64,6 +71,7 @@ def catalogue_of(
         object_id, ra, dec: what these columns are called there.
         positions: whether a file has to have them; where it has not, they are null.
         units: of ra and dec, see ``in_degrees``.
+        pool: reads partitions; by default this process.
 
     Returns:
         Table of ``object_id``, ``ra``, ``dec`` (float64, degrees) and the further columns under their own names, with their
@@ -81,7 +89,7 @@ def catalogue_of(
     names = list(dict.fromkeys(wanted.values()))
     if not partitions and not positions:
         names = [name for name in names if name not in (ra, dec) or name in _names_in(str(source))]
-    table = (_read_folder if partitions else _read_file)(str(source), names)
+    table = _read_folder(str(source), names, pool or InlineExecutor()) if partitions else _read_file(str(source), names)
     for name in wanted.values() if not positions else ():
         if name not in table.schema.names:
             table = table.append_column(pa.field(name, pa.float64()), pa.nulls(table.num_rows, pa.float64()))
@@ -93,7 +101,7 @@ def catalogue_of(
     return table.combine_chunks()
 
 
-def _read_folder(root: str, names: list[str]) -> pa.Table:
+def _read_folder(root: str, names: list[str], pool: Pool) -> pa.Table:
     from skyset.tables.catalog import require
 
     manifest, root = Manifest.load(root), root.rstrip("/")
@@ -112,20 +120,30 @@ def _read_folder(root: str, names: list[str]) -> pa.Table:
             for c in columns
         ]
     )
-    batches = []
+    read = partial(_read_partitions, root if "://" in root else os.path.abspath(root), columns, schema)
     try:
-        for entry in manifest.files:
-            path = f"{root}/{entry.path}"
-            with Partition(path, columns, trusted_rows=entry.rows, trusted_bytes=entry.bytes) as partition:
-                values = {column.name: np.empty(partition.rows, column.dtype) for column in columns}
-                partition.read_columns(values, 0, partition.rows)
-            arrays = [pa.array(values[each.name]).cast(each.type) for each in schema]
-            batches.append(pa.record_batch(arrays, schema=schema))
+        batches = [batch for _, some in in_order(pool, read, grouped(manifest.files, _TASK_BYTES)) for batch in some]
     except PartitionError as error:
         raise UserError(str(error)) from error
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: text that is none: {error}") from error
     return pa.Table.from_batches(batches, schema)
+
+
+def _read_partitions(
+    root: str, columns: Sequence[Column], schema: pa.Schema, files: Sequence[FileEntry]
+) -> list[pa.RecordBatch]:
+    """All rows of some files: their columns, as the schema has them."""
+    batches = []
+    for entry in files:
+        path = f"{root}/{entry.path}"
+        with Partition(path, columns, trusted_rows=entry.rows, trusted_bytes=entry.bytes) as partition:
+            values = {column.name: np.empty(partition.rows, column.dtype) for column in columns}
+            partition.read_columns(values, 0, partition.rows)
+        try:
+            arrays = [pa.array(values[each.name]).cast(each.type) for each in schema]
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path}: text that is none: {error}") from error
+        batches.append(pa.record_batch(arrays, schema=schema))
+    return batches
 
 
 def _read_file(path: str, names: list[str]) -> pa.Table:

@@ -21,7 +21,10 @@ from skyset.explore.catalogue import (
 from skyset.explore.match_plan import joined
 from skyset.explore.pairs import matches_table
 from skyset.messages import say
-from skyset.tables.match import Pairs, match_keys, match_positions, nearest, separation_arcsec
+from skyset.partitions.layout import MANIFEST
+from skyset.runner import Pool, executor
+from skyset.tables.match import Pairs, match_keys, nearest, separation_arcsec
+from skyset.tables.match_stripes import match_in_stripes
 from skyset.tables.motion import Motion, common_epoch, motion_in
 
 HOW = ("inner", "left", "nearest")
@@ -93,33 +96,39 @@ class _Catalogue:
     dec: np.ndarray
 
 
-def table_of_matches(asked: Asked) -> tuple[pa.Table, list[int], int]:
+def table_of_matches(asked: Asked, scheduler: str | None = None) -> tuple[pa.Table, list[int], int]:
     """The table, how many objects each catalogue has, and how many of the first have no match.
+
+    Args:
+        asked: for what.
+        scheduler: address of a Dask cluster that reads partitions and compares positions, see `skyset.runner.executor`.
 
     Raises:
         UserError: a catalogue or a column is not there, or cannot be matched.
     """
-    catalogues = _read(asked)
-    first, tables = catalogues[0], [each.table for each in catalogues]
-    pairs = [_pairs(asked, first, other) for other in catalogues[1:]]
+    folders = [source for source in asked.sources if is_folder(source) and "://" not in source]
+    with executor(1, scheduler, shared=[f"{folder}/{MANIFEST}" for folder in folders]) as pool:
+        catalogues = _read(asked, pool)
+        first, tables = catalogues[0], [each.table for each in catalogues]
+        pairs = [_pairs(asked, first, other, pool) for other in catalogues[1:]]
     rows, separations = joined(pairs, first.table.num_rows if asked.how == "left" else None)
     suffixes = ("_left", "_right") if len(tables) == 2 else [f"_{number}" for number in range(1, len(tables) + 1)]
     alone = first.table.num_rows - len(np.unique(rows[0][(rows >= 0).all(axis=0)]))
     return matches_table(rows, separations, tables, suffixes), [table.num_rows for table in tables], alone
 
 
-def _pairs(asked: Asked, left: _Catalogue, right: _Catalogue) -> Pairs:
+def _pairs(asked: Asked, left: _Catalogue, right: _Catalogue, pool: Pool) -> Pairs:
     if asked.key:
         pairs = match_keys(left.table[left.key], right.table[right.key])
         ends = (left.ra[pairs.left], left.dec[pairs.left], right.ra[pairs.right], right.dec[pairs.right])
         return replace(pairs, separation=separation_arcsec(*ends))
-    pairs = match_positions(left.ra, left.dec, right.ra, right.dec, asked.radius)
+    pairs = match_in_stripes(pool, (left.ra, left.dec), (right.ra, right.dec), asked.radius)
     if asked.best == "all" and asked.how != "nearest":
         return pairs
     return nearest(pairs, one_to_one=asked.best == "mutual")
 
 
-def _read(asked: Asked) -> list[_Catalogue]:
+def _read(asked: Asked, pool: Pool) -> list[_Catalogue]:
     further = columns_in(asked.sources, [name.strip() for name in (asked.columns or "").split(",") if name.strip()])
     epochs = _epochs(asked)
     motions = [
@@ -135,16 +144,18 @@ def _read(asked: Asked) -> list[_Catalogue]:
         asked.positions(asked.ra, "ra"),
         asked.positions(asked.dec, "dec"),
     )
-    return [_read_one(asked, *each) for each in zip(asked.sources, further, motions, *texts, strict=True)]
+    return [_read_one(asked, pool, *each) for each in zip(asked.sources, further, motions, *texts, strict=True)]
 
 
-def _read_one(asked: Asked, source: str, further: list[str], motion: Motion | None, name: str, key: str, ra: str, dec: str):
+def _read_one(
+    asked: Asked, pool: Pool, source: str, further: list[str], motion: Motion | None, name: str, key: str, ra: str, dec: str
+) -> _Catalogue:
     name, key = name_in(source, name or key), name_in(source, key) if key else ""
     (ra, ra_unit), (dec, dec_unit) = with_unit(ra), with_unit(dec)
     where = positions_in(source, ra, dec) if ra or dec or not asked.key else ("ra", "dec")
     more = [each for each in dict.fromkeys([key, *further]) if each not in ("", name, *where)]
     every = list(dict.fromkeys([*more, *(motion.names if motion else ())]))
-    table = catalogue_of(source, every, name, *where, positions=not asked.key, units=(ra_unit, dec_unit))
+    table = catalogue_of(source, every, name, *where, positions=not asked.key, units=(ra_unit, dec_unit), pool=pool)
     if not asked.key:
         table, dropped = with_positions(table)
         if dropped:

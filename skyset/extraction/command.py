@@ -58,7 +58,13 @@ class Summary:
 
 
 def run(
-    plan: Plan, configuration: Configuration, *, processes: int | None = None, progress: bool = False, draw: bool = False
+    plan: Plan,
+    configuration: Configuration,
+    *,
+    processes: int | None = None,
+    scheduler: str | None = None,
+    progress: bool = False,
+    draw: bool = False,
 ) -> Summary:
     """Measure the image and write what is planned: catalogue and check images together, each under a temporary name first.
 
@@ -77,6 +83,7 @@ def run(
             engine=plan.engine,
             check=tuple(plan.check),
             processes=processes,
+            scheduler=scheduler,
             progress=progress,
         )
         for extension in _measured(plan.image, measured):
@@ -121,6 +128,7 @@ def extract(
     skip_unknown: bool = False,
     check: str | None = None,
     processes: int | None = None,
+    scheduler: str | None = None,
     draw: bool = False,
     tell: Callable[[str], None] = print,
     **files,
@@ -147,7 +155,7 @@ def extract(
         for line in _differences(configuration, planned, files):
             tell(f"warning: {line}")
         try:
-            return run(planned, configuration, processes=processes, progress=True, draw=draw)
+            return run(planned, configuration, processes=processes, scheduler=scheduler, progress=True, draw=draw)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("no catalogue is left half written; the same command starts anew") from None
 

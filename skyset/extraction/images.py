@@ -19,7 +19,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -100,6 +100,10 @@ class Image:
     def place(self) -> str:
         """As it is chosen: ``[1]``, ``[0][2]``."""
         return f"[{self.hdu}]" + (f"[{self.plane}]" if self.plane is not None else "")
+
+    def at_its_place(self) -> Image:
+        """The same, read from any folder that a process stands in."""
+        return replace(self, path=self.path.absolute())
 
     @property
     def name(self) -> str:

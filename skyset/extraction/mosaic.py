@@ -7,7 +7,6 @@ import os
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +20,14 @@ from skyset.extraction.engines import load_engine
 from skyset.extraction.quantities import NotGivenWarning
 from skyset.extraction.settings import Settings
 from skyset.extraction.world import celestial_wcs
-from skyset.workers import WorkerPool
+from skyset.runner import executor, in_order
 
 #: What processes that measure images import once for all.
 PRELOAD = ("skyset.extraction.ready",)
+_FEWER = (
+    'try fewer (--processes 1; in Python processes=1; a script has its code below `if __name__ == "__main__":`, and '
+    "settings that are a function lie in a module)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,7 @@ def extract_file(
     engine: str | None = None,
     check: Sequence[str] = (),
     processes: int | None = None,
+    scheduler: str | None = None,
     progress: bool = False,
 ) -> Iterator[Extension]:
     """The sources of every two-dimensional image of a FITS file, in the file's order, several at once.
@@ -70,6 +74,8 @@ def extract_file(
         processes: images at once, each in a process of its own; None: one per core. With more than one, a script must
             have its code below ``if __name__ == "__main__":``, and a function for ``settings`` must be one that other
             processes can import.
+        scheduler: address of a Dask scheduler (``tcp://host:8786``) whose workers measure, instead of processes here; they
+            need the same files under the same names.
         progress: show a bar.
 
     Raises:
@@ -109,17 +115,17 @@ def extract_file(
         for k, image in enumerate(chosen.images)
     ]
     processes = min(processes or os.cpu_count() or 1, len(jobs))
-    if processes > 1:
+    if processes > 1 or scheduler:
         _check_picklable(settings)
-    return _each(jobs, processes, progress)
+    return _each([job.for_workers() for job in jobs] if scheduler else jobs, processes, scheduler, progress)
 
 
-def _each(jobs: list[_Job], processes: int, progress: bool) -> Iterator[Extension]:
+def _each(jobs: list[_Job], processes: int, scheduler: str | None, progress: bool) -> Iterator[Extension]:
     from skyset.progress import progress_bar
 
     bar = progress_bar(total=len(jobs), unit="image", desc="extracting", leave=False, disable=not progress)
     with bar:
-        for job, (extension, said) in zip(jobs, _results(jobs, processes), strict=True):
+        for job, (extension, said) in _results(jobs, processes, scheduler):
             for text, category in said:
                 # What was not given is missing for all images: the same words once, however many there are.
                 warnings.warn(text if category is NotGivenWarning else f"{job.image}: {text}", category, stacklevel=2)
@@ -127,29 +133,11 @@ def _each(jobs: list[_Job], processes: int, progress: bool) -> Iterator[Extensio
             bar.update()
 
 
-def _results(jobs: list[_Job], processes: int) -> Iterator[_Result]:
-    if processes == 1:
-        yield from (job.run() for job in jobs)
-        return
-    try:
-        with WorkerPool(processes, PRELOAD) as pool:
-            # Few ahead: check images wait in memory until they are taken.
-            running = [pool.submit(_Job.run, job) for job in jobs[: 2 * processes]]
-            rest = iter(jobs[2 * processes :])
-            try:
-                while running:
-                    yield running.pop(0).result()
-                    if (job := next(rest, None)) is not None:
-                        running.append(pool.submit(_Job.run, job))
-            finally:
-                for future in running:
-                    future.cancel()
-    except BrokenProcessPool:
-        raise UserError(
-            f"one of {processes} processes that measure images ended (killed? out of memory?): try fewer (--processes 1; in "
-            'Python processes=1; a script has its code below `if __name__ == "__main__":`, and settings that are a function '
-            "lie in a module)"
-        ) from None
+def _results(jobs: list[_Job], processes: int, scheduler: str | None) -> Iterator[tuple[_Job, _Result]]:
+    """Few are ahead: check images wait in memory until they are taken."""
+    shared = {file for job in jobs for file in job.files()} if scheduler else ()
+    with executor(processes, scheduler, PRELOAD, sorted(shared), _FEWER) as pool:
+        yield from in_order(pool, _Job.run, jobs)
 
 
 def _check_picklable(settings: object) -> None:
@@ -175,6 +163,18 @@ class _Job:
     classifier: str | Path | None
     engine: str | None
     check: tuple[str, ...]
+
+    def files(self) -> Iterator[Path]:
+        """What it is measured from, but for its configuration, which is read."""
+        yield from (each.path for each in (self.image, self.weight, self.flag_image) if each is not None)
+        if self.classifier is not None:
+            yield Path(self.classifier)
+
+    def for_workers(self) -> _Job:
+        """The same, measured from any folder that a worker stands in."""
+        classifier = self.classifier and Path(self.classifier).absolute()
+        image, weight, flags = (each and each.at_its_place() for each in (self.image, self.weight, self.flag_image))
+        return dataclasses.replace(self, image=image or self.image, weight=weight, flag_image=flags, classifier=classifier)
 
     def run(self) -> _Result:
         with warnings.catch_warnings(record=True) as caught:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -254,6 +254,20 @@ def describe_file(root: Path, path: str, survey: Survey, split: str) -> FileEntr
         ra=(float(ra.min()), float(ra.max())),
         dec=(float(dec.min()), float(dec.max())),
     )
+
+
+def grouped(files: Iterable[FileEntry], size: int, most: int = 1 << 30) -> Iterator[list[FileEntry]]:
+    """Files that follow each other, of so many bytes together (one file has more), and no more than ``most``."""
+    group: list[FileEntry] = []
+    left = size
+    for entry in files:
+        group.append(entry)
+        left -= entry.bytes
+        if left < 0 or len(group) == most:
+            yield group
+            group, left = [], size
+    if group:
+        yield group
 
 
 def split_folders(root: Path) -> list[Path]:

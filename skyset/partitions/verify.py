@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import functools
 import json
 import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +30,30 @@ from skyset.partitions.layout import (
     partition_path,
     split_of_path,
 )
-from skyset.partitions.manifest import FileEntry, Manifest, keys_digest, read_values, reasons_told
+from skyset.partitions.manifest import FileEntry, Manifest, grouped, keys_digest, read_values, reasons_told
 from skyset.partitions.partition import Partition
+from skyset.partitions.twice import Digests, digests, repeated
+from skyset.runner import executor, in_order
 from skyset.sky import check_position, healpix_cell
 from skyset.survey import Column, Survey
 
+#: Of the files that one task looks at, together.
+_TASK_BYTES, _TASK_FILES = 256 << 20, 64
 
-def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Iterator[str]:
+
+def verify(
+    root: str | Path, survey: Survey | None = None, progress=iter, processes: int = 1, scheduler: str | None = None
+) -> Iterator[str]:
     """Recompute all that the manifest says and yield every difference, a line each.
 
     Args:
         root: a survey's local folder.
         survey: its declaration, if known, to compare the table of columns with.
         progress: wraps the list of files, for a progress bar.
+        processes, scheduler: that look at the files, see `skyset.runner.executor`.
 
     Raises:
-        UserError: there is no manifest, or it does not say what the columns are.
+        UserError: there is no manifest, or it does not say what the columns are; a process or worker was killed.
     """
     root = Path(root)
     with reasons_told(root):
@@ -63,9 +73,47 @@ def verify(root: str | Path, survey: Survey | None = None, progress=iter) -> Ite
     yield from (f"{path}: is there but not in {MANIFEST}" for path in _unlisted(root, manifest, survey))
     yield from _verify_numbers(manifest)
     yield from (f"{path}: listed twice" for path, n in Counter(e.path for e in manifest.files).items() if n > 1)
+    yield from _verify_files(root, manifest, survey, progress, processes, scheduler)
+
+
+def _verify_files(
+    root: Path, manifest: Manifest, survey: Survey | None, progress: Callable, processes: int, scheduler: str | None
+) -> Iterator[str]:
+    """Each file, wherever it is looked at; what several files have is told after them."""
+    small = dataclasses.replace(manifest, files=[])
+    look = functools.partial(_look_at, root.absolute() if scheduler else root, small, survey)
+    groups = grouped(manifest.files, _TASK_BYTES, _TASK_FILES)
+    processes = min(processes, max(1, manifest.bytes // _TASK_BYTES))
+    with executor(processes, scheduler, shared=[root / MANIFEST]) as pool, Digests() as keys:
+        looked = (found for _, some in in_order(pool, look, groups) for found in some)
+        for number, (_, (lines, found)) in enumerate(zip(progress(manifest.files), looked, strict=True)):
+            yield from lines
+            keys.add(number, found)
+        yield from _twice(root, manifest, *keys.twice())
+
+
+def _look_at(
+    root: Path, manifest: Manifest, survey: Survey | None, entries: Sequence[FileEntry]
+) -> list[tuple[list[str], np.ndarray]]:
+    """What is wrong with some files, and the digests of their keys."""
+    looked = []
+    for entry in entries:
+        keys: list[str] = []
+        lines = list(_verify_file(root, entry, manifest, keys, survey))
+        looked.append((lines, digests(keys)))
+    return looked
+
+
+def _twice(root: Path, manifest: Manifest, common: set[int], files: Sequence[int]) -> Iterator[str]:
+    """Keys that several rows have: of those whose digests are the same, the files are read again."""
     seen: dict[str, str] = {}
-    for entry in progress(manifest.files):
-        yield from _verify_file(root, entry, manifest, seen, survey)
+    key = next(column for column in manifest.columns if column.name == manifest.key)
+    for entry in (manifest.files[number] for number in files):
+        with contextlib.suppress(PartitionError), Partition(root / entry.path, [key]) as partition:
+            for each in repeated(partition.text(manifest.key), common):
+                if each in seen:
+                    yield f"{entry.path}: {manifest.key} {each} is in {seen[each]} too"
+                seen[each] = entry.path
 
 
 def _verify_head(root: Path, values: dict, manifest: Manifest, survey: Survey | None, whole: bool) -> Iterator[str]:
@@ -130,9 +178,8 @@ def _layout(columns: Sequence[Column]) -> list[tuple]:
     return [(column.name, column.dtype, column.shape, column.unit) for column in columns]
 
 
-def _verify_file(
-    root: Path, entry: FileEntry, manifest: Manifest, seen: dict[str, str], survey: Survey | None
-) -> Iterator[str]:
+def _verify_file(root: Path, entry: FileEntry, manifest: Manifest, found: list[str], survey: Survey | None) -> Iterator[str]:
+    """One file; its keys are added to those that were ``found``."""
     if entry.split != (split := split_of_path(entry.path)):
         yield f"{entry.path}: is of split {split} by its folder, {MANIFEST} says {entry.split}"
     path = root / entry.path
@@ -154,7 +201,7 @@ def _verify_file(
     try:
         with Partition(path, manifest.columns, trusted_rows=entry.rows) as partition:
             yield from _verify_description(entry, partition, manifest, survey)
-            yield from _verify_rows(entry, partition, manifest, seen)
+            yield from _verify_rows(entry, partition, manifest, found)
     except PartitionError as error:
         yield str(error).replace(f"{root}{os.sep}", "", 1)
 
@@ -188,13 +235,13 @@ def _verify_description(entry: FileEntry, partition: Partition, manifest: Manife
                 yield f"{entry.path}: {column.name} is stored through the filters {filters}, {MANIFEST} says {compression}"
 
 
-def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, seen: dict[str, str]) -> Iterator[str]:
+def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, found: list[str]) -> Iterator[str]:
     ra, dec = partition.read("ra").astype(float), partition.read("dec").astype(float)
-    try:
-        for position in zip(ra.tolist(), dec.tolist(), strict=True):
-            check_position(*position)
-    except RecordError as error:
-        yield f"{entry.path}: {error}"
+    if len(off := np.flatnonzero(~((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)))):
+        try:
+            check_position(float(ra[off[0]]), float(dec[off[0]]))
+        except RecordError as error:
+            yield f"{entry.path}: {error}"
         return
     cells = set(healpix_cell(ra, dec, manifest.nside).tolist()) | set(partition.read("healpix").tolist())
     if cells != {cell_of_path(entry.path)} or entry.healpix not in cells:
@@ -209,7 +256,4 @@ def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, see
     keys = partition.text(manifest.key)
     if keys_digest(keys) != entry.keys:
         yield f"{entry.path}: holds other objects than {MANIFEST} says"
-    for key in keys:
-        if key in seen:
-            yield f"{entry.path}: {manifest.key} {key} is in {seen[key]} too"
-        seen[key] = entry.path
+    found += keys

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyset.building.runner import executor
 from skyset.errors import UserError
 from skyset.files import clear_leftovers, file_sha256, open_locked, short_digest, write_atomically
-from skyset.partitions.manifest import FileEntry
+from skyset.partitions.manifest import grouped
 from skyset.publishing.hats_files import COLLECTION, DATASET, write_card, write_catalogue, write_properties
 from skyset.publishing.hats_plan import Cell, cells_of, highest_order, index_of, margins_of
 from skyset.publishing.hats_rows import IMAGES, WHOLE, Form, Job, positions, write
 from skyset.publishing.parquet import Written
 from skyset.publishing.source import Source, sources
+from skyset.runner import Pool, executor, in_order
 from skyset.survey import Feature, Survey
 from skyset.versions import __version__
 
@@ -104,7 +105,7 @@ def export(
         asked: what it shall be like.
         config: which of the survey's datasets, by default the first.
         overwrite: replace what another export wrote there.
-        processes, scheduler: see `skyset.building.runner.executor`.
+        processes, scheduler: see `skyset.runner.executor`.
         progress: wraps the files to write, which are counted as they are done.
 
     Raises:
@@ -113,15 +114,18 @@ def export(
     """
     if "://" not in where:
         where = str(Path(where).expanduser().absolute())  # a cluster's workers start elsewhere
-    source = _source(where, config).with_flat_layers().with_every_column()
+    source = _source(where, config).with_flat_layers().with_every_column().for_workers()
     asked = _checked(source, asked)
     form = Form(asked.images, len(source.manifest.splits) > 1, asked.compression)
     form.schema(source.survey)
     note = _note(source, asked)
-    with _claimed(output, where, note, overwrite), executor(processes, scheduler) as pool:
+    with (
+        _claimed(output, where, note, overwrite),
+        executor(processes, scheduler, shared=[output, source.a_file]) as pool,
+    ):
         rows = _Rows.read(source, pool)
         plan = _Plan.of(rows, asked, output.absolute())
-        written, kept = _write_all(_jobs(source, rows, plan, form), pool, 2 * processes, progress)
+        written, kept = _write_all(_jobs(source, rows, plan, form), pool, progress)
         return _finish(source, rows, plan, form, written, kept, note)
 
 
@@ -251,30 +255,17 @@ class _Rows:
     starts: np.ndarray
 
     @classmethod
-    def read(cls, source: Source, pool: Executor) -> _Rows:
+    def read(cls, source: Source, pool: Pool) -> _Rows:
         """From the positions in all partitions, whose checksums are looked at."""
         files = source.manifest.files
         small = dataclasses.replace(source, manifest=dataclasses.replace(source.manifest, files=[]))
-        tasks = [pool.submit(positions, small, group, True) for group in _groups(files)]
-        parts = [task.result() for task in tasks]
+        read = functools.partial(positions, small, verify=True)
+        parts = [part for _, part in in_order(pool, read, grouped(files, _POSITIONS_BYTES))]
         ra, dec, sizes = (np.concatenate([part[name] for part in parts]) for name in ("ra", "dec", "bytes"))
         index = index_of(ra, dec)
         order = np.argsort(index, kind="stable")
         starts = np.concatenate([[0], np.cumsum([entry.rows for entry in files])])[:-1]
         return cls(ra[order], dec[order], sizes[order], index[order], order, starts)
-
-
-def _groups(files: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:
-    group: list[FileEntry] = []
-    size = 0
-    for entry in files:
-        group.append(entry)
-        size += entry.bytes
-        if size > _POSITIONS_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 @dataclass(frozen=True)
@@ -317,7 +308,7 @@ def _jobs(source: Source, rows: _Rows, plan: _Plan, form: Form) -> Iterator[Job]
         yield Job(path, source.survey, pieces, splits, within, rows.index[numbers], form)
 
 
-def _write_all(jobs: Iterator[Job], pool: Executor, at_once: int, progress: Callable) -> tuple[dict[Path, Written], int]:
+def _write_all(jobs: Iterator[Job], pool: Pool, progress: Callable) -> tuple[dict[Path, Written], int]:
     """Write the files that are not there, a few at a time; what each has, and how many were there."""
     written: dict[Path, Written] = {}
     pending: dict[Future, Path] = {}
@@ -334,7 +325,7 @@ def _write_all(jobs: Iterator[Job], pool: Executor, at_once: int, progress: Call
             continue
         job.path.parent.mkdir(parents=True, exist_ok=True)
         pending[pool.submit(write, job)] = job.path
-        collect(at_once)
+        collect(pool.ahead)
     collect(0)
     return written, kept
 

@@ -24,6 +24,7 @@ class Request:
         processes: that make Parquet files; 0: as many as are worth their start.
         work_dir: for the journal and the files that are about to be sent.
         form: of the Parquet files.
+        scheduler: address of a Dask cluster that makes them, instead of processes here.
     """
 
     survey: str
@@ -38,3 +39,4 @@ class Request:
     processes: int = 0
     work_dir: Path | None = None
     form: Form = field(default_factory=Form)
+    scheduler: str | None = None

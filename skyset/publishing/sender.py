@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -13,7 +14,6 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd
 
-from skyset.building.runner import executor
 from skyset.errors import PartitionError, UserError
 from skyset.files import clear_leftovers
 from skyset.progress import progress_bar
@@ -22,9 +22,12 @@ from skyset.publishing.contents import Form, Item, make_shard, smaller
 from skyset.publishing.journal import Journal, Sent
 from skyset.publishing.request import Request
 from skyset.publishing.source import Source
+from skyset.runner import Pool, executor
 
 #: Files that are on their way at the same time.
 SENDERS = 4
+#: Files that a cluster makes at the same time: they wait on the disk until they are sent.
+MOST_MADE = 32
 #: Bytes of partitions from which on several processes make files: to start one takes seconds.
 WORTH_PROCESSES = 2 << 30
 #: Of these bytes at most Git itself takes a file.
@@ -99,7 +102,12 @@ def send_all(
     clear_leftovers(shards)
     for file in shards.glob("*.parquet"):
         file.unlink()  # made, and not sent: it is made again
-    with executor(processes) as makers, ThreadPoolExecutor(SENDERS + processes) as senders:
+    shared: list[str | Path] = [shards, *(source.a_file for source in datasets.values())]
+    with contextlib.ExitStack() as stack:
+        makers = stack.enter_context(executor(processes, request.scheduler, shared=shared))
+        if request.scheduler:
+            processes = min(MOST_MADE, makers.ahead)
+        senders = stack.enter_context(ThreadPoolExecutor(SENDERS + processes))
         one = _One(datasets, request.form, hub, journal, known, there, shards, makers, processes)
         pending: deque[Future] = deque()
         left = iter(items)
@@ -123,9 +131,9 @@ class _One:
     """What is done for one file, in a thread."""
 
     def __init__(
-        self, datasets: Mapping[str, Source], form: Form, hub, journal, known, there, folder: Path, makers, most: int
+        self, datasets: Mapping[str, Source], form: Form, hub, journal, known, there, folder: Path, makers: Pool, most: int
     ):
-        self._sources = {config: smaller(source) for config, source in datasets.items()}
+        self._sources = {config: smaller(source.for_workers()) for config, source in datasets.items()}
         self._form, self._hub, self._journal, self._known, self._there = form, hub, journal, known, there
         self._folder, self._makers = folder, makers
         self._making, self._writing = threading.Semaphore(most), threading.Lock()

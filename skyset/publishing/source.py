@@ -34,6 +34,15 @@ class Source:
     manifest: Manifest
 
     @property
+    def a_file(self) -> str:
+        """One of its files, or its root where it has none: whoever sees it sees all of them."""
+        return f"{self.root.rstrip('/')}/{self.manifest.files[0].path}" if self.manifest.files else self.root
+
+    def for_workers(self) -> Source:
+        """The same, read from any folder that a worker stands in."""
+        return self if "://" in self.root else replace(self, root=str(Path(self.root).absolute()))
+
+    @property
     def features(self) -> datasets.Features:
         """Those that the loader hands out."""
         return features_of(self.survey)

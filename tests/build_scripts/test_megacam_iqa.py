@@ -26,13 +26,13 @@ from skyset.build_scripts.megacam_iqa.frames import ccds, frames
 from skyset.build_scripts.megacam_iqa.passes import configuration_asked
 from skyset.build_scripts.megacam_iqa.sources import COLUMNS, FOR_PSFEX, How, measure_ccd
 from skyset.build_scripts.megacam_iqa.staging import stage
-from skyset.building.runner import InlineExecutor
 from skyset.errors import UserError
 from skyset.extraction.detect import measure
 from skyset.extraction.ldac import read_ldac, write_ldac
 from skyset.loaders.megacam_iqa import CLASSES, CONFIGS, FEATURES, GROUPS, STAMP
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.verify import verify
+from skyset.runner import InlineExecutor
 from skyset.testing.cadc import CadcServer
 from skyset.testing.caom2 import stored_files
 from skyset.testing.megacam import make_exposures
@@ -534,7 +534,7 @@ def test_ldac_files_are_as_astropy_reads_them(built):
 def test_psfex_and_scamp_read_an_exposures_ldac(tmp_path):
     [path] = make_exposures(tmp_path, 1, ccds=4, shape=(512, 512), density=12)
     how = How(configuration_asked(main_arguments()), (*COLUMNS, *FOR_PSFEX))
-    staged = stage(path, tmp_path, "x", how, InlineExecutor(), 1)
+    staged = stage(path, tmp_path, "x", how, InlineExecutor())
     ldac = f"LDAC/{staged.fits_id}.ldac"
     options = "-CHECKPLOT_TYPE NONE -CHECKIMAGE_TYPE NONE -WRITE_XML N -NTHREADS 1 -PSF_SIZE 15,15"
     subprocess.run(["psfex", ldac, *options.split()], cwd=tmp_path, check=True, capture_output=True)

@@ -25,9 +25,9 @@ from skyset.build_scripts.gz3d.targets import file_key
 from skyset.building import build as build_module
 from skyset.building import folder as folder_module
 from skyset.building import options as options_module
-from skyset.building.runner import InlineExecutor, executor
 from skyset.errors import UserError
 from skyset.partitions.manifest import Manifest
+from skyset.runner import InlineExecutor, executor
 from skyset.testing.gz3d import METADATA_NAME, write_checksums
 from skyset.testing.server import KINDS, ArchiveServer
 from tests.building.conftest import COUNT
@@ -874,7 +874,7 @@ def test_no_dask_scheduler(tmp_path, small, capsys, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
-        monkeypatch.setattr("skyset.building.runner.DASK_TIMEOUT", 1)
+        monkeypatch.setattr("skyset.dask_pool.DASK_TIMEOUT", 1)
         assert build(tmp_path, "--local_data_path", small, "--scheduler", address) == 2
     assert error_line(capsys).startswith(f"no Dask scheduler answers at {address}: ")
     assert build(tmp_path, "--local_data_path", small, "--scheduler", "nonsense://x") == 2

@@ -15,6 +15,7 @@ TASKS = {
     "rings": "transformers:AutoModelForImageClassification",
     "photoz": "skyset.training.common.photoz_models:PhotozModel",
     "votes": "skyset.training.common.votes:VoteModel",
+    "photoz_table": "skyset.training.common.photoz_table:PhotozTable",
 }
 #: ``model_type`` of models of ours begins so.
 OURS = "skyset_"

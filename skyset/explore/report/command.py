@@ -66,7 +66,7 @@ def _is_in(path: Path, root: str) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def look(build: Build, rows: int = ROWS, count: int = PICTURES, seed: int = 0) -> Looked:
+def look(build: Build, rows: int = ROWS, count: int = PICTURES, seed: int = 0, scheduler: str | None = None) -> Looked:
     """Find out all that a report tells, in bounded time and memory.
 
     Args:
@@ -74,10 +74,11 @@ def look(build: Build, rows: int = ROWS, count: int = PICTURES, seed: int = 0) -
         rows: that the statistics are made of where there are more, about.
         count: of pictures at most.
         seed: of the rows that are drawn.
+        scheduler: address of a Dask cluster that reads them, see `skyset.runner.executor`.
     """
     reading = functools.partial(progress_bar, unit="file", desc="reading", leave=False)
     drawing = functools.partial(progress_bar, unit="picture", desc="drawing", leave=False)
-    sample = take(build, rows, seed, reading)
+    sample = take(build, rows, seed, reading, scheduler)
     listed = [column for column in build.manifest.columns if column.name in sample.values]
     summaries = {column.name: summarised(column, sample.values[column.name]) for column in listed}
     drawn, problems = pictures.drawn(build, sample, count, seed, drawing)
@@ -126,13 +127,15 @@ def page(looked: Looked) -> str:
     return document(f"{manifest.survey}{config}", [each for each in head if each is not None], there, foot)
 
 
-def write(build: Build, output: Path, rows: int = ROWS, count: int = PICTURES, seed: int = 0) -> list[str]:
+def write(
+    build: Build, output: Path, rows: int = ROWS, count: int = PICTURES, seed: int = 0, scheduler: str | None = None
+) -> list[str]:
     """Write the report on a dataset; what is wrong with its files, a line each.
 
     Raises:
         UserError: it cannot be written.
     """
-    looked = look(build, rows, count, seed)
+    looked = look(build, rows, count, seed, scheduler)
     save(output, page(looked))
     return looked.problems
 

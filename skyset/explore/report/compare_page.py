@@ -31,7 +31,9 @@ from skyset.versions import __version__
 _HISTOGRAM_BYTES = 1_500_000
 
 
-def write_comparison(one: Build, other: Build, output: Path, rows: int, seed: int = 0) -> list[str]:
+def write_comparison(
+    one: Build, other: Build, output: Path, rows: int, seed: int = 0, scheduler: str | None = None
+) -> list[str]:
     """Write the page on what is different in two builds; what is wrong with their files, a line each.
 
     Args:
@@ -39,6 +41,7 @@ def write_comparison(one: Build, other: Build, output: Path, rows: int, seed: in
         output: the page.
         rows: of each, of which the distributions are made where there are more, about.
         seed: of the rows that are drawn.
+        scheduler: address of a Dask cluster that reads them, see `skyset.runner.executor`.
 
     Raises:
         UserError: it cannot be written.
@@ -46,7 +49,7 @@ def write_comparison(one: Build, other: Build, output: Path, rows: int, seed: in
     reading = functools.partial(progress_bar, unit="file", desc="reading", leave=False)
     comparing = functools.partial(progress_bar, unit="cell", desc="comparing", leave=False)
     builds = one, other
-    samples = [take(build, rows, seed, reading) for build in builds]
+    samples = [take(build, rows, seed, reading, scheduler) for build in builds]
     by_key = one.manifest.key == other.manifest.key
     compared = Comparison(one, other, seed).run(comparing) if by_key else None
     problems = {

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from skyset.loading.reader import Piece
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.partitions.partition import Partition
+from skyset.runner import executor, in_order
 from skyset.survey import Column, Survey
 
 #: Rows of a block; files that are opened where all rows are read; bytes of all columns that are held.
 BLOCK, MOST_FILES, MOST_BYTES = 32, 1024, 64 << 20
 #: Files whose size is looked at, to name those that are gone or cut short.
 MOST_LOOKED_AT = 50_000
+#: Files that one task of a cluster reads.
+_FILES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,13 @@ def blocks(files: Sequence[FileEntry], most: int, seed: int) -> tuple[list[tuple
     return list(runs.items()), len(chosen) == total
 
 
-def take(build: Build, most: int, seed: int, progress: Callable[[list], Iterable] = iter) -> Sample:
+def take(
+    build: Build,
+    most: int,
+    seed: int,
+    progress: Callable[[list], Iterable] = iter,
+    scheduler: str | None = None,
+) -> Sample:
     """Read the sample of a dataset; what cannot be read is left out and named.
 
     Args:
@@ -116,6 +126,7 @@ def take(build: Build, most: int, seed: int, progress: Callable[[list], Iterable
         most: rows, about; fewer where they would take more than `MOST_BYTES`.
         seed: of the draw.
         progress: wraps the list of files that are opened.
+        scheduler: address of a Dask cluster that reads them, see `skyset.runner.executor`.
     """
     files = build.manifest.files
     columns = [column for column in build.manifest.columns if is_small(column)]
@@ -124,15 +135,10 @@ def take(build: Build, most: int, seed: int, progress: Callable[[list], Iterable
     problems = _not_there(build)
     parts: list[dict[str, np.ndarray]] = []
     where: list[tuple[int, int, int]] = []
-    for number, runs in progress(chosen):
-        entry = files[number]
-        if entry.path in problems:
-            continue
-        try:
-            with build.opened(entry, columns) as file:
-                read = [_read(file, columns, *run) for run in runs]
-        except PartitionError as error:
-            problems[entry.path] = str(error).removeprefix(f"{build.root.rstrip('/')}/{entry.path}: ")
+    usable = [(number, runs) for number, runs in chosen if files[number].path not in problems]
+    for (number, runs), read in zip(progress(usable), _all_read(build, columns, usable, scheduler), strict=True):
+        if isinstance(read, str):
+            problems[files[number].path] = read
             continue
         parts += read
         where += [(number, *run) for run in runs]
@@ -144,6 +150,32 @@ def take(build: Build, most: int, seed: int, progress: Callable[[list], Iterable
         len({number for number, *_ in where}),
         problems,
     )
+
+
+def _all_read(build: Build, columns: Sequence[Column], chosen: Sequence, scheduler: str | None) -> Iterator[list | str]:
+    """What ``_read_file`` gives of each file."""
+    files = build.manifest.files
+    root = build.root if build.is_remote or not scheduler else os.path.abspath(build.root)
+    small = replace(build, root=root, manifest=replace(build.manifest, files=[]))
+    size = _FILES_AT_ONCE if scheduler else 1
+    groups = ([(files[n], runs) for n, runs in chosen[start : start + size]] for start in range(0, len(chosen), size))
+    shared = [f"{root.rstrip('/')}/{files[chosen[0][0]].path}"] if chosen else []
+    with executor(1, scheduler, shared=shared) as pool:
+        for _, found in in_order(pool, partial(_read_files, small, columns), groups):
+            yield from found
+
+
+def _read_files(build: Build, columns: Sequence[Column], files: Sequence) -> list[list | str]:
+    return [_read_file(build, columns, entry, runs) for entry, runs in files]
+
+
+def _read_file(build: Build, columns: Sequence[Column], entry: FileEntry, runs: Sequence[tuple[int, int]]) -> list | str:
+    """The values of each run of rows of a file, or why it cannot be read."""
+    try:
+        with build.opened(entry, columns) as file:
+            return [_read(file, columns, *run) for run in runs]
+    except PartitionError as error:
+        return str(error).removeprefix(f"{build.root.rstrip('/')}/{entry.path}: ")
 
 
 def _read(file: Partition, columns: Sequence[Column], start: int, stop: int) -> dict[str, np.ndarray]:

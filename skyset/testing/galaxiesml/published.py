@@ -9,16 +9,15 @@ import contextlib
 import csv
 import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
 
-from skyset.building.runner import executor
 from skyset.errors import UserError
 from skyset.files import replacing
 from skyset.progress import progress_bar
 from skyset.published.galaxiesml import SPLITS, PublishedWriter, file_name, published_rows
+from skyset.runner import executor, in_order
 from skyset.testing.galaxiesml.colours import BANDS
 from skyset.testing.galaxiesml.population import ZERO_POINT, dice
 from skyset.testing.galaxiesml.shapes import half_light_radii
@@ -69,6 +68,7 @@ def make_galaxiesml(
         raise UserError(f"{there} exists: nothing is overwritten; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     rows_of = _first_rows(sky)
+    observe = functools.partial(observe_block, galaxies=galaxies, seed=seed, sersic=sersic)
     with executor(processes) as pool, progress_bar(total=galaxies, desc="galaxies", unit="galaxy") as bar:
         for split, numbers in parts.items():
             with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ def make_galaxiesml(
                     size: stack.enter_context(PublishedWriter(folder / file_name(size, split), size=size, rows=len(numbers)))
                     for size in sizes
                 }
-                for block, (images, measured) in _in_order(pool, processes, numbers, galaxies, seed, sersic):
+                for block, (images, measured) in in_order(pool, observe, _blocks(numbers)):
                     columns = {name: values[rows_of[block]] for name, values in sky.catalogue().items()} | measured
                     for size, writer in writers.items():
                         writer.append(published_rows(columns | {"image": cropped(images, size)}))
@@ -98,18 +98,8 @@ def _first_rows(sky: GalSimSky) -> np.ndarray:
     return rows
 
 
-def _in_order(pool, processes: int, numbers: np.ndarray, *how) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, dict]]]:
-    """Blocks in their order, few of them ahead."""
-    blocks = [numbers[start : start + BLOCK] for start in range(0, len(numbers), BLOCK)]
-    ahead = 1 if processes == 1 else 2 * processes
-    running: list[tuple[np.ndarray, Future]] = []
-    for block in blocks:
-        running.append((block, pool.submit(observe_block, block, *how)))
-        if len(running) >= ahead:
-            first, future = running.pop(0)
-            yield first, future.result()
-    for first, future in running:
-        yield first, future.result()
+def _blocks(numbers: np.ndarray) -> Iterator[np.ndarray]:
+    return (numbers[start : start + BLOCK] for start in range(0, len(numbers), BLOCK))
 
 
 def observe_block(numbers: np.ndarray, galaxies: int, seed: int, sersic: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
