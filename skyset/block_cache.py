@@ -65,6 +65,18 @@ def size_of(text: str | int) -> int:
     return size
 
 
+def cache_in(folder: str | Path, limit: str | int, wanted: bool = True) -> BlockCache | None:
+    """What keeps blocks in the folder ``skyset_blocks`` of another; None where none is ``wanted``.
+
+    Raises:
+        UserError: the limit is no size, or the folder cannot be used.
+    """
+    most = size_of(limit)
+    if "://" in str(folder):
+        raise UserError(f"cache_dir must be on a disk where there is a cache_limit, not {folder}")
+    return BlockCache(Path(folder).expanduser() / "skyset_blocks", most) if wanted else None
+
+
 class BlockCache:
     """The blocks in a folder. Every method may be called from any thread and any process.
 

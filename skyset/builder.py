@@ -12,7 +12,7 @@ from pathlib import Path
 
 import datasets
 
-from skyset.block_cache import BlockCache, size_of
+from skyset.block_cache import BlockCache, cache_in
 from skyset.errors import UserError
 from skyset.files import short_digest
 from skyset.loading.arrow import features_of, needed_columns
@@ -212,14 +212,11 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         """What keeps blocks of files from a server; None where nobody asked for it, or nothing comes from one."""
         if self.config.cache_limit is None:
             return None
-        limit = size_of(self.config.cache_limit)
-        if "://" in self._cache_dir_root:
-            raise UserError(f"cache_dir must be on a disk where there is a cache_limit, not {self._cache_dir_root}")
         far = self._root is not None and "://" in self._root
         opens, files = self._survey.opens, self._manifest.files if self._manifest else []
         if far and opens is not None and not (isinstance(opens, OpensParquet) and all(each.sha256 for each in files)):
             raise UserError("cache_limit is for files with a list of checksums: partitions, and what `skyset push` made")
-        return BlockCache(Path(self._cache_dir_root) / "skyset_blocks", limit) if far else None
+        return cache_in(self._cache_dir_root, self.config.cache_limit, wanted=far)
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
         assert self._manifest is not None  # or there were no splits

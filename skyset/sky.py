@@ -12,6 +12,10 @@ from skyset.errors import RecordError
 _NAME = re.compile(r"J(\d\d)(\d\d)(\d\d(?:\.\d+)?)([+-])(\d\d)(\d\d)(\d\d(?:\.\d+)?)")
 
 
+#: Points that a side of a HEALPix cell is followed by; how far it may lie beside them, of the cell's side.
+_EDGE, _SLACK = 8, 0.05
+
+
 def check_position(ra: float, dec: float) -> None:
     """Raise RecordError unless 0 <= ra <= 360 and -90 <= dec <= 90 (degrees); NaN fails both."""
     if not (0.0 <= ra <= 360.0 and -90.0 <= dec <= 90.0):
@@ -59,3 +63,40 @@ def position_of(name: str) -> tuple[float, float]:
     if dec > 90:
         raise RecordError(f"{name!r} spells no position")
     return float(ra), float(dec if sign == "+" else -dec)
+
+
+def cell_boxes(cells, nside: int) -> np.ndarray:
+    """The part of the sky that each of some HEALPix cells lies in.
+
+    Args:
+        cells: numbers of the cells, nested ordering.
+        nside: theirs.
+
+    Returns:
+        float64 (cells, 4), degrees: the smallest and the largest right ascension, and declination; a little more than the
+        cell. The former may lie below 0 or above 360.
+    """
+    from astropy_healpix import boundaries_lonlat, healpix_to_lonlat
+
+    cells = np.asarray(cells, np.int64)
+    if not len(cells):
+        return np.zeros((0, 4))
+    lon, lat = (each.deg for each in boundaries_lonlat(cells, _EDGE, nside, order="nested"))
+    centre = healpix_to_lonlat(cells, nside, order="nested")[0].deg
+    slack = _SLACK * 60 / nside  # of a border between two of the points that it is followed by
+    south, north = np.maximum(lat.min(1) - slack, -90), np.minimum(lat.max(1) + slack, 90)
+    furthest = np.maximum(-south, north)
+    at_pole = furthest > 90 - slack
+    wider = slack / np.cos(np.radians(np.where(at_pole, 0, furthest)))
+    away = (lon - centre[:, None] + 180) % 360 - 180
+    west, east = centre + away.min(1) - wider, centre + away.max(1) + wider
+    return np.stack([np.where(at_pole, 0.0, west), np.where(at_pole, 360.0, east), south, north], axis=1)
+
+
+def joint_box(boxes: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What holds all of some boxes of ``cell_boxes``: smallest and largest right ascension, and declination, degrees."""
+    dec = float(boxes[:, 2].min()), float(boxes[:, 3].max())
+    middle = boxes[:, :2].mean(1)
+    moved = (middle - middle[0] + 180) % 360 - 180 + middle[0] - middle  # to the side of the first one
+    ra = float((boxes[:, 0] + moved).min()), float((boxes[:, 1] + moved).max())
+    return (ra, dec) if ra[1] - ra[0] < 180 else ((0.0, 360.0), dec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skyset.errors import PartitionError, UserError
+from skyset.loading.found import opened, position_in
 from skyset.messages import plain
-from skyset.partitions.manifest import FileEntry, Manifest, grouped
+from skyset.partitions.manifest import FileEntry, grouped
 from skyset.partitions.partition import Partition
 from skyset.runner import InlineExecutor, Pool, in_order
 from skyset.survey import Column
@@ -104,8 +105,8 @@ def catalogue_of(
 def _read_folder(root: str, names: list[str], pool: Pool) -> pa.Table:
     from skyset.tables.catalog import require
 
-    manifest, root = Manifest.load(root), root.rstrip("/")
-    known = {column.name: column for column in manifest.columns}
+    root, survey, manifest = opened(root)
+    known = {column.name: column for column in survey.columns}
     columns = [known[require(list(known), name, root)] for name in names]
     for column in columns:
         if column.shape or column.is_bytes:
@@ -120,7 +121,7 @@ def _read_folder(root: str, names: list[str], pool: Pool) -> pa.Table:
             for c in columns
         ]
     )
-    read = partial(_read_partitions, root if "://" in root else os.path.abspath(root), columns, schema)
+    read = partial(_read_files, survey.opens or Partition, root, columns, schema)
     try:
         batches = [batch for _, some in in_order(pool, read, grouped(manifest.files, _TASK_BYTES)) for batch in some]
     except PartitionError as error:
@@ -128,14 +129,14 @@ def _read_folder(root: str, names: list[str], pool: Pool) -> pa.Table:
     return pa.Table.from_batches(batches, schema)
 
 
-def _read_partitions(
-    root: str, columns: Sequence[Column], schema: pa.Schema, files: Sequence[FileEntry]
+def _read_files(
+    opens: Callable, root: str, columns: Sequence[Column], schema: pa.Schema, files: Sequence[FileEntry]
 ) -> list[pa.RecordBatch]:
     """All rows of some files: their columns, as the schema has them."""
     batches = []
     for entry in files:
         path = f"{root}/{entry.path}"
-        with Partition(path, columns, trusted_rows=entry.rows, trusted_bytes=entry.bytes) as partition:
+        with opens(path, columns, entry.rows, entry.bytes or None) as partition:
             values = {column.name: np.empty(partition.rows, column.dtype) for column in columns}
             partition.read_columns(values, 0, partition.rows)
         try:
@@ -178,6 +179,8 @@ def positions_in(source: str | Path, ra: str = "", dec: str = "") -> tuple[str, 
         raise UserError(f"{source}: --ra and --dec belong together")
     if ra:
         return _named(known, ra, source), _named(known, dec, source)
+    if is_folder(source):
+        return position_in(opened(str(source)))
     for pair in POSITIONS:
         first, second = (_alike(known, usual) for usual in pair)
         if first and second:
@@ -225,7 +228,7 @@ def _names_in(source: str) -> list[str]:
     from skyset.tables.open import column_names
 
     if is_folder(source):
-        return [column.name for column in Manifest.load(source.rstrip("/")).columns]
+        return [column.name for column in opened(source)[1].columns]
     return column_names(source)
 
 
@@ -234,7 +237,7 @@ def units_in(source: str | Path) -> dict[str, str]:
     from skyset.tables.open import open_catalog
 
     if is_folder(source):
-        return {column.name: column.unit for column in Manifest.load(str(source).rstrip("/")).columns}
+        return {column.name: column.unit for column in opened(str(source))[1].columns}
     return {field.name: unit_of(field) for field in open_catalog(str(source)).schema}
 
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skyset.block_cache import BlockCache, cache_in
 from skyset.errors import UserError
 from skyset.explore.catalogue import units_in
 from skyset.explore.match_plan import Places, joined, pairs_within, places_in_files, places_of
-from skyset.explore.match_sides import Catalogue, Found, is_catalogue, names_of, opened, side_of_partitions
+from skyset.explore.match_sides import Catalogue, is_catalogue, names_of, side_of_partitions
+from skyset.loading.found import Found, opened
 from skyset.loading.matched import Matched, Side
 from skyset.partitions.manifest import FileEntry
 from skyset.progress import progress_bar
@@ -45,6 +47,8 @@ def crossmatch(
     on_bad_partition: str = "raise",
     decode: str = "array",
     verify: bool = False,
+    cache_dir: str | Path | None = None,
+    cache_limit: str | int | None = None,
 ) -> SurveyStream:
     """Rows of surveys that show the same objects, by position: ``{"gz3d.image": ..., "sdss.image": ..., ...}``.
 
@@ -53,8 +57,9 @@ def crossmatch(
     what ``skyset.load`` gives: it shuffles, resumes exactly, is shared among nodes and workers, and keeps dtypes.
 
     Args:
-        a, b, more: each a survey's name, a folder or URL of partitions, or a catalogue's file (``.parquet``, ``.csv``,
-            ``.fits``, ``.vot``, ...). All others are matched with ``a``.
+        a, b, more: each a survey's name, a folder or URL of partitions, of what ``skyset push`` made or of a HATS catalogue
+            (anybody's), or a catalogue's file (``.parquet``, ``.csv``, ``.fits``, ``.vot``, ...). All others are matched
+            with ``a``.
         radius: largest separation, arcsec; above 0, up to 3600.
         how: ``"inner"``, all pairs; ``"nearest"``, of each row of ``a`` the nearest of each other survey; ``"left"``, all
             pairs, and rows of ``a`` without a match: what they lack is None, pixels too, and NaN for the separation. With
@@ -67,7 +72,8 @@ def crossmatch(
         pm: take objects with proper motions (columns pmra and pmdec, parallax and radial_velocity where there are) to the
             epoch of the surveys that have none; to 2000 where all have.
         epochs: of the positions of ``a, b, ...``, Julian years; by default those in a column ``ref_epoch``, else 2000.
-        on_bad_partition, decode, verify: as for ``skyset.load``.
+        on_bad_partition, decode, verify, cache_dir, cache_limit: as for ``skyset.load``; the cache is for all sides that
+            lie behind URLs.
 
     Returns:
         datasets.IterableDataset: the columns of each survey under ``<name>.<column>``, and ``separation_arcsec`` from the
@@ -81,8 +87,9 @@ def crossmatch(
     sources = [str(each) for each in (a, b, *more)]
     columns = list(zip(_each(ra, sources, "ra"), _each(dec, sources, "dec"), strict=True))
     skip_bad = on_bad_partition == "skip"
-    matched = find(sources, radius, how, names, split, columns, verify, skip_bad, _epochs(epochs, pm, len(sources)))
-    return stream_of(matched, on_bad_partition, decode, split).with_format(format)
+    cache = None if cache_limit is None else _cache(cache_dir, cache_limit, any("://" in source for source in sources))
+    matched = find(sources, radius, how, names, split, columns, verify, skip_bad, _epochs(epochs, pm, len(sources)), cache)
+    return stream_of(matched, on_bad_partition, decode, split, cache).with_format(format)
 
 
 def _check_options(radius: float, how: str, on_bad_partition: str, decode: str) -> None:
@@ -94,6 +101,12 @@ def _check_options(radius: float, how: str, on_bad_partition: str, decode: str) 
         raise UserError(f'on_bad_partition must be "raise" or "skip", not {on_bad_partition!r}')
     if decode not in ("array", "pil"):
         raise UserError(f'decode must be "array" or "pil", not {decode!r}')
+
+
+def _cache(folder: str | Path | None, limit: str | int, wanted: bool) -> BlockCache | None:
+    from datasets import config
+
+    return cache_in(folder or config.HF_DATASETS_CACHE, limit, wanted)
 
 
 def _each(wanted: str | Sequence[str], sources: Sequence[str], what: str) -> list[str]:
@@ -124,6 +137,7 @@ def find(
     verify: bool = False,
     skip_bad: bool = False,
     epochs: Sequence[float | None] | None = None,
+    cache: BlockCache | None = None,
 ) -> Matched:
     """What ``crossmatch`` finds, without a pixel read; see there.
 
@@ -142,7 +156,9 @@ def find(
                 side.move(motion)
             places.append(places_of(side.ra, side.dec))
         else:
-            places.append(places_in_files(side, entries, stamps, skip_bad, motion))
+            if cache is not None and side.is_far and not all(entry.sha256 for entry in entries):
+                raise UserError(f"cache_limit is for files with a list of checksums: {sources[len(places)]} has none")
+            places.append(places_in_files(side, entries, stamps, skip_bad, motion, cache))
     pairs = [
         _pairs(places[0], other, radius, how, (names[0], name)) for other, name in zip(places[1:], names[1:], strict=True)
     ]
@@ -204,7 +220,11 @@ def _named(separations: Sequence[np.ndarray], names: Sequence[str]) -> dict[str,
 
 
 def stream_of(
-    matched: Matched, on_bad_partition: str = "raise", decode: str = "array", split: str | None = None
+    matched: Matched,
+    on_bad_partition: str = "raise",
+    decode: str = "array",
+    split: str | None = None,
+    cache: BlockCache | None = None,
 ) -> SurveyStream:
     """Matches as a stream; see ``crossmatch``."""
     import datasets
@@ -212,7 +232,8 @@ def stream_of(
     from skyset.loading.matched_rows import MatchedRows
     from skyset.loading.stream import SurveyStream
 
-    rows = MatchedRows(matched).with_changes(skip_bad=on_bad_partition == "skip", pil=decode == "pil")
+    options = {"skip_bad": on_bad_partition == "skip", "pil": decode == "pil", "cache": cache}
+    rows = MatchedRows(matched).with_changes(**options)
     survey, split = matched.survey, split or "train"
     info = datasets.DatasetInfo(
         description=survey.title,

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
+from skyset.block_cache import BlockCache
 from skyset.errors import PartitionError, UserError
 from skyset.loading.matched import Side
 from skyset.partitions.manifest import FileEntry
+from skyset.ranges import Lines
 from skyset.tables.match import MAX_PAIRS, Pairs, expanded, match_positions, merged, nearest
 from skyset.tables.motion import Motion
 
@@ -78,6 +81,7 @@ def places_in_files(
     stamps: dict[str, tuple],
     skip_bad: bool = False,
     motion: Motion | None = None,
+    cache: BlockCache | None = None,
 ) -> Places:
     """Where the objects of partitions are.
 
@@ -87,13 +91,14 @@ def places_in_files(
         stamps: gets what tells later whether a file was written to, by path.
         skip_bad: go on without the rows of files that cannot be read, with a warning; else they raise UserError.
         motion: how the objects move; the files' parts of the sky are then not known before they are read.
+        cache: keeps on the disk what is read from afar.
     """
-    columns = [side.survey.column(name) for name in ("ra", "dec", *(motion.names if motion else ()))]
+    columns = [side.survey.column(name) for name in (*side.position, *(motion.names if motion else ()))]
 
     def read(file: int) -> tuple[np.ndarray, np.ndarray]:
         piece = side.files[file]
         try:
-            with side.opened(file, columns) as partition:
+            with _lines(side) as lines, side.opened(file, columns, lines, cache) as partition:
                 values = {column.name: np.empty(piece.rows, column.dtype) for column in columns}
                 partition.read_runs([(values, 0, piece.rows)])
                 stamps[piece.path] = partition.stamp
@@ -102,11 +107,15 @@ def places_in_files(
                 raise UserError(str(error)) from error
             warnings.warn(f"skipped: {error}", stacklevel=2)
             return np.full(piece.rows, np.nan), np.full(piece.rows, np.nan)
-        ra, dec = (values.pop(name).astype(np.float64) for name in ("ra", "dec"))
+        ra, dec = (values.pop(name).astype(np.float64) for name in side.position)
         return motion.applied(ra, dec, values) if motion else (ra, dec)
 
     boxes = np.array([(0, 360, -90, 90) if motion else (*entry.ra, *entry.dec) for entry in entries], np.float64)
     return Places([piece.rows for piece in side.files], boxes, read, _THREADS if side.is_far else 1)
+
+
+def _lines(side: Side) -> AbstractContextManager[Lines | None]:
+    return Lines() if side.is_far else nullcontext()
 
 
 def places_of(ra: np.ndarray, dec: np.ndarray) -> Places:

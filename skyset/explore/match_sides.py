@@ -14,19 +14,15 @@ import pyarrow.compute as pc
 from skyset.errors import UserError
 from skyset.explore.catalogue import in_degrees, is_folder, positions_in, unit_of, with_unit
 from skyset.loading import registry
-from skyset.loading.in_place import lying_in
+from skyset.loading.found import Found, position_in
 from skyset.loading.matched import Side
-from skyset.loading.places import looked_in
 from skyset.loading.reader import Piece
 from skyset.messages import say
-from skyset.partitions.manifest import FileEntry, Manifest
-from skyset.secrets import without_login
+from skyset.partitions.manifest import FileEntry
 from skyset.survey import Column, Survey, plain_features
 from skyset.tables.match import is_text
 from skyset.tables.motion import Motion
 
-#: Root, declaration as it was built, and manifest of partitions.
-Found = tuple[str, Survey, Manifest]
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
@@ -66,49 +62,6 @@ def _name_of(source: str, found: Found | None) -> str:
     return name if _NAME.fullmatch(name) else f"catalogue_{name}".rstrip("_")
 
 
-def opened(source: str) -> Found:
-    """A survey's root, its declaration as it was built, and its manifest.
-
-    Raises:
-        UserError: there are no partitions.
-    """
-    root = without_login(str(source)).rstrip("/")
-    if registry.is_known(root):
-        name, root = root, registry.find_root(root) or ""
-        if not root:
-            raise UserError(f"no {name} partitions found: name the folder; {looked_in(name)}")
-    elif "://" not in root:
-        root = str(Path(root).expanduser().absolute())
-    try:
-        manifest = Manifest.load(root)
-    except UserError:
-        if "://" in root:
-            raise
-        if below := registry.folders_below(root):
-            return opened(next(iter(below.values())))
-        if there := lying_in(root):
-            return next(iter(there.values()))
-        raise
-    return root, _declared(manifest), manifest
-
-
-def _declared(manifest: Manifest) -> Survey:
-    """The declaration of what a manifest lists; of a survey that is not known here, its columns as they are."""
-    if registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey):
-        return registry.survey(manifest.survey, manifest.config).as_built(manifest.columns)
-    return Survey(
-        name=manifest.survey,
-        title=manifest.survey,
-        homepage="",
-        citation="",
-        license="",
-        base_url="",
-        columns=tuple(manifest.columns),
-        features=plain_features(manifest.columns, {}, ()),
-        key=manifest.key,
-    )
-
-
 def side_of_partitions(
     name: str, found: Found, split: str | None = None, verify: bool = False
 ) -> tuple[Side, list[FileEntry]]:
@@ -129,17 +82,23 @@ def side_of_partitions(
         raise UserError(f"{root} has no rows of split {split!r}; it has {', '.join(manifest.splits) or 'none'}")
     files = [
         Piece(
-            f"{root}/{entry.path}", 0, entry.rows, entry.rows, entry.bytes, (verify and entry.sha256) or None, entry.sha256
+            f"{root}/{entry.path}",
+            0,
+            entry.rows,
+            entry.rows,
+            entry.bytes or None,
+            (verify and entry.sha256) or None,
+            entry.sha256,
         )
         for entry in entries
     ]
-    return Side(name, _with_lengths(survey, entries), tuple(files)), list(entries)
+    return Side(name, _with_lengths(survey, entries), tuple(files), position=position_in(found)), list(entries)
 
 
 def _with_lengths(survey: Survey, entries: Sequence[FileEntry]) -> Survey:
     """With what a row of a column of bytes takes on the average, by the files' sizes."""
     encoded = [column.name for column in survey.columns if column.is_bytes]
-    if not encoded:
+    if not encoded or not all(entry.bytes for entry in entries):
         return survey
     rest = sum(column.row_bytes for column in survey.columns if not column.is_bytes)
     mean = sum(entry.bytes for entry in entries) // max(1, sum(entry.rows for entry in entries)) - rest

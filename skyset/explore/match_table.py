@@ -152,7 +152,7 @@ def _read_one(
 ) -> _Catalogue:
     name, key = name_in(source, name or key), name_in(source, key) if key else ""
     (ra, ra_unit), (dec, dec_unit) = with_unit(ra), with_unit(dec)
-    where = positions_in(source, ra, dec) if ra or dec or not asked.key else ("ra", "dec")
+    where = positions_in(source, ra, dec) if ra or dec or not asked.key or is_folder(source) else ("ra", "dec")
     more = [each for each in dict.fromkeys([key, *further]) if each not in ("", name, *where)]
     every = list(dict.fromkeys([*more, *(motion.names if motion else ())]))
     table = catalogue_of(source, every, name, *where, positions=not asked.key, units=(ra_unit, dec_unit), pool=pool)

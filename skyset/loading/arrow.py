@@ -44,12 +44,11 @@ def _layer_features(survey: Survey, layers: Layers, image_size: int | None) -> d
 
 def feature_of(dtype: str, shape: tuple[int, ...]):
     """The `datasets` feature of a value of one dtype and shape."""
-    if np.dtype(dtype).kind == "S":
-        return datasets.Value("string")
+    value = datasets.Value("string" if np.dtype(dtype).kind == "S" else dtype)
     if not shape:
-        return datasets.Value(dtype)
+        return value
     if len(shape) == 1:
-        return datasets.Sequence(datasets.Value(dtype), length=shape[0])
+        return datasets.Sequence(value, length=shape[0])
     kinds = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D}
     return kinds[len(shape)](shape=shape, dtype=dtype)
 

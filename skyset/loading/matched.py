@@ -12,9 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
+from skyset.block_cache import BlockCache
 from skyset.files import short_digest
 from skyset.loading.encoded import bounds_of
-from skyset.loading.reader import PIECE_BYTES, Piece, is_remote, row_bytes
+from skyset.loading.reader import PIECE_BYTES, Piece, is_remote, opened_far, row_bytes
 from skyset.partitions.layout import slabs
 from skyset.partitions.partition import Partition
 from skyset.ranges import Lines
@@ -32,12 +33,16 @@ class Side:
         survey: its declaration.
         files: whole files of partitions, in order.
         values: of a catalogue's file in place of these: columns (rows, *shape) of its rows that have a match.
+        position: the columns of right ascension and declination, degrees; of a catalogue's file see ``places``.
+        places: of a catalogue's file right ascension and declination of these rows, degrees.
     """
 
     name: str
     survey: Survey
     files: tuple[Piece, ...] = ()
     values: Mapping[str, np.ndarray] | None = None
+    position: tuple[str, str] = ("ra", "dec")
+    places: tuple[np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def firsts(self) -> np.ndarray:
@@ -48,17 +53,23 @@ class Side:
     def is_far(self) -> bool:
         return bool(self.files) and is_remote(self.files[0])
 
-    def opened(self, file: int, columns: Iterable[Column], lines: Lines | None = None) -> Partition:
-        """One of the files, for these columns; ``lines`` are what it is read by where it lies afar.
+    @property
+    def in_groups(self) -> bool:
+        """Whether a row of a file costs as much as all rows of its group."""
+        return bool(getattr(self.survey.opens, "in_groups", False))
+
+    def opened(
+        self, file: int, columns: Iterable[Column], lines: Lines | None = None, cache: BlockCache | None = None
+    ) -> Partition:
+        """One of the files, for these columns; where it lies afar, it is read by ``lines`` and kept in ``cache``.
 
         Raises:
             PartitionError: it is not what the manifest says.
         """
         piece, wanted = self.files[file], tuple(columns)
-        what = piece.path, wanted, piece.rows, piece.bytes, piece.sha256
-        if self.is_far:
-            return Partition(*what, digest=piece.digest, lines=lines)
-        return (self.survey.opens or Partition)(*what)
+        if self.is_far and lines is not None:
+            return opened_far(self.survey, piece, wanted, lines, cache)
+        return (self.survey.opens or Partition)(piece.path, wanted, piece.rows, piece.bytes, piece.sha256)
 
 
 @dataclass(frozen=True, eq=False)

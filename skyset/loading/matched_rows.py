@@ -27,7 +27,7 @@ class MatchedRows(PartitionRows):
         super().__init__(matched.survey, matched.pieces(), [feature.name for feature in matched.survey.features])
 
     def _reader(self, **options) -> MatchedReader:
-        return MatchedReader(self.matched, self._names.values(), self.image_size, **options)
+        return MatchedReader(self.matched, self._names.values(), self.image_size, cache=self.cache, **options)
 
     @property
     def _is_far(self) -> bool:

@@ -22,11 +22,9 @@ from datasets.packaged_modules.parquet.parquet import Parquet, ParquetConfig
 from skyset.errors import UserError
 from skyset.files import short_digest
 from skyset.loading.arrow import arrow_array, feature_of
+from skyset.loading.hats import CATALOGUE, COLLECTION, parsed
 from skyset.loading.stream import adopt
 from skyset.survey import Survey
-
-#: What a collection's folder, and a catalogue's, have; earlier versions of HATS call the latter ``properties``.
-COLLECTION, CATALOGUE = "collection.properties", ("hats.properties", "properties")
 
 
 @dataclass
@@ -106,11 +104,9 @@ def read_properties(path: Path) -> dict[str, str]:
         UserError: it cannot be read.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+        return parsed(path.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    pairs = (line.split("=", 1) for line in lines if "=" in line and line[0] not in "#!")
-    return {name.strip(): value.strip().replace("\\\\", "\\") for name, value in pairs}
 
 
 def catalogue_in(folder: Path) -> Path | None:

@@ -201,18 +201,9 @@ class PieceReader:
         return partition
 
     def _opened_far(self, piece: Piece, lines: Lines) -> Partition:
-        if self.survey.opens is not None:
-            more = {} if self._cache is None or piece.bytes is None else {"stream": lambda: self._cached(piece, lines)}
-            return self.survey.opens(piece.path, self._columns, piece.rows, piece.bytes, piece.sha256, **more)
-        lines.warm(piece.path, min(len(self.long_columns), lines.count // 2))
-        known = piece.rows, piece.bytes, piece.sha256
-        return Partition(piece.path, self._columns, *known, digest=piece.digest, lines=lines, cache=self._cache)
-
-    def _cached(self, piece: Piece, lines: Lines) -> CachedStream:
-        assert self._cache is not None and piece.bytes is not None
-        key = self._cache.key(piece.path, piece.digest)
-        source = remote.found(piece.path, self._cache.version(key))
-        return CachedStream(source, self._cache, key, piece.bytes, piece.digest, lines)
+        if self.survey.opens is None:
+            lines.warm(piece.path, min(len(self.long_columns), lines.count // 2))
+        return opened_far(self.survey, piece, self._columns, lines, self._cache)
 
     def read(self, pieces: Sequence[Piece]) -> dict:
         """Columns of all rows of ``pieces``: arrays (rows, ...), lists of str, ``Bytes``, dicts of these for layers.
@@ -422,6 +413,28 @@ class PieceReader:
 
 def is_remote(piece: Piece) -> bool:
     return "://" in piece.path
+
+
+def opened_far(
+    survey: Survey, piece: Piece, columns: Sequence[Column], lines: Lines, cache: BlockCache | None = None
+) -> Partition:
+    """The file of a piece behind a URL, for these columns of the survey.
+
+    Raises:
+        PartitionError: it is not what the manifest says.
+    """
+    known = piece.path, columns, piece.rows, piece.bytes, piece.sha256
+    if survey.opens is None:
+        return Partition(*known, digest=piece.digest, lines=lines, cache=cache)
+    if cache is None or piece.bytes is None or not piece.digest:
+        return survey.opens(*known)
+    size, kept = piece.bytes, cache
+
+    def stream() -> CachedStream:
+        key = kept.key(piece.path, piece.digest)
+        return CachedStream(remote.found(piece.path, kept.version(key)), kept, key, size, piece.digest, lines)
+
+    return survey.opens(*known, stream=stream)
 
 
 class Window:

@@ -22,6 +22,7 @@ from skyset import remote
 from skyset.cached_file import CachedStream
 from skyset.errors import PartitionError
 from skyset.partitions.layout import SLAB_BYTES
+from skyset.partitions.parquet_values import binary_of, flattened, offsets_in, one_array, text_of, without_nulls
 from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
 
 #: Bytes of row groups that are kept decoded, of all files: pieces and row groups do not end at the same rows.
@@ -46,9 +47,11 @@ class OpensParquet:
 
     Args:
         places: by column.
+        fill: a missing number or text is what partitions have for it; else it is damage.
     """
 
     places: Mapping[str, Place]
+    fill: bool = False
     #: Whether a row costs as much as all rows of its group: shuffled reading holds whole pieces.
     in_groups = True
 
@@ -77,7 +80,7 @@ class OpensParquet:
         sha256: str | None = None,
         stream: Callable[[], CachedStream] | None = None,
     ) -> ParquetFile:
-        return ParquetFile(path, columns, trusted_rows, trusted_bytes, sha256, self.places, stream)
+        return ParquetFile(path, columns, trusted_rows, trusted_bytes, sha256, self.places, stream, self.fill)
 
 
 class _Kept:
@@ -126,6 +129,7 @@ class ParquetFile:
         sha256: what the whole file's checksum must be, hexadecimal.
         places: where the columns are; one that is not named is a feature of its name.
         stream: opens the file of a URL in place of fsspec.
+        fill: see ``OpensParquet``.
 
     Raises:
         PartitionError: the file is missing, has another size, checksum or number of rows, is no Parquet, or lacks a column.
@@ -140,8 +144,9 @@ class ParquetFile:
         sha256: str | None = None,
         places: Mapping[str, Place] | None = None,
         stream: Callable[[], CachedStream] | None = None,
+        fill: bool = False,
     ):
-        self.path, self.columns = path, {column.name: column for column in columns}
+        self.path, self.columns, self._fill = path, {column.name: column for column in columns}, fill
         self._places = {name: (places or {}).get(name) or Place(name) for name in self.columns}
         self._lock = threading.RLock()
         self._number = next(_numbers)
@@ -174,6 +179,20 @@ class ParquetFile:
             remote.check_parts(system, path)
             file = self._stack.enter_context(system.open(path, "rb", block_size=SLAB_BYTES, cache_type="readahead"))
             return file, file.size
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._file.schema_arrow
+
+    def head(self, names: Sequence[str], rows: int) -> pa.Table:
+        """Some rows of the first row group that has any, of these of the file's own columns.
+
+        Raises:
+            PartitionError: the file is damaged.
+        """
+        with self._told():
+            number = int(np.argmax(np.diff(self._starts) > 0))
+            return self._file.read_row_group(number, columns=list(names)).slice(0, rows)
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
@@ -247,21 +266,53 @@ class ParquetFile:
         for run in runs:
             self.read_columns(*run)
 
+    def taken(self, rows: np.ndarray) -> pa.Table:
+        """Some rows, ascending numbers: each row group that has one is read once.
+
+        Raises:
+            PartitionError: the file is damaged, or has no such rows.
+        """
+        with self._told():
+            groups = np.searchsorted(self._starts, rows, side="right") - 1
+            if len(rows) and not 0 <= rows[0] <= rows[-1] < self.rows:
+                raise PartitionError(f"{self.path}: has no rows {rows[0]} to {rows[-1]}, but {self.rows}")
+            chosen = np.unique(groups).tolist()
+            parts = [self._group(n).take(pa.array(rows[groups == n] - self._starts[n])) for n in chosen]
+            return pa.concat_tables(parts)
+
+    def values(self, table: pa.Table, name: str) -> np.ndarray:
+        """A column of rows that ``taken`` gave; see ``read``."""
+        with self._told():
+            return self._values(table, name)
+
+    def lengths(self, table: pa.Table, name: str) -> np.ndarray:
+        """How many bytes each row of a column of bytes has, of rows that ``taken`` gave: int64 (rows,)."""
+        with self._told():
+            return self._lengths(table, name)
+
+    def _lengths(self, table: pa.Table, name: str) -> np.ndarray:
+        each = np.diff(offsets_in(binary_of(one_array(table.column(self._places[name].feature)), self._fill)))
+        if each.max(initial=0) > MAX_VALUE_BYTES:
+            raise PartitionError(f"{self.path}: column {name}: a row has more than {MAX_VALUE_BYTES} bytes")
+        return each
+
     def _values(self, table: pa.Table, name: str) -> np.ndarray:
         """A column of a part of a row group: (rows, *shape); of bytes, all of them one after the other."""
         column, place = self.columns[name], self._places[name]
-        array = _one(table.column(place.feature))
+        array = one_array(table.column(place.feature))
         if column.is_bytes:
-            binary = _binary(array)
-            bounds = _offsets(binary)
+            binary = binary_of(array, self._fill)
+            bounds = offsets_in(binary)
             return np.frombuffer(binary.buffers()[2] or b"", np.uint8)[bounds[0] : bounds[-1]]
         if place.field:
             array = pa.compute.struct_field(array, place.field)
+        if array.null_count and self._fill and not column.shape:
+            array = without_nulls(array, column)
         if array.null_count:
             raise PartitionError(f"{self.path}: column {name} lacks values")
         if column.is_text:
-            return _text(array, column, self.path)
-        flat = _flat(array)
+            return text_of(array, column, self.path)
+        flat = flattened(array)
         if flat.null_count:
             raise PartitionError(f"{self.path}: column {name} lacks values")
         values = flat.to_numpy(zero_copy_only=False)
@@ -279,13 +330,9 @@ class ParquetFile:
             PartitionError: the file is damaged, or a row has more than ``MAX_VALUE_BYTES``.
         """
         with self._told():
-            lengths = [
-                np.diff(_offsets(_binary(_one(table.column(self._places[name].feature)))))
-                for table, _, _ in self._stretches(start, self.rows if stop is None else stop)
-            ]
+            stretches = self._stretches(start, self.rows if stop is None else stop)
+            lengths = [self._lengths(table, name) for table, _, _ in stretches]
             each = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-            if each.max(initial=0) > MAX_VALUE_BYTES:
-                raise PartitionError(f"{self.path}: column {name}: a row has more than {MAX_VALUE_BYTES} bytes")
             return np.concatenate([np.zeros(1, np.int64), np.cumsum(each, dtype=np.int64)])
 
     def size(self, name: str, start: int, stop: int) -> int:
@@ -313,46 +360,3 @@ class ParquetFile:
 
     def __exit__(self, *_) -> None:
         self.close()
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
-    return array.storage if isinstance(array, pa.ExtensionArray) else array
-
-
-def _flat(array: pa.Array) -> pa.Array:
-    """The values of nested lists, one after the other."""
-    while True:
-        if isinstance(array, pa.ExtensionArray):
-            array = array.storage
-        if not (
-            pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
-        ):
-            return array
-        array = array.flatten()
-
-
-def _binary(array: pa.Array) -> pa.Array:
-    """Bytes, also those of a ``datasets.Image``, which are beside a path."""
-    if pa.types.is_struct(array.type):
-        array = pa.compute.struct_field(array, "bytes")
-    if array.null_count:
-        raise ValueError("bytes are missing")
-    return array
-
-
-def _offsets(array: pa.Array) -> np.ndarray:
-    """Where each row's bytes begin, and where the last one's end, in the array's buffer."""
-    kind = np.int64 if pa.types.is_large_binary(array.type) else np.int32
-    if not len(array):
-        return np.zeros(1, np.int64)
-    offsets = np.frombuffer(array.buffers()[1], kind, len(array) + 1, array.offset * np.dtype(kind).itemsize)
-    return offsets.astype(np.int64)
-
-
-def _text(array: pa.Array, column: Column, path: str) -> np.ndarray:
-    values = np.array([value.encode("ascii", "replace") for value in _flat(array).to_pylist()], "S")
-    if values.dtype.itemsize > column.stored_dtype.itemsize:
-        raise PartitionError(f"{path}: column {column.name} has text of more than {column.stored_dtype.itemsize} characters")
-    return values.reshape(len(array), *column.shape)

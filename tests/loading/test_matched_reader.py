@@ -87,6 +87,20 @@ def test_from_a_server_pixels_of_matched_rows_alone_are_fetched(folder, monkeypa
         assert server.max_concurrent > 4, "rows are fetched at the same time"
 
 
+def test_a_cache_keeps_what_a_server_gave(folder, tmp_path):
+    with ArchiveServer(folder) as server:
+        options = {"radius": 0.1, "cache_dir": str(tmp_path), "cache_limit": "20MB"}
+        check(skyset.crossmatch(f"{server.url}whole", folder / "few", **options))
+        server.clear()
+        stream = skyset.crossmatch(f"{server.url}whole", folder / "few", **options)
+        check(stream)
+        check(stream.shuffle(seed=1))
+        assert {request.path for request in server.requests} == {"/whole/manifest.json"}
+        with pytest.raises(UserError, match="cache_limit must be"):
+            skyset.crossmatch(f"{server.url}whole", folder / "few", cache_limit="much")
+    assert (tmp_path / "skyset_blocks").is_dir()
+
+
 def test_a_side_that_is_damaged_is_named_or_skipped(folder, tmp_path):
     import shutil
 

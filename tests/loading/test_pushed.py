@@ -80,6 +80,18 @@ def test_encoded_images_and_labels(pushed, rings, config):
     assert len(list(again)) == len(ids) - 5
 
 
+def test_as_a_side_of_a_match(pushed, rings, built):
+    expected = {row["object_id"]: row for row in skyset.load(str(rings))}
+    matched = skyset.crossmatch(pushed / "gz_decals", rings, names=("a", "b"), radius=0.1, split="train")
+    for stream in (matched, matched.shuffle(seed=1)):
+        rows = list(stream)
+        assert {row["a.object_id"] for row in rows} == expected.keys()
+        assert all(np.array_equal(row["a.image"], expected[row["a.object_id"]]["image"]) for row in rows)
+    layers = skyset.crossmatch(pushed / "gz3d", built, names=("a", "b"), radius=0.1, how="nearest")
+    row = next(iter(layers.select_columns(["a.segmentation", "b.segmentation"])))
+    assert same(row["a.segmentation"], row["b.segmentation"])
+
+
 def test_a_table_of_them(pushed, rings):
     table = skyset.load("gz_decals", "rings_basic", data_dir=str(pushed / "gz_decals"), streaming=False, verify=True)
     check_same(table, skyset.load("gz_decals", "rings_basic", data_dir=str(rings)))
@@ -100,6 +112,14 @@ def test_from_the_hub(rings, tmp_path):
             assert any("/data/" in each.path for each in hub.requests[before:]) == (epoch == 0), "then from the disk"
         with pytest.raises(UserError, match="cache_limit must be"):
             skyset.load("gz_decals", "rings_basic", data_dir="hf://datasets/sky/rings", cache_limit="x")
+        images = {row["object_id"]: row["image"] for row in skyset.load(str(rings))}
+        options |= {"names": ("a", "b"), "radius": 0.1, "split": "train"}
+        both = skyset.crossmatch(rings, "hf://datasets/sky/rings", **options)
+        for stream in (both, both.shuffle(seed=1)):
+            before = len(hub.requests)
+            assert all(np.array_equal(row["b.image"], images[row["a.object_id"]]) for row in stream)
+        assert not any("/data/" in each.path for each in hub.requests[before:]), "from the disk"
+        assert len(both) == len(images)
     HfFileSystem.clear_instance_cache()
 
 

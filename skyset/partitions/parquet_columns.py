@@ -1,0 +1,132 @@
+"""The columns that anybody's Parquet files have, as partitions would: of the types in the schema, and of a row group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skyset.partitions.parquet_file import Place
+from skyset.survey import Column
+
+#: Of text whose length no schema tells; longer text is an error that names the column.
+TEXT = "S256"
+#: Of an array that `datasets` has a feature for.
+_MOST_AXES = 4
+
+
+def columns_in(
+    schema: pa.Schema, sample: Callable[[list[str]], pa.Table]
+) -> tuple[list[Column], dict[str, Place], list[str]]:
+    """What of a file's columns can be read as columns of partitions.
+
+    Numbers, text, bytes and arrays of one shape can; the fields of a struct as ``<column>.<field>``. Lists have the shape
+    that they have in a sample of the rows, or that `datasets` wrote into the schema.
+
+    Args:
+        schema: of the files.
+        sample: gives some rows of these columns.
+
+    Returns:
+        The columns, where each is, and the names of those that are none.
+    """
+    declared, columns, places, others = _declared(schema), [], {}, []
+    for name, field, kind in _parts(schema):
+        whole = f"{name}.{field}" if field else name
+        dtype, shape = declared.get(whole) or _typed(kind)
+        if dtype is not None and shape is None:
+            shape = _shape_in(sample([name]).column(name), field)
+        most = 0 if dtype == "bytes" else 1 if dtype == TEXT else _MOST_AXES
+        if dtype is None or shape is None or len(shape) > most or (dtype == "bytes" and field):
+            others.append(whole)
+            continue
+        try:
+            columns.append(Column(whole, dtype, shape, _unit(schema.field(name))))
+        except ValueError:  # a name that no column can have
+            others.append(whole)
+            continue
+        places[whole] = Place(name, field)
+    return columns, places, others
+
+
+def _unit(field: pa.Field) -> str:
+    unit = (field.metadata or {}).get(b"unit", b"").decode("utf-8", "replace")
+    return unit if unit.isprintable() else ""
+
+
+def _parts(schema: pa.Schema) -> Iterator[tuple[str, str, pa.DataType]]:
+    """Each column, or each field of a struct: (column, field, type)."""
+    for field in schema:
+        if pa.types.is_struct(field.type) and not _is_image(field.type):
+            for number in range(field.type.num_fields):
+                yield field.name, field.type.field(number).name, field.type.field(number).type
+        else:
+            yield field.name, "", field.type
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    """Whether this is what `datasets` stores an image as."""
+    names = {kind.field(number).name for number in range(kind.num_fields)}
+    return names == {"bytes", "path"}
+
+
+def _declared(schema: pa.Schema) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of the arrays that `datasets` declared in the schema, by column."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        arrays = {name: each for name, each in features.items() if isinstance(each, Mapping) and "shape" in each}
+        return {name: (str(np.dtype(each["dtype"])), tuple(map(int, each["shape"]))) for name, each in arrays.items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _typed(kind: pa.DataType) -> tuple[str | None, tuple[int, ...] | None]:
+    """Dtype and shape of a type: None for a dtype that no column has, and for a shape that rows tell."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        dtype, inner = _typed(kind.value_type)
+        return (dtype, tuple(kind.shape)) if inner == () and not kind.permutation else (None, None)
+    if isinstance(kind, pa.BaseExtensionType):
+        return _typed(kind.storage_type)
+    if pa.types.is_struct(kind):
+        return ("bytes", ()) if _is_image(kind) else (None, None)
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        dtype, inner = _typed(kind.value_type)
+        if dtype == "bytes" or inner is None or not pa.types.is_fixed_size_list(kind):
+            return (None if dtype == "bytes" else dtype), None
+        return dtype, (kind.list_size, *inner)
+    if pa.types.is_dictionary(kind):
+        return _typed(kind.value_type)
+    if _is_text(kind):
+        return TEXT, ()
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "bytes", ()
+    if pa.types.is_boolean(kind):
+        return "bool", ()
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return np.dtype(kind.to_pandas_dtype()).name, ()
+    return None, None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _shape_in(column: pa.ChunkedArray, field: str) -> tuple[int, ...] | None:
+    """The shape that all rows of a sample have; None where they have several, or values are missing."""
+    array: pa.Array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    array = pc.struct_field(array, field) if field else array
+    shape: list[int] = []
+    while not (_is_text(array.type) or pa.types.is_primitive(array.type) or pa.types.is_dictionary(array.type)):
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+            continue
+        lengths = set(pc.list_value_length(array).to_pylist())
+        if len(lengths) != 1 or None in lengths:
+            return None
+        shape += lengths
+        array = array.flatten()
+    return tuple(shape) if shape and all(shape) and not array.null_count else None

@@ -1,0 +1,62 @@
+"""Arrow's arrays of a Parquet file as the bytes, text and numbers that they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from skyset.errors import PartitionError
+from skyset.survey import Column
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+def flattened(array: pa.Array) -> pa.Array:
+    """The values of nested lists, one after the other."""
+    while True:
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        if not (
+            pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
+        ):
+            return array
+        array = array.flatten()
+
+
+def binary_of(array: pa.Array, fill: bool = False) -> pa.Array:
+    """Bytes, also those of a ``datasets.Image``, which are beside a path; with ``fill`` none where they are missing."""
+    if pa.types.is_struct(array.type):
+        array = pa.compute.struct_field(array, "bytes")
+    if array.null_count and fill:
+        array = array.fill_null(b"")
+    if array.null_count:
+        raise ValueError("bytes are missing")
+    return array
+
+
+def without_nulls(array: pa.Array, column: Column) -> pa.Array:
+    """Values with what stands for a missing one in place of nulls."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.fill_null("" if column.is_text else pa.scalar(column.missing, array.type))
+
+
+def offsets_in(array: pa.Array) -> np.ndarray:
+    """Where each row's bytes begin, and where the last one's end, in the array's buffer."""
+    kind = np.int64 if pa.types.is_large_binary(array.type) else np.int32
+    if not len(array):
+        return np.zeros(1, np.int64)
+    offsets = np.frombuffer(array.buffers()[1], kind, len(array) + 1, array.offset * np.dtype(kind).itemsize)
+    return offsets.astype(np.int64)
+
+
+def text_of(array: pa.Array, column: Column, path: str) -> np.ndarray:
+    values = np.array([value.encode("utf-8", "replace") for value in flattened(array).to_pylist()], "S")
+    if values.dtype.itemsize > column.stored_dtype.itemsize:
+        raise PartitionError(f"{path}: column {column.name} has text of more than {column.stored_dtype.itemsize} characters")
+    return values.reshape(len(array), *column.shape)
