@@ -27,7 +27,9 @@ from skyset.secrets import without_login
     "files, as partitions have ra and dec.",
 )
 def crossmatch(
-    left: Annotated[str, typer.Argument(metavar="LEFT", help="a folder of partitions (or its URL), or a catalogue's file")],
+    left: Annotated[
+        str, typer.Argument(metavar="LEFT", help="a folder or URL of partitions, HATS or pushed Parquet; or a file")
+    ],
     right: Annotated[str, typer.Argument(metavar="RIGHT", help="the same")],
     more: Annotated[
         list[str] | None,
