@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from skyset.explore.catalogue import (
 )
 from skyset.explore.match_plan import joined
 from skyset.explore.pairs import matches_table
+from skyset.loading.hats import CATALOGUE, COLLECTION
 from skyset.messages import say
 from skyset.partitions.layout import MANIFEST
 from skyset.runner import Pool, executor
@@ -107,7 +109,8 @@ def table_of_matches(asked: Asked, scheduler: str | None = None) -> tuple[pa.Tab
         UserError: a catalogue or a column is not there, or cannot be matched.
     """
     folders = [source for source in asked.sources if is_folder(source) and "://" not in source]
-    with executor(1, scheduler, shared=[f"{folder}/{MANIFEST}" for folder in folders]) as pool:
+    heads = [Path(folder, name) for folder in folders for name in (MANIFEST, COLLECTION, *CATALOGUE)]
+    with executor(1, scheduler, shared=[head for head in heads if head.is_file()]) as pool:
         catalogues = _read(asked, pool)
         first, tables = catalogues[0], [each.table for each in catalogues]
         pairs = [_pairs(asked, first, other, pool) for other in catalogues[1:]]
