@@ -14,6 +14,10 @@ Photometry alone, with a Bayesian last layer, three times:
     python training/train_photoz.py --data_dir data/galaxiesml --config_name tabular --model bnn --seeds 3 \\
         --output_dir out/bnn
 
+A table of magnitudes instead, such as RAIL's; ``--table TABLE --help`` says what can be set:
+
+    python training/train_photoz.py --table train.hdf5 --eval_table test.hdf5 --model mdn --output_dir out/table
+
 A run that was stopped goes on by the same command, to the losses of an unbroken one; ``--from_scratch`` begins again.
 """
 
@@ -30,7 +34,7 @@ from transformers import set_seed
 
 from skyset.errors import UserError
 from skyset.loaders.galaxiesml import BANDS, CITATION
-from skyset.training.common import photoz_metrics
+from skyset.training.common import photoz_from_table, photoz_metrics
 from skyset.training.common.arguments import ModelArguments, begin_script, parse, run_script
 from skyset.training.common.blocks import freeze_all_but
 from skyset.training.common.card import Card, Measured, metrics_table
@@ -156,8 +160,11 @@ class PhotozTrainingArguments(TaskArguments):
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     """Train, measure on the test split, write model and card; returns the metrics of the test split."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if {word.partition("=")[0] for word in words} & {"--table", "--eval_table"}:
+        return photoz_from_table.main(words)
     kinds = (PhotozModelArguments, DataArguments, PhotozTrainingArguments)
-    model_args, data_args, args = parse(kinds, with_recipe(sys.argv[1:] if arguments is None else arguments))
+    model_args, data_args, args = parse(kinds, with_recipe(words))
     begin_script(model_args, args)
     if args.seeds > 1:
         return over_seeds(main, arguments, args)

@@ -61,6 +61,7 @@ class TableArguments:
         default=None, metadata={"help": "From blue to red, with commas: u,g,r,i,z,y. By default found."}
     )
     redshift: str | None = field(default=None, metadata={"help": "Column of the redshifts; by default found."})
+    model: str = field(default="mdn", metadata={"help": "An ensemble of mixture density networks.", "choices": ["mdn"]})
 
 
 @dataclass(frozen=True)
