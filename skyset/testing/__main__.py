@@ -1,12 +1,14 @@
 """``python -m skyset.testing``: make a small archive of made-up galaxies and serve it until Ctrl-C."""
 
 import argparse
+import sys
 import tempfile
 import threading
 from pathlib import Path
 
+from skyset.command_line import main as run_command
 from skyset.testing.gz3d import CHECKSUMS_NAME, write_archive
-from skyset.testing.server import KINDS, ArchiveServer, known_kind
+from skyset.testing.server import KINDS, ArchiveServer, fault_of
 
 EXAMPLES = f"""\
 examples:
@@ -23,9 +25,13 @@ faults: {", ".join(KINDS)}
 """
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, write what is missing, serve."""
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line, write what is missing, serve; 2 where something was asked for wrongly."""
     options = arguments().parse_args(argv)
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="archive-") as scratch:
         folder = options.folder or Path(scratch)
         if not (folder / CHECKSUMS_NAME).exists():  # written last: without it the folder is not complete
@@ -82,7 +88,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add(
         "--fault",
-        type=fault,
+        type=fault_of,
         action="append",
         default=[],
         metavar="KIND:PATTERN[:TIMES]",
@@ -98,17 +104,5 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def fault(text: str) -> tuple[str, str, int | None]:
-    """``KIND:PATTERN[:TIMES]`` as (kind, pattern, times)."""
-    kind, _, rest = text.partition(":")
-    pattern, _, times = rest.partition(":")
-    if not pattern or (times and not times.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not KIND:PATTERN[:TIMES]")
-    try:
-        return known_kind(kind), pattern, int(times) if times else None
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,6 +4,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
+from skyset.errors import UserError
+
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
@@ -20,6 +22,9 @@ class Loopback:
         handler: answers one connection.
         port: 0 takes any free one.
 
+    Raises:
+        UserError: the port is another's.
+
     Attributes:
         host: address of the server, without a slash at its end.
         closing: set once the block ends, for answers that wait.
@@ -27,7 +32,12 @@ class Loopback:
 
     def __init__(self, handler: type[BaseHTTPRequestHandler], port: int = 0) -> None:
         self.closing = threading.Event()
-        self._http = _Http(("127.0.0.1", port), handler)
+        try:
+            self._http = _Http(("127.0.0.1", port), handler)
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"cannot serve at port {port}: {getattr(error, 'strerror', '') or error}; --port 0 takes any free one"
+            ) from error
         self.host = f"http://127.0.0.1:{self._http.server_port}"
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ galaxy is one that a cut removes (`SPOILT` says how); `Galaxies.good` are the ot
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pyarrow as pa
 
+from skyset.command_line import main as run_command
 from skyset.testing.hips import BODY_FAULTS, Hips, send_answer, shape_at
 from skyset.testing.tap import ServiceHandler, ServiceServer, TapService
 
@@ -284,8 +286,8 @@ class _Both(ServiceHandler):
     do_HEAD = do_GET
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Serve until Ctrl-C."""
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until Ctrl-C; 2 where something was asked for wrongly."""
     parser = argparse.ArgumentParser(
         "python -m skyset.testing.sdss", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -297,6 +299,10 @@ def main(arguments: list[str] | None = None) -> None:
     add("--latency", type=float, default=0.0, metavar="S", help="seconds before every answer (default: %(default)s)")
     add("--chaos", type=float, default=0.0, metavar="RATE", help="give this share of the images a random fault")
     asked = parser.parse_args(arguments)
+    return run_command(lambda: _serve(asked))
+
+
+def _serve(asked: argparse.Namespace) -> None:
     galaxies = draw_galaxies(asked.galaxies, asked.seed)
     with SDSSServer(galaxies, asked.latency, asked.port, asked.pictures) as server:
         if asked.chaos:
@@ -315,4 +321,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

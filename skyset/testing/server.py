@@ -21,6 +21,7 @@ fault              what the client sees
 =================  ==========================================================================================
 """
 
+import argparse
 import dataclasses
 import html
 import math
@@ -90,6 +91,18 @@ def known_kind(kind: str) -> str:
     if kind not in KINDS and not re.fullmatch(r"[45]\d\d", kind):
         raise ValueError(f"unknown fault {kind!r}; known: {', '.join(KINDS)} and other 4xx, 5xx")
     return kind
+
+
+def fault_of(text: str, more: Iterable[str] = ()) -> tuple[str, str, int | None]:
+    """``KIND:PATTERN[:TIMES]`` of a command line as (kind, pattern, times); a kind may be one of ``more``."""
+    kind, _, rest = text.partition(":")
+    pattern, _, times = rest.partition(":")
+    if not pattern or (times and not times.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KIND:PATTERN[:TIMES]")
+    try:
+        return kind if kind in more else known_kind(kind), pattern, int(times) if times else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 class ArchiveServer(Loopback):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from skyset.testing.hub.objects import Objects, Refused
-from skyset.testing.hub.repositories import Accounts, Repository
+from skyset.testing.hub.repositories import Accounts, Bucket, Repository
+from skyset.testing.hub.xet import Xet
 from skyset.testing.server import Answer
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
@@ -19,9 +20,13 @@ class Hub(Protocol):
 
     host: str
     storage: str
+    cas: str
     accounts: Accounts
     repositories: dict[tuple[str, str], Repository]
+    buckets: dict[str, Bucket]
+    batches: list[tuple[str, int]]
     objects: Objects
+    xet: Xet
 
 
 class Call(NamedTuple):

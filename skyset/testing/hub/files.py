@@ -7,6 +7,7 @@ import re
 from urllib.parse import parse_qs, quote
 
 from skyset.testing.hub.calls import NAME, OF, Call, Hub, answer, route
+from skyset.testing.hub.cas import token_answer
 from skyset.testing.hub.objects import Blob, Objects, Refused
 from skyset.testing.hub.repositories import Commit, check_path, is_large
 from skyset.testing.server import Answer
@@ -124,6 +125,16 @@ def paths_info(call: Call) -> Answer:
     return answer([_entry(found, known[path], query) for path in map(str, paths) if path in known])
 
 
+@route("GET", rf"{OF}/xet-(?P<scope>read|write)-token(?:/(?P<revision>[^/]+))?")
+def xet_token(call: Call) -> Answer:
+    """Leave to use the Xet storage; a new pull request has no revision yet: the client asks for ``None``."""
+    scope, revision = call.parts["scope"], call.parts.get("revision", "main")
+    found = call.repository(write=scope == "write")
+    if not (scope == "write" and (revision == "None" or call.query.get("create_pr"))):
+        found.commit(revision)
+    return token_answer(call.hub, scope)
+
+
 @route("GET", rf"/(?:(?P<kind>dataset|space)s/)?{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 def resolve(call: Call) -> Answer:
     call = call._replace(parts={**call.parts, "kind": call.parts.get("kind") or "model"})
@@ -138,4 +149,7 @@ def resolve(call: Call) -> Answer:
     if not blob.sha256:
         return Answer(200, blob.content, {**headers, "ETag": f'"{blob.oid}"', "Content-Type": "text/plain; charset=utf-8"})
     linked = {"X-Linked-Size": str(blob.size), "X-Linked-ETag": f'"{blob.sha256}"'}
+    if xet_hash := call.hub.xet.hashes.get(blob.sha256):
+        token = f"{call.hub.host}/api/{found.kind}s/{found.name}/xet-read-token/{at.oid}"
+        linked |= {"X-Xet-Hash": xet_hash, "Link": f'<{token}>; rel="xet-auth"'}
     return Answer(302, b"Found", {**headers, **linked, "Location": f"{call.hub.storage}/get/{blob.sha256}"})

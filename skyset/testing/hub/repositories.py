@@ -1,4 +1,4 @@
-"""The repositories of a loopback Hub: commits with their trees, branches, pull requests, who may do what."""
+"""The repositories and buckets of a loopback Hub: commits with their trees, branches, pull requests, who may do what."""
 
 from __future__ import annotations
 
@@ -117,6 +117,26 @@ class Repository:
             tree |= {path: mine[path] for path in changed if path in mine}
             pull.status = "merged"
             return self.add("refs/heads/main", tree, f"{pull.title} (#{number})", author)
+
+
+@dataclass(frozen=True)
+class BucketFile:
+    """A file's content by its Xet hash, and when it was put there."""
+
+    xet_hash: str
+    size: int
+    mtime: str
+    uploaded: str
+
+
+@dataclass
+class Bucket:
+    """One bucket."""
+
+    name: str
+    private: bool = False
+    created: str = ""
+    files: dict[str, BucketFile] = field(default_factory=dict)
 
 
 def check_path(path: str) -> str:

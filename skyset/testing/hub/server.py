@@ -4,11 +4,12 @@
 
     with HubServer(folder) as hub:
         hub.add_user("alice", "hf_alice", organisations=("sky",))
-        os.environ |= {"HF_ENDPOINT": hub.host, "HF_TOKEN": "hf_alice", "HF_HUB_DISABLE_XET": "1"}   # before the import
+        os.environ |= {"HF_ENDPOINT": hub.host, "HF_TOKEN": "hf_alice"}   # before the import
         hub.fault("PUT */put/*", "500", times=2)
         hub.fault("POST */commit/*", "conflict", times=1)
 
-Objects are sent to, and read from, a second address, as those of the real Hub are: it takes no login, only signatures.
+Objects are sent to, and read from, a second address, as those of the real Hub are: it takes no login, only signatures. A
+third speaks the Xet protocol, in which ``huggingface_hub`` sends by itself; with ``HF_HUB_DISABLE_XET=1`` it sends by LFS.
 Faults are those of `ArchiveServer`, by method and path, and
 
 =============  ============================================================================================
@@ -19,7 +20,8 @@ fault          what the client sees
 ``lost``       all is done, and the connection ends before the answer
 =============  ============================================================================================
 
-What is not there: the Xet protocol (``HF_HUB_DISABLE_XET=1`` sends by LFS), discussions other than pull requests, spaces.
+What is not there: discussions other than pull requests, spaces; of Xet the second versions of its addresses (404, and the
+client goes on with the first), and the checksums of xorbs: a file is taken if its chunks make its hash and its SHA-256.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from skyset.testing.hub import api, files  # noqa: F401 (each adds its addresses to ROUTES)
+from skyset.testing.hub import api, buckets, cas, files  # noqa: F401 (each adds its addresses to ROUTES)
 from skyset.testing.hub.calls import JSON, ROUTES, Call, answer
 from skyset.testing.hub.objects import Objects, Refused
-from skyset.testing.hub.repositories import Accounts, Repository, git_blob
+from skyset.testing.hub.repositories import Accounts, Bucket, Repository, git_blob
+from skyset.testing.hub.xet import Xet
 from skyset.testing.loopback import Loopback
 from skyset.testing.server import Answer, ArchiveServer, Fault, Handler, spoil, status_of
 
@@ -53,31 +56,47 @@ class HubServer(ArchiveServer):
     Attributes:
         host: for ``HF_ENDPOINT``.
         storage: address of the objects.
+        cas: address of the Xet storage.
         accounts: users, tokens, organisations.
         repositories: by kind and name, ``("dataset", "alice/gz3d")``.
         objects: LFS objects; ``objects.sent`` and ``objects.received`` tell what was sent.
+        buckets: by name, ``alice/gz3d``.
+        batches: bucket and number of operations of every batch.
+        xet: what was sent by Xet; ``xet.received`` tells how much.
         commits: path of the repository's address and number of operations of every commit that was made.
     """
 
     def __init__(
-        self, folder: str | Path, part_from: int = 1 << 40, part_bytes: int = 1 << 20, latency: float = 0.0
+        self,
+        folder: str | Path,
+        part_from: int = 1 << 40,
+        part_bytes: int = 1 << 20,
+        latency: float = 0.0,
+        port: int = 0,
     ) -> None:
-        super().__init__(folder, latency)
+        super().__init__(folder, latency, port)
         self._http.RequestHandlerClass = type("Handler", (_HubHandler,), {"archive": self})
         self._storage = Loopback(type("Storage", (_StorageHandler,), {"archive": self}))
         self.storage = self._storage.host
+        self._cas = Loopback(type("Cas", (_CasHandler,), {"archive": self}))
+        self.cas = self._cas.host
         self.accounts = Accounts()
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.objects = Objects(self.folder / "objects", part_from, part_bytes)
+        self.buckets: dict[str, Bucket] = {}
+        self.batches: list[tuple[str, int]] = []
+        self.xet = Xet(self.folder / "xorbs", self.objects)
         self.commits: list[tuple[str, int]] = []
 
     def __enter__(self) -> Self:
         self._storage.__enter__()
+        self._cas.__enter__()
         return super().__enter__()
 
     def __exit__(self, *exc_info) -> None:
         super().__exit__(*exc_info)
         self._storage.__exit__(*exc_info)
+        self._cas.__exit__(*exc_info)
 
     def add_user(self, name: str, token: str, role: str = "write", organisations: tuple[str, ...] = ()) -> None:
         """Somebody with a token of a role, ``read`` or ``write``, who may write in these organisations too."""
@@ -101,6 +120,11 @@ class HubServer(ArchiveServer):
         """All files of a repository of data, by path."""
         tree = self.dataset(name).commit(revision).tree
         return {path: self.objects.read(blob, 0, blob.size) for path, blob in tree.items()}
+
+    def bucket(self, name: str) -> dict[str, bytes]:
+        """All files of a bucket, by path."""
+        hashes = {path: file.xet_hash for path, file in self.buckets[name].files.items()}
+        return {path: self.objects.path(self.xet.sha256[each]).read_bytes() for path, each in hashes.items()}
 
     def interfere(self, path: str, content: bytes, branch: str) -> None:
         """Somebody else's commit, to the repository whose address a path has."""
@@ -180,6 +204,16 @@ class _HubHandler(Handler):
         return token
 
 
+class _CasHandler(_HubHandler):
+    """The third address: Xet's storage, which takes tokens of its own."""
+
+    def _answered(self, method, path, query, body, kind):
+        try:
+            return cas.answered(self.archive, method, path, self.headers, body)
+        except Refused as refused:
+            return answer(refused.body, refused.status)
+
+
 class _StorageHandler(_HubHandler):
     """The second address: a signature lets in, and nothing else does."""
 
@@ -213,7 +247,7 @@ class _StorageHandler(_HubHandler):
     def _stored(self, path: str) -> Answer:
         if self.headers["Authorization"] is not None:
             raise Refused(400, "only one way to log in is allowed: the signature")
-        found = re.fullmatch(r"/(put|get)/([0-9a-f]+)(?:/(\d+))?", path)
+        found = re.fullmatch(r"/(put|get|xorb)/([0-9a-f]+)(?:/(\d+))?", path)
         if found is None:
             raise Refused(404, "there is nothing")
         if found[1] == "put" and self.command == "PUT":
@@ -222,14 +256,15 @@ class _StorageHandler(_HubHandler):
             etag = self.archive.objects.put(found[2], int(found[3] or 1), self._sent())
             return Answer(200, b"", {"ETag": f'"{etag}"'})
         if found[1] == "get" and self.command in ("GET", "HEAD") and self.archive.objects.has(found[2]):
-            return self._object(found[2])
+            return self._object(self.archive.objects.path(found[2]))
+        if found[1] == "xorb" and self.command in ("GET", "HEAD") and self.archive.xet.path(found[2]).is_file():
+            return self._object(self.archive.xet.path(found[2]))
         raise Refused(404, "there is nothing")
 
-    def _object(self, sha256: str) -> Answer:
+    def _object(self, path: Path) -> Answer:
         """An object, or the part of it that Range asks for: read alone, however large the whole is."""
-        path = self.archive.objects.path(sha256)
         size = path.stat().st_size
-        headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        headers = {"ETag": f'"{path.name}"', "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         bounds = _bounds(self.headers["Range"], size)
         if bounds is None:
             return Answer(200, path.read_bytes(), headers)
