@@ -6,7 +6,7 @@ import contextlib
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from skyset.messages import plain
 from skyset.ranges import NO_PARTS, HttpFile, Lines, Version
@@ -31,22 +31,25 @@ def found(url: str, version: Version | None = None) -> HttpFile | FsspecFile:
     url = without_login(url)
     if url.startswith(("http://", "https://")):
         return HttpFile(url, version=version)
-    if url.startswith(("hf://datasets/", "hf://spaces/")):
+    if url.startswith(("hf://datasets/", "hf://spaces/", "hf://buckets/")):
         with os_errors():
             return HttpFile(*_on_the_hub(url), version=version)
     return FsspecFile(url)
 
 
 def _on_the_hub(url: str) -> tuple[str, dict[str, str]]:
-    """Where the Hub gives a file of a repository, and the headers that it wants."""
+    """Where the Hub gives a file of a repository or bucket, and the headers that it wants."""
     from huggingface_hub import HfFileSystem, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
     system = HfFileSystem()
     place: Any = system.resolve_path(url)  # of an older version it has another type
+    headers = build_hf_headers(token=system.token)
+    if url.startswith("hf://buckets/"):
+        return f"{system.endpoint}/buckets/{place.bucket_id}/resolve/{quote(place.path)}", headers
     kind, name = place.repo_type, place.repo_id
     where = hf_hub_url(name, place.path_in_repo, repo_type=kind, revision=place.revision, endpoint=system.endpoint)
-    return where, build_hf_headers(token=system.token)
+    return where, headers
 
 
 class FsspecFile:

@@ -79,10 +79,11 @@ def hats(
 
 @app.command(
     name="push",
-    help="Put a survey's data into a repository of the Hugging Face Hub, whole or not at all: as Parquet that everybody "
-    "reads with `datasets` alone, or the folder as it is. A second push sends what has changed.",
+    help="Put a survey's data into a repository or storage bucket of the Hugging Face Hub, whole or not at all: as Parquet "
+    "that everybody reads with `datasets` alone, or the folder as it is. A second push sends what has changed.",
     epilog="Examples:\n\nskyset push gz3d --data_dir data/gz3d --repo ME/gz3d --dry_run\n\n"
     "skyset push gz3d --data_dir data/gz3d --repo ME/gz3d --private\n\n"
+    "skyset push gz3d --data_dir data/gz3d --repo ME/gz3d --bucket\n\n"
     "The login is that of `hf auth login`, or HF_TOKEN. After an interruption the same command goes on.",
 )
 def push_(
@@ -104,6 +105,9 @@ def push_(
             help="parquet: for everybody; hdf5: the partitions as they are; hats: a catalogue that `skyset hats` made",
         ),
     ] = "parquet",
+    bucket: Annotated[
+        bool, typer.Option("--bucket", help="ORG/NAME is a storage bucket: files that change often, no commits, no branches")
+    ] = False,
     private: Annotated[bool, typer.Option("--private", help="a new repository is seen by you, or your ORG, alone")] = False,
     gated: Annotated[bool, typer.Option("--gated", help="who wants to read it asks for access, which you grant")] = False,
     raw: Annotated[
@@ -163,6 +167,7 @@ def push_(
             work_dir,
             form,
             scheduler,
+            bucket,
         )
         plan = planned(request)
         if dry_run:

@@ -34,19 +34,24 @@ CARD, CITATION, CROISSANT = "README.md", "CITATION.cff", "croissant.json"
 RAW_INDEX = "raw.parquet"
 _OURS = "<!-- features: written by `skyset card` -->"
 _STOCK = re.compile(r"(<!-- stock: written by `skyset card` -->\n).*?(<!-- end -->)", re.DOTALL)
-_RECIPE = """This repository holds the rows as Parquet files in HEALPix order. `datasets` reads them alone:
+_RECIPE = """This {kind} holds the rows as Parquet files in HEALPix order. `datasets` reads them alone:
 
 ```python
 from datasets import load_dataset
 
-rows = load_dataset("{repository}", split="train", streaming=True)
+rows = load_dataset("{source}", split="train", streaming=True)
 ```
 
 With skyset they come in the archive's own dtypes in every format, and resume exactly:
-`skyset.load("{survey}", data_dir="hf://datasets/{repository}")`. `manifest.json` has the SHA-256 of each file.
+`skyset.load("{survey}", data_dir="hf://{place}")`. `manifest.json` has the SHA-256 of each file.
 What this card says of HDF5 is about the partitions that `skyset build {survey}` makes.
 
 """
+
+
+def _recipe(request: Request) -> str:
+    kind, source = ("bucket", f"hf://{request.place}") if request.bucket else ("repository", request.repository)
+    return _RECIPE.format(kind=kind, source=source, place=request.place, survey=request.survey)
 
 
 def etags_of(content: bytes) -> frozenset[str]:
@@ -104,7 +109,7 @@ class Beside:
             etag: its checksum.
         """
         survey = registry.survey(request.survey)
-        url = f"{constants.ENDPOINT}/datasets/{request.repository}"
+        url = f"{constants.ENDPOINT}/{request.place}"
         edited = self.check_card(request, record, readme, etag)
         text = self._card(request, survey, ready, readme.decode(errors="replace") if edited and readme else None)
         made = {CARD: text.encode(), CITATION: citation_file(survey, url)}
@@ -138,7 +143,7 @@ class Beside:
     def check(self, request: Request, record: Record, there: Mapping[str, str], readme: bytes | None) -> None:
         """Raise UserError where these would replace somebody else's, before anything is sent; ``there`` is by path."""
         self.check_card(request, record, readme, there.get(CARD, ""))
-        url = f"{constants.ENDPOINT}/datasets/{request.repository}"
+        url = f"{constants.ENDPOINT}/{request.place}"
         wanted = {name: frozenset[str]() for name in self.names if name != CARD}  # of most the content is not known yet
         wanted[CITATION] = etags_of(citation_file(registry.survey(request.survey), url))
         check_theirs(record, there, wanted, request.overwrite)
@@ -159,7 +164,7 @@ class Beside:
         values, body = split_card(text)
         values["size_categories"] = [size_category(sum(each.rows for each in ready))]
         if self.format == "parquet":
-            recipe = _RECIPE.format(repository=request.repository, survey=survey.name)
+            recipe = _recipe(request)
             body = _STOCK.sub(lambda found: found[1] + recipe + found[2], body)
             values["configs"] = self._configs(survey.name)
             values["dataset_info"] = self._infos(ready)

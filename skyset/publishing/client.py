@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,9 @@ class Hub:
     Raises:
         UserError: the name is none.
     """
+
+    #: Files of a commit that the Hub advises.
+    most_files = 100
 
     def __init__(self, name: str, revision: str) -> None:
         if name.count("/") != 1:
@@ -169,6 +173,10 @@ class Hub:
                 raise ObjectsGone(plain(error.server_message or error)) from error
             raise
 
+    def completed(self, beside: Mapping[str, bytes], etags: Mapping[str, str]) -> dict[str, bytes]:
+        """The small files of a push; ``etags``: those of all others, by path."""
+        return dict(beside)
+
     def pull_is_open(self, number: int) -> bool:
         """Whether a pull request is there and can be filled."""
         with self._told():
@@ -232,7 +240,11 @@ class Hub:
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
             return self._refusal(cause)
         if type(cause).__module__.partition(".")[0] in _NETWORK or isinstance(cause, ConnectionError | TimeoutError):
-            return _Passing(f"the Hub cannot be reached: {innermost(cause)}")
+            told = innermost(cause)
+            if type(cause) is ConnectionError and "hf_xet" in sys.modules:  # it has tried for minutes itself
+                what = "refuses" if "client error" in told else "cannot be reached"
+                return UserError(f"the Hub {what}: {told}; the same command goes on from here")
+            return _Passing(f"the Hub cannot be reached: {told}")
         if isinstance(cause, ValueError):  # of the card's metadata
             return UserError(f"the Hub: {cause}")
         return error

@@ -21,11 +21,12 @@ HOUR = 3600
 
 @dataclass(frozen=True)
 class Sent:
-    """A file that the Hub has: its SHA-256 (hexadecimal), bytes, and rows (0 where it has none)."""
+    """A file that the Hub has: its SHA-256 (hexadecimal), bytes, rows (0 where it has none), in a bucket its Xet hash."""
 
     sha256: str
     bytes: int
     rows: int = 0
+    xet: str = ""
 
 
 def default_folder(repository: str, revision: str) -> Path:

@@ -9,6 +9,7 @@ from skyset.errors import UserError
 from skyset.files import human_bytes
 from skyset.messages import say
 from skyset.publishing.beside import Beside
+from skyset.publishing.client import Hub
 from skyset.publishing.contents import (
     FORMATS,
     Item,
@@ -24,8 +25,6 @@ from skyset.publishing.source import Source
 
 #: Those of the card, beside it.
 FIGURES = "figures"
-#: Files of a commit that the Hub advises.
-MOST_FILES = 100
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,9 @@ class Plan:
     @property
     def commits(self) -> int:
         """About as many, of a first push."""
-        return -(-(len(self.items) + len(Beside.NAMES)) // MOST_FILES)
+        if self.request.bucket:
+            return 1
+        return -(-(len(self.items) + len(Beside.NAMES)) // Hub.most_files)
 
 
 def planned(request: Request) -> Plan:
@@ -53,6 +54,8 @@ def planned(request: Request) -> Plan:
         UserError: there is nothing of this survey in the folder, or no such format.
     """
     folder = request.folder
+    if request.bucket and (request.gated or request.revision != "main"):
+        raise UserError("--bucket: a storage bucket has neither branches (--revision) nor access by request (--gated)")
     if request.format not in FORMATS:
         raise UserError(f"--format {request.format}: it is one of {', '.join(FORMATS)}")
     if not folder.is_dir():
@@ -85,7 +88,11 @@ def tell(plan: Plan) -> None:
     beside = Beside(plan.datasets, plan.request.format).names
     for name in beside:
         say(name)
-    way = "one commit" if plan.commits == 1 else f"{plan.commits} commits to a pull request, merged at the end"
-    say(
-        f"{len(plan.items) + len(beside)} files, {human_bytes(plan.bytes)} {what}, {way}: datasets/{plan.request.repository}"
+    way = (
+        "one batch"
+        if plan.request.bucket
+        else "one commit"
+        if plan.commits == 1
+        else f"{plan.commits} commits to a pull request, merged at the end"
     )
+    say(f"{len(plan.items) + len(beside)} files, {human_bytes(plan.bytes)} {what}, {way}: {plan.request.place}")

@@ -19,10 +19,11 @@ from skyset.errors import UserError
 from skyset.files import human_bytes
 from skyset.messages import say
 from skyset.publishing.beside import Beside, etags_of
+from skyset.publishing.bucket import BucketHub
 from skyset.publishing.client import Hub, Moved, ObjectsGone, Operation, State, quiet
 from skyset.publishing.contents import Item
 from skyset.publishing.journal import Journal, default_folder
-from skyset.publishing.plan import MOST_FILES, Plan
+from skyset.publishing.plan import Plan
 from skyset.publishing.record import PUBLISHED, Record, check_theirs
 from skyset.publishing.sender import MOST_BYTES_OF_GIT, Ready, send_all
 
@@ -40,8 +41,9 @@ def push(plan: Plan) -> str:
             of others in the way.
     """
     request = plan.request
-    hub = Hub(request.repository, request.revision)
-    with quiet(), Journal(request.work_dir or default_folder(request.repository, request.revision)) as journal:
+    name = request.place if request.bucket else request.repository
+    with quiet(), Journal(request.work_dir or default_folder(name, request.revision)) as journal:
+        hub = BucketHub(request.repository, journal) if request.bucket else Hub(request.repository, request.revision)
         user = hub.log_in()
         say(f"as {user}, to {hub.page}" + ("" if request.revision == "main" else f", branch {request.revision}"))
         hub.create(request.private, request.gated)
@@ -115,7 +117,7 @@ class _Push:
             self.ready[ready.item.path] = ready
             self.bytes += ready.sent_now
             waiting.append(ready)
-            if len(waiting) == MOST_FILES and self._is_long:
+            if len(waiting) == self.hub.most_files and self._is_long:
                 self._commit_some(waiting)
                 waiting = []
         seconds = max(time.monotonic() - began, 1e-9)
@@ -127,7 +129,7 @@ class _Push:
     @property
     def _is_long(self) -> bool:
         """Whether the push takes more than one commit."""
-        return len(self.plan.items) + len(Beside.NAMES) > MOST_FILES
+        return len(self.plan.items) + len(Beside.NAMES) > self.hub.most_files
 
     @property
     def _takes_pulls(self) -> bool:
@@ -166,6 +168,7 @@ class _Push:
             readme,
             state.files.get("README.md", ""),
         )
+        beside = self.hub.completed(beside, {path: ready.etag for path, ready in self.ready.items()})
         wanted = {path: frozenset({ready.etag}) for path, ready in self.ready.items()}
         wanted |= {path: etags_of(content) for path, content in beside.items()}
         ours = self._ours
@@ -205,8 +208,8 @@ class _Push:
                 return
             last = [each for each in operations if each.path_in_repo in beside]
             data = [each for each in operations if each.path_in_repo not in beside]
-            for start in range(0, len(data), MOST_FILES):
-                self._commit(data[start : start + MOST_FILES], "data")
+            for start in range(0, len(data), self.hub.most_files):
+                self._commit(data[start : start + self.hub.most_files], "data")
             if last:
                 self._commit(last, "card and list of files")
         raise UserError(f"{self.hub.name} does not come to what it shall be: the same command goes on from here")

@@ -65,6 +65,15 @@ class Record:
         self.own.append(path)
 
 
+def listed(text: bytes, name: str) -> dict[str, str]:
+    """A table of a list of files, path to text; empty where it has none."""
+    try:
+        found = json.loads(text).get(name, {})
+        return {str(path): str(value) for path, value in found.items()}
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+
+
 def _sent(entry: dict) -> Sent:
     if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
         raise ValueError("no SHA-256")

@@ -16,6 +16,7 @@ class Request:
         survey: its name.
         folder: of its partitions, or a HATS catalogue.
         repository: ``ORG/NAME``.
+        bucket: it is a storage bucket, not a repository.
         format: one of ``FORMATS``.
         revision: the branch.
         private, gated: of the repository; ``gated`` is empty, ``auto`` or ``manual``.
@@ -40,3 +41,9 @@ class Request:
     work_dir: Path | None = None
     form: Form = field(default_factory=Form)
     scheduler: str | None = None
+    bucket: bool = False
+
+    @property
+    def place(self) -> str:
+        """As the Hub's addresses, and ``hf://``, have it: ``datasets/ORG/NAME``."""
+        return f"{'buckets' if self.bucket else 'datasets'}/{self.repository}"
