@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
-from PIL import Image, ImageDraw, ImageFont
+
+from skyset.testing.stamps import stamp
 
 SIZE = 525  # pixels on a side
 PIXEL_SCALE = 0.099  # arcsec
@@ -294,15 +295,6 @@ def picture(galaxy: Galaxy) -> np.ndarray:
     for star in galaxy.stars:
         _add_star(flux, star)
     return stamp(_stretch(flux, rng))
-
-
-def stamp(image: np.ndarray) -> np.ndarray:
-    """The image, (H, W, 3) uint8, with the word "simulated" at its bottom: nobody takes it for a real one."""
-    written = Image.fromarray(image)
-    height, width = image.shape[:2]
-    place, font = (width // 2, height - 6), ImageFont.load_default(max(9, height // 26))
-    ImageDraw.Draw(written).text(place, "simulated", (150, 150, 150), font, anchor="mb")
-    return np.asarray(written)
 
 
 def _add_galaxy(flux: np.ndarray, galaxy: Galaxy, rng: np.random.Generator) -> None:

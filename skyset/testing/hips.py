@@ -57,8 +57,8 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from PIL import Image
 
-from skyset.testing.gz3d import stamp
 from skyset.testing.loopback import Loopback
+from skyset.testing.stamps import stamp
 
 HIPS = "CDS/P/SDSS9/color"
 PATH = "/hips2fits"

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from skyset.loaders.gz_decals import DR5
-from skyset.testing.gz3d import stamp
+from skyset.testing.stamps import stamp
 from skyset.testing.zenodo import iau_name
 
 SIZE = 424
