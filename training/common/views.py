@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+#: Of the views of a batch: angle, mirroring, zoom and shift, as ``resample`` takes them.
+Geometry = tuple[Tensor, Tensor, Tensor, Tensor]
+
 
 class Views(nn.Module):
     """Turns batches of uint8 images into what a model sees; random in training, fixed otherwise.
@@ -54,6 +57,9 @@ class Views(nn.Module):
 
     def random(self, images: Tensor) -> Tensor:
         """A view of each image: turned by any angle, mirrored half the time, zoomed, shifted, its brightness changed."""
+        return self._random(images)[0]
+
+    def _random(self, images: Tensor) -> tuple[Tensor, Geometry]:
         count = len(images)
         angle = torch.rand(count) * 2 * math.pi
         mirror = torch.randint(0, 2, (count,)) * 2.0 - 1
@@ -61,14 +67,42 @@ class Views(nn.Module):
         shift = (torch.rand(count, 2) * 2 - 1) * self.shift * 2  # the grid runs from -1 to 1
         factor = 1 + self.brightness * torch.randn(count, 1, 1, 1)
         views = resample(images, self.size, angle, mirror, zoom, shift)
-        return self.normalise(views * factor.to(views.device))
+        return self.normalise(views * factor.to(views.device)), (angle, mirror, zoom, shift)
 
     def turned(self, images: Tensor, view: int, views: int = 1) -> Tensor:
         """View number ``view`` of ``views``: turned by equal steps, every second one mirrored."""
-        ones = torch.ones(len(images))
-        angle = ones * (2 * math.pi * view / views)
-        mirror = ones if view % 2 == 0 else -ones
-        return self.normalise(resample(images, self.size, angle, mirror, ones * self.eval_zoom, torch.zeros(len(images), 2)))
+        return self.normalise(resample(images, self.size, *self._turn(len(images), view, views)))
+
+    def _turn(self, count: int, view: int = 0, views: int = 1) -> Geometry:
+        ones = torch.ones(count)
+        angle, mirror = ones * (2 * math.pi * view / views), ones if view % 2 == 0 else -ones
+        return angle, mirror, ones * self.eval_zoom, torch.zeros(count, 2)
+
+    def with_masks(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The views of ``forward``, and of masks of the same sky: turned, mirrored, zoomed and shifted with their images.
+
+        Args:
+            images: as in ``forward``.
+            masks: counts, (batch, classes, height, width) of any integer dtype up to 2^24, at any number of pixels.
+
+        Returns:
+            ``views, masks``: the latter in their own dtype, (batch, classes, size, size), see ``resample_counts``.
+        """
+        views, place = self._random(images) if self.training else (self.turned(images, 0), self._turn(len(images)))
+        return views, resample_counts(masks, self.size, *place)
+
+    def upright(self, maps: Tensor, view: int, views: int) -> Tensor:
+        """Maps of view number ``view`` of ``views`` as the upright view would show them; 0 where the view showed nothing.
+
+        Args:
+            maps: float (batch, any, size, size).
+        """
+        if view == 0:
+            return maps
+        angle, mirror, _, still = self._turn(len(maps), view, views)
+        # A mirroring followed by a turn is undone by the turn back, which the mirror shows as the turn itself.
+        grid = _grid(maps, self.size, -angle * mirror, mirror, torch.ones(len(maps)), still)
+        return functional.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         return (pixels - self.mean.to(pixels.device)) / self.std.to(pixels.device)
@@ -104,9 +138,33 @@ def resample(images: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Ten
 
 def _sampled(pixels: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
     """One bilinear resampling; arguments as in ``resample``, pixels float."""
+    grid = _grid(pixels, size, angle, mirror, zoom, shift)
+    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def resample_counts(masks: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """Masks of counts, cut out as ``resample`` cuts images.
+
+    A pixel of the result has the count of the nearest pixel at its place, never a mean of neighbours: counts stay counts, so
+    many of so many volunteers.
+
+    Args:
+        masks: (batch, classes, height, width) of any integer dtype up to 2^24, at any number of pixels.
+        size, angle, mirror, zoom, shift: as in ``resample``.
+
+    Returns:
+        (batch, classes, size, size) in the dtype of ``masks``. What lies outside a mask is its reflection, as with images.
+    """
+    pixels = masks.float()
+    grid = _grid(pixels, size, angle, mirror, zoom, shift)
+    counts = functional.grid_sample(pixels, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    return counts.to(masks.dtype)
+
+
+def _grid(pixels: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """Where each pixel of the output lies in the input, (batch, size, size, 2); arguments as in ``resample``."""
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     matrix = torch.stack(
         [torch.stack([cos * mirror, -sin, shift[:, 0]], dim=1), torch.stack([sin * mirror, cos, shift[:, 1]], dim=1)], dim=1
     ).to(pixels)
-    grid = functional.affine_grid(matrix, [len(pixels), pixels.shape[1], size, size], align_corners=False)
-    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return functional.affine_grid(matrix, [len(pixels), pixels.shape[1], size, size], align_corners=False)
