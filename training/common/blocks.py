@@ -8,6 +8,11 @@ from transformers import PreTrainedModel
 from skyset.errors import UserError
 
 
+def encoder_of(model: PreTrainedModel) -> nn.Module:
+    """The part below the head: the backbone of a model that segments, else what `transformers` calls the base model."""
+    return getattr(model, "backbone", model.base_model)
+
+
 def block_depths(model: PreTrainedModel) -> tuple[dict[str, int], int]:
     """How deep each parameter lies, for layer-wise learning rates and for freezing.
 
@@ -18,7 +23,7 @@ def block_depths(model: PreTrainedModel) -> tuple[dict[str, int], int]:
     Returns:
         ``depths, head``: by parameter name, 0 (stem) to ``head``; with n blocks, ``head`` is n + 1.
     """
-    encoder = model.base_model
+    encoder = encoder_of(model)
     lists = ((name, part) for name, part in encoder.named_modules() if isinstance(part, nn.ModuleList) and len(part) > 1)
     _, blocks = next(lists, ("", ()))
     if not blocks or encoder is model:
@@ -51,7 +56,7 @@ def freeze_all_but(model: PreTrainedModel, n_blocks: int) -> None:
         raise UserError(f"--n_blocks {n_blocks}: the model has {head} blocks, its stem among them")
     for name, parameter in model.named_parameters():
         parameter.requires_grad = depths[name] >= head - n_blocks
-    for part in model.base_model.modules():
+    for part in encoder_of(model).modules():
         own = list(part.parameters())
         if own and not any(parameter.requires_grad for parameter in own):
             part.eval()

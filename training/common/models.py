@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
@@ -19,7 +20,17 @@ from skyset.training.common.tasks import class_of, is_ours, task_of
 logger = logging.getLogger("skyset.training")
 
 #: Whatever a folder that somebody else made leads to in `transformers`.
-LOAD_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, SafetensorError)
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)
 #: No code that comes with a model is run, and nothing is unpickled.
 SAFELY = {"trust_remote_code": False, "use_safetensors": True}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -62,7 +73,7 @@ def load_classifier(
     }
     if name_or_path is None:
         model = _random_start(model_type, settings)
-        return model, _usual_normalisation(model.config.num_channels)
+        return model, usual_normalisation(model.config.num_channels)
     folder = fetch(name_or_path, revision, cache_dir, token)
     if timm_convnext.is_timm(timm_convnext.read_config(folder)):
         # Zoobot trains on pixels between 0 and 1 as they are.
@@ -91,7 +102,7 @@ def load_encoder(
     settings = config_overrides or {}
     if name_or_path is None:
         model = _random_start(model_type, settings).base_model
-        return model, _usual_normalisation(model.config.num_channels)
+        return model, usual_normalisation(model.config.num_channels)
     folder = fetch(name_or_path, revision, cache_dir, token)
     if timm_convnext.is_timm(timm_convnext.read_config(folder)):
         return timm_convnext.convert(timm_convnext.load_state(folder), **settings).base_model, Normalisation()
@@ -225,10 +236,10 @@ def normalisation_of(folder: Path) -> Normalisation:
         return Normalisation()
     if "image_mean" in settings and "image_std" in settings:
         return Normalisation(tuple(settings["image_mean"]), tuple(settings["image_std"]))
-    return _usual_normalisation(config.get("num_channels", 3))
+    return usual_normalisation(config.get("num_channels", 3))
 
 
-def _usual_normalisation(channels: int) -> Normalisation:
+def usual_normalisation(channels: int) -> Normalisation:
     """ImageNet's of colour images, none of others."""
     return Normalisation(IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else Normalisation()
 
