@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         freeze_all_but(model, model_args.n_blocks or 0)
 
     size = image_size(model, data_args.image_size)
-    remember(model, size, normalisation)
+    remember(model, size, normalisation, data_args.eval_zoom)
     mark(model, "rings")
     load_size = data_args.load_size or round(size / data_args.zoom_min)
     views = Views(size, normalisation.mean, normalisation.std, (data_args.zoom_min, data_args.zoom_max), data_args.eval_zoom)
@@ -313,7 +313,7 @@ def measured_card(story: RingStory, splits: DatasetDict, probabilities: np.ndarr
         metrics,
         len(labels),
         bootstrap_errors(labels, probabilities, threshold),
-        remark=story.seen(),
+        remark=story.remark(),
     )
     return Card(
         story.name,

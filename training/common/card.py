@@ -200,7 +200,7 @@ def metrics_table(
 
 
 def _bounds(name: str, value: float, error: float) -> tuple[float, float]:
-    """Its interval: those of classifiers lie between 0 and 1."""
+    """Its interval: shares lie between 0 and 1."""
     return interval(value, error) if name in NAMES else interval(value, error, -np.inf, np.inf)
 
 

@@ -244,9 +244,18 @@ def usual_normalisation(channels: int) -> Normalisation:
     return Normalisation(IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else Normalisation()
 
 
-def remember(model: PreTrainedModel, size: int, normalisation: Normalisation) -> None:
-    """Write into a model's configuration what its images must be like, for whoever loads it again."""
+def remember(model: PreTrainedModel, size: int, normalisation: Normalisation, eval_zoom: float | None = None) -> None:
+    """Write into a model's configuration what its images must be like, for whoever loads it again.
+
+    Args:
+        model: any.
+        size: pixels a side.
+        normalisation: of the channels.
+        eval_zoom: share of an image's side that it is shown; None says nothing of it.
+    """
     model.config.image_size = size
+    if eval_zoom is not None:
+        model.config.eval_zoom = eval_zoom
     model.config.image_mean, model.config.image_std = list(normalisation.mean), list(normalisation.std)
 
 

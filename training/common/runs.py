@@ -46,7 +46,7 @@ WITHOUT_EFFECT = re.compile(
     r"|save_total_limit|save_on_each_node|enable_jit_checkpoint|dataloader_(num|pin|pers|pre|multi|in_).*|ddp_(backend|timeout)"
     r"|per_device_eval_batch_size|eval_accumulation_steps|eval_(do|use)_.*|prediction_loss_only|include_.*|batch_eval_metrics"
     r"|skip_memory_metrics|torch_empty_cache_steps|use_cpu|resume_from_checkpoint|from_scratch|overwrite_output_dir"
-    r"|seeds|card_dir"
+    r"|seeds|card_dir|data_note"
 )
 #: These decide which checkpoint is the best, or when to stop: they matter where one of the two is asked for.
 CHOICE = re.compile(

@@ -102,6 +102,10 @@ class Story:
             return "Which galaxies the named weights had been trained on is not recorded: some of these may be among them."
         return ""
 
+    def remark(self) -> str:
+        """What is to be known about the measured galaxies."""
+        return " ".join(filter(None, (self.args.data_note, self.seen())))
+
     @property
     def folder(self) -> str:
         """Where the model lies that the card is of."""

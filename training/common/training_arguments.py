@@ -81,6 +81,9 @@ class TaskArguments(ImageTrainingArguments):
         metadata={"help": "Train this often, with seeds from --seed up, into OUT/seed_K; the card has mean and spread."},
     )
     card_dir: str | None = field(default=None, metadata={"help": "Where the model card goes; default the output folder."})
+    data_note: str = field(
+        default="", metadata={"help": "A sentence about the data for the card, such as: The galaxies are simulated."}
+    )
 
     def __post_init__(self):
         super().__post_init__()
