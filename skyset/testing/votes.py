@@ -62,7 +62,7 @@ def shares_of(shape: dict[str, float]) -> dict[str, np.ndarray]:
         return weights / weights.sum()
 
     arms = np.full(6, 0.03)
-    arms[shape["arms"] - 1] = 1.0
+    arms[int(shape["arms"]) - 1] = 1.0
     arms[5] += shape["winding"]
     disc, disturbed = 0.95 * shape["disc"], shape["disturbed"]
     return {
