@@ -8,10 +8,12 @@ from pathlib import Path
 
 import h5py
 
+from skyset.archives.fetch import Fetcher
 from skyset.build_scripts.gz3d.build_parent_sample import main
+from skyset.building import build as build_module
 from skyset.loaders.gz3d import SURVEY
 from skyset.partitions.verify import verify
-from tests.processes import interruptible
+from tests.processes import imported, interruptible
 
 SCRIPT = Path(__file__).parents[1] / "build_scripts" / "gz3d" / "build_parent_sample.py"
 
@@ -24,7 +26,10 @@ def build(root, *arguments, processes=1):
 def start(root, *arguments, processes=2, **options):
     """The real script in a process group of its own."""
     command = [sys.executable, str(SCRIPT), "-o", str(root), "--num_processes", str(processes), *map(str, arguments)]
-    return interruptible(command, **({"start_new_session": True} | options))
+    options = {"start_new_session": True} | options
+    if "--scheduler" in arguments:  # Dask's threads do not come through a fork
+        return interruptible(command, **options)
+    return imported(command, first=lambda: setattr(build_module, "Fetcher", Fetcher), **options)
 
 
 def rows(root):

@@ -75,7 +75,7 @@ def test_crossmatch_and_publish(tmp_path, monkeypatch):
 
 def check(name, folder, figures, *printed):
     """A notebook whose cells all run in ``folder``, which shows so many figures and prints these texts."""
-    notebook = notebooks.run(name, folder)
+    notebook = notebooks.run(name, folder, forked=True)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == figures

@@ -28,7 +28,7 @@ from skyset.testing.cadc import CadcServer
 from skyset.testing.caom2 import PUBLIC, StoredFile, caom2_files, stored_file
 from skyset.testing.server import RawServer
 from skyset.testing.tap import votable
-from tests.processes import interruptible, wait_for
+from tests.processes import imported, wait_for
 
 NAMES = ("979412p.fits.fz", "979413p.fits.fz", "979414p.fits", "979414p.fits.fz", "979415o.fits.fz", "979416p.fits.gz")
 LATER = "2999-08-31T00:00:00.000"
@@ -445,7 +445,7 @@ with Fetcher() as network:
 def test_killed_in_the_middle_of_a_download(server, stored, tmp_path, network):
     server.storage.fault("*/979412p.fits.fz", "hang", times=1)
     part = tmp_path / "raw" / "979412p.fits.fz.part"
-    with interruptible([sys.executable, "-c", RUN, server.url, str(tmp_path)]) as process:
+    with imported([sys.executable, "-c", RUN, server.url, str(tmp_path)]) as process:
         wait_for(lambda: part.exists() and part.stat().st_size == 25_000)
         process.send_signal(signal.SIGKILL)
     queries = len(server.tap.queries)

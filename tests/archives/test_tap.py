@@ -36,7 +36,7 @@ from skyset.testing import dachs
 from skyset.testing.sdss import draw_galaxies
 from skyset.testing.server import Answer, RawServer
 from skyset.testing.tap import TapServer
-from tests.processes import wait_for
+from tests.processes import imported, wait_for
 
 ADQL = "SELECT objID, ra, name FROM sdss.photo WHERE ra >= {low} AND ra < {high}"
 FIRST_ID = 587722984435351614
@@ -360,14 +360,12 @@ for path in fetch_slices(SlicedQuery(url, adql, slices=6), folder, poll=0.02, co
 def test_a_killed_run_goes_on_with_its_jobs(server, tmp_path):
     server.fault("*ra >= [1-9]*", "slow")  # all but the first
     command = [sys.executable, "-c", KILLED, server.url, ADQL, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ) as run:
+    with imported(command) as run:
         first = run.stdout.readline()
         wait_for(lambda: len(kept(tmp_path, ".job")) == 2)
         run.send_signal(signal.SIGKILL)
     done = kept(tmp_path, ".parquet")
-    assert [str(path) for path in done] == [first.decode().strip()] and pq.read_table(*done).num_rows > 0
+    assert [str(path) for path in done] == [first.strip()] and pq.read_table(*done).num_rows > 0
     server.service.clear()
     end_jobs(server)
     assert is_whole(list(quick(asked(server), tmp_path)))

@@ -39,7 +39,7 @@ from skyset.tables.cuts import Counts, apply
 from skyset.testing.hips import draw
 from skyset.testing.sdss import SPOILT, VIZIER, SDSSServer, distance_modulus, draw_galaxies
 from tests.builds import leftovers
-from tests.processes import interruptible, wait_for
+from tests.processes import imported, wait_for
 
 SCRIPT = Path(__file__).parents[2] / "build_scripts" / "sdss_galaxy_zoo" / "build_parent_sample.py"
 SLICES = ("--slices", "4")
@@ -485,7 +485,7 @@ def wait_for_images(server, count, process):
 def start(root, server):
     command = [sys.executable, str(SCRIPT), "-o", str(root), "--num_processes", "2", *SLICES]
     command += ["--tap_url", server.tap_url, "--hips_url", server.hips_url]
-    return interruptible(command, start_new_session=True)
+    return imported(command, start_new_session=True)
 
 
 def test_ctrl_c_is_one_line_and_goes_on(few, tmp_path):

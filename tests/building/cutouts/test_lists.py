@@ -23,7 +23,7 @@ from skyset.errors import UserError
 from skyset.secrets import remember
 from skyset.testing.hsc import HscArchive
 from skyset.testing.hsc_blobs import BlobSky
-from tests.processes import interruptible, steps_of
+from tests.processes import imported, steps_of
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_kills_one_after_the_other_ask_again_for_what_was_in_flight_alone(server
     environment = os.environ | {"SSP_PDR_USR": "user", "SSP_PDR_PWD": "pass"}
     kills = 0
     for moment in range(9, 70, 20):
-        with interruptible(command, env=environment) as process:
+        with imported(command, env=environment) as process:
             while server.images < moment and process.poll() is None:
                 time.sleep(0.002)
             if process.poll() is None:

@@ -18,7 +18,7 @@ from skyset.building import zips
 from skyset.testing.zenodo import ZenodoServer, picture, write_zip
 from tests.building.images_and_votes.builds import COUNT, differences, rejected, remote, rows, same
 from tests.building.images_and_votes.zoo import ARCHIVES, RECORD, SURVEY, TABLE
-from tests.processes import interruptible, wait_for
+from tests.processes import imported, wait_for
 
 ONLY = ("--configs", "default")
 PLAN = "skyset.building.images_and_votes.plan"
@@ -235,7 +235,7 @@ def test_no_such_record_or_file(tmp_path, server, capsys):
 def start(root, server, *arguments):
     command = [sys.executable, "-m", "tests.building.images_and_votes.zoo", "-o", str(root), "--num_processes", "1"]
     options = {"start_new_session": True, "cwd": Path(__file__).parents[3]}
-    return interruptible([*command, "--api_url", server.api_url, *ONLY, *arguments], **options)
+    return imported([*command, "--api_url", server.api_url, *ONLY, *arguments], **options)
 
 
 @pytest.mark.slow

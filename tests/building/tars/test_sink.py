@@ -26,7 +26,7 @@ from skyset.building.tars.read import BLOCK
 from skyset.building.tars.sink import TarSink
 from skyset.errors import UserError
 from skyset.testing.hips import HipsServer
-from tests.processes import interruptible, steps_of, wait_for
+from tests.processes import imported, steps_of, wait_for
 from tests.samples import content, fill, members
 
 KILLS = int(os.environ.get("SKYSET_KILLS", "6"))
@@ -415,7 +415,7 @@ def settled(server: HipsServer) -> int:
 def run_script(folder, server, count, seconds):
     """Start the download; kill it `seconds` after it has opened its sink (None: never). True if it came to its end."""
     command = [sys.executable, "-c", SCRIPT, str(folder), server.url, str(count)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with imported(command) as process:
         assert process.stdout.readline() == "ready\n", process.stderr.read()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
@@ -462,7 +462,7 @@ def test_ctrl_c_ends_a_download_at_once(tmp_path, kind):
         server.hips.fault(kind, "ra=2.5&")
         script = SCRIPT.replace("backoff=0.01", "backoff=100")
         command = [sys.executable, "-c", script, str(tmp_path), server.url, "40"]
-        with interruptible(command) as process:
+        with imported(command) as process:
             for _ in range(1 + 39):
                 assert process.stdout.readline()
             wait_for(lambda: len(server.requests) >= 40)
