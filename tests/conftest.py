@@ -153,7 +153,7 @@ def real_decals(tmp_path_factory, real) -> Path:
     def make(folder: Path) -> None:
         from skyset.build_scripts.gz_decals.build_parent_sample import main as build
 
-        arguments = ["--local_data_path", str(raw), "-o", str(folder / "gz_decals"), "--num_processes", "2"]
+        arguments = ["--local_data_path", str(raw), "-o", str(folder / "gz_decals"), "--num_processes", "1"]
         with open(folder / "said.txt", "w") as said, contextlib.redirect_stdout(said):
             assert build(arguments) == 0
 

@@ -29,6 +29,8 @@ WIDTH = 640
 STAMP = "*The outputs stored here are of simulated data.*"
 #: Of a stored notebook, in bytes.
 LARGEST = 400_000
+#: To build a small survey, workers are not worth their start.
+ALONE = ("--num_processes", "1")
 
 
 def run(name: str, folder: Path, forked: bool = False) -> nbformat.NotebookNode:
@@ -102,7 +104,7 @@ def build_gz3d(folder: Path, galaxies: int = 24) -> None:
 
     (folder / "raw").mkdir()
     write_archive(folder / "raw", galaxies, clustered=True)
-    assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz3d")]) == 0
+    assert main([*ALONE, "--local_data_path", str(folder / "raw"), "-o", str(folder / "gz3d")]) == 0
 
 
 def build_sdss(folder: Path) -> None:
@@ -111,7 +113,7 @@ def build_sdss(folder: Path) -> None:
 
     with SDSSServer(draw_galaxies(600)) as server:
         where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]
-        assert main([*where, "--slices", "8"]) == 0
+        assert main([*ALONE, *where, "--slices", "8"]) == 0
 
 
 def build_decals(folder: Path) -> None:
@@ -119,7 +121,7 @@ def build_decals(folder: Path) -> None:
     from skyset.testing.rings import write_rings
 
     write_rings(folder / "raw", 200)
-    assert main(["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz_decals")]) == 0
+    assert main([*ALONE, "--local_data_path", str(folder / "raw"), "-o", str(folder / "gz_decals")]) == 0
 
 
 def build_matched(folder: Path, galaxies: int = 24) -> None:
@@ -137,9 +139,10 @@ def build_matched(folder: Path, galaxies: int = 24) -> None:
     near = places + np.random.default_rng(0).normal(0, 0.1 / 3600, places.shape)
     with SDSSServer(draw_galaxies(3 * galaxies, places=near[: galaxies * 3 // 4].tolist())) as server:
         where = ["--tap_url", server.tap_url, "--hips_url", server.hips_url, "-o", str(folder / "sdss_galaxy_zoo")]
-        assert build_sdss_galaxy_zoo([*where, "--slices", "2"]) == 0
+        assert build_sdss_galaxy_zoo([*ALONE, *where, "--slices", "2"]) == 0
     write_rings(folder / "pictures", 2 * galaxies, places=near[galaxies // 8 :].tolist())
-    assert build_gz_decals(["--local_data_path", str(folder / "pictures"), "-o", str(folder / "gz_decals")]) == 0
+    words = ["--local_data_path", str(folder / "pictures"), "-o", str(folder / "gz_decals")]
+    assert build_gz_decals([*ALONE, *words]) == 0
 
 
 def build_galaxiesml(folder: Path, galaxies: int = 120) -> None:

@@ -10,7 +10,6 @@ import re
 import runpy
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -64,7 +63,7 @@ from tests.galaxies import (
     VIT,
     build_rings,
 )
-from tests.processes import forked, killed_once, status_of
+from tests.processes import forked, imported, killed_once, status_of
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 SCRIPT = Path(finetune_rings.__file__)
@@ -377,11 +376,11 @@ def test_repeats_balance_the_classes(rings_there, others):
     assert repeats == (1.0, 1.0) or rings_there == 40 or (repeats_of_rows(labels, repeats, seed=4) != counts).any()
 
 
-def test_the_revision_is_of_the_values_alone(rings, tmp_path):
+def test_the_revision_is_of_the_values_alone(tmp_path):
     """Not of where the images lay, when they were written, how the rows are cut into files, or how they are stored."""
     from skyset.build_scripts.gz_decals.build_parent_sample import main as build
 
-    raw = tmp_path / "elsewhere"
+    rings, raw = build_rings(tmp_path / "here", 12), tmp_path / "elsewhere"
     shutil.copytree(rings.parent / "raw", raw, copy_function=shutil.copyfile)
     built = ["--local_data_path", str(raw), "--num_processes", "1"]
     assert build([*built, "-o", str(tmp_path / "one")]) == 0
@@ -1193,14 +1192,11 @@ def test_no_rings_in_a_split_is_said_plainly(tmp_path):
 
 
 def test_the_script_ends_with_status_2_and_no_traceback(tmp_path):
-    result = subprocess.run(
-        [sys.executable, str(SCRIPT), "--data_dir", "/no/such/folder", "--output_dir", str(tmp_path), "--model_type", "vit"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 2 and "finetune_rings: no such data_dir: /no/such/folder" in result.stderr
-    assert "Traceback" not in result.stderr
+    words = ["--data_dir", "/no/such/folder", "--output_dir", str(tmp_path), "--model_type", "vit"]
+    process = imported([sys.executable, str(SCRIPT), *words])
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2 and "finetune_rings: no such data_dir: /no/such/folder" in error
+    assert "Traceback" not in error
 
 
 def test_a_login_on_the_command_line_is_no_part_of_the_arguments(monkeypatch):
