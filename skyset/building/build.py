@@ -202,8 +202,9 @@ def _run_tasks(
     processes = min(options.num_processes, len(tasks))
     objects = sum(len(task.items) for task in tasks)
     bar = progress_bar(total=objects, unit="object", desc=folder.survey.name)
+    shared = _shared(folder, tasks, network) if options.scheduler else ()
     try:
-        with executor(processes, options.scheduler, shared=_shared(folder, tasks, network)) as pool, bar:
+        with executor(processes, options.scheduler, shared=shared) as pool, bar:
             Pipeline(folder, network, pool, options.max_connections, bar, write).run(tasks)
     finally:
         folder.write_rejected()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from skyset.building.downloads import RAW, Downloads
 from skyset.building.options import Options
-from skyset.building.task import Found, Item, Read, Rejected, Task, existing_rows, is_made_of
+from skyset.building.task import Found, Item, RawFiles, Read, Rejected, Task, existing_rows, is_made_of
 from skyset.errors import PartitionError, RecordError, UserError
 from skyset.files import clear_leftovers, file_sha256, open_locked, opened_hdf5, write_atomically
 from skyset.messages import csv_cell, say
@@ -213,14 +213,14 @@ class BuildFolder:
             lying[_cell_folder(path)].append(path)
             if path not in self._damaged:
                 reusable[_cell_folder(path)].append(path)
-        tasks, wanted = [], {}
+        tasks, wanted, raw = [], set(), self._raw_folder()
         for path, healpix, group in self._group(items):
-            wanted[path] = group
+            wanted.add(path)
             entry = self.entries.get(path)
             same = entry is not None and entry.keys == keys_digest([item.key for item in group])
             if not same or not is_made_of(self.root / path, made_of, group):
                 self.entries.pop(path, None)
-                files = tuple(self.raw_file(item) for item in group)
+                chosen = tuple(group)
                 reuse = tuple(reusable[_cell_folder(path)])
                 tasks.append(
                     Task(
@@ -228,8 +228,8 @@ class BuildFolder:
                         path,
                         group[0].split,
                         healpix,
-                        tuple(group),
-                        files,
+                        chosen,
+                        RawFiles(raw, chosen),
                         reuse,
                         self.survey,
                         read,
@@ -238,7 +238,7 @@ class BuildFolder:
                     )
                 )
         self._refuse_to_lose(items, {p for paths in lying.values() for p in paths}, wanted, tasks)
-        self._wanted = set(wanted)
+        self._wanted = wanted
         return self._out_of_the_way(tasks)
 
     def plan_files(self, made_of: Mapping[str, str]) -> list[str]:
@@ -286,9 +286,9 @@ class BuildFolder:
         for item in items:
             cells[item.healpix, item.split].append(item)
         size = max(1, MAX_FILE_BYTES // self.survey.row_bytes)
-        for (healpix, split), group in sorted(cells.items()):
+        for healpix, split in sorted(cells):
             folder = None if split == "train" and not self.survey.train_folder else split
-            group = sorted(group, key=lambda item: item.key)
+            group = sorted(cells.pop((healpix, split)), key=lambda item: item.key)
             if self.options.files_per_object:
                 yield from ((object_path(healpix, item.key, folder), healpix, [item]) for item in group)
                 continue
@@ -311,14 +311,13 @@ class BuildFolder:
                     raise UserError(f"{item.file}: {error} (--strict stops at the first)") from error
         return good
 
-    def _refuse_to_lose(self, items: Sequence[Item], lying: set[str], wanted: Mapping, tasks: Sequence[Task]) -> None:
+    def _refuse_to_lose(self, items: Sequence[Item], lying: set[str], wanted: set[str], tasks: Sequence[Task]) -> None:
         """A smaller selection must not delete objects that took a day to download."""
         rewritten = {task.path for task in tasks}
-        keys = {item.key for item in items}
+        changed = [path for path in sorted(lying) if path not in wanted or path in rewritten]
+        keys = {item.key for item in items} if changed else set()
         lost = 0
-        for path in sorted(lying):
-            if path in wanted and path not in rewritten:
-                continue
+        for path in changed:
             try:
                 with Partition(self.root / path, [self.survey.column(self.survey.key)]) as partition:
                     lost += len(set(partition.text(self.survey.key)) - keys)
@@ -330,8 +329,9 @@ class BuildFolder:
                 "choose another folder, or --overwrite to drop them"
             )
 
-    def raw_file(self, item: Item) -> Path:
-        return self.root / RAW / item.file if self.options.downloads else Path(item.file).absolute()
+    def _raw_folder(self) -> Path:
+        """What the names of raw files are relative to."""
+        return self.root / RAW if self.options.downloads else Path.cwd()
 
     def finish(self, command: Sequence[str], found: Found) -> Manifest:
         """Write manifest and ``rejected.csv``, then remove what they no longer name."""
@@ -354,35 +354,36 @@ class BuildFolder:
         )
         self.write_rejected()
         over = set(partition_files(self.root)) - {entry.path for entry in files}
-        if superseded := sorted(path for path in over if self._is_of_a_build(path)):
+        cells = set(map(_cell_folder, self._listed | self._wanted)) if over else set()
+        superseded = sorted(path for path in over if self._is_of_a_build(path, cells))
+        if superseded:
             self._note({"superseded": superseded})  # the manifest that names them is replaced next
         manifest.save(self.root)
         self._remove_leftovers()  # of workers that were killed on a cluster
-        self._remove_superseded(over)
+        self._remove_superseded(superseded)
+        _say_left_alone(sorted(over - set(superseded)))
         self._journal.truncate(0)
         return manifest
 
-    def _remove_superseded(self, over: set[str]) -> None:
-        """Remove what earlier builds wrote and the manifest no longer names; what somebody else put there stays."""
-        others = []
-        for path in sorted(over):
-            if not self._is_of_a_build(path):
-                others.append(path)
-                continue
+    def _remove_superseded(self, superseded: Sequence[str]) -> None:
+        """Remove what earlier builds wrote and the manifest no longer names."""
+        for path in superseded:
             (self.root / path).unlink()
             with contextlib.suppress(OSError):
                 (self.root / path).parent.rmdir()  # only where it is empty
-        if others:
-            more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-            say(f"not of this build, left alone: {', '.join(others[:_MOST_NAMED])}{more}", file=sys.stderr)
 
-    def _is_of_a_build(self, path: str) -> bool:
-        """Whether a build wrote it: one that says so, or one that was killed, with another number of parts or moving it."""
+    def _is_of_a_build(self, path: str, cells: set[str]) -> bool:
+        """Whether a build wrote it: one that says so, or one that was killed, with another number of parts or moving it.
+
+        Args:
+            path: of the file.
+            cells: the folders of cells that builds speak of.
+        """
         if found := _MOVED.fullmatch(path):
             path = found[1] + SUFFIX
         if path in self._listed or path in self._wanted or path in self._superseded:
             return True
-        return not _is_of_one_object(path) and _cell_folder(path) in map(_cell_folder, self._listed | self._wanted)
+        return not _is_of_one_object(path) and _cell_folder(path) in cells
 
     def _refuse_changed(self) -> None:
         """The manifest's time will say that the files were whole: this is the last look at them."""
@@ -401,6 +402,13 @@ class BuildFolder:
         rejected = sorted(self.rejected, key=lambda r: (r.key, r.file))
         table.writerows([csv_cell(text) for text in dataclasses.astuple(each)] for each in rejected)
         write_atomically(self.root / REJECTED, text.getvalue())
+
+
+def _say_left_alone(others: Sequence[str]) -> None:
+    """What somebody else put among the partitions stays."""
+    if others:
+        more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+        say(f"not of this build, left alone: {', '.join(others[:_MOST_NAMED])}{more}", file=sys.stderr)
 
 
 def refuse_foreign_csv(path: Path, head: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 from skyset.errors import PartitionError, RecordError
 from skyset.files import opened_hdf5
@@ -83,6 +84,26 @@ class Found:
     fetch: Callable[[set[Path]], object] = lambda files: None
 
 
+@dataclass(frozen=True, slots=True)
+class RawFiles(Sequence[Path]):
+    """Where the raw files of some objects lie: paths that are made when they are asked for, of millions of objects."""
+
+    folder: Path
+    items: tuple[Item, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, number: int) -> Path: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Path]: ...
+    def __getitem__(self, number: int | slice) -> Path | Sequence[Path]:
+        if isinstance(number, slice):
+            return RawFiles(self.folder, self.items[number])
+        return self.folder / self.items[number].file
+
+
 #: Why an object does not get in: it cannot be used, or the row of an earlier build that it is made of is damaged.
 Unfit = RecordError | PartitionError
 UNFIT = (RecordError, PartitionError)
@@ -115,7 +136,7 @@ class Task:
     split: str
     healpix: int
     items: tuple[Item, ...]
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     reuse: tuple[str, ...]
     survey: Survey
     read: Read
