@@ -104,7 +104,7 @@ def verify(
         progress = functools.partial(progress_bar, unit="file", desc="verify", leave=False)
         source = None if against is None else partitions_of(against) if registry.is_known(against) else against
         differences = 0
-        found = verify_published(where, source, progress)
+        found = verify_published(where, source, progress, processes_of(num_processes), scheduler)
         for differences, line in enumerate(found, 1):  # noqa: B007
             say(line)
         if differences:

@@ -22,13 +22,20 @@ def kind_of(where: str) -> str | None:
     return "pushed" if pushed_values(where) is not None else None
 
 
-def verify_published(where: str, against: str | None = None, progress: Callable = iter) -> Iterator[str]:
+def verify_published(
+    where: str,
+    against: str | None = None,
+    progress: Callable = iter,
+    processes: int = 1,
+    scheduler: str | None = None,
+) -> Iterator[str]:
     """Every difference between published files and what is said of them beside them, a line each.
 
     Args:
         where: a folder, or of pushed Parquet a URL, of a kind that ``kind_of`` knows.
         against: folder or URL of the partitions that they were made of, whose values are compared row by row.
         progress: wraps the lists of files.
+        processes, scheduler: that read all bytes and compare values, see `skyset.runner.executor`.
 
     Raises:
         UserError: ``against`` has no such dataset, or nothing here can be checked.
@@ -40,7 +47,7 @@ def verify_published(where: str, against: str | None = None, progress: Callable 
         raise UserError(f"{where} has no Parquet that `skyset push` made: other folders are verified where they are local")
     if "://" not in where:
         where = str(Path(where).expanduser().absolute())
-    return verify(where, finds, progress)
+    return verify(where, finds, progress, processes, scheduler)
 
 
 def looked_at(where: str) -> str:
@@ -57,4 +64,4 @@ def _source(against: str, survey: str, config: str) -> Source:
         raise UserError(f"--against {against}: holds {', '.join(named)}, not {survey}")
     if config not in found:
         raise UserError(f"--against {against}: has no config {config!r}; it has {', '.join(found)}")
-    return found[config]
+    return found[config].for_workers()

@@ -96,6 +96,37 @@ def bytes_differences(root: str, listed: Listed, said_by: str) -> Iterator[str]:
                 yield f"{listed.path}: SHA-256 is {found[:12]}..., {said_by} says {listed.sha256[:12]}..."
 
 
+@dataclass(frozen=True)
+class Bytes:
+    """What was found where all bytes of a file are read.
+
+    Args:
+        lines: of its size and checksum; where ``gone``, that it cannot be read.
+        gone: whether it cannot be read.
+        undecoded: why its pages cannot be decoded, where no checksum is known.
+    """
+
+    lines: tuple[str, ...]
+    gone: bool = False
+    undecoded: tuple[str, ...] = ()
+
+
+def look_at_bytes(root: str, said_by: str, listed: Listed) -> Bytes:
+    """All that there is to say of a file's bytes: what takes long, and needs nothing of other files."""
+    lines: list[str] = []
+    gone = True
+    with damage_told(listed.path, lines):
+        lines += bytes_differences(root, listed, said_by)
+        gone = False
+    if gone:
+        return Bytes(tuple(lines), gone)
+    undecoded: list[str] = []
+    if listed.sha256 is None:
+        with damage_told(listed.path, undecoded), opened(root, listed.path) as file:
+            read_everything(file)
+    return Bytes(tuple(lines), gone, tuple(undecoded))
+
+
 @contextlib.contextmanager
 def opened(root: str, path: str) -> Iterator[pq.ParquetFile]:
     """A Parquet file, open; one of ``DAMAGE`` where it is none."""

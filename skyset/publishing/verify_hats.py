@@ -21,19 +21,13 @@ from skyset.publishing.hats import NOTE
 from skyset.publishing.hats_files import DATASET
 from skyset.publishing.hats_plan import INDEX, INDEX_ORDER, index_of
 from skyset.publishing.source import Source
-from skyset.publishing.verify_files import (
-    Listed,
-    bytes_differences,
-    damage_told,
-    opened,
-    read_everything,
-    rows_are,
-    schema_differences,
-)
+from skyset.publishing.verify_files import Bytes, Listed, damage_told, opened, rows_are, schema_differences
 from skyset.publishing.verify_margin import Placed, margin_differences
 from skyset.publishing.verify_note import Noted
 from skyset.publishing.verify_rows import Names, Rows, Seen, numbers
-from skyset.publishing.verify_values import Against
+from skyset.publishing.verify_together import looked_at_together, worth
+from skyset.publishing.verify_values import Against, Values
+from skyset.runner import executor
 from skyset.tables.match import separation_arcsec
 
 _FILE = re.compile(r"Norder=(\d{1,2})/Dir=(\d{1,20})/Npix=(\d{1,20})(?:\.\w+|/.+)")
@@ -41,13 +35,20 @@ _FILE = re.compile(r"Norder=(\d{1,2})/Dir=(\d{1,20})/Npix=(\d{1,20})(?:\.\w+|/.+
 _ROUNDING_ARCSEC = 0.01
 
 
-def verify_hats(root: str, source: Callable[[str, str], Source] | None = None, progress: Callable = iter) -> Iterator[str]:
+def verify_hats(
+    root: str,
+    source: Callable[[str, str], Source] | None = None,
+    progress: Callable = iter,
+    processes: int = 1,
+    scheduler: str | None = None,
+) -> Iterator[str]:
     """Every difference within a HATS folder, and from the partitions it was made of, a line each.
 
     Args:
         root: a local collection or catalogue.
         source: finds the partitions of a survey and config; None compares no values.
         progress: wraps the list of files.
+        processes, scheduler: that read all bytes and compare values, see `skyset.runner.executor`.
 
     Raises:
         UserError: values are to be compared, and nothing says of what the catalogue was made.
@@ -79,8 +80,16 @@ def verify_hats(root: str, source: Callable[[str, str], Source] | None = None, p
     against = None
     if found is not None and noted is not None:
         against = Against(found.with_flat_layers().with_every_column(), noted.key)
-    for owner, path in progress([(each, path) for each in every for path in each.files]):
-        yield from owner.file(path, against)
+    files = [(each, path) for each in every for path in each.files]
+    listed = [each.listed(path) for each, path in files]
+    shared = [f"{root}/{each.path}" for each in listed[:1]] + ([found.a_file] if found is not None else [])
+
+    def look(number: int, whole: Bytes) -> tuple[list[str], Values | None]:
+        owner, path = files[number]
+        return owner.file(path, whole, against)
+
+    with executor(worth(processes, listed), scheduler, shared=shared) as pool:
+        yield from looked_at_together(pool, root, NOTE, listed, look, progress)
     for each in every:
         yield from each.end()
     if against is not None:
@@ -178,25 +187,31 @@ class _Catalogue:
                 if (above, pixel >> 2 * (order - above)) in cells:
                     yield f"{own}: Norder={order}, Npix={pixel} lies in another partition, of Norder={above}"
 
-    def file(self, path: str, against: Against | None) -> Iterator[str]:
-        """One file of rows."""
-        label, root = self.label(path), str(self.root)
-        lines: list[str] = []
-        listed = self.noted.listed(label) if self.noted is not None else Listed(label)
-        with damage_told(label, lines):
-            lines += bytes_differences(root, listed, NOTE)
-            with opened(root, label) as file:
-                self.rows[path] = file.metadata.num_rows
-                if listed.rows is not None and file.metadata.num_rows != listed.rows:
-                    lines.append(f"{label}: has {file.metadata.num_rows} rows, {NOTE} says {listed.rows}")
-                if self.schema is not None:
-                    lines += schema_differences(label, file.schema_arrow, self.schema, "_common_metadata")
-                if listed.sha256 is None:
-                    read_everything(file)
-                lines += self._rows(path, label, file)
-                if against is not None and self.noted is not None:
-                    lines += against.differences(label, file, self.noted.names.key, counts=self.main is None)
-        yield from lines
+    def listed(self, path: str) -> Listed:
+        """What the note says of a file, if there is one."""
+        label = self.label(path)
+        return self.noted.listed(label) if self.noted is not None else Listed(label)
+
+    def file(self, path: str, whole: Bytes, against: Against | None) -> tuple[list[str], Values | None]:
+        """What is wrong with one file of rows, and what of its values is to be compared."""
+        label, root, listed = self.label(path), str(self.root), self.listed(path)
+        lines, values = list(whole.lines), None
+        if whole.gone:
+            return lines, values
+        with damage_told(label, lines), opened(root, label) as file:
+            self.rows[path] = file.metadata.num_rows
+            if listed.rows is not None and file.metadata.num_rows != listed.rows:
+                lines.append(f"{label}: has {file.metadata.num_rows} rows, {NOTE} says {listed.rows}")
+            if self.schema is not None:
+                lines += schema_differences(label, file.schema_arrow, self.schema, "_common_metadata")
+            if whole.undecoded:
+                return [*lines, *whole.undecoded], values
+            lines += self._rows(path, label, file)
+            if against is not None and self.noted is not None:
+                key = self.noted.names.key
+                more, values = against.look_at(root, label, file, key, counts=self.main is None)
+                lines += more
+        return lines, values
 
     def _names(self) -> Names:
         if self.noted is not None:

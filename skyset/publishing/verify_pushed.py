@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,8 +21,8 @@ from skyset.publishing.contents import Form
 from skyset.publishing.preview import PREVIEW
 from skyset.publishing.source import Source
 from skyset.publishing.verify_files import (
+    Bytes,
     Listed,
-    bytes_differences,
     column_differences,
     damage_told,
     opened,
@@ -30,7 +31,9 @@ from skyset.publishing.verify_files import (
     source_of,
 )
 from skyset.publishing.verify_rows import Names, Rows, Seen
-from skyset.publishing.verify_values import Against
+from skyset.publishing.verify_together import looked_at_together, worth
+from skyset.publishing.verify_values import Against, Values
+from skyset.runner import executor
 from skyset.sky import healpix_cell
 from skyset.survey import Feature, Survey
 
@@ -52,13 +55,20 @@ def pushed_values(root: str) -> dict | None:
     return values if found else None
 
 
-def verify_pushed(root: str, source: Callable[[str, str], Source] | None = None, progress: Callable = iter) -> Iterator[str]:
+def verify_pushed(
+    root: str,
+    source: Callable[[str, str], Source] | None = None,
+    progress: Callable = iter,
+    processes: int = 1,
+    scheduler: str | None = None,
+) -> Iterator[str]:
     """Every difference between pushed Parquet and its list, and the partitions it was made of, a line each.
 
     Args:
         root: folder or URL with ``manifest.json``.
         source: finds the partitions of a survey and config; None compares no values.
         progress: wraps the list of files.
+        processes, scheduler: that read all bytes and compare values, see `skyset.runner.executor`.
 
     Raises:
         UserError: the list cannot be read, or there are no such partitions.
@@ -79,15 +89,20 @@ def verify_pushed(root: str, source: Callable[[str, str], Source] | None = None,
     for config, manifest in manifests.items():
         sets[config] = each = _Dataset(root, manifest, config, source)
         yield from each.head()
-    for values_of in progress(listed):
-        try:
-            config = values_of["config"]
-            entry = entry_of(values_of)
+    files = []
+    for values_of in listed:
+        with contextlib.suppress(ValueError, LookupError, TypeError, PartitionError):  # told with the lists
             cells = [int(cell) for cell in values_of["healpix"]]
-            dataset = sets[config]
-        except (ValueError, LookupError, TypeError, PartitionError):
-            continue  # told with the lists
-        yield from dataset.file(entry, cells)
+            files.append((sets[values_of["config"]], entry_of(values_of), cells))
+    wanted = [Listed(entry.path, entry.rows, entry.bytes, entry.sha256) for _, entry, _ in files]
+    shared = [f"{root}/{MANIFEST}", *(each.found.a_file for each in sets.values() if each.found is not None)]
+
+    def look(number: int, whole: Bytes) -> tuple[list[str], Values | None]:
+        dataset, entry, cells = files[number]
+        return dataset.file(entry, cells, whole)
+
+    with executor(worth(processes, wanted), scheduler, shared=shared) as pool:
+        yield from looked_at_together(pool, root, MANIFEST, wanted, look, progress)
     for dataset in sets.values():
         yield from dataset.end()
 
@@ -183,19 +198,21 @@ class _Dataset:
         other = self.named[_OBJECT]
         return Names(self.named["ra"], self.named["dec"], key if unique else other if other in there else "", unique)
 
-    def file(self, entry: FileEntry, cells: list[int]) -> Iterator[str]:
-        """All that is said of one file, and its rows."""
-        lines: list[str] = []
-        with damage_told(entry.path, lines):
-            lines += bytes_differences(self.root, Listed(entry.path, entry.rows, entry.bytes, entry.sha256), MANIFEST)
-            with opened(self.root, entry.path) as file:
-                if file.metadata.num_rows != entry.rows:
-                    lines.append(f"{entry.path}: has {file.metadata.num_rows} rows, {MANIFEST} says {entry.rows}")
-                if (schema := self._expected(file.schema_arrow.names)) is not None:
-                    lines += schema_differences(entry.path, file.schema_arrow, schema, MANIFEST)
-                lines += self._rows(entry, cells, file)
-                lines += self._values(entry, file)
-        yield from lines
+    def file(self, entry: FileEntry, cells: list[int], whole: Bytes) -> tuple[list[str], Values | None]:
+        """All that is said of one file, and its rows; and what of its values is to be compared."""
+        lines, values = list(whole.lines), None
+        if whole.gone:
+            return lines, values
+        with damage_told(entry.path, lines), opened(self.root, entry.path) as file:
+            if file.metadata.num_rows != entry.rows:
+                lines.append(f"{entry.path}: has {file.metadata.num_rows} rows, {MANIFEST} says {entry.rows}")
+            if (schema := self._expected(file.schema_arrow.names)) is not None:
+                lines += schema_differences(entry.path, file.schema_arrow, schema, MANIFEST)
+            lines += self._rows(entry, cells, file)
+            if self.found is not None:
+                more, values = self._look_at_values(entry, file, self.found)
+                lines += more
+        return lines, values
 
     def _rows(self, entry: FileEntry, cells: list[int], file: pq.ParquetFile) -> Iterator[str]:
         names, path = self._names(file), entry.path
@@ -214,17 +231,15 @@ class _Dataset:
         if len(back := np.flatnonzero(np.diff(cell) < 0)):
             yield f"{path}: its rows are in another order than that of the cells, first {rows.named(there[back[:1] + 1])}"
 
-    def _values(self, entry: FileEntry, file: pq.ParquetFile) -> Iterator[str]:
-        if self.found is None:
-            return
+    def _look_at_values(self, entry: FileEntry, file: pq.ParquetFile, found: Source) -> tuple[list[str], Values | None]:
         names = self._names(file)
         if not names.key:
             raise LookupError(f"no column has the ids ({self.manifest.key}): values are not compared")
         if self.against is None:
-            more = set(file.schema_arrow.names) - {*self.found.features, PREVIEW}
+            more = set(file.schema_arrow.names) - {*found.features, PREVIEW}
             key = self.manifest.key if names.unique else _OBJECT
-            self.against = Against(self.found.with_every_column() if more else self.found, key)
-        yield from self.against.differences(entry.path, file, names.key, entry.split)
+            self.against = Against(found.with_every_column() if more else found, key)
+        return self.against.look_at(self.root, entry.path, file, names.key, entry.split)
 
     def end(self) -> Iterator[str]:
         """What the files together lack."""

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from skyset.loading.arrow import arrow_table, features_of
 from skyset.loading.parquet_folder import without_tensors
-from skyset.loading.reader import PieceReader
+from skyset.loading.reader import Piece, PieceReader
 from skyset.partitions.partition import Partition
 from skyset.publishing.hats_rows import SPLIT, WHOLE
 from skyset.publishing.source import Source
-from skyset.publishing.verify_files import dtype_and_shape, examples, rows_are
+from skyset.publishing.verify_files import damage_told, dtype_and_shape, examples, opened, rows_are
+from skyset.survey import Survey
 
 _BATCH_BYTES = 4 << 20
 #: Of the rows of a file whose bands are tried in another order.
@@ -66,13 +67,13 @@ class Against:
         place = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
         return np.where(self._sorted[place] == keys, self._order[place], -1).astype(np.int64)
 
-    def differences(
-        self, path: str, file: pq.ParquetFile, key_name: str, split: str | None = None, counts: bool = True
-    ) -> Iterator[str]:
-        """What the rows of a file have that the source has not, or otherwise.
+    def look_at(
+        self, root: str, path: str, file: pq.ParquetFile, key_name: str, split: str | None = None, counts: bool = True
+    ) -> tuple[list[str], Values | None]:
+        """Rows of a file that the source has not, or in another order or split; and the values that are to be compared.
 
         Args:
-            path: the file's, for the lines.
+            root, path: the file's.
             file: open.
             key_name: its column of keys.
             split: of all its rows; None where a column tells it, or nothing.
@@ -80,15 +81,24 @@ class Against:
         """
         keys = keys_in(file, key_name)
         numbers = self.numbers(keys if self._repeats is None else _told_apart(keys, self._repeats))
+        lines = []
         if len(foreign := np.flatnonzero(numbers < 0)):
-            yield f"{path}: {rows_are(len(foreign))} not in the source: {examples(_texts(keys[foreign]))}"
-        known = numbers[numbers >= 0]
+            lines.append(f"{path}: {rows_are(len(foreign))} not in the source: {examples(_texts(keys[foreign]))}")
         if counts:
-            self._found[known] = True
+            self._found[numbers[numbers >= 0]] = True
         if split is not None:
-            yield from self._order_and_split(path, keys, numbers, split)
-        if len(known):
-            yield from self._values(path, file, keys, numbers)
+            lines += self._order_and_split(path, keys, numbers, split)
+        return lines, self._values(root, path, keys, numbers) if (numbers >= 0).any() else None
+
+    def _values(self, root: str, path: str, keys: np.ndarray, numbers: np.ndarray) -> Values:
+        known = numbers >= 0
+        used = np.unique(self._file_of(numbers[known]))
+        firsts = np.concatenate([[0], np.cumsum([len(self.pieces[n]) for n in used.tolist()])])
+        owner = self._file_of(numbers[known])
+        within = np.full(len(numbers), -1)
+        within[known] = firsts[np.searchsorted(used, owner)] + numbers[known] - self.starts[owner]
+        pieces, splits = [self.pieces[n] for n in used.tolist()], [self.files[n].split for n in used.tolist()]
+        return Values(root, path, self.survey, pieces, splits, firsts, keys, within)
 
     def _order_and_split(self, path: str, keys: np.ndarray, numbers: np.ndarray, split: str) -> Iterator[str]:
         there = np.flatnonzero(numbers >= 0)
@@ -103,38 +113,6 @@ class Against:
     def _file_of(self, numbers: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.starts, numbers, side="right") - 1
 
-    def _values(self, path: str, file: pq.ParquetFile, keys: np.ndarray, numbers: np.ndarray) -> Iterator[str]:
-        features = features_of(self.survey)
-        names = [name for name in features if name in file.schema_arrow.names]
-        wanted = datasets.Features({name: features[name] for name in names})
-        with_split = SPLIT in file.schema_arrow.names and SPLIT not in features
-        known = numbers[numbers >= 0]
-        used = np.unique(self._file_of(known))
-        firsts = np.concatenate([[0], np.cumsum([len(self.pieces[n]) for n in used.tolist()])])[:-1]
-        told: dict[str, _Told] = {}
-        with PieceReader(self.survey, names) as reader:
-            window = reader.window([self.pieces[n] for n in used.tolist()])
-            step = max(1, _BATCH_BYTES // max(1, self.survey.row_bytes))
-            start = 0
-            for batch in file.iter_batches(step, columns=[*names, *([SPLIT] if with_split else [])]):
-                here = numbers[start : start + len(batch)]
-                rows = np.flatnonzero(here >= 0)
-                start += len(batch)
-                if not len(rows):
-                    continue
-                owner = self._file_of(here[rows])
-                within = firsts[np.searchsorted(used, owner)] + here[rows] - self.starts[owner]
-                expected = arrow_table(reader.read_rows(window, within), wanted)
-                ours = without_tensors(pa.Table.from_batches([batch.take(pa.array(rows))]))
-                ids = keys[start - len(batch) + rows]
-                columns = {name: expected.column(name) for name in names}
-                if with_split:
-                    columns[SPLIT] = pa.chunked_array([[self.files[n].split for n in owner.tolist()]])
-                for name, column in columns.items():
-                    told.setdefault(name, _Told()).take(ours.column(name).combine_chunks(), column.combine_chunks(), ids)
-        for name, each in told.items():
-            yield from each.lines(path, name)
-
     def missing(self) -> Iterator[str]:
         """Rows of the source that no file had."""
         lost = np.flatnonzero(~self._found)
@@ -143,6 +121,70 @@ class Against:
             rows = lost[owners == number]
             named = examples(_texts(self.keys[rows]))
             yield f"{rows_are(len(rows))} missing, of the source's {self.files[number].path}: {named}"
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """The rows of a file and those of the source that they are to be equal to.
+
+    Args:
+        root, path: of the file.
+        survey: the source's, with the features that the rows have.
+        pieces, splits: of the source's files that have these rows.
+        firsts: number of the first row of each of these among all of theirs, and of all: int64 (files + 1,).
+        keys: of the file's rows, bytes (rows,).
+        within: number of each row among those of ``pieces``, -1 where there is none; int64 (rows,).
+    """
+
+    root: str
+    path: str
+    survey: Survey
+    pieces: list[Piece]
+    splits: list[str]
+    firsts: np.ndarray
+    keys: np.ndarray
+    within: np.ndarray
+
+
+def compare_values(asked: Values) -> list[str]:
+    """Every difference in a value, a line each; a few megabytes of pixels are held at a time.
+
+    Raises:
+        PartitionError: a partition of the source cannot be read.
+    """
+    lines: list[str] = []
+    with damage_told(asked.path, lines), opened(asked.root, asked.path) as file:
+        lines += _value_differences(asked, file)
+    return lines
+
+
+def _value_differences(asked: Values, file: pq.ParquetFile) -> Iterator[str]:
+    features = features_of(asked.survey)
+    names = [name for name in features if name in file.schema_arrow.names]
+    wanted = datasets.Features({name: features[name] for name in names})
+    with_split = SPLIT in file.schema_arrow.names and SPLIT not in features
+    told: dict[str, _Told] = {}
+    with PieceReader(asked.survey, names) as reader:
+        window = reader.window(asked.pieces)
+        step = max(1, _BATCH_BYTES // max(1, asked.survey.row_bytes))
+        start = 0
+        for batch in file.iter_batches(step, columns=[*names, *([SPLIT] if with_split else [])]):
+            here = asked.within[start : start + len(batch)]
+            rows = np.flatnonzero(here >= 0)
+            start += len(batch)
+            if not len(rows):
+                continue
+            expected = arrow_table(reader.read_rows(window, here[rows]), wanted)
+            ours = without_tensors(pa.Table.from_batches([batch.take(pa.array(rows))]))
+            ids = asked.keys[start - len(batch) + rows]
+            columns = {name: expected.column(name) for name in names}
+            if with_split:
+                owner = np.searchsorted(asked.firsts, here[rows], side="right") - 1
+                columns[SPLIT] = pa.chunked_array([[asked.splits[n] for n in owner.tolist()]])
+            for name, column in columns.items():
+                told.setdefault(name, _Told()).take(ours.column(name).combine_chunks(), column.combine_chunks(), ids)
+    for name, each in told.items():
+        yield from each.lines(asked.path, name)
 
 
 def keys_in(file: pq.ParquetFile, name: str) -> np.ndarray:
