@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import get_args, get_origin, get_type_hints
+from typing import cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -23,21 +23,32 @@ MAX_VALUE_BYTES = 64 << 20
 
 def check_types(record) -> None:
     """Raise ValueError unless every field of a dataclass has just the type it is declared with."""
-    for name, kind in _declared_types(type(record)).items():
-        if not _is_of(getattr(record, name), kind):
+    for name, is_of in _checks(type(record)):
+        if not is_of(getattr(record, name)):
             raise ValueError(f"{name} is {getattr(record, name)!r}")
 
 
-_declared_types: Callable[[type], dict] = cache(get_type_hints)  # a manifest has thousands of records of a type
+def _checks_of(record: type) -> list[tuple[str, Callable[[object], bool]]]:
+    return [(name, _check_of(kind)) for name, kind in get_type_hints(record).items()]
 
 
-def _is_of(value, kind) -> bool:
-    kinds = get_args(kind)
-    if get_origin(kind) is list or (kinds and kinds[-1] is Ellipsis):
-        return type(value) is get_origin(kind) and all(_is_of(item, kinds[0]) for item in value)
-    if get_origin(kind) is tuple:
-        return type(value) is tuple and len(value) == len(kinds) and all(map(_is_of, value, kinds))
-    return type(value) is kind
+_checks: Callable[[type], list] = cache(_checks_of)  # a manifest has up to a million records of a type
+
+
+def _check_of(kind) -> Callable[[object], bool]:
+    """What tells whether a value is of a type, and what it has in it of the types of that."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is list or (kinds and kinds[-1] is Ellipsis):
+        of_each = _check_of(kinds[0])
+        return lambda value: type(value) is origin and all(map(of_each, cast(Iterable, value)))
+    if origin is tuple:
+        checks = [_check_of(each) for each in kinds]
+        return lambda value: type(value) is tuple and _are_of(checks, value)
+    return lambda value: type(value) is kind
+
+
+def _are_of(checks: Sequence[Callable[[object], bool]], values: tuple) -> bool:
+    return len(values) == len(checks) and all(is_of(value) for is_of, value in zip(checks, values, strict=True))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from skyset.errors import MissingPackage, PartitionError, RecordError, UserError
 from skyset.versions import install_command
@@ -70,6 +71,7 @@ def split_of_path(path: str) -> str:
     return _parts_of(path)["split"] or "train"
 
 
+@lru_cache(16)
 def _parts_of(path: str) -> re.Match:
     match = _PATH.fullmatch(path)
     names = path.split("/")
