@@ -14,7 +14,6 @@ import datasets
 
 from skyset.block_cache import BlockCache, cache_in
 from skyset.errors import UserError
-from skyset.files import short_digest
 from skyset.loading.arrow import features_of, needed_columns
 from skyset.loading.in_place import read_in_place
 from skyset.loading.partition_rows import PartitionRows
@@ -96,7 +95,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         declared = self.CONFIGS.get(name, self.SURVEY)
         self._root, self._manifest, self._survey = self._found(declared, kwargs.get("data_dir"), base_path, name)
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
-        digest = short_digest(self._manifest.to_json()) if self._manifest else ""
+        digest = self._manifest.digest() if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
 
     @staticmethod

@@ -41,6 +41,10 @@ class FileEntry:
     ra: tuple[float, float]
     dec: tuple[float, float]
 
+    def values(self) -> dict:
+        """What stands in the manifest."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     @classmethod
     def from_json(cls, values: dict) -> FileEntry:
         """An entry that somebody wrote; ValueError or PartitionError unless it can be one."""
@@ -101,9 +105,19 @@ class Manifest:
             "sources": redacted_values(self.sources),
             "build": redacted_values(self.build),
             "columns": columns,
-            "files": [dataclasses.asdict(entry) for entry in sorted(self.files, key=lambda e: e.path)],
+            "files": [],
         }
-        return json.dumps(head, indent=1) + "\n"
+        text = json.dumps(head, indent=1)
+        if self.files:  # a line each: indented, a million of them take minutes
+            lines = (json.dumps(entry.values()) for entry in sorted(self.files, key=lambda e: e.path))
+            text = text.removesuffix("[]\n}") + "[\n  " + ",\n  ".join(lines) + "\n ]\n}"
+        return text + "\n"
+
+    def digest(self) -> str:
+        """What tells the rows of this dataset from others, and from those of an earlier build."""
+        head = dataclasses.replace(self, files=[]).to_json()
+        files = "\n".join(repr(entry) for entry in sorted(self.files, key=lambda e: e.path))
+        return short_digest(f"{head}{files}")
 
     def save(self, root: Path) -> None:
         """Write atomically: a reader sees the old manifest or the new one."""

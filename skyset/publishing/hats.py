@@ -159,7 +159,7 @@ def _checked(source: Source, asked: Asked) -> Asked:
 def _note(source: Source, asked: Asked) -> dict:
     """What the catalogue is made of: the same note, the same bytes."""
     manifest = source.manifest
-    made = [manifest.to_json(), repr(asked), repr(source.survey.features), __version__, pa.__version__]
+    made = [manifest.digest(), repr(asked), repr(source.survey.features), __version__, pa.__version__]
     head = {"format": FORMAT, "survey": manifest.survey, "config": manifest.config, "key": manifest.key}
     columns = [
         {"name": f.name, "column": f.source, "dtype": c.dtype, "shape": list(c.shape), "unit": c.unit}
