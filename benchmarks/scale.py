@@ -21,7 +21,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -293,14 +292,18 @@ _RESULT: dict[str, float] = {}
 
 @contextlib.contextmanager
 def measured() -> Iterator[None]:
-    """Seconds of the block, and what the peak of memory grew by."""
-    before, clock, cpu = peak(), time.perf_counter(), time.process_time()
+    """Seconds of the block, and what memory grew by at its peak."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+    before, clock, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
     yield
-    _RESULT.update(cpu=time.process_time() - cpu, clock=time.perf_counter() - clock, mb=(peak() - before) / 1e6)
+    _RESULT.update(cpu=time.process_time() - cpu, clock=time.perf_counter() - clock, mb=memory("VmHWM") - before)
 
 
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def memory(what: str) -> float:
+    """MB of this process: ``VmRSS`` now, ``VmHWM`` at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) * 1024 / 1e6
 
 
 def step(name: str, root: Path) -> dict:
@@ -327,7 +330,7 @@ def task_of(objects: int):
 
 
 def tasks(count: int, workers: int) -> list[list]:
-    """Milliseconds a task, and growth of this process (and of Dask's scheduler) between a tenth of the tasks and all."""
+    """What a task costs, and what memory grows by between a tenth of the tasks and all; here, and in Dask's scheduler."""
     from skyset.runner import executor, in_order
 
     rows = []
@@ -341,14 +344,25 @@ def tasks(count: int, workers: int) -> list[list]:
         with opened as (processes, address, scheduler), executor(processes, address) as pool:
             for _ in in_order(pool, nothing, (task for _ in range(50))):
                 pass
-            clock, sizes = time.perf_counter(), []
+            clock, sizes, cpu = time.perf_counter(), [], [cpu_of(os.getpid()), cpu_of(scheduler)]
             for number, _ in enumerate(in_order(pool, nothing, (task for _ in range(count)))):
                 if number in (count // 10, count - 1):
                     sizes.append((resident(os.getpid()), resident(scheduler)))
-            seconds = time.perf_counter() - clock
+            clock = time.perf_counter() - clock
+            cpu = [cpu_of(pid) - before for pid, before in zip((os.getpid(), scheduler), cpu, strict=True)]
         grown = [(after - before) / 1e6 for before, after in zip(*sizes, strict=True)]
-        rows.append([name, f"{1000 * seconds / count:.2f}", f"{grown[0]:.1f}", f"{grown[1]:.1f}" if address else ""])
+        each = [1000 * seconds / count for seconds in (clock, *cpu)]
+        there = [f"{each[2]:.2f}", f"{grown[1]:.1f}"] if address else ["", ""]
+        rows.append([name, f"{each[0]:.2f}", f"{each[1]:.2f}", f"{grown[0]:.1f}", *there])
     return rows
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    import psutil
+
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 @contextlib.contextmanager
@@ -404,7 +418,8 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             folder = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             survey_table(folder / "scale", asked.cells, asked.parts, asked.rows)
-    print("| tasks | ms a task | MB more here | MB more in the scheduler |\n|---|---|---|---|")
+    print("| tasks | clock, ms | CPU here, ms | MB more here | CPU of the scheduler, ms | MB more there |")
+    print("|---|---|---|---|---|---|")
     for row in tasks(asked.count, 2):
         print(f"| {' | '.join(row)} |", flush=True)
 

@@ -1,4 +1,4 @@
-"""What to type for a Dask cluster that builds run on: on Slurm, on Kubernetes, over SSH, or on this machine."""
+"""What to type for a Dask cluster that commands run on: on Slurm, on Kubernetes, over SSH, or on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from skyset.versions import install_command
 
 #: Seconds after which workers end whose scheduler is gone.
 _DEATH = 60
+#: The commands that run on one, beside builds.
+COMMANDS = ("hats", "push", "verify", "crossmatch", "report", "extract")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def recipe(kind: str, wanted: Wanted) -> str:
         raise UserError(f"no recipe for {kind!r}; there are some for {', '.join(KINDS)}")
     if min(wanted.workers, wanted.nodes, wanted.memory) < 1 or not 0 < wanted.port < 65536:
         raise UserError("a cluster has at least one node with one worker with one GB, and a port from 1 to 65535")
-    return KINDS[kind](wanted)
+    taken = f"# what runs on it: skyset build, {', '.join(COMMANDS)}, each with --scheduler\n"
+    return taken + KINDS[kind](wanted)
 
 
 def _worker(wanted: Wanted, address: str) -> str:

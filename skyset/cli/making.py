@@ -56,8 +56,8 @@ def build(
 
 
 @app.command(
-    help="Print what to type for a Dask cluster that builds run on: slurm, kubernetes, ssh (one host) or local. Nothing is "
-    "started; what it prints is a shell script.",
+    help="Print what to type for a Dask cluster to run on (--scheduler): slurm, kubernetes, ssh (one host) or local. "
+    "Nothing is started; what it prints is a shell script.",
     epilog="Examples:\n\nskyset cluster slurm --queue regular --nodes 16 > run.sh\n\nskyset cluster local | bash",
 )
 def cluster(

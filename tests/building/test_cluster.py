@@ -1,6 +1,7 @@
 """The recipes for clusters: shell that parses, of commands and options that there are; those for one machine are run."""
 
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from skyset.building.cluster import KINDS, Wanted, recipe
+from skyset.building.cluster import COMMANDS, KINDS, Wanted, recipe
 from skyset.cli import app
 from skyset.errors import UserError
 from tests import builds
@@ -28,6 +29,16 @@ def test_a_recipe_is_shell_and_python(kind):
         ast.parse(program)
     assert re.search(r"^skyset build gz2 -o /data/gz2 --scheduler tcp://\S+:8786$", text, re.M)
     assert CliRunner().invoke(app, ["cluster", kind, "--workers", "3"]).output == recipe(kind, Wanted(workers=3))
+
+
+def test_a_recipe_names_the_commands_that_run_on_it():
+    assert f"skyset build, {', '.join(COMMANDS)}, each with --scheduler" in recipe("local", Wanted())
+    taking = {each.name or each.callback.__name__ for each in app.registered_commands if _takes_scheduler(each.callback)}
+    assert taking == set(COMMANDS)
+
+
+def _takes_scheduler(command) -> bool:
+    return "scheduler" in inspect.signature(command).parameters
 
 
 def test_what_is_no_cluster_is_refused():
