@@ -105,9 +105,9 @@ def test_what_members_learn_is_the_likelihood_of_a_known_mixture():
     z = np.expm1(np.where(rng.random(2000) < 0.8, 0.5 + 0.1 * colour, 0.2) + rng.normal(0, 0.02, 2000))
     magnitudes = torch.tensor(np.column_stack([colour, 0 * colour, 0 * colour]), dtype=torch.float32) + 25
     model.config.scaling |= {"softening": [1e-3] * 3, "mean": [25.0, 25, 25, 0, 0]}
-    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     everyone = torch.ones(200, 4, dtype=torch.bool)
-    for step in range(200):
+    for step in range(120):
         part = slice(200 * (step % 10), 200 * (step % 10) + 200)
         loss = member_loss(model(magnitudes[part]).logits, torch.tensor(z[part]), everyone).mean()
         optimizer.zero_grad()

@@ -43,10 +43,10 @@ TEST_SHARE = 0.1
 class TableTrainingArguments(TaskArguments):
     """Defaults that suit a table; chosen on the training file of RAIL's sample, see the model card."""
 
-    learning_rate: float = field(default=1e-3, metadata={"help": "AdamW's, at its highest."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's."})
+    learning_rate: float = field(default=3e-3, metadata={"help": "AdamW's, at its highest."})
+    weight_decay: float = field(default=0.2, metadata={"help": "AdamW's."})
     adam_beta2: float = field(default=0.99, metadata={"help": "AdamW's."})
-    num_train_epochs: float = field(default=150, metadata={"help": "Unless max_steps says less."})
+    num_train_epochs: float = field(default=80, metadata={"help": "Unless max_steps says less."})
     per_device_train_batch_size: int = field(default=256, metadata={"help": "Galaxies a step and process."})
     per_device_eval_batch_size: int = field(default=2048, metadata={"help": "Galaxies a batch in evaluation."})
     warmup_steps: float = field(default=0.03, metadata={"help": "Steps, or a share of all where below 1."})

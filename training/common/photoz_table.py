@@ -47,7 +47,7 @@ class PhotozTableConfig(PretrainedConfig):
         depth: int = 3,
         components: int = 8,
         members: int = 8,
-        folds: int = 0,
+        folds: int = 8,
         noise: float = 0.5,
         columns: dict | None = None,
         **others,
@@ -138,8 +138,8 @@ class PhotozTable(PreTrainedModel):
         values = scaling.features(magnitudes, errors, config.noise, draws).to(like.dtype)
         hidden = self.first(values.expand(config.members, -1, -1))
         for block in self.blocks:
-            hidden = hidden + block(functional.silu(_normalised(hidden)))
-        numbers = self.head(functional.silu(_normalised(hidden)))
+            hidden = hidden + block(functional.silu(hidden))
+        numbers = self.head(functional.silu(hidden))
         return SequenceClassifierOutput(logits=components_of(numbers, config.centre, config.spread).transpose(0, 1))
 
     def learns_from(self, folds: Tensor) -> Tensor:
@@ -148,11 +148,6 @@ class PhotozTable(PreTrainedModel):
         if self.config.folds < 2:
             return torch.ones((len(folds), len(members)), dtype=torch.bool, device=folds.device)
         return members % self.config.folds != folds[:, None]
-
-
-def _normalised(values: Tensor) -> Tensor:
-    """Layer normalisation: without it a third of the epochs fits as well, and the rest overfit."""
-    return functional.layer_norm(values, values.shape[-1:])
 
 
 def member_loss(components: Tensor, redshifts: Tensor, use: Tensor) -> Tensor:
