@@ -161,6 +161,15 @@ def build_megacam_iqa(folder: Path) -> None:
     assert main(["--tiny", "-o", str(folder / "megacam_iqa"), "--num_processes", "1"]) == 0
 
 
+def build_photoz(folder: Path, galaxies: int = 4000) -> None:
+    from skyset.build_scripts.galaxiesml.build_parent_sample import main
+    from skyset.testing.galaxiesml.published import make_galaxiesml
+
+    make_galaxiesml(folder / "published", galaxies, sizes=(64,), sersic=False)
+    arguments = ["--local_data_path", str(folder / "published"), "-o", str(folder / "galaxiesml"), "--num_processes", "1"]
+    assert main(arguments) == 0
+
+
 NOTEBOOKS: dict[str, Callable[[Path], None]] = {
     "demo_gz3d": build_gz3d,
     "demo_sdss_galaxy_zoo": build_sdss,
@@ -170,6 +179,7 @@ NOTEBOOKS: dict[str, Callable[[Path], None]] = {
     "find_rings": build_decals,
     "crossmatch_and_publish": build_matched,
     "demo_extraction": lambda folder: None,
+    "photoz": build_photoz,
 }
 
 

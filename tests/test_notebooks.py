@@ -9,6 +9,7 @@ pytest.importorskip("nbclient", reason="notebooks run in the main environment on
 notebooks = pytest.importorskip("tests.notebooks")
 
 from tests.megacam_rows import write_map, write_megacam
+from tests.photoz import write_galaxiesml
 
 
 @pytest.mark.slow
@@ -71,6 +72,15 @@ def test_crossmatch_and_publish(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     printed = "are in all three", "of 16 are in SDSS", "(4, 525, 525, 3), torch.uint8"
     check("crossmatch_and_publish", tmp_path / "here", 3, *printed)
+
+
+@pytest.mark.slow
+def test_photoz(tmp_path_factory, tmp_path, monkeypatch):
+    root = once(tmp_path_factory, "photoz_galaxiesml", write_galaxiesml)
+    monkeypatch.setenv("SKYSET_DATA", str(root))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    check("photoz", tmp_path / "here", 4, "12 galaxies; half of p(z) is narrower than", "PIT KS")
 
 
 def check(name, folder, figures, *printed):

@@ -132,6 +132,9 @@ class DataArguments:
     config_name: str = field(
         default="64", metadata={"help": "Pixels of the images, or tabular: none.", "choices": ["64", "127", "tabular"]}
     )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Pixels a side that the network sees, the middle of the image; default all."}
+    )
     resident: bool = field(
         default=False, metadata={"help": "All splits lie on the device as a whole: no loader, no copy in a cache."}
     )
@@ -176,15 +179,14 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     )
     config = model.config if model else PhotozConfig(**model_args.settings(data_args.config_name))
     config.check_names()
-    splits = load_galaxies(
-        data_args.data_dir, data_args.config_name, config.sees_images, config.sees_photometry, stream=data_args.resident
-    )
+    sees, size = (config.sees_images, config.sees_photometry), model.config.image_size if model else data_args.image_size
+    splits = load_galaxies(data_args.data_dir, data_args.config_name, *sees, stream=data_args.resident, size=size)
     train = joined(list(splits.values())) if args.train_on == "all" else splits["train"]
     if model is None:
         if not model_args.model:
             logger.warning("no model is named: a small %s from a random start (--model, --model_name_or_path)", config.trunk)
         model = new_model(config, train, model_args.overrides)
-    check_fits(model, model_args, splits)
+    check_fits(model, model_args, data_args.image_size)
     mark(model, "photoz")
     if model_args.freeze or model_args.n_blocks is not None:
         freeze_all_but(model, model_args.n_blocks or 0)
@@ -278,7 +280,7 @@ def new_model(config: PhotozConfig, train: Galaxies, overrides: dict) -> PhotozM
         raise UserError(f"--config_overrides make no network: {str(error).splitlines()[0]}") from error
 
 
-def check_fits(model: PhotozModel, model_args: PhotozModelArguments, splits: dict[str, Galaxies]) -> None:
+def check_fits(model: PhotozModel, model_args: PhotozModelArguments, asked_size: int | None) -> None:
     """Raise UserError where a network is not the one that is asked for, or takes other inputs than the data have."""
     config, name = model.config, model_args.model_name_or_path
     if list(config.bands) != list(BANDS):
@@ -287,10 +289,8 @@ def check_fits(model: PhotozModel, model_args: PhotozModelArguments, splits: dic
         raise UserError(f"{name} is a {config.trunk}, not --model {model_args.model}")
     if name and model_args.pdf and model_args.pdf != config.pdf:
         raise UserError(f"{name} says {config.pdf}, not --pdf {model_args.pdf}")
-    for split, galaxies in splits.items():
-        shape = galaxies.image_shape
-        if shape is not None and shape[1] != config.image_size:
-            raise UserError(f"the model takes {config.image_size} pixels, the {split} split has {shape[1]}")
+    if asked_size and config.sees_images and asked_size != config.image_size:
+        raise UserError(f"the model takes {config.image_size} pixels, not --image_size {asked_size}")
 
 
 def measured_card(

@@ -40,11 +40,18 @@ def galaxiesml(tmp_path_factory):
     return once(tmp_path_factory, "photoz_galaxiesml", write_galaxiesml) / "galaxiesml"
 
 
+@pytest.fixture
+def no_card(monkeypatch):
+    """What a card says is seen once."""
+    monkeypatch.setattr(train_photoz, "measured_card", lambda story, *_: train_photoz.Card(story.name, story.text(), None))
+
+
 def command(data, output, *more):
     settings = {
         "--data_dir": data,
         "--output_dir": output,
         "--config_name": "64",
+        "--image_size": 32,
         "--config_overrides": json.dumps(SMALL),
         "--per_device_train_batch_size": 8,
         "--num_train_epochs": 2,
@@ -184,7 +191,7 @@ def trained(galaxiesml, tmp_path_factory):
     return once(tmp_path_factory, "photoz_trained", make) / "run"
 
 
-def test_a_killed_run_goes_on_to_the_losses_of_an_unbroken_one(galaxiesml, trained, tmp_path):
+def test_a_killed_run_goes_on_to_the_losses_of_an_unbroken_one(galaxiesml, trained, tmp_path, no_card):
     place = tmp_path / "run"
     shutil.copytree(trained / "checkpoint-5", place / "checkpoint-5")
     more = ("--resident", "--resident_as", "uint8", "--save_total_limit", "5", "--resume_from_checkpoint")
@@ -218,7 +225,7 @@ def test_a_model_from_its_folder_says_what_it_said(galaxiesml, trained):
     assert one[0] == pytest.approx(z_phot[3], abs=1e-3)
 
 
-def test_two_processes_cut_every_row_from_the_device_exactly_once_an_epoch(galaxiesml, tmp_path):
+def test_two_processes_cut_every_row_from_the_device_exactly_once_an_epoch(galaxiesml, tmp_path, no_card):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -257,6 +264,14 @@ def test_the_paper_is_trained_as_in_the_paper_unless_told_otherwise():
     assert args.learning_rate == 2 and args.lr_scheduler_type == "constant"
     assert train_photoz.with_recipe(["--model=nn"])[-3:] == ["--early_stopping_patience", "10", "--model=nn"]
     assert train_photoz.with_recipe(["--model", "mdn"]) == ["--model", "mdn"]
+
+
+@pytest.mark.parametrize(("stored", "size"), [(127, 64), (64, 32), (64, 64), (9, 3)])
+def test_the_middle_of_an_image_has_its_target_in_the_middle(stored, size):
+    image = np.zeros((5, stored, stored), np.float32)
+    image[:, stored // 2, stored // 2] = 1
+    middle = photoz_data.flux_of(image, size)
+    assert middle.shape == (5, size, size) and (middle[:, size // 2, size // 2] == 1).all()
 
 
 # ---- what cannot be trained on
@@ -313,13 +328,15 @@ def test_what_is_asked_for_wrongly_is_one_line(galaxiesml, tmp_path, more, words
     ("change", "more", "words"),
     [
         ({"bands": list("yzirg")}, (), "the model takes the bands y, z, i, r, g, the data have g, r, i, z, y"),
-        ({"image_size": 127}, (), "the model takes 127 pixels, the train split has 64"),
+        ({"image_size": 127}, (), "the network takes 127 pixels, the images have 64"),
+        ({}, ("--image_size", "16"), "the model takes 32 pixels, not --image_size 16"),
         ({"skyset_task": "rings"}, (), "was trained for 'rings': it is no model of 'photoz'"),
         ({}, ("--model", "mdn"), "is a convnext, not --model mdn"),
         ({}, ("--pdf", "bins"), "says mixture, not --pdf bins"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(galaxiesml, trained, tmp_path, change, more, words):
+    """The bands of another order among them."""
     model = tmp_path / "model"
     model.mkdir()
     shutil.copy(trained / "model.safetensors", model)

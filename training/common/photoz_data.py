@@ -7,7 +7,8 @@ photometry are read whole; images stay where they are until a row is asked for, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import datasets
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from skyset.errors import PartitionError, UserError
 from skyset.loaders.galaxiesml import BANDS
+from skyset.loading import registry
 from skyset.splits import SPLITS
 from skyset.training.common.data import load_splits, source_of
 from skyset.training.common.images import Rows
@@ -40,7 +42,7 @@ class Galaxies:
         object_id: (rows,) text.
         z: float32 (rows,).
         photometry: float32 (rows, 2 bands), or None where nobody asked.
-        image_shape: (bands, size, size) of the images, or None.
+        image_shape: (bands, size, size) of the images, or None; smaller than they are stored: their middle.
     """
 
     rows: datasets.Dataset | datasets.IterableDataset
@@ -57,15 +59,32 @@ class Galaxies:
         photometry = {} if self.photometry is None else {"photometry": self.photometry}
         return photometry | {"labels": self.z}
 
+    def without_images(self) -> Galaxies:
+        """The same, for a network that sees photometry alone."""
+        return replace(self, image_shape=None)
+
+    def cropped(self, size: int | None) -> Galaxies:
+        """The same with the middle of each image, ``size`` pixels a side; None leaves them as they are.
+
+        Raises:
+            UserError: the images are smaller.
+        """
+        if self.image_shape is None or not size:
+            return self
+        bands, there, _ = self.image_shape
+        if there < size:
+            raise UserError(f"the network takes {size} pixels, the images have {there}")
+        return replace(self, image_shape=(bands, size, size))
+
     def images(self) -> Iterator[Tensor]:
         """All images in order, float32 (up to 256, bands, size, size); pixels that are not finite are 0, as padding is."""
         only = self.rows.select_columns([IMAGE]).with_format("numpy")
         for batch in only.iter(batch_size=_TOGETHER):
-            yield flux_of(batch[IMAGE])
+            yield flux_of(batch[IMAGE], self.image_shape[1])
 
     def lazily(self) -> Rows:
         """As a dataset that reads an image when its row is asked for."""
-        return Rows(self.rows, {"pixel_values": (IMAGE, flux_of)}, self.known())
+        return Rows(self.rows, {"pixel_values": (IMAGE, partial(flux_of, size=self.image_shape[1]))}, self.known())
 
     def on(self, device: torch.device, stored: str = "fp16", stretch: Stretch | None = None) -> Resident:
         """As a dataset that lies on a device, images with it where there are any.
@@ -84,9 +103,11 @@ class Galaxies:
         return Resident(tensors)
 
 
-def flux_of(image: np.ndarray) -> Tensor:
-    """Float32 of the same shape; what is not finite is 0."""
-    return torch.nan_to_num(torch.from_numpy(np.ascontiguousarray(image, np.float32)), 0.0, 0.0, 0.0)
+def flux_of(image: np.ndarray, size: int) -> Tensor:
+    """Float32 (..., size, size): the middle, in which the target stays at pixel size // 2; what is not finite is 0."""
+    first = image.shape[-1] // 2 - size // 2
+    middle = image[..., first : first + size, first : first + size]
+    return torch.nan_to_num(torch.from_numpy(np.array(middle, np.float32)), 0.0, 0.0, 0.0)
 
 
 def to_half(flux: Tensor) -> Tensor:
@@ -95,7 +116,12 @@ def to_half(flux: Tensor) -> Tensor:
 
 
 def load_galaxies(
-    data_dir: str, config: str, images: bool = True, photometry: bool = True, stream: bool = False
+    data_dir: str,
+    config: str,
+    images: bool = True,
+    photometry: bool = True,
+    stream: bool = False,
+    size: int | None = None,
 ) -> dict[str, Galaxies]:
     """The splits train, validation and test of GalaxiesML.
 
@@ -103,6 +129,7 @@ def load_galaxies(
         data_dir: folder or URL of what ``skyset build galaxiesml`` made.
         config: 127, 64 or tabular.
         images, photometry: whether they are needed.
+        size: pixels a side of the images, their middle; None for all.
         stream: read images once and in order, without an Arrow copy of them on the disk: for those that go onto the device.
 
     Raises:
@@ -115,12 +142,13 @@ def load_galaxies(
     splits = _streams(data_dir, config) if stream else load_splits(data_dir, config, "galaxiesml")
     if missing := [name for name in SPLITS if name not in splits]:
         raise UserError(f"{data_dir} has no {missing[0]} split")
-    return {name: _galaxies(splits[name], name, images, photometry) for name in SPLITS}
+    return {name: _galaxies(splits[name], name, images, photometry).cropped(size) for name in SPLITS}
 
 
 def _streams(data_dir: str, config: str) -> dict[str, datasets.IterableDataset]:
+    named = data_dir in registry.surveys()
     try:
-        return datasets.load_dataset("galaxiesml", config, data_dir=data_dir, streaming=True)
+        return datasets.load_dataset("galaxiesml", config, data_dir=None if named else data_dir, streaming=True)
     except (ValueError, OSError, PartitionError) as error:
         raise UserError(f"cannot read {data_dir}: {str(error).splitlines()[0]}") from error
 
@@ -205,17 +233,14 @@ def statistics(galaxies: Galaxies) -> dict[str, list[float] | float | int]:
 
 
 def softening_of(galaxies: Galaxies) -> tuple[float, ...]:
-    """Noise of each band, of up to 256 images from all over the training set."""
+    """Noise of each band, of up to 256 images from all over the training set, as they are stored."""
     step = max(1, len(galaxies) // _SAMPLE)
-    images: list[np.ndarray] = []
+    images, first = [], 0
     if isinstance(galaxies.rows, datasets.Dataset):
-        chosen = galaxies.rows.select(range(0, len(galaxies), step)).select_columns([IMAGE]).with_format("numpy")
-        images = [np.asarray(batch[IMAGE], np.float32) for batch in chosen.iter(batch_size=_TOGETHER)]
-    else:
-        first = 0
-        for batch in galaxies.images():
-            images.append(batch[(-first) % step :: step].numpy())
-            first += len(batch)
+        galaxies, step = replace(galaxies, rows=galaxies.rows.select(range(0, len(galaxies), step))), 1
+    for batch in galaxies.rows.select_columns([IMAGE]).with_format("numpy").iter(batch_size=_TOGETHER):
+        images.append(np.asarray(batch[IMAGE][(-first) % step :: step], np.float32))
+        first += len(batch[IMAGE])
     return noise_of_bands(np.nan_to_num(np.concatenate(images)))
 
 

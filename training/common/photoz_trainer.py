@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction
 
 from skyset.training.common import photoz_metrics
@@ -94,7 +94,7 @@ def predict(
         views: turned and mirrored views of each image, whose distributions are averaged.
     """
     model.eval()
-    make, seen = views_of(model), galaxies.lazily() if model.config.sees_images else galaxies.on(model.device)
+    make, seen = views_of(model), _seen_by(model, galaxies)
     logits = []
     for first in range(0, len(rows), _TOGETHER):
         batch = collate([seen[int(row)] for row in rows[first : first + _TOGETHER]])
@@ -103,6 +103,12 @@ def predict(
         turned = [None if make is None else make.turned(pixels, view) for view in range(views if make else 1)]
         logits.append(torch.stack([model(pixel_values=each, **inputs).logits.float() for each in turned], dim=1).cpu())
     return redshifts_of(model, torch.cat(logits).numpy())
+
+
+def _seen_by(model: PhotozModel, galaxies: Galaxies) -> Dataset:
+    if not model.config.sees_images:
+        return galaxies.without_images().on(model.device)
+    return galaxies.cropped(model.config.image_size).lazily()
 
 
 def metrics_of(z_phot: np.ndarray, z_spec: np.ndarray, pdf: tuple[np.ndarray, np.ndarray] | None) -> dict[str, float]:
