@@ -80,7 +80,7 @@ def test_photoz(tmp_path_factory, tmp_path, monkeypatch):
     monkeypatch.setenv("SKYSET_DATA", str(root))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "here").mkdir()
-    check("photoz", tmp_path / "here", 4, "12 galaxies; half of p(z) is narrower than", "PIT KS")
+    check("photoz", tmp_path / "here", 4, "12 galaxies; half of the distributions are narrower than", "PIT KS")
 
 
 def check(name, folder, figures, *printed):

@@ -23,6 +23,7 @@ A run that was stopped goes on by the same command, to the losses of an unbroken
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from torch.utils.data import Dataset
 from transformers import set_seed
 
 from skyset.errors import UserError
+from skyset.files import write_atomically
 from skyset.loaders.galaxiesml import BANDS, CITATION
 from skyset.training.common import photoz_from_table, photoz_metrics
 from skyset.training.common.arguments import ModelArguments, begin_script, parse, run_script
@@ -46,7 +48,7 @@ from skyset.training.common.photoz_data import STORED, Galaxies, joined, load_ga
 from skyset.training.common.photoz_heads import POINT_LOSSES
 from skyset.training.common.photoz_models import PhotozModel
 from skyset.training.common.photoz_story import LICENCE, TASK, UNMEASURED, PhotozStory
-from skyset.training.common.photoz_trainer import PhotozTrainer, metrics_of, redshifts_of, views_of
+from skyset.training.common.photoz_trainer import PhotozTrainer, metrics_of, predict_together, redshifts_of, views_of
 from skyset.training.common.runs import Run, settings_of
 from skyset.training.common.seeds import over_seeds
 from skyset.training.common.stretches import STRETCHES, TURNS, Stretch
@@ -170,7 +172,10 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     model_args, data_args, args = parse(kinds, with_recipe(words))
     begin_script(model_args, args)
     if args.seeds > 1:
-        return over_seeds(main, arguments, args)
+        figures_of_seeds = over_seeds(main, arguments, args)
+        if args.should_save and args.train_on == "train":
+            measure_together(args, data_args)
+        return figures_of_seeds
     set_seed(args.seed)
 
     # Everything that may be wrong with the command is found before anything is trained.
@@ -258,6 +263,18 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if args.should_save:
         trainer.save_card(measured_card(story, splits, z_phot, pdf, metrics))
     return metrics
+
+
+def measure_together(args: PhotozTrainingArguments, data_args: DataArguments) -> None:
+    """Measure the models of all seeds as one, their distributions averaged: into ``OUT/ensemble.json``."""
+    folders = [Path(args.output_dir) / f"seed_{number}" for number in range(args.seed, args.seed + args.seeds)]
+    models = [load_trained(str(folder), "photoz")[0].to(args.device) for folder in folders]
+    sees = models[0].config.sees_images, models[0].config.sees_photometry
+    test = load_galaxies(data_args.data_dir, data_args.config_name, *sees)["test"]
+    z_phot, pdf = predict_together(models, test)
+    metrics = metrics_of(z_phot, test.z.numpy(), pdf)
+    write_atomically(Path(args.output_dir) / "ensemble.json", json.dumps(metrics, indent=1))
+    logger.info("the %d together: %s", len(models), ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
 
 
 def with_recipe(arguments: list[str]) -> list[str]:

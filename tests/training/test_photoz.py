@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from skyset.errors import UserError
 from skyset.training import train_photoz
-from skyset.training.common import photoz_data
+from skyset.training.common import photoz_data, photoz_metrics
 from skyset.training.common.photoz_config import PDFS, TRUNKS, PhotozConfig
 from skyset.training.common.photoz_heads import BayesianLast, Bins, Mixture, Point
 from skyset.training.common.photoz_models import PhotozModel
@@ -113,6 +113,14 @@ def test_a_photometry_that_is_missing_is_told_from_one_that_is_average():
     missing = average.clone()
     missing[0, 2] = math.nan
     assert not torch.allclose(model(None, average).logits, model(None, missing).logits)
+
+
+@pytest.mark.parametrize("pdf", PDFS)
+def test_what_is_said_stays_float32_under_bfloat16(pdf):
+    model = PhotozModel(PhotozConfig(trunk="mlp", pdf=pdf, image_size=0, **SMALL))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(None, torch.full((2, 10), 22.0)).logits
+    assert logits.dtype == torch.float32 and torch.isfinite(model.head.loss(logits, torch.tensor([0.3, 1.0]))).all()
 
 
 @pytest.mark.parametrize("trunk", ["cnn", "convnext"])
@@ -223,6 +231,19 @@ def test_a_model_from_its_folder_says_what_it_said(galaxiesml, trained):
     assert z_phot.shape == (12,) and cdf[:, -1] == pytest.approx(1)
     one, _ = predict(model, galaxies, [3], views=8)
     assert one[0] == pytest.approx(z_phot[3], abs=1e-3)
+
+
+def test_seeds_are_measured_together_as_an_ensemble(galaxiesml, tmp_path, no_card):
+    more = ("--config_name", "tabular", "--model", "bnn", "--seeds", "2", "--max_steps", "2", "--eval_strategy", "no")
+    more += ("--save_strategy", "no", "--load_best_model_at_end", "false")
+    train_photoz.main(command(galaxiesml, tmp_path, *more))
+    together = json.loads((tmp_path / "ensemble.json").read_text())
+    galaxies = photoz_data.load_galaxies(str(galaxiesml), "tabular", images=False)["test"]
+    models = [train_photoz.load_trained(str(tmp_path / f"seed_{seed}"), "photoz")[0] for seed in (42, 43)]
+    said = [predict(model, galaxies, range(12))[1] for model in models]
+    assert not np.allclose(said[0][0], said[1][0])
+    mean = photoz_metrics.all_metrics((said[0][0] + said[1][0]) / 2, said[0][1], galaxies.z.numpy())
+    assert together == pytest.approx(mean, abs=1e-5)
 
 
 def test_two_processes_cut_every_row_from_the_device_exactly_once_an_epoch(galaxiesml, tmp_path, no_card):

@@ -228,7 +228,9 @@ class PhotozModel(PreTrainedModel):
             photometry: (rows, 2 bands): magnitudes, then their errors, as the catalogue has them; NaN where missing.
             labels: redshifts (rows,).
         """
-        return PhotozOutput(logits=self.head(self.trunk(pixel_values, photometry)))
+        features = self.trunk(pixel_values, photometry)
+        with torch.autocast(features.device.type, enabled=False):  # bfloat16 has redshifts in steps of 0.4 %
+            return PhotozOutput(logits=self.head(features.float()))
 
     @property
     def gives_pdf(self) -> bool:

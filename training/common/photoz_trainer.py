@@ -105,6 +105,18 @@ def predict(
     return redshifts_of(model, torch.cat(logits).numpy())
 
 
+def predict_together(
+    models: Sequence[PhotozModel], galaxies: Galaxies
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """What an ensemble says of all galaxies: the mean of its distributions, or of its redshifts (deep ensembles,
+    Lakshminarayanan et al. 2017, arXiv:1612.01474); as ``predict``."""
+    said = [predict(model, galaxies, range(len(galaxies))) for model in models]
+    if any(pdf is None for _, pdf in said):
+        return np.mean([z_phot for z_phot, _ in said], axis=0), None
+    cdf, grid = sum(pdf[0] for _, pdf in said) / len(said), said[0][1][1]
+    return photoz_metrics.quantile(cdf, grid), (cdf, grid)
+
+
 def _seen_by(model: PhotozModel, galaxies: Galaxies) -> Dataset:
     if not model.config.sees_images:
         return galaxies.without_images().on(model.device)
