@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,15 +13,15 @@ import pyarrow as pa
 from skyset.errors import UserError
 from skyset.files import file_sha256, is_plain_name, is_temporary
 from skyset.partitions.layout import MANIFEST, REJECTED
-from skyset.publishing.parquet import COMPRESSIONS, write_parquet
+from skyset.publishing.parquet import COMPRESSIONS, ROW_GROUP_BYTES, write_parquet
 from skyset.publishing.preview import add_previews, pictured, with_preview
 from skyset.publishing.schema import widely_read
-from skyset.publishing.shards import SHARD_BYTES, Shard, planned
+from skyset.publishing.shards import SHARD_BYTES, Shard, planned, runs
 from skyset.publishing.source import Source, sources
 
 FORMATS = ("parquet", "hdf5", "hats")
 #: Changed with whatever changes the bytes of a file of the same rows.
-WRITER = "skyset-parquet/1"
+WRITER = "skyset-parquet/2"
 _OF_HATS = ("collection.properties", "hats.properties", "properties")
 
 
@@ -193,7 +194,8 @@ def make_shard(source: Source, shard: Shard, form: Form, file: Path) -> tuple[st
     batches = chosen.batches(shard.files)
     if name := form.pictured(source):
         batches = add_previews(batches, name, chosen.features)
-    written = write_parquet(file, form.schema(source), batches, compression=form.compression)
+    rows = [sum(entry.rows for entry in run) for run in runs(shard.files, ROW_GROUP_BYTES)]
+    written = write_parquet(file, form.schema(source), batches, compression=form.compression, ends=list(accumulate(rows)))
     if written.rows != shard.rows:
         raise UserError(
             f"{shard.path} would have {written.rows} rows, the manifest says {shard.rows}: `skyset verify` first"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ def write_parquet(
     row_group_bytes: int = ROW_GROUP_BYTES,
     sorted_by: str | None = None,
     chunked: bool = True,
+    ends: Collection[int] = (),
 ) -> Written:
     """Write rows to a file, which takes its name once it is whole.
 
@@ -56,6 +57,9 @@ def write_parquet(
         row_group_bytes: of a row group, before compression; one has a row at least.
         sorted_by: the column by whose values the rows ascend, noted in the file.
         chunked: pages end by their content, see ``CHUNKING``; else after a megabyte.
+        ends: numbers of rows before which a row group ends, full or not. A row group of other rows has other pages, all of
+            them, for its dictionaries count values as they come: where rows that stay begin with a row group of their own,
+            it is the one that it was.
 
     Raises:
         UserError: an unknown compression, or it cannot be written, as on a full disk; nothing is left of it.
@@ -69,7 +73,7 @@ def write_parquet(
     try:
         with replacing(path) as temporary:
             with pq.ParquetWriter(temporary, schema, **options) as writer:
-                for table in _row_groups(batches, schema, row_group_bytes):
+                for table in _row_groups(batches, schema, row_group_bytes, frozenset(ends)):
                     writer.write_table(table, row_group_size=len(table))
                     rows, groups = rows + len(table), groups + 1
             written = Written(rows, temporary.stat().st_size, file_sha256(temporary), groups)
@@ -78,17 +82,18 @@ def write_parquet(
     return written
 
 
-def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, size: int, ends: frozenset[int]) -> Iterator[pa.Table]:
     """The rows in runs of at most ``size`` bytes, one row at least; where a run ends does not follow from the batches."""
     held: list[pa.RecordBatch] = []
-    room = size
+    room, before = size, 0
     for batch in batches:
         start = 0
         for row, length in enumerate(row_bytes(batch).tolist()):
-            if length > room and (held or row > start):
+            if (length > room or before + row in ends) and (held or row > start):
                 yield pa.Table.from_batches([*held, batch.slice(start, row - start)], schema)
                 held, start, room = [], row, size
             room -= length
+        before += len(batch)
         if start < len(batch):
             held.append(batch.slice(start))
     if held:

@@ -65,11 +65,11 @@ def planned(manifest: Manifest, how: str, shard_bytes: int = SHARD_BYTES) -> lis
 
 
 def _of_split(manifest: Manifest, split: str, files: Sequence[FileEntry], how: str, shard_bytes: int) -> list[Shard]:
-    while len(runs := list(_runs(files, shard_bytes))) > MOST_IN_FOLDER:
+    while len(cut := list(runs(files, shard_bytes))) > MOST_IN_FOLDER:
         shard_bytes *= 2
     seen: Counter[int] = Counter()
     digits, shards = len(str(12 * manifest.nside**2 - 1)), []
-    for run in runs:
+    for run in cut:
         cell = run[0].healpix
         seen[cell] += 1
         name = f"healpix-{cell:0{digits}d}" + (f"-{seen[cell]:03d}" if seen[cell] > 1 else "")
@@ -79,7 +79,7 @@ def _of_split(manifest: Manifest, split: str, files: Sequence[FileEntry], how: s
     return shards
 
 
-def _runs(files: Sequence[FileEntry], size: int) -> Iterator[list[FileEntry]]:
+def runs(files: Sequence[FileEntry], size: int) -> Iterator[list[FileEntry]]:
     """Runs of half to one and a half times ``size``: of the places where one may end it takes that of the least digest."""
     start = 0
     while start < len(files):

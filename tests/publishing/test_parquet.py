@@ -70,6 +70,20 @@ def test_every_column_and_flat_layers(built, tmp_path):
         assert np.array_equal(spiral[number], row["segmentation"]["array"][2])
 
 
+def test_a_row_group_of_rows_that_stay_keeps_its_bytes(tmp_path):
+    """Rows that come before it move it in the file, and change nothing in it: a store of equal pieces has it already."""
+    table = pa.table({"id": pa.array([f"g{n % 7}" for n in range(60)]), "value": pa.array(range(60), pa.int64())})
+    found = []
+    for name, rows, ends in (("fewer", table.slice(10), [20, 50]), ("more", table, [10, 30, 60])):
+        path = tmp_path / name
+        assert write_parquet(path, table.schema, rows.to_batches(9), row_group_bytes=1 << 20, ends=ends).rows == len(rows)
+        content, metadata = path.read_bytes(), pq.read_metadata(path)
+        columns = [metadata.row_group(number).column(0) for number in range(metadata.num_row_groups)]
+        found.append([content[c.dictionary_page_offset :][: c.total_compressed_size] for c in columns])
+    assert found[0] == found[1][1:] and len(found[0]) == 2
+    assert pq.read_table(tmp_path / "more").equals(table)
+
+
 def test_row_groups_are_of_a_few_megabytes_with_pages_that_can_be_found(built, tmp_path):
     source = sources(str(built))["default"]
     megabytes = 525 * 525 * 7 / 2**20  # of a row

@@ -82,8 +82,7 @@ def test_a_killed_push_goes_on_and_sends_nothing_twice(hub, folder, tmp_path):
 @pytest.fixture
 def few(monkeypatch):
     """A commit takes four files: the rings are a long push."""
-    monkeypatch.setattr(plan, "MOST_FILES", 4)
-    monkeypatch.setattr(push, "MOST_FILES", 4)
+    monkeypatch.setattr(client.Hub, "most_files", 4)
 
 
 def test_many_files_are_seen_at_once(hub, few, folder, tmp_path):
