@@ -118,7 +118,7 @@ class Partition:
                 tail = self._small_bytes(trusted_rows or 0)
                 self._file = RemoteFile(str(path), trusted_bytes, tail, digest, lines, cache)
             else:
-                self._file = LocalFile(str(path))
+                self._file = LocalFile(str(path), sha256 or digest)
         except OSError as error:
             raise PartitionError(f"{path}: {_reason(error)}") from error
         try:
@@ -149,10 +149,10 @@ class Partition:
 
     def _check_digest(self, wanted: str) -> None:
         known = _digests.get(str(self.path))
-        if known is None or known[0] != self._file.stamp:
+        if known is None or known[0] != self._file.touched:
             if len(_digests) >= _MAX_LAYOUTS:
                 _digests.clear()
-            known = _digests[str(self.path)] = self._file.stamp, self._digest()
+            known = _digests[str(self.path)] = self._file.touched, self._digest()
         if known[1] != wanted:
             raise PartitionError(f"{self.path}: SHA-256 is {known[1][:12]}..., the manifest says {wanted[:12]}...")
 
@@ -169,7 +169,7 @@ class Partition:
     def _layout(self) -> _Layout:
         key = str(self.path), tuple(self._stored)
         known = _layouts.get(key)
-        if known is not None and known.stamp == self._file.stamp:
+        if known is not None and known.stamp == self._file.touched:
             return known
         if len(_layouts) >= _MAX_LAYOUTS:
             _layouts.clear()
@@ -184,7 +184,7 @@ class Partition:
             raise PartitionError(f"{self.path}: columns have {sorted(counts)} rows")
         offsets = np.array([_offset(dataset, column) for column, dataset in data], np.int64)
         lengths = np.array([dataset.shape[0] for _, dataset in data], np.int64)
-        return _Layout(self._file.stamp, counts.pop() if counts else 0, offsets, lengths)
+        return _Layout(self._file.touched, counts.pop() if counts else 0, offsets, lengths)
 
     def _dataset(self, column: Column) -> h5py.h5d.DatasetID:
         """A column as HDF5 sees it; examined once, since a compressed one is asked for at every read."""

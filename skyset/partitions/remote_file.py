@@ -112,7 +112,7 @@ class RemoteFile:
         except BaseException:
             self.close()
             raise
-        self.stamp = tuple(self._structure.version)
+        self.stamp = self.touched = tuple(self._structure.version)
         self.size = self._structure.version.size
 
     def _looked_at(self, size: int | None, tail: int) -> _Structure:
