@@ -8,25 +8,22 @@ import io
 import itertools
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 
 from skyset import remote
 from skyset.cached_file import CachedStream
 from skyset.errors import PartitionError
 from skyset.partitions.layout import SLAB_BYTES
-from skyset.partitions.parquet_values import binary_of, flattened, offsets_in, one_array, text_of, without_nulls
+from skyset.partitions.parquet_groups import kept
+from skyset.partitions.parquet_values import binary_of, bytes_of, offsets_in, one_array, values_of
 from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
 
-#: Bytes of row groups that are kept decoded, of all files: pieces and row groups do not end at the same rows.
-KEPT_BYTES = 96 << 20
 #: Of a row group, decoded: those of ``skyset push`` have 8 MB, or one row.
 MAX_GROUP_BYTES = 1 << 30
 #: What pyarrow raises on a damaged file.
@@ -83,39 +80,6 @@ class OpensParquet:
         return ParquetFile(path, columns, trusted_rows, trusted_bytes, sha256, self.places, stream, self.fill)
 
 
-class _Kept:
-    """The row groups that were used last, of whatever file."""
-
-    def __init__(self) -> None:
-        self._tables: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
-        self._lock = threading.Lock()
-        self._bytes = 0
-
-    def get(self, file: int, group: int, read: Callable[[], pa.Table]) -> pa.Table:
-        with self._lock:
-            if (table := self._tables.get((file, group))) is not None:
-                self._tables.move_to_end((file, group))
-                return table
-        table = read()
-        with self._lock:
-            self._take((file, group))
-            self._tables[file, group] = table
-            self._bytes += table.nbytes
-            while self._bytes > KEPT_BYTES and len(self._tables) > 1:
-                self._take(next(iter(self._tables)))
-        return table
-
-    def _take(self, key: tuple[int, int]) -> None:
-        if (table := self._tables.pop(key, None)) is not None:
-            self._bytes -= table.nbytes
-
-    def forget(self, file: int) -> None:
-        with self._lock:
-            for key in [key for key in self._tables if key[0] == file]:
-                self._take(key)
-
-
-_kept = _Kept()
 _numbers = itertools.count()
 
 
@@ -232,7 +196,7 @@ class ParquetFile:
         return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _group(self, number: int) -> pa.Table:
-        return _kept.get(self._number, number, lambda: self._file.read_row_group(number, columns=self._features))
+        return kept.get(self._number, number, lambda: self._file.read_row_group(number, columns=self._features))
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[pa.Table, int, int]]:
         """The row groups of some rows: a part of each, and which of the rows it is."""
@@ -300,28 +264,12 @@ class ParquetFile:
         """A column of a part of a row group: (rows, *shape); of bytes, all of them one after the other."""
         column, place = self.columns[name], self._places[name]
         array = one_array(table.column(place.feature))
-        if column.is_bytes:
-            binary = binary_of(array, self._fill)
-            bounds = offsets_in(binary)
-            return np.frombuffer(binary.buffers()[2] or b"", np.uint8)[bounds[0] : bounds[-1]]
-        if place.field:
-            array = pa.compute.struct_field(array, place.field)
-        if array.null_count and self._fill and not column.shape:
-            array = without_nulls(array, column)
-        if array.null_count:
-            raise PartitionError(f"{self.path}: column {name} lacks values")
-        if column.is_text:
-            return text_of(array, column, self.path)
-        flat = flattened(array)
-        if flat.null_count:
-            raise PartitionError(f"{self.path}: column {name} lacks values")
-        values = flat.to_numpy(zero_copy_only=False)
-        if values.dtype != column.stored_dtype:
-            raise PartitionError(f"{self.path}: column {name} is {values.dtype}, not {column.stored_dtype}")
-        if place.layer < 0:
-            return values.reshape(len(array), *column.shape)
-        size = int(np.prod(column.shape))
-        return values.reshape(len(array), -1, size)[:, place.layer].reshape(len(array), *column.shape)
+        try:
+            if column.is_bytes:
+                return bytes_of(array, self._fill)
+            return values_of(array, column, place.field, place.layer, self._fill)
+        except PartitionError as error:
+            raise PartitionError(f"{self.path}: {error}") from None
 
     def ends(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Where rows ``start:stop`` of a column of bytes lie among the bytes of these rows, int64 (rows + 1,).
@@ -352,7 +300,7 @@ class ParquetFile:
         return [value.decode("ascii", "replace") for value in self.read(name, start, stop).tolist()]
 
     def close(self) -> None:
-        _kept.forget(self._number)
+        kept.forget(self._number)
         self._stack.close()
 
     def __enter__(self) -> ParquetFile:

@@ -55,8 +55,48 @@ def offsets_in(array: pa.Array) -> np.ndarray:
     return offsets.astype(np.int64)
 
 
-def text_of(array: pa.Array, column: Column, path: str) -> np.ndarray:
+def bytes_of(array: pa.Array, fill: bool) -> np.ndarray:
+    """The bytes of all rows, one after the other: uint8 (bytes,)."""
+    binary = binary_of(array, fill)
+    bounds = offsets_in(binary)
+    return np.frombuffer(binary.buffers()[2] or b"", np.uint8)[bounds[0] : bounds[-1]]
+
+
+def values_of(array: pa.Array, column: Column, field: str, layer: int, fill: bool) -> np.ndarray:
+    """A column's numbers or text, (rows, *shape).
+
+    Args:
+        array: the rows of a feature.
+        column: what they must be.
+        field: of a struct, the one that is meant; empty where the feature is none.
+        layer: of several in the field; -1 for all.
+        fill: missing numbers and texts get what partitions have for them.
+
+    Raises:
+        PartitionError: values are missing, or of another dtype.
+    """
+    if field:
+        array = pa.compute.struct_field(array, field)
+    if array.null_count and fill and not column.shape:
+        array = without_nulls(array, column)
+    if array.null_count:
+        raise PartitionError(f"column {column.name} lacks values")
+    if column.is_text:
+        return _text_of(array, column)
+    flat = flattened(array)
+    if flat.null_count:
+        raise PartitionError(f"column {column.name} lacks values")
+    values = flat.to_numpy(zero_copy_only=False)
+    if values.dtype != column.stored_dtype:
+        raise PartitionError(f"column {column.name} is {values.dtype}, not {column.stored_dtype}")
+    if layer < 0:
+        return values.reshape(len(array), *column.shape)
+    size = int(np.prod(column.shape))
+    return values.reshape(len(array), -1, size)[:, layer].reshape(len(array), *column.shape)
+
+
+def _text_of(array: pa.Array, column: Column) -> np.ndarray:
     values = np.array([value.encode("utf-8", "replace") for value in flattened(array).to_pylist()], "S")
     if values.dtype.itemsize > column.stored_dtype.itemsize:
-        raise PartitionError(f"{path}: column {column.name} has text of more than {column.stored_dtype.itemsize} characters")
+        raise PartitionError(f"column {column.name} has text of more than {column.stored_dtype.itemsize} characters")
     return values.reshape(len(array), *column.shape)
