@@ -180,7 +180,7 @@ def report(
         str | None,
         typer.Argument(
             metavar="DIR|SURVEY",
-            help="a folder of partitions or published files, or a survey whose folder is found",
+            help="a folder or URL of partitions, HATS, pushed Parquet or published files; or a survey whose folder is found",
             autocompletion=survey_names,
         ),
     ] = None,

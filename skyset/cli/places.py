@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,13 +104,21 @@ def not_found(survey: str) -> str:
 
 
 def build_of(given: str) -> Build:
-    """A dataset to report on: partitions, or published files where they lie."""
+    """A dataset to report on: partitions, HATS, what ``skyset push`` made, or published files where they lie."""
     from skyset.explore.report.sample import Build
+    from skyset.loading.found import opened
 
     if found := published_at(given):
         root, survey, manifest = found
         return Build(root, manifest, survey)
     root = partitions_of(given)
-    manifest = manifest_of(root)
+    try:
+        manifest = manifest_of(root)
+    except UserError:
+        root, survey, manifest = opened(root)
+        places = getattr(survey.opens, "places", survey.by_name)  # a push without --every_column leaves some out
+        columns = [column for column in manifest.columns if column.name in places]
+        key = next((name for name in (manifest.key, "object_id") if name in places), "")
+        return Build(root, replace(manifest, columns=columns, key=key), survey)
     known = registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey)
     return Build(root, manifest, registry.survey(manifest.survey, manifest.config) if known else None)

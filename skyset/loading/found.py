@@ -27,7 +27,7 @@ def opened(source: str) -> Found:
     Raises:
         UserError: there are none.
     """
-    root = without_login(str(source)).rstrip("/")
+    root = without_login(str(source)).rstrip("/") or "/"
     if registry.is_known(root):
         name, root = root, registry.find_root(root) or ""
         if not root:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from skyset.cli import app
+from skyset.cli.places import build_of
 from skyset.explore.report import charts, pictures
 from skyset.explore.report.command import look, page
 from skyset.explore.report.compare import Comparison, column_changes, option_changes
@@ -23,9 +25,14 @@ from skyset.files import file_sha256
 from skyset.loading import registry
 from skyset.partitions.manifest import FileEntry, Manifest, keys_digest
 from skyset.partitions.writer import PartitionWriter
+from skyset.publishing import plan, push
+from skyset.publishing.request import Request
 from skyset.survey import HEALPIX, Column
+from skyset.testing.hub import HubServer
+from skyset.testing.server import ArchiveServer
 from tests.conftest import once
 from tests.explore.pages import Page, check
+from tests.hub import TOKEN, talking_to
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -357,6 +364,32 @@ def changed_copy(plain, folder):
         return row
 
     return write(folder, {3: 20, 9: 6, 40: 4, 700: 20}, columns, change, versions={"numpy": "2.1"}, compression="gzip")
+
+
+def test_hats_and_what_was_pushed_make_the_same_page(built_sdss, tmp_path):
+    exported, copy = tmp_path / "hats", tmp_path / "pushed"
+    assert CliRunner().invoke(app, ["hats", str(built_sdss), "-o", str(exported)]).exit_code == 0
+    with HubServer(tmp_path / "hub") as hub, talking_to(hub):
+        hub.add_user("alice", TOKEN)
+        push.push(plan.planned(Request("sdss_galaxy_zoo", built_sdss, "alice/sdss", work_dir=tmp_path / "work")))
+        for path, content in hub.files("alice/sdss").items():
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path).write_bytes(content)
+        builds = [build_of(str(built_sdss)), build_of(str(exported)), build_of(str(copy))]
+        looked = [look(build, count=1) for build in [*builds, build_of("hf://datasets/alice/sdss")]]
+    with ArchiveServer(tmp_path) as server:
+        looked.append(look(build_of(f"{server.url}hats"), count=0))
+    first = looked[0]
+    assert first.sample.rows > 10 and [each.problems for each in looked] == [[]] * 5
+    for each in looked[1:]:
+        assert (each.sample.rows, each.cells) == (first.sample.rows, first.cells)
+        assert sorted(each.sample.values["ra"]) == sorted(first.sample.values["ra"])
+        assert "no checksums of them are known" in page(each) or each.build.manifest.files[0].sha256 in page(each)
+    assert [len(each.pictures) for each in looked] == [1, 1, 1, 1, 0]
+    compared = Comparison(
+        builds[0], replace(builds[2], manifest=replace(builds[2].manifest, key=builds[0].manifest.key))
+    ).run()
+    assert (compared.rows.common, compared.rows.only) == (first.sample.rows, (0, 0))
 
 
 def test_two_builds_are_compared_row_by_row(plain, tmp_path):

@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from skyset.errors import SkysetError, UserError
 from skyset.explore.report import columns, pictures, sections
 from skyset.explore.report.page import document, is_report, note
@@ -22,6 +24,7 @@ from skyset.loading.places import survey_in
 from skyset.partitions.layout import MANIFEST, REJECTED
 from skyset.partitions.manifest import Manifest
 from skyset.progress import progress_bar
+from skyset.sky import healpix_cell
 from skyset.versions import __version__
 
 #: Rows that the statistics are made of where there are more, and pictures.
@@ -82,7 +85,7 @@ def look(build: Build, rows: int = ROWS, count: int = PICTURES, seed: int = 0, s
     listed = [column for column in build.manifest.columns if column.name in sample.values]
     summaries = {column.name: summarised(column, sample.values[column.name]) for column in listed}
     drawn, problems = pictures.drawn(build, sample, count, seed, drawing)
-    rejects = read_rejects(build.root) if not build.in_place else read_rejects("://")
+    rejects = read_rejects(build.root if build.cells_known else "://")
     looked = Looked(
         build,
         sample,
@@ -149,9 +152,11 @@ def save(output: Path, text: str) -> None:
 
 
 def _cells(build: Build, sample) -> dict[int, int]:
-    if build.in_place:
-        cells = sample.values["healpix"].tolist()
-        return {cell: cells.count(cell) for cell in sorted(set(cells))}
+    if not build.cells_known:
+        ra, dec = (sample.values[name].astype(float) for name in build.position)
+        there = np.isfinite(ra) & (abs(dec) <= 90)
+        cells, counts = np.unique(healpix_cell(ra[there], dec[there], build.manifest.nside), return_counts=True)
+        return dict(zip(cells.tolist(), counts.tolist(), strict=True))
     rows: dict[int, int] = {}
     for entry in build.manifest.files:
         rows[entry.healpix] = rows.get(entry.healpix, 0) + entry.rows
@@ -166,7 +171,7 @@ def _digest(build: Build) -> str:
 
 def _others(build: Build) -> list[tuple[str, int, int, str, str]]:
     """The other datasets of the folder: in it, or beside it where it is one config's."""
-    if build.is_remote or not registry.is_known(build.manifest.survey):
+    if build.is_remote or build.is_parquet or not registry.is_known(build.manifest.survey):
         return []
     if build.in_place:
         from skyset.loading.in_place import lying_in

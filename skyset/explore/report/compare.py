@@ -112,7 +112,7 @@ class Comparison:
         self.builds, self.rows = (one, other), Rows()
         self.problems: dict[str, str] = {}
         self.key = one.manifest.key
-        together = one.in_place or other.in_place  # of published files no cells are known
+        together = not (one.cells_known and other.cells_known)
         self._by_cell = [_by_cell(build, together) for build in self.builds]
         cells = sorted(set(self._by_cell[0]) | set(self._by_cell[1]))
         both = [cell for cell in cells if all(cell in files for files in self._by_cell)]
@@ -147,7 +147,7 @@ class Comparison:
 
     def _are_same(self, one: Sequence[FileEntry], other: Sequence[FileEntry]) -> bool:
         """Whether the manifests say that these files hold the same keys, in the same order."""
-        if any(build.in_place for build in self.builds) or not one:
+        if not all(build.cells_known for build in self.builds) or not one:
             return False
         return [(entry.keys, entry.rows) for entry in one] == [(entry.keys, entry.rows) for entry in other]
 

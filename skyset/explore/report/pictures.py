@@ -106,7 +106,7 @@ def drawn(
             except Exception as error:  # what draws a row may be anybody's
                 problems.append(f"{entry.path}: row {place} ({key}): {_words(build, error)}")
                 continue
-            ra, dec = (float(sample.values[name][row]) for name in ("ra", "dec"))
+            ra, dec = (float(sample.values[name][row]) for name in build.position)
             pictures.append(Picture(key, ra, dec, source, shape))
     return pictures, problems
 

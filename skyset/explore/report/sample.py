@@ -17,6 +17,7 @@ from skyset.errors import PartitionError
 from skyset.loading.reader import Piece
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.manifest import FileEntry, Manifest
+from skyset.partitions.parquet_file import OpensParquet
 from skyset.partitions.partition import Partition
 from skyset.runner import executor, in_order
 from skyset.survey import Column, Survey
@@ -43,17 +44,33 @@ class Build:
         return bool(self.manifest.build.get("in_place"))
 
     @property
+    def is_parquet(self) -> bool:
+        """Whether these are files of a HATS catalogue, or of what ``skyset push`` made."""
+        return self.survey is not None and isinstance(self.survey.opens, OpensParquet)
+
+    @property
+    def cells_known(self) -> bool:
+        """Whether each file holds the rows of one cell of the sky, which the manifest names."""
+        return not (self.in_place or self.is_parquet)
+
+    @property
+    def position(self) -> tuple[str, str]:
+        """The columns of right ascension and declination, degrees."""
+        ra, dec = self.manifest.build.get("position", ("ra", "dec"))
+        return str(ra), str(dec)
+
+    @property
     def is_remote(self) -> bool:
         return "://" in self.root
 
     def opened(self, entry: FileEntry, columns: Sequence[Column]) -> Any:
         """One of its files, as `Partition`; PartitionError where it cannot be used."""
         opens: Callable = self.survey.opens if self.survey is not None and self.survey.opens else Partition
-        return opens(f"{self.root.rstrip('/')}/{entry.path}", columns, entry.rows, entry.bytes)
+        return opens(f"{self.root.rstrip('/')}/{entry.path}", columns, entry.rows, entry.bytes or None)
 
     def piece(self, entry: FileEntry, row: int) -> Piece:
         """One of its rows."""
-        return Piece(f"{self.root.rstrip('/')}/{entry.path}", row, row + 1, entry.rows, entry.bytes)
+        return Piece(f"{self.root.rstrip('/')}/{entry.path}", row, row + 1, entry.rows, entry.bytes or None)
 
 
 @dataclass

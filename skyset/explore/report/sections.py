@@ -75,11 +75,11 @@ def summary_facts(build: Build) -> Html:
     return facts(
         [
             ("rows", f"{manifest.rows:,}"),
-            ("files", f"{len(manifest.files):,}" + ("" if build.in_place else f" in {counted(cells, 'cell')}")),
+            ("files", f"{len(manifest.files):,}" + ("" if not build.cells_known else f" in {counted(cells, 'cell')}")),
             ("size", human_bytes(manifest.bytes)),
             ("columns", f"{len(manifest.columns):,}"),
-            ("rejected", f"{manifest.rejected:,}" if not build.in_place else ""),
-            ("sky", "" if build.in_place else where),
+            ("rejected", f"{manifest.rejected:,}" if build.cells_known else ""),
+            ("sky", where if build.cells_known else ""),
         ]
     )
 
@@ -103,13 +103,13 @@ def sky(looked: Looked) -> Html:
     """The map of cells and rows."""
     manifest, sample = looked.build.manifest, looked.sample
     order = np.random.default_rng(looked.seed).permutation(sample.rows)[: charts.MOST_DOTS]
-    ra, dec = (sample.values[name][order].astype(float) for name in ("ra", "dec"))
+    ra, dec = (sample.values[name][order].astype(float) for name in looked.build.position)
     there = np.isfinite(ra) & np.isfinite(dec)
-    whose = "in the manifest" if not looked.build.in_place else f"among {looked.basis}"
+    whose = "in the manifest" if looked.build.cells_known else f"among {looked.basis}"
     _, drawn_nside = charts.coarser({}, manifest.nside)
     rows, cells = counted(sum(looked.cells.values()), "row"), counted(len(looked.cells), "HEALPix cell")
     words = f"Map of the whole sky: {rows} in {cells} {whose}" + (
-        "" if looked.build.in_place else f"; {bounds_text(manifest)}"
+        f"; {bounds_text(manifest)}" if looked.build.cells_known else ""
     )
     figure = element("figure", charts.sky_svg(looked.cells, manifest.nside, ra[there], dec[there], words))
     legend = charts.legend(looked.cells, manifest.nside) if looked.cells else None
@@ -230,7 +230,9 @@ def provenance(looked: Looked) -> Html:
     if isinstance(versions, dict):
         rows = ((cut(name, 60), cut(value, 60)) for name, value in versions.items())
         parts.append(table(("package", "version"), rows, "Versions that the build ran with"))
-    rest = {k: v for k, v in manifest.build.items() if k not in ("command", "versions", "cuts", "in_place")}
+    rest = {
+        k: v for k, v in manifest.build.items() if k not in ("command", "versions", "cuts", "in_place", "hats", "position")
+    }
     if rest:
         rows = (
             (cut(name, 100), cut(value if isinstance(value, str) else json.dumps(value), 600))
@@ -259,9 +261,12 @@ def checksums(looked: Looked) -> Html:
     """Each file with its SHA-256."""
     manifest = looked.build.manifest
     digest = element("p", f"SHA-256 of {MANIFEST}: ", element("code", looked.digest)) if looked.digest else None
-    if looked.build.in_place:
-        rows = ((cut(e.path, 300), f"{e.rows:,}", f"{e.bytes:,}", cut(e.split, 60)) for e in manifest.files)
-        made = table(("file", "rows", "bytes", "split"), rows, "Published files; no checksums of them are known", (1, 2))
+    if not any(entry.sha256 for entry in manifest.files):
+        rows = (
+            (cut(e.path, 300), f"{e.rows:,}", f"{e.bytes:,}" if e.bytes else "", cut(e.split, 60)) for e in manifest.files
+        )
+        caption, total = "Files; no checksums of them are known", len(manifest.files)
+        made = table(("file", "rows", "bytes", "split"), rows, caption, (1, 2), (), _FILE_BYTES, total)
         return joined([digest, made])
     rows, total = (_file_row(entry) for entry in manifest.files), len(manifest.files)
     made = table(
