@@ -1,5 +1,6 @@
 """``loaders/gz3d.py`` as a loading script of datasets 3, in a fresh process that does not know skyset."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,18 @@ pytestmark = [
     pytest.mark.datasets3,
     pytest.mark.skipif(not version("datasets").startswith("3."), reason="loading scripts ended with datasets 4"),
 ]
+#: Has what `datasets` and the loader import, and neither of them; runs each script in a fork of itself.
+HOST = """
+import json, sys
+import h5py, numpy, pandas, pyarrow.parquet, torch
+from tests.processes import imported
+
+for line in sys.stdin:
+    script, options = json.loads(line)
+    process = imported([sys.executable, script], **options)
+    out, error = process.communicate(timeout=200)
+    print(json.dumps([process.returncode, out, error]), flush=True)
+"""
 SCRIPT = Path(skyset.loaders.__path__[0]) / "gz3d.py"
 HEAD = """
 import sys
@@ -35,8 +48,16 @@ def ids(rows):
 """
 
 
+@pytest.fixture(scope="module")
+def host():
+    command, root = [sys.executable, "-c", HOST], Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
 @pytest.fixture
-def run(built, tmp_path):
+def run(host, built, tmp_path):
     """Run code after HEAD; everything it asserts holds or the test fails with its output."""
 
     def run(code: str, folder: Path = tmp_path, **environment) -> list[str]:
@@ -49,16 +70,11 @@ def run(built, tmp_path):
             + "\n\nif __name__ == '__main__':\n    assert 'skyset' not in sys.modules\n    main()\n"
         )
         modules = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-        done = subprocess.run(
-            [sys.executable, str(tmp_path / "user.py")],
-            cwd=folder,
-            env=modules | environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout.split()
+        options = {"cwd": str(folder), "env": modules | environment}
+        print(json.dumps([str(tmp_path / "user.py"), options]), file=host.stdin, flush=True)
+        status, out, error = json.loads(host.stdout.readline())
+        assert status == 0, error[-3000:]
+        return out.split()
 
     return run
 
