@@ -194,6 +194,12 @@ def decoded_rings(tmp_path_factory) -> Path:
     return once(tmp_path_factory, "decoded_rings", lambda folder: build_rings(folder, "--decode")) / "data" / "rings"
 
 
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """Figures at which a test does not look take half a second each: a file stands where one would be saved."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: Path(path).write_bytes(b"not drawn"))
+
+
 @pytest.fixture(scope="module")
 def cache_of_its_own(tmp_path_factory):
     """Arrow files of the tests' surveys do not go into the user's cache, nor do those of processes started here."""

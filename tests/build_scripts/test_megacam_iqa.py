@@ -39,6 +39,9 @@ from skyset.testing.megacam import make_exposures
 from tests.conftest import once
 from tests.processes import killed_once, steps_of
 
+#: All but those of `built`.
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def build(root, *arguments):
     return main(["-o", str(root), "--num_processes", "1", *map(str, arguments)])

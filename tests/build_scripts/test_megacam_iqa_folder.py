@@ -15,6 +15,9 @@ from skyset.partitions.manifest import Manifest
 from skyset.testing.megacam import make_exposures
 from tests.conftest import once
 
+#: All but those of `built`.
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def build(root, *arguments):
     options = "--num_processes", "1", "--allow_few_exposures"

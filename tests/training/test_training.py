@@ -65,7 +65,7 @@ from tests.galaxies import (
 )
 from tests.processes import forked, imported, killed_once, status_of
 
-pytestmark = pytest.mark.usefixtures("cache_of_its_own")
+pytestmark = pytest.mark.usefixtures("cache_of_its_own", "undrawn")
 SCRIPT = Path(finetune_rings.__file__)
 SAVEFIG = Figure.savefig
 
@@ -103,12 +103,11 @@ def quick_cards():
             lambda labels, probabilities, threshold: (labels.tobytes(), probabilities.tobytes(), threshold),
         )
         patch.setattr(finetune_rings, "bootstrap_errors", errors)
-        patch.setattr(Figure, "savefig", lambda figure, path, **options: Path(path).write_bytes(b"not drawn"))
         yield
 
 
 @pytest.fixture
-def drawn(quick_cards, monkeypatch):
+def drawn(undrawn, monkeypatch):
     """Figures are drawn."""
     monkeypatch.setattr(Figure, "savefig", SAVEFIG)
 
