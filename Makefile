@@ -13,14 +13,18 @@ on_path = $(1)/python -c "import os, sysconfig; open(os.path.join(sysconfig.get_
 # Some places ask Python to keep no compiled code: here, hundreds of processes would compile the same modules again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint docs peers bench clean
+.PHONY: demo test suite lint docs peers bench clean
 
 demo: .venv/.user
 	$(BIN)/python demo.py
 
-test: .venv/.dev .venv-datasets3/.dev lint
-	$(BIN)/python -m pytest tests -n 3
+# The types are checked, on one core, while the tests run.
+test: .venv/.dev .venv-datasets3/.dev
+	$(MAKE) --no-print-directory --jobs 2 lint suite
 	$(BIN3)/python -m pytest tests -n 2 -m datasets3
+
+suite: .venv/.dev
+	$(BIN)/python -m pytest tests -n 3
 
 # The real SExtractor, PSFEx and SCAMP, and STILTS's checks of TAP services (Debian); tests skip where there are none.
 PEERS := source-extractor psfex scamp stilts
