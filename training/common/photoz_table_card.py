@@ -99,11 +99,12 @@ class TableStory(Story):
         length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
         batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
         start = self.model_args.model_name_or_path
-        left_out = f" Each leaves out one {config.folds}th of the rows." if config.folds > 1 else ""
+        schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+        left_out = f" Each leaves out one of {config.folds} parts of the rows." if config.folds > 1 else ""
         return (
             f"From {f'the weights of `{start}`' if start else 'a random start'} by likelihood on {self.rows} galaxies of "
             f"`{Path(self.table_args.table or '').name}` ({self.data}) for {length} in batches of {batch}, learning rate "
-            f"{args.learning_rate:g} ({args.lr_scheduler_type}), weight decay {args.weight_decay:g}, seed {args.seed}. "
+            f"{args.learning_rate:g} ({schedule}), weight decay {args.weight_decay:g}, seed {args.seed}. "
             f"In each batch and for each network fluxes are moved by {config.noise:g} of their errors.{left_out}"
         )
 
@@ -154,7 +155,7 @@ def measured_card(
             test.digest,
             {name: measured.metrics[name] for name in SHOWN},
             len(test),
-            metrics_errors(z_phot, z_spec, (measured.cdf, measured.grid), samples=100),
+            metrics_errors(z_phot, z_spec, (measured.cdf, measured.grid), samples=500),
             remark=_missing_text(test) + story.seen(),
             task=TASK,
             names=NAMES,
@@ -190,9 +191,10 @@ def _table(models: Mapping[str, Mapping[str, float]]) -> str:
 def _held_out_text(story: TableStory) -> str:
     config = story.model.config
     each = config.members // config.folds
+    which = f"the one of {config.members} networks" if each == 1 else f"the {each} of {config.members} networks"
     return (
-        f"Every training row by the {each} of {config.members} networks that had not learned from it: what was looked at "
-        f"while choosing. The whole ensemble does better than {'one' if each == 1 else 'those'}.\n\n"
+        f"Every training row by {which} that had not learned from it: settings can be chosen by these figures, not by the "
+        "rows measured on.\n\n"
     )
 
 
