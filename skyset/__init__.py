@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from skyset.building.tars.read import TarError as TarError
     from skyset.declaration import SurveyInfo
     from skyset.explore.crossmatch import crossmatch as crossmatch
+    from skyset.explore.matched_partitions import to_partitions as to_partitions
     from skyset.partitions.manifest import Manifest as Manifest
     from skyset.pixels import ImageError as ImageError
     from skyset.survey import Column as Column
@@ -42,6 +43,7 @@ _LAZY = {
     "TarError": "skyset.building.tars.read",
     "VOTableError": "skyset.tables.votable",
     "crossmatch": "skyset.explore.crossmatch",
+    "to_partitions": "skyset.explore.matched_partitions",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "load",
     "register",
     "surveys",
+    "to_partitions",
 ]
 
 install()

@@ -124,7 +124,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
                 raise
             root, survey, manifest = in_place
             return root, manifest, survey
-        return root, manifest, declared.as_built(manifest.columns) if manifest else declared
+        return root, manifest, declared.as_built(manifest.columns, manifest.build) if manifest else declared
 
     def _load_manifest(self, root: str, config: str) -> Manifest:
         """The manifest of the root; UserError where that is none, or another config's."""
@@ -232,8 +232,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
 
 def survey_side(survey: Survey, name: str) -> int:
     """Pixels a side of an image feature."""
-    feature, _, key = name.partition(".")
-    declared = next(f for f in survey.features if f.name == feature)
+    declared = next(f for f in survey.features if name == f.name or name.startswith(f"{f.name}."))
+    key = name.removeprefix(declared.name).removeprefix(".")
     source = declared.fields[key] if isinstance(declared, Layers) else declared.source
     column = survey.column(source if isinstance(source, str) else source[0])
     axis = survey.image_axes[name] - (not isinstance(source, str))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from types import MappingProxyType
 from typing import cast, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -225,6 +226,8 @@ class Survey:
         published: finds the survey's published files in a local folder, to be read where they lie:
             ``published(folder, config) -> skyset.partitions.adopted.Lying | None``.
         opens: opens a file of this dataset, as ``Partition`` does; None for ours.
+        of_build: of a survey whose columns a build chooses: makes the declaration of what a manifest says,
+            ``of_build(survey, columns, build)``.
 
     Raises:
         ValueError: two columns are stored under one name, or a layer is of bytes.
@@ -247,6 +250,7 @@ class Survey:
     plot: Callable | None = None
     published: Callable | None = None
     opens: Callable | None = None
+    of_build: Callable | None = None
 
     def __post_init__(self):
         check_columns(self.columns)
@@ -254,13 +258,19 @@ class Survey:
         if any(column.is_bytes and column.name in layers for column in self.columns):
             raise ValueError(f"{self.name}: the layers of a group cannot be of bytes")
 
-    def as_built(self, columns: Iterable[Column]) -> Survey:
+    def as_built(self, columns: Iterable[Column], build: Mapping = MappingProxyType({})) -> Survey:
         """This survey with the columns of ``shaped_by_build`` as a manifest has them, without the optional ones it has not.
+
+        Args:
+            columns: the manifest's.
+            build: what else it notes of the build; for surveys that have ``of_build``.
 
         Raises:
             UserError: such a column is an image's and has no two axes of pixels, and is not of bytes.
         """
         columns = list(columns)
+        if self.of_build is not None:
+            return self.of_build(self, columns, build)
         found = {column.name: column for column in columns if column.name in self.shaped_by_build}
         for column in found.values():
             sizes = (2, 3) if self._is_image(column.name) else (1, 2, 3)

@@ -31,6 +31,7 @@ FLOORS = (
     ("skyset.partitions",),
     (
         "skyset.survey",
+        "skyset.noted",
         "skyset.questions",
         "skyset.declaration",
         "skyset.figures",

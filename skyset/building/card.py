@@ -103,7 +103,7 @@ def leave_card(root: Path, survey: Survey, config: str = "default") -> None:
     path = (root if config == "default" else root.parent) / "README.md"
     known = registry.is_known(survey.name)
     more = more_blocks(survey.name) if known else {}
-    declared = registry.survey(survey.name) if known else survey
+    declared = registry.survey(survey.name) if known and survey.of_build is None else survey
     if path.exists():
         with contextlib.suppress(UserError):  # no card
             refresh(path, declared, more)

@@ -7,7 +7,7 @@ file. Killed at any moment and started again, a build writes what is not there y
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,20 +60,48 @@ def build_whole(
     rows: Callable[[Whole], Mapping[str, np.ndarray]],
     options: Options,
     command: Sequence[str],
+    **found,
+) -> Manifest:
+    """Write a dataset and its manifest, out of partitions that are in memory one at a time.
+
+    Args:
+        rows: the columns of one, (rows, *shape) each.
+
+    The others, and what is raised, as for ``build_slabs``.
+    """
+
+    def slabs_of(whole: Whole) -> tuple[int, Iterator[Mapping[str, np.ndarray]]]:
+        columns = rows(whole)
+        made = {column.name: _fitting(column, np.asarray(columns[column.name])) for column in survey.columns}
+        count = len(made[survey.key])
+        parts = slabs(count, survey.row_bytes)
+        return count, ({name: values[start:stop] for name, values in made.items()} for start, stop in parts)
+
+    return build_slabs(survey, wholes, slabs_of, options, command, **found)
+
+
+def build_slabs(
+    survey: Survey,
+    wholes: Sequence[Whole],
+    rows: Callable[[Whole], tuple[int, Iterable[Mapping]]],
+    options: Options,
+    command: Sequence[str],
     *,
     rejected: Sequence[Rejected] = (),
     sources: Sequence[str] = (),
     notes: Mapping | None = None,
+    progress: Callable = iter,
 ) -> Manifest:
     """Write a dataset and its manifest.
 
     Args:
         survey: the declaration.
         wholes: all of its partitions.
-        rows: the columns of one, (rows, *shape) each.
+        rows: how many rows one has, and its columns in slabs as ``PartitionWriter.append_rows`` takes them.
         options: what all builds share; ``output_dir`` is the dataset's.
         command: what the user typed.
         rejected, sources, notes: for ``rejected.csv`` and the manifest.
+        progress: wraps the list of partitions that are to be written.
 
     Raises:
         UserError: the folder cannot be used, or the disk is full.
@@ -85,8 +113,8 @@ def build_whole(
         with BuildFolder(options.output_dir, survey, options) as folder:
             folder.refuse_other_columns()
             folder.rejected.extend(rejected)
-            for path in folder.plan_files({path: each.made_of for path, each in files.items()}):
-                folder.done(_write(folder.root, path, files[path], rows(files[path]), survey, options.compression))
+            for path in progress(folder.plan_files({path: each.made_of for path, each in files.items()})):
+                folder.done(_write(folder.root, path, files[path], *rows(files[path]), survey, options.compression))
             manifest = folder.finish(command, Found([], rejected, sources=sources, notes=notes or {}))
             leave_card(options.output_dir, survey, manifest.config)
             return manifest
@@ -97,14 +125,12 @@ def build_whole(
 
 
 def _write(
-    root: Path, path: str, whole: Whole, columns: Mapping[str, np.ndarray], survey: Survey, compression: str
+    root: Path, path: str, whole: Whole, count: int, rows: Iterable[Mapping], survey: Survey, compression: str
 ) -> FileEntry:
-    made = {column.name: _fitting(column, np.asarray(columns[column.name])) for column in survey.columns}
-    count = len(made[survey.key])
     attributes: dict[str, str | int] = {"survey": survey.name, "healpix": whole.healpix, "made_of": whole.made_of}
     with PartitionWriter(root / path, survey.columns, count, attributes, compression) as writer:
-        for start, stop in slabs(count, survey.row_bytes):
-            writer.append_rows({name: values[start:stop] for name, values in made.items()}, [0] * (stop - start))
+        for slab in rows:
+            writer.append_rows(slab, [0] * len(slab[survey.key]))
     return describe_file(root, path, survey, whole.split)
 
 

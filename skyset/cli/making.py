@@ -204,6 +204,7 @@ def card(
             root = partitions_of(where)
             manifest = manifest_of(root)
             survey = registry.survey(manifest.survey)
+            survey = survey if survey.of_build is None else survey.as_built(manifest.columns, manifest.build)
             above = Path(root) if manifest.config == "default" else Path(root).parent
             path, more = output or file or above / "README.md", more_blocks(manifest.survey)
             the_card = SurveyCard(path, survey, more, root)

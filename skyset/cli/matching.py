@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skyset.cli.app import app, console, end
 from skyset.cli.running import Scheduler
 from skyset.errors import UserError
-from skyset.files import keep_inputs
+from skyset.files import human_bytes, keep_inputs
 from skyset.loading import registry
 from skyset.secrets import without_login
 
+if TYPE_CHECKING:
+    from skyset.explore.match_table import Asked
+
 
 @app.command(
-    help="Objects of two or more catalogues that belong together: folders of partitions, or csv, fits, vot or parquet "
-    "files. As a stream with their images: skyset.crossmatch in Python.",
+    help="Objects of two or more catalogues that belong together: folders of partitions, HATS or pushed Parquet, or csv, "
+    "fits, vot or parquet files; as a table, or with --images as rows with the columns and pixels of all. As a stream of "
+    "such rows: skyset.crossmatch in Python.",
     epilog="Examples:\n\n"
     "skyset crossmatch data/gz_decals data/gz2 --radius 1 -o pairs.parquet\n\n"
     "skyset crossmatch data/gz3d mine.fits --ra RAJ2000:hour --dec DEJ2000 --how left -o all.csv\n\n"
     "skyset crossmatch gaia.parquet data/sdss_galaxy_zoo --pm --epochs 2016=2005 -o stars.fits\n\n"
+    "skyset crossmatch data/gz3d data/sdss_galaxy_zoo data/gz_decals --radius 3 --partitions data/three --images\n\n"
     "What stands for each catalogue is written A=B, or once where all call it the same; --ra and --dec once: for the "
     "files, as partitions have ra and dec.",
 )
@@ -103,6 +108,22 @@ def crossmatch(
             "--partitions", metavar="DIR", help='the pairs as partitions too: load_dataset("crossmatch", data_dir=DIR)'
         ),
     ] = None,
+    images: Annotated[
+        bool,
+        typer.Option(
+            "--images",
+            help="--partitions gets the columns of all sides (of --columns those), pixels included: skyset.load(DIR)",
+        ),
+    ] = False,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            "--names", metavar="A,B", help="what the columns of each are named by, for --images (default: the surveys)"
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a file that is no table of matches, or rows of another match in DIR")
+    ] = False,
     scheduler: Scheduler = None,
 ) -> None:
     def run() -> None:
@@ -110,16 +131,35 @@ def crossmatch(
 
         if output is None and partitions is None:
             raise UserError("where to? -o pairs.parquet, or --partitions DIR")
-        if partitions is not None and more:
-            raise UserError("--partitions takes pairs, of two catalogues; -o FILE takes more")
+        if partitions is not None and more and not images:
+            raise UserError("--partitions takes pairs, of two catalogues; -o FILE takes more, and so does --images")
         sources = tuple(without_login(each) for each in (left, right, *(more or ())))
         asked = Asked(sources, radius, key, how, best, ids, ra, dec, columns, pm, epochs)
-        _crossmatch(asked, output, partitions, scheduler)
+        if images:
+            without = {"-o": output, "--key": key, "--ids": ids, "--scheduler": scheduler}
+            if partitions is None or any(each is not None for each in without.values()):
+                given = next((name for name, each in without.items() if each is not None), "")
+                raise UserError(f"--images is without {given}" if given else "--images is for --partitions DIR")
+            _with_images(asked, partitions, names, overwrite)
+            return
+        if names is not None:
+            raise UserError("--names is for --images")
+        _crossmatch(asked, output, partitions, scheduler, overwrite)
 
     end(run)
 
 
-def _crossmatch(asked, output: Path | None, partitions: Path | None, scheduler: str | None) -> None:
+def _with_images(asked: Asked, folder: Path, names: str | None, overwrite: bool) -> None:
+    from skyset.explore.match_table import stream_of_matches
+    from skyset.explore.matched_partitions import to_partitions
+
+    stream = stream_of_matches(asked, names.split(",") if names else None)
+    console.print(f"{len(stream):,} matches", highlight=False)
+    manifest = to_partitions(stream, folder, overwrite=overwrite, command=["skyset", *sys.argv[1:]])
+    print(f"wrote {folder}: {manifest.rows:,} rows, {human_bytes(manifest.bytes)}")
+
+
+def _crossmatch(asked: Asked, output: Path | None, partitions: Path | None, scheduler: str | None, overwrite: bool) -> None:
     from skyset.explore.match_table import table_of_matches
     from skyset.explore.pairs import write_partitions
     from skyset.explore.pairs_file import check_output, write_pairs

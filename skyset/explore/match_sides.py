@@ -92,7 +92,7 @@ def side_of_partitions(
         )
         for entry in entries
     ]
-    return Side(name, _with_lengths(survey, entries), tuple(files), position=position_in(found)), list(entries)
+    return Side(name, _with_lengths(survey, entries), tuple(files), position=position_in(found), source=root), list(entries)
 
 
 def _with_lengths(survey: Survey, entries: Sequence[FileEntry]) -> Survey:
@@ -129,7 +129,7 @@ class Catalogue:
             table = in_degrees(table, name, path, unit)
         values = [table[name].to_numpy() for name in columns]
         good = np.isfinite(values[0]) & (np.abs(values[1]) <= 90)
-        self.ra, self.dec = (each[good] for each in values)
+        self.ra, self.dec = self._at = values[0][good], values[1][good]
         self._rows = np.flatnonzero(good)  # in the file
         if len(self._rows) < len(good):
             say(f"{path}: {len(good) - len(self._rows):,} objects without a position are left out")
@@ -174,7 +174,8 @@ class Catalogue:
         survey = Survey(
             name, Path(self.path).name, "", "", "", "", tuple(columns), plain_features(columns, {}, ()), columns[0].name
         )
-        return Side(name, survey, values=values)
+        places = self._at[0][rows], self._at[1][rows]
+        return Side(name, survey, values=values, places=places, numbers=wanted, source=self.path)
 
 
 def _storable(names: Sequence[str], path: str) -> dict[str, str]:

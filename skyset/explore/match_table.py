@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,9 @@ from skyset.runner import Pool, executor
 from skyset.tables.match import Pairs, match_keys, nearest, separation_arcsec
 from skyset.tables.match_stripes import match_in_stripes
 from skyset.tables.motion import Motion, common_epoch, motion_in
+
+if TYPE_CHECKING:
+    from skyset.loading.stream import SurveyStream
 
 HOW = ("inner", "left", "nearest")
 BEST = ("all", "nearest", "mutual")
@@ -118,6 +123,39 @@ def table_of_matches(asked: Asked, scheduler: str | None = None) -> tuple[pa.Tab
     suffixes = ("_left", "_right") if len(tables) == 2 else [f"_{number}" for number in range(1, len(tables) + 1)]
     alone = first.table.num_rows - len(np.unique(rows[0][(rows >= 0).all(axis=0)]))
     return matches_table(rows, separations, tables, suffixes), [table.num_rows for table in tables], alone
+
+
+def stream_of_matches(asked: Asked, names: Sequence[str] | None = None) -> SurveyStream:
+    """The rows with the columns of all catalogues, those of ``asked.columns`` where there are any; see ``crossmatch``.
+
+    Args:
+        asked: for what; matches by position.
+        names: what the columns of each are named by.
+
+    Raises:
+        UserError: see ``crossmatch``; no catalogue has a column that is asked for.
+    """
+    from skyset.explore.crossmatch import crossmatch
+
+    if asked.best == "mutual":
+        raise UserError("--best mutual is for tables: --how nearest gives each object's nearest")
+    stream = crossmatch(
+        *asked.sources,
+        radius=asked.radius,
+        how="nearest" if asked.best == "nearest" else asked.how,
+        names=names,
+        ra=asked.positions(asked.ra, "ra"),
+        dec=asked.positions(asked.dec, "dec"),
+        pm=asked.pm,
+        epochs=_epochs(asked) if asked.epochs else None,
+    )
+    wanted = [name.strip() for name in (asked.columns or "").split(",") if name.strip()]
+    ends = {name: name.partition(".")[2] for name in stream.features}
+    if missing := [name for name in wanted if name not in ends.values()]:
+        raise UserError(f"no catalogue has a column {missing[0]}")
+    separate = [name for name in ends if name.partition(".")[0] == "separation_arcsec"]
+    chosen = [name for name, end in ends.items() if end in wanted or name in separate]
+    return stream.select_columns(chosen) if wanted else stream
 
 
 def _pairs(asked: Asked, left: _Catalogue, right: _Catalogue, pool: Pool) -> Pairs:

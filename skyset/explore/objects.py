@@ -61,7 +61,7 @@ def lookalikes_figure(
     from skyset.explore import similar
 
     manifest = Manifest.load(root)
-    survey = registry.survey(manifest.survey, manifest.config).as_built(manifest.columns)
+    survey = registry.survey(manifest.survey, manifest.config).as_built(manifest.columns, manifest.build)
     if "image" not in {feature.name for feature in survey.features}:
         raise UserError(f"{root} has no images to compare")
     vectors = representations or similar.find_representations(root)
@@ -176,7 +176,7 @@ def object_figure(
         UserError: there is no such object.
     """
     manifest = Manifest.load(root) if manifest is None else manifest
-    survey = survey.as_built(manifest.columns)
+    survey = survey.as_built(manifest.columns, manifest.build)
     pieces = find_object(survey, root, manifest, object_id)
     try:
         piece = next(pieces, None)

@@ -77,7 +77,7 @@ def _place(manifest: Manifest, cells: Mapping[str, list[int]]) -> None:
 def _declared(manifest: Manifest) -> Survey:
     """The declaration of what a manifest lists; of a survey that is not known here, its columns as they are."""
     if registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey):
-        return registry.survey(manifest.survey, manifest.config).as_built(manifest.columns)
+        return registry.survey(manifest.survey, manifest.config).as_built(manifest.columns, manifest.build)
     return _plain(manifest)
 
 

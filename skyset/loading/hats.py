@@ -209,10 +209,11 @@ def _ours(root: str, properties: dict[str, str], survey_of: Callable) -> Survey 
         return None
     try:
         declared = survey_of(properties["skyset_survey"], properties.get("skyset_config"))
-        columns = json.loads(note)["columns"]
+        values = json.loads(note)
+        columns = values["columns"]
         places = {each["column"]: Place(each["name"]) for each in columns}
         built = [Column(each["column"], each["dtype"], tuple(each["shape"]), each["unit"]) for each in columns]
-        survey = declared.as_built(built)
+        survey = declared.as_built(built, dict(values.get("noted", {})))
     except (UserError, ValueError, LookupError, TypeError):
         return None
     there = {column.name: (column.dtype, column.shape) for column in built}

@@ -35,6 +35,8 @@ class Side:
         values: of a catalogue's file in place of these: columns (rows, *shape) of its rows that have a match.
         position: the columns of right ascension and declination, degrees; of a catalogue's file see ``places``.
         places: of a catalogue's file right ascension and declination of these rows, degrees.
+        numbers: of a catalogue's file the numbers of these rows in it.
+        source: the folder, URL or file.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Side:
     values: Mapping[str, np.ndarray] | None = None
     position: tuple[str, str] = ("ra", "dec")
     places: tuple[np.ndarray, np.ndarray] | None = None
+    numbers: np.ndarray | None = None
+    source: str = ""
 
     @cached_property
     def firsts(self) -> np.ndarray:

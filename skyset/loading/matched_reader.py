@@ -60,6 +60,18 @@ class MatchedReader(PieceReader):
         self._fill_at(numbers, raw, bounds, taken)
         return self._made(numbers, raw, stacks, bounds)
 
+    def stored(self, numbers: np.ndarray) -> dict[str, np.ndarray | list[np.ndarray]]:
+        """Columns of some matches as they are stored: arrays (rows, *shape), of bytes a list of uint8 (bytes,).
+
+        Raises:
+            PartitionError: a file is gone, cut short, or not what the manifest says.
+        """
+        taken = Taken()
+        bounds = self._bounds_at(numbers, taken)
+        raw, _ = self._allocate(len(numbers), bounds)
+        self._fill_at(numbers, raw, bounds, taken)
+        return {name: np.split(values, bounds[name][1:-1]) if name in bounds else values for name, values in raw.items()}
+
     def open(self, piece: Piece) -> None:
         """Nothing: its rows lie in many files."""
 

@@ -193,6 +193,8 @@ def how_to_make(name: str, options: str = "--tiny") -> str:
     """The command that makes a survey's partitions: with these options if it has a build script."""
     if name == "crossmatch":
         return "skyset crossmatch LEFT RIGHT --partitions DIR"
+    if name == "matched":
+        return "skyset crossmatch LEFT RIGHT --partitions DIR --images"
     return f"skyset build {name} {options}"
 
 
@@ -217,7 +219,7 @@ def code_digest() -> str:
 
     digest = hashlib.sha256(version.encode())
     home = Path(__file__).parents[1]
-    files = [home / f"{name}.py" for name in ("survey", "values", "builder", "pixels")] + [*_loader_files()]
+    files = [home / f"{name}.py" for name in ("survey", "noted", "values", "builder", "pixels")] + [*_loader_files()]
     files += [path for folder in ("partitions", "published", "loading") for path in (home / folder).rglob("*.py")]
     for path in sorted(files):
         digest.update(path.read_bytes())

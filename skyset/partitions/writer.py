@@ -126,16 +126,23 @@ class PartitionWriter:
             pixels = np.ascontiguousarray(record[column.name], column.dtype)
             self._file[column.name][self.rows] = pixels
             self._crc[column.name] = isal_zlib.crc32(pixels, self._crc[column.name])
-        for name, ends in self._ends.items():
-            ends[self.rows] = len(record[name]) + (ends[self.rows - 1] if self.rows else 0)
-            self._spools[name].write(record[name])
-            self._crc[name] = isal_zlib.crc32(record[name], self._crc[name])
+        for name in self._ends:
+            self._spool(name, self.rows, record[name])
         self._disk.check()
         self._sources.append(source)
         self.rows += 1
 
-    def append_rows(self, columns: Mapping[str, np.ndarray], sources: Sequence[int]) -> None:
-        """Add rows of columns of fixed size: arrays (rows, *shape) of values that fit, and digests of the rows' sources."""
+    def _spool(self, name: str, row: int, value: bytes | np.ndarray) -> None:
+        """Add one row's bytes to those that wait."""
+        ends = self._ends[name]
+        ends[row] = len(value) + (ends[row - 1] if row else 0)
+        self._spools[name].write(value)
+        self._crc[name] = isal_zlib.crc32(value, self._crc[name])
+
+    def append_rows(self, columns: Mapping[str, np.ndarray | Sequence], sources: Sequence[int]) -> None:
+        """Add rows: arrays (rows, *shape) of values that fit, of columns of bytes one uint8 (bytes,) or bytes for each row;
+        and digests of the rows' sources.
+        """
         start, stop = self.rows, self.rows + len(sources)
         for name, values in self._scalars.items():
             values[start:stop] = columns[name]
@@ -143,6 +150,9 @@ class PartitionWriter:
             pixels = np.ascontiguousarray(columns[column.name], column.dtype)
             self._file[column.name][start:stop] = pixels
             self._crc[column.name] = isal_zlib.crc32(pixels, self._crc[column.name])
+        for name in self._ends:
+            for row, value in enumerate(columns[name], start):
+                self._spool(name, row, value)
         self._disk.check()
         self._sources += sources
         self.rows = stop

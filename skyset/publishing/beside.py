@@ -108,7 +108,7 @@ class Beside:
             readme: the card that the repository has, None where it has none.
             etag: its checksum.
         """
-        survey = registry.survey(request.survey)
+        survey = self._survey(request)
         url = f"{constants.ENDPOINT}/{request.place}"
         edited = self.check_card(request, record, readme, etag)
         text = self._card(request, survey, ready, readme.decode(errors="replace") if edited and readme else None)
@@ -124,6 +124,11 @@ class Beside:
         items = [(each.item, each.sent, each.made_of) for each in ready if each.sent is not None]
         made[record_name(self.format)] = record_text(survey.name, self.format, items, sums, told, edited)
         return made
+
+    def _survey(self, request: Request) -> Survey:
+        declared = registry.survey(request.survey)
+        found = next(iter(self.datasets.values()), None)
+        return found.survey if found is not None and declared.of_build is not None else declared
 
     def check_card(self, request: Request, record: Record, readme: bytes | None, etag: str) -> bool:
         """Whether the repository's card is as people have changed it; for the arguments see ``made``.
@@ -145,7 +150,7 @@ class Beside:
         self.check_card(request, record, readme, there.get(CARD, ""))
         url = f"{constants.ENDPOINT}/{request.place}"
         wanted = {name: frozenset[str]() for name in self.names if name != CARD}  # of most the content is not known yet
-        wanted[CITATION] = etags_of(citation_file(registry.survey(request.survey), url))
+        wanted[CITATION] = etags_of(citation_file(self._survey(request), url))
         check_theirs(record, there, wanted, request.overwrite)
 
     def _card(self, request: Request, survey: Survey, ready: Sequence[Ready], theirs: str | None) -> str:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from skyset.errors import UserError
 from skyset.files import clear_leftovers, file_sha256, open_locked, short_digest, write_atomically
+from skyset.noted import NOTED
 from skyset.partitions.manifest import grouped
 from skyset.publishing.hats_files import COLLECTION, DATASET, write_card, write_catalogue, write_properties
 from skyset.publishing.hats_plan import Cell, cells_of, highest_order, index_of, margins_of
@@ -160,12 +161,14 @@ def _note(source: Source, asked: Asked) -> dict:
     """What the catalogue is made of: the same note, the same bytes."""
     manifest = source.manifest
     made = [manifest.digest(), repr(asked), repr(source.survey.features), __version__, pa.__version__]
-    head = {"format": FORMAT, "survey": manifest.survey, "config": manifest.config, "key": manifest.key}
+    head: dict = {"format": FORMAT, "survey": manifest.survey, "config": manifest.config, "key": manifest.key}
     columns = [
         {"name": f.name, "column": f.source, "dtype": c.dtype, "shape": list(c.shape), "unit": c.unit}
         for f in source.survey.features
         if isinstance(f, Feature) and (c := source.survey.column(f.source))
     ]
+    if source.survey.of_build is not None:
+        head["noted"] = {name: manifest.build[name] for name in NOTED if name in manifest.build}
     return {**head, **dataclasses.asdict(asked), "made_of": short_digest("\n".join(made)), "columns": columns}
 
 

@@ -118,4 +118,6 @@ def sources(where: str) -> dict[str, Source]:
 
 def _of_partitions(root: str) -> Source:
     manifest = Manifest.load(root)
-    return Source(root, registry.survey(manifest.survey, manifest.config).as_built(manifest.columns), manifest)
+    return Source(
+        root, registry.survey(manifest.survey, manifest.config).as_built(manifest.columns, manifest.build), manifest
+    )

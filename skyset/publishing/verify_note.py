@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +35,7 @@ class Noted:
     columns: tuple[Column, ...]
     features: frozenset[str]
     files: Mapping[str, Listed]
+    noted: Mapping = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, lines: list[str]) -> Noted | None:
@@ -66,6 +67,7 @@ class Noted:
                 columns,
                 frozenset(map(str, features.values())),
                 {each.path: each for each in files},
+                dict(values.get("noted", {})),
             )
         except UserError as error:
             lines.append(str(error).replace(f"{folder}/", "", 1))
@@ -102,7 +104,7 @@ class Noted:
     def _declared(self) -> Source | None:
         if self.survey_name not in registry.surveys() or self.config not in registry.configs(self.survey_name):
             return None
-        survey = registry.survey(self.survey_name, self.config).as_built(self.columns)
+        survey = registry.survey(self.survey_name, self.config).as_built(self.columns, self.noted)
         empty = Manifest(self.survey_name, list(self.columns), self.key, [])
         return Source("", survey, empty).with_flat_layers().with_every_column()
 

@@ -171,7 +171,8 @@ class _Dataset:
 
     def _declared(self) -> Survey | None:
         known = self.manifest.survey in registry.surveys() and self.config in registry.configs(self.manifest.survey)
-        return registry.survey(self.manifest.survey, self.config).as_built(self.manifest.columns) if known else None
+        declared = registry.survey(self.manifest.survey, self.config) if known else None
+        return declared and declared.as_built(self.manifest.columns, self.manifest.build)
 
     def head(self) -> Iterator[str]:
         """What the list says of the columns, against the declaration and the partitions."""

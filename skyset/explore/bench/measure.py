@@ -91,7 +91,7 @@ def open_target(folder: Path) -> Target:
         UserError: there is no manifest, its survey is not known here, or it has no rows.
     """
     manifest = Manifest.load(folder)
-    survey = registry.survey(manifest.survey, manifest.config).as_built(manifest.columns)
+    survey = registry.survey(manifest.survey, manifest.config).as_built(manifest.columns, manifest.build)
     if not manifest.files:
         raise UserError(f"{folder} has no rows to read")
     split, files = max(manifest.splits.items(), key=lambda item: sum(entry.rows for entry in item[1]))

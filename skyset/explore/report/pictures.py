@@ -44,7 +44,7 @@ def declared(build: Build) -> Survey:
     """The declaration of a build; of a survey that is not known, one made of what is on disk."""
     manifest = build.manifest
     if build.survey is not None:
-        return build.survey.as_built(manifest.columns)
+        return build.survey.as_built(manifest.columns, manifest.build)
     plain_columns = [column for column in manifest.columns if not column.is_bytes]
     axes = {column.name: 0 for column in plain_columns if len(column.shape) >= 2}
     columns = tuple(manifest.columns)
