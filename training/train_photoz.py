@@ -330,7 +330,7 @@ def measured_card(
         story.data,
         metrics,
         len(test),
-        photoz_metrics.metrics_errors(z_phot, z_spec, pdf, samples=200),
+        photoz_metrics.metrics_errors(z_phot, z_spec, pdf, samples=500),
         remark=" ".join(filter(None, (story.about_data, story.seen()))),
         task=TASK,
         names=photoz_metrics.NAMES,

@@ -70,6 +70,9 @@ class PhotozStory(Story):
         million = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
         return f"`{self.model.config.trunk}`, {million:.2f} million parameters."
 
+    def training(self, how_often: str = "") -> str:
+        return super().training(how_often).rstrip()
+
     def views(self) -> str:
         turned = {
             "quarter": "turned by quarters and mirrored",
