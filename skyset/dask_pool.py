@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import itertools
+import os
 import socket
 import sys
 import time
@@ -92,6 +94,7 @@ class DaskPool(Executor):
     def __init__(self, client, shared: Sequence[Shared]):
         self._client, self._pool = client, client.get_executor(pure=False)
         self._shared = tuple(shared)
+        self._run, self._numbers = os.urandom(8).hex(), itertools.count()
         self._threads, self._asked, self._told = 0, -_WORKERS_EVERY, False
 
     @property
@@ -106,7 +109,10 @@ class DaskPool(Executor):
         return max(4, 2 * self._threads)
 
     def submit(self, function, /, *args, **kwargs) -> Future:
-        return self._pool.submit(_OnWorker(function, self._shared, __version__), *args, **kwargs)
+        there = _OnWorker(function, self._shared, __version__)
+        # One group of tasks: of each group a busy scheduler keeps 14 kB, of each task by itself if its key is its own.
+        key = f"{there.__name__}-{self._run}", next(self._numbers)
+        return self._pool.submit(there, *args, **kwargs, key=key)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._pool.shutdown(wait=wait and not cancel_futures)
@@ -143,8 +149,8 @@ def dask_pool(address: str, shared: Sequence[str | Path]) -> Iterator[DaskPool]:
             if not _is_of_another_environment(error):
                 raise
             raise UserError(
-                f"the Dask cluster at {address} lacks skyset {__version__} or what it needs: scheduler and workers need "
-                f"what this machine has ({install_command('scale')})"
+                f"the Dask cluster at {address} is of another environment ({error.__cause__ or error}): scheduler and "
+                f"workers need skyset {__version__} and what else is imported here ({install_command('scale')})"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
