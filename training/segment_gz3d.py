@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import concatenate_datasets
 from torch.utils.data import Subset
 from transformers import EvalPrediction, set_seed
@@ -36,6 +38,7 @@ from skyset.training.common.data import source_of
 from skyset.training.common.mask_baselines import score_baselines
 from skyset.training.common.mask_figures import masks_figure, shares_figure
 from skyset.training.common.mask_metrics import NAMES, bootstrap_errors, classes_table, metrics_of
+from skyset.training.common.mask_trainer import MaskTrainer, loss_of_galaxies
 from skyset.training.common.masks import (
     LICENCE,
     are_simulated,
@@ -50,11 +53,11 @@ from skyset.training.common.models import image_size, remember
 from skyset.training.common.runs import Run, settings_of
 from skyset.training.common.seeds import over_seeds
 from skyset.training.common.segmentation import (
-    MaskTrainer,
     begin_at_mean,
     channels_of,
+    equal_weights,
     load_segmenter,
-    loss_of_galaxies,
+    mean_shares,
     segment,
 )
 from skyset.training.common.story import Story
@@ -87,6 +90,13 @@ class DataArguments(ImageArguments):
         metadata={
             "help": "An empty mask of arms or bar is no answer, as most were never asked for. Above 0: it counts as drawn "
             "by nobody where fewer than this share of Galaxy Zoo's votes saw one (at least ten votes), such as 0.05."
+        },
+    )
+    equal_classes: bool = field(
+        default=True,
+        metadata={
+            "help": "Weigh the losses of the classes so that predicting a class's mean share costs 1; else classes that "
+            "cover few pixels, such as the centre, hardly count."
         },
     )
     eval_zoom: float = field(default=1.0, metadata={"help": "Share of the side shown in evaluation: all of it."})
@@ -144,7 +154,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     if args.train_on == "all":
         whole = concatenate_datasets(list(splits.values()))
         train_set = drawn_galaxies(whole, np.concatenate(list(volunteers.values())), load_size, channels, classes)
-    begin_at_mean(model, train_set)
+    shares = mean_shares(train_set)
+    begin_at_mean(model, shares)
     mark(model, "masks")
 
     story = MaskStory(
@@ -167,6 +178,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             "classes": classes,
             "split_shares": data_args.split_shares,
             "absent_below": data_args.absent_below,
+            "equal_classes": data_args.equal_classes,
             "first weights": model_args.first_weights(),
             "model_type": model.config.model_type,
             "config_overrides": model_args.overrides,
@@ -191,7 +203,9 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         model=model,
         args=args,
         views=Views(size, normalisation.mean, normalisation.std, zoom, data_args.eval_zoom),
-        loss=loss_of_galaxies,
+        loss=partial(
+            loss_of_galaxies, weights=equal_weights(shares) if data_args.equal_classes else torch.ones(len(classes))
+        ),
         run=run,
         train_dataset=train_set,
         eval_dataset=drawn["validation"],
@@ -250,7 +264,7 @@ class MaskStory(Story):
         return (
             f"For every pixel of a colour image, the share of volunteers who would put it into a class ({names}), learned "
             f"from {whose}: cross-entropy of binomial counts, of 15 volunteers a mask, summed over the masks of a galaxy "
-            f"that count. {self.size()} {self.made()}"
+            f"that count{', each class weighing the same' * self.data_args.equal_classes}. {self.size()} {self.made()}"
         )
 
     def usage(self) -> tuple[str, str]:
@@ -261,7 +275,7 @@ class MaskStory(Story):
 USAGE = """
 from skyset.training.common.masks import load_drawn
 from skyset.training.common.models import load_trained
-from skyset.training.common.segmentation import segment
+from skyset.training.common.segmentation import begin_at_mean, channels_of, load_segmenter, segment
 
 model, _ = load_trained("{model}", "masks")
 galaxy = load_drawn("{data_dir}")["test"][0]

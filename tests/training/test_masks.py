@@ -15,7 +15,16 @@ from scipy.stats import binom
 from sklearn.metrics import jaccard_score
 
 from skyset.training.common import mask_baselines, mask_metrics, masks
-from skyset.training.common.segmentation import averaged_shares, binomial_losses, load_segmenter, segment
+from skyset.training.common.segmentation import (
+    averaged_shares,
+    begin_at_mean,
+    binomial_losses,
+    equal_weights,
+    load_segmenter,
+    maps_of,
+    mean_shares,
+    segment,
+)
 from skyset.training.common.views import Views
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
@@ -73,9 +82,15 @@ def test_galaxies_are_read_as_numpy_gives_them_and_never_change_side(splits, bui
     assert not names["train"] & names["test"] and names["test"] == others["test"] and others["train"] >= names["train"]
 
 
-def test_counts_are_taken_at_the_middles_of_larger_pixels():
+def test_counts_of_larger_pixels_are_whole_means():
     counts = np.arange(2 * 6 * 8, dtype=np.uint8).reshape(2, 6, 8)
-    np.testing.assert_array_equal(masks.reduced(counts, 2), counts[:, [1, 4]][:, :, [2, 5]])  # of the middle 6 x 6
+    larger = masks.reduced(counts, 2).astype(int) - counts[:, 0::3, 1:7].reshape(2, 2, 2, 3).mean(
+        axis=3
+    )  # rows 1, 4 are 8 on
+    assert np.abs(larger - 8).max() <= 2 and masks.reduced(counts, 2).dtype == np.uint8
+    dot = np.zeros((1, 60, 60), np.uint8)
+    dot[0, 29:35, 29:35] = 15
+    assert masks.reduced(dot, 6).max() >= 3, "what is smaller than a pixel is lost"
     np.testing.assert_array_equal(masks.reduced(counts, 6), counts[:, :, 1:7])
 
 
@@ -195,6 +210,29 @@ def test_simpler_models_are_what_their_names_say():
 
 
 # ---- networks
+
+
+def test_a_network_begins_at_the_mean_share_which_costs_one_for_each_class():
+    rows = [{"masks": torch.zeros(2, 8, 8, dtype=torch.uint8), "labels": torch.tensor([15.0, 0])} for _ in range(3)]
+    rows[1]["masks"][0, :2] = 12
+    rows[2]["masks"][1, :4, :4], rows[2]["labels"][1] = 5, 20
+    shares = mean_shares(rows)
+    torch.testing.assert_close(shares, torch.tensor([0.8 * 0.25 / 3, 0.25 * 0.25]))
+    model, _ = load_segmenter(None, "upernet", TINY["upernet"], ("spiral", "bar"))
+    begin_at_mean(model, shares)
+    torch.testing.assert_close(torch.sigmoid(model.decode_head.classifier.bias), shares)
+    seen = torch.sigmoid(maps_of(model.eval(), torch.zeros(1, 3, 32, 32), (32, 32)))
+    assert (seen.mean(dim=(0, 2, 3)) - shares).abs().max() < 0.03
+    with torch.no_grad():
+        model.decode_head.classifier.bias.zero_()
+    model.config.skyset_task = "masks"  # trained before
+    begin_at_mean(model, shares)
+    assert not model.decode_head.classifier.bias.any()
+    of = torch.full((1, 2), 1000.0)
+    counts = torch.stack([torch.arange(1000) < 1000 * share for share in shares]).float().reshape(1, 2, 20, 50) * 1000
+    constant = torch.logit(counts.mean(dim=(2, 3)) / 1000)[..., None, None].expand(counts.shape)
+    costs = binomial_losses(constant, counts, of) * equal_weights(counts.mean(dim=(0, 2, 3)) / 1000)
+    torch.testing.assert_close(costs, torch.ones(1, 2))
 
 
 @pytest.mark.parametrize("kind", ["upernet", "segformer"])

@@ -23,6 +23,7 @@ from skyset.progress import progress_bar
 from skyset.splits import SHARES, SPLITS, split_of
 from skyset.training.common.data import load_splits
 from skyset.training.common.images import Rows, to_tensor
+from skyset.training.common.views import resample_counts
 
 logger = logging.getLogger("skyset.training")
 
@@ -152,12 +153,13 @@ def numbers(column: pa.ChunkedArray, inside: str | None = None) -> np.ndarray:
 
 
 def reduced(masks: np.ndarray, size: int) -> np.ndarray:
-    """Counts (classes, height, width) at the middles of ``size`` x ``size`` pixels over the middle square."""
+    """Counts (classes, size, size) over the middle square of (classes, height, width): means, rounded to whole counts."""
     height, width = masks.shape[1:]
     side = min(height, width)
-    places = ((np.arange(size) + 0.5) * side / size).astype(int)
-    rows, columns = places + (height - side) // 2, places + (width - side) // 2
-    return np.ascontiguousarray(masks[:, rows[:, None], columns])
+    top, left = (height - side) // 2, (width - side) // 2
+    square = torch.from_numpy(np.ascontiguousarray(masks[:, top : top + side, left : left + side]))[None]
+    still = torch.zeros(1), torch.ones(1), torch.ones(1), torch.zeros(1, 2)
+    return resample_counts(square, size, *still)[0].numpy()
 
 
 def check_asked(volunteers: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:

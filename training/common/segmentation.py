@@ -1,4 +1,4 @@
-"""Networks that say, for every pixel, which share of the volunteers would put it into a class: models, loss, training."""
+"""Networks that say, for every pixel, which share of the volunteers would put it into a class, and their loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation, PreTraine
 
 from skyset.errors import UserError
 from skyset.training.common.images import to_tensor
-from skyset.training.common.mask_metrics import statistics
 from skyset.training.common.models import (
     LOAD_ERRORS,
     SAFELY,
@@ -26,7 +25,6 @@ from skyset.training.common.models import (
     without_code,
 )
 from skyset.training.common.tasks import task_of
-from skyset.training.common.trainer import ImageTrainer
 from skyset.training.common.views import Views
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -106,7 +104,20 @@ def _joined(*settings: dict) -> dict:
     return found
 
 
-def begin_at_mean(model: PreTrainedModel, rows: Dataset, most: int = 64) -> None:
+def mean_shares(rows: Dataset, most: int = 64) -> Tensor:
+    """Mean share of volunteers a pixel of each class, float32 (classes,), 0.0001 to 0.5.
+
+    Args:
+        rows: to train on, with ``masks`` and ``labels``.
+        most: of the rows that are looked at.
+    """
+    seen = [rows[row] for row in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+    asked = torch.stack([row["labels"] > 0 for row in seen]).sum(dim=0)
+    shares = torch.stack([row["masks"].float().mean(dim=(1, 2)) / row["labels"].clamp(min=1) for row in seen]).sum(dim=0)
+    return (shares / asked.clamp(min=1)).clamp(1e-4, 0.5)
+
+
+def begin_at_mean(model: PreTrainedModel, shares: Tensor) -> None:
     """Let a network that has learned nothing predict the mean share of each class: most pixels are of none of them.
 
     From shares of one half, a network spends its first hundred steps on learning that. One that was trained on masks stays
@@ -114,17 +125,21 @@ def begin_at_mean(model: PreTrainedModel, rows: Dataset, most: int = 64) -> None
 
     Args:
         model: of ``load_segmenter``.
-        rows: to train on, with ``masks`` and ``labels``.
-        most: of the rows that are looked at.
+        shares: see ``mean_shares``.
     """
     last = [part for part in model.modules() if isinstance(part, nn.Conv2d) and part.out_channels == model.config.num_labels]
-    if getattr(model.config, "skyset_task", None) == "masks" or not last or last[-1].bias is None:
-        return
-    seen = [rows[row] for row in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
-    asked = torch.stack([row["labels"] > 0 for row in seen]).sum(dim=0)
-    shares = torch.stack([row["masks"].float().mean(dim=(1, 2)) / row["labels"].clamp(min=1) for row in seen]).sum(dim=0)
-    with torch.no_grad():
-        last[-1].bias.copy_(torch.logit((shares / asked.clamp(min=1)).clamp(1e-4, 0.5)))
+    if getattr(model.config, "skyset_task", None) != "masks" and last and last[-1].bias is not None:
+        with torch.no_grad():
+            last[-1].bias.copy_(torch.logit(shares))
+
+
+def equal_weights(shares: Tensor) -> Tensor:
+    """Weight of the loss of each class, (classes,), by which predicting its mean share costs 1.
+
+    Without it, a class that covers few pixels, such as the centre, hardly counts. The best prediction of each class stays
+    what it is: its pixels weigh alike.
+    """
+    return -1 / (shares * shares.log() + (1 - shares) * (1 - shares).log())
 
 
 def channels_of(model: PreTrainedModel) -> int:
@@ -135,10 +150,11 @@ def channels_of(model: PreTrainedModel) -> int:
 
 def maps_of(model, pixels: Tensor, size: Sequence[int]) -> Tensor:
     """Logits (batch, classes, height, width), interpolated to the ``size`` of the masks: many models give fewer pixels."""
-    return _spread(model(pixel_values=pixels).logits, size)
+    return spread_to(model(pixel_values=pixels).logits, size)
 
 
-def _spread(logits: Tensor, size: Sequence[int]) -> Tensor:
+def spread_to(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits (batch, classes, any height, any width) in float32, interpolated to ``size``."""
     return functional.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -156,41 +172,6 @@ def binomial_losses(logits: Tensor, counts: Tensor, volunteers: Tensor) -> Tenso
     shares = counts / volunteers.clamp(min=1)[:, :, None, None]
     losses = functional.binary_cross_entropy_with_logits(logits.float(), shares, reduction="none").mean(dim=(2, 3))
     return torch.where(volunteers > 0, losses, torch.zeros_like(losses))
-
-
-def loss_of_galaxies(outputs, labels: tuple[Tensor, Tensor]) -> Tensor:
-    """``binomial_losses`` summed over the masks of each galaxy that count, (batch,); for `ImageTrainer`.
-
-    Args:
-        outputs: with ``logits`` (batch, classes, any height, any width).
-        labels: counts and volunteers, as in ``binomial_losses``.
-    """
-    counts, volunteers = labels
-    return binomial_losses(_spread(outputs.logits, counts.shape[-2:]), counts, volunteers).sum(dim=1)
-
-
-class MaskTrainer(ImageTrainer):
-    """`ImageTrainer` for masks: they are turned with their images; nothing is learned from a mask that is no answer.
-
-    Predictions are sums over the pixels of each galaxy (``mask_metrics.statistics``), never maps: the memory of an
-    evaluation does not grow with the size of images.
-    """
-
-    def prepared(self, inputs: dict[str, Tensor], view: int | None = None) -> dict[str, Tensor]:
-        """As in `ImageTrainer`, with the masks of the same view in the labels; of fixed views only the upright has masks."""
-        pixels, counts = self.views.train(view is None).with_masks(inputs["pixel_values"], inputs["masks"])
-        return {"pixel_values": pixels, "labels": (counts, inputs["labels"])}
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Loss, and sums over the pixels of each galaxy, for shares averaged over ``eval_views`` views."""
-        inputs = self._prepare_inputs(inputs)
-        seen = self.prepared(inputs, 0)
-        counts, volunteers = seen["labels"]
-        with torch.no_grad(), self.compute_loss_context_manager():
-            images, views = inputs["pixel_values"], self.args.eval_views
-            shares = averaged_shares(model, self.views, images, seen["pixel_values"], views)
-        loss = binomial_losses(torch.logit(shares, eps=1e-6), counts, volunteers).sum(dim=1).mean()
-        return (loss, None, None) if prediction_loss_only else (loss, statistics(shares, counts, volunteers), volunteers)
 
 
 def averaged_shares(model, views: Views, images: Tensor, upright: Tensor, number: int = 1) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -123,30 +123,38 @@ def resample(images: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Ten
         float32 (batch, channels, size, size) between 0 and 1. What lies outside an image is its reflection.
     """
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    # Bilinear sampling takes 2 x 2 pixels; a much finer image has to be averaged first, or noise turns into structure: by as
-    # much as this view shrinks it, whatever the others of the batch do.
-    finest = (size / zoom.double()).round().long().clamp(max=min(pixels.shape[-2:]))
     views = pixels.new_empty(len(pixels), pixels.shape[1], size, size)
+    for rows, chosen in _as_fine(pixels, size, zoom):
+        grid = _grid(chosen, size, angle[rows], mirror[rows], zoom[rows], shift[rows])
+        views[rows.to(pixels.device)] = _sampled(chosen, grid, "bilinear")
+    return views
+
+
+def _as_fine(pixels: Tensor, size: int, zoom: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images of a batch no finer than their views: numbers of rows, and their pixels.
+
+    Sampling takes the nearest pixels; a much finer image has to be averaged first, or noise turns into structure: by as
+    much as this view shrinks it, whatever the others of the batch do.
+    """
+    finest = (size / zoom.double()).round().long().clamp(max=min(pixels.shape[-2:]))
     for side in finest.unique().tolist():
         rows = (finest == side).nonzero()[:, 0]
         chosen = pixels if len(rows) == len(pixels) else pixels[rows.to(pixels.device)]
         if side < min(chosen.shape[-2:]):
             chosen = functional.interpolate(chosen, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-        views[rows.to(pixels.device)] = _sampled(chosen, size, angle[rows], mirror[rows], zoom[rows], shift[rows])
-    return views
+        yield rows, chosen
 
 
-def _sampled(pixels: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-    """One bilinear resampling; arguments as in ``resample``, pixels float."""
-    grid = _grid(pixels, size, angle, mirror, zoom, shift)
-    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+def _sampled(pixels: Tensor, grid: Tensor, mode: str) -> Tensor:
+    return functional.grid_sample(pixels, grid, mode=mode, padding_mode="reflection", align_corners=False)
 
 
 def resample_counts(masks: Tensor, size: int, angle: Tensor, mirror: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
     """Masks of counts, cut out as ``resample`` cuts images.
 
-    A pixel of the result has the count of the nearest pixel at its place, never a mean of neighbours: counts stay counts, so
-    many of so many volunteers.
+    A pixel of the result has the count of the nearest pixel at its place: counts stay counts, so many of so many
+    volunteers. A mask much finer than the view is averaged first, as images are, and rounded to whole counts, so that
+    what is smaller than a pixel of the view is not lost.
 
     Args:
         masks: (batch, classes, height, width) of any integer dtype up to 2^24, at any number of pixels.
@@ -156,8 +164,10 @@ def resample_counts(masks: Tensor, size: int, angle: Tensor, mirror: Tensor, zoo
         (batch, classes, size, size) in the dtype of ``masks``. What lies outside a mask is its reflection, as with images.
     """
     pixels = masks.float()
-    grid = _grid(pixels, size, angle, mirror, zoom, shift)
-    counts = functional.grid_sample(pixels, grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    counts = pixels.new_empty(len(pixels), pixels.shape[1], size, size)
+    for rows, chosen in _as_fine(pixels, size, zoom):
+        grid = _grid(chosen, size, angle[rows], mirror[rows], zoom[rows], shift[rows])
+        counts[rows.to(pixels.device)] = _sampled(chosen.round(), grid, "nearest")
     return counts.to(masks.dtype)
 
 
