@@ -178,6 +178,7 @@ NOTEBOOKS: dict[str, Callable[[Path], None]] = {
     "demo_megacam_iqa": build_megacam_iqa,
     "find_rings": build_decals,
     "crossmatch_and_publish": build_matched,
+    "segment_gz3d": lambda folder: build_gz3d(folder, 60),
     "demo_extraction": lambda folder: None,
     "photoz": build_photoz,
 }

@@ -19,6 +19,20 @@ def test_demo_gz3d(built, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_segment_gz3d(built, tmp_path, monkeypatch):
+    monkeypatch.setenv("SKYSET_DATA", str(built.parent))
+    check(
+        "segment_gz3d",
+        tmp_path,
+        4,
+        "galaxies to learn from,",
+        "learn: spiral",
+        "torch.uint8 [0, 1, 2",
+        "spiral       binomial",
+    )
+
+
+@pytest.mark.slow
 def test_demo_sdss_galaxy_zoo(built_sdss, tmp_path, monkeypatch):
     monkeypatch.setenv("SKYSET_DATA", str(built_sdss.parent))
     check("demo_sdss_galaxy_zoo", tmp_path, 4, "(16, 64, 64, 3) uint8", "72 galaxies; median g - i")
