@@ -45,7 +45,7 @@ from skyset.training.common.trainer import ImageTrainer
 from skyset.training.common.training_arguments import TaskArguments
 from skyset.training.common.views import Views
 from skyset.training.common.vote_card import VoteStory, licence_of, measured_card, unmeasured_card
-from skyset.training.common.vote_data import Votes, answered, campaigns_in, read_votes
+from skyset.training.common.vote_data import Votes, answered, campaigns_in, read_votes, votes_of_table
 from skyset.training.common.vote_metrics import REACHED, constants_of, measure, overall
 from skyset.training.common.votes import VoteModel, as_dicts, concentrations, row_loss
 
@@ -69,6 +69,12 @@ class DataArguments(ImageArguments):
     reached: float = field(
         default=REACHED,
         metadata={"help": "A question counts, in figures, for galaxies that this share of the volunteers was led to."},
+    )
+    votes_table: str | None = field(
+        default=None,
+        metadata={
+            "help": "A catalogue of counted votes, without images: for the card, what the mean and the floor are there."
+        },
     )
     dropout: float = field(
         default=0.2, metadata={"help": "Share of the encoder's numbers hidden from the head in training."}
@@ -100,6 +106,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     model_args.or_small("convnextv2", SMALL)
 
     # Everything that may be wrong with the command is found before anything is trained.
+    beside = votes_of_table(data_args.votes_table) if data_args.votes_table else None
     source = source_of(data_args.data_dir, data_args.config_name)
     splits, votes, campaign = load_votes(data_args)
     fitted = joined(votes.values()) if args.train_on == "all" else votes["train"]
@@ -192,7 +199,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     trainer.save_metrics("test", {f"test_{name}": value for name, value in figures.items()})
     logger.info("test: %s", ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     if args.should_save:
-        trainer.save_card(measured_card(story, splits, votes, strengths, constants, figures))
+        trainer.save_card(measured_card(story, splits, votes, strengths, constants, figures, beside))
     return figures
 
 

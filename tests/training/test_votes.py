@@ -35,7 +35,8 @@ from skyset.training.common.data import load_splits
 from skyset.training.common.images import Rows
 from skyset.training.common.models import load_classifier, load_encoder, load_trained
 from skyset.training.common.runs import read_record
-from skyset.training.common.vote_data import Votes, answered, campaigns_in, read_votes
+from skyset.training.common.vote_card import without_images
+from skyset.training.common.vote_data import Votes, answered, campaigns_in, read_votes, votes_of_table
 from skyset.training.common.vote_figures import points_of
 from skyset.training.common.votes import VoteModel, votes_loss
 from tests.conftest import once
@@ -347,11 +348,11 @@ def same_weights(first: Path, second: Path) -> bool:
 def test_a_resumed_run_continues_the_losses_of_an_unbroken_one(
     plain_card, survey, finished, tmp_path, monkeypatch, kind, config
 ):
-    whole = finished
+    whole, more = finished, ()
     if kind == "vit":
-        whole = tmp_path / "whole"
-        train_votes.main(command(survey, whole, model=config, kind=kind))
-    words = command(survey, tmp_path / "broken", model=config, kind=kind)
+        whole, more = tmp_path / "whole", ("--gradient_checkpointing", "--bf16", "--layer_decay", "0.7")
+        train_votes.main(command(survey, whole, *more, model=config, kind=kind))
+    words = command(survey, tmp_path / "broken", *more, model=config, kind=kind)
     with monkeypatch.context() as patch:
         with_callback(patch, Stop())
         with pytest.raises(KeyboardInterrupt):
@@ -478,6 +479,11 @@ def test_two_processes_train_on_every_galaxy_exactly_once_an_epoch(plain_card, s
     assert json.loads((tmp_path / "two" / "test_results.json").read_text())["test_loss"] > 0
 
 
+def test_what_a_network_cannot_do_is_one_line(survey, tmp_path):
+    with pytest.raises(UserError, match="convnextv2 has no gradient checkpointing"):
+        train_votes.main(command(survey, tmp_path, "--gradient_checkpointing"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -495,3 +501,31 @@ def test_wrong_input_is_one_clear_line(survey, tmp_path, change, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         train_votes.main([*command(survey, tmp_path / "out"), *change])
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_table_without_images_gives_the_mean_and_the_floor(tmp_path):
+    votes, _ = simulated_votes(60)
+    stems = [stem for question in gz_decals.DR5 for stem in question.stems]
+    lines = [",".join(["iauname", *stems, *(f"{stem}_fraction" for stem in stems)])]
+    for number, row in enumerate(votes.counts):
+        shares = np.concatenate([part / max(1, part.sum()) for part in votes.parts(row)])
+        lines.append(",".join([f"J{number}", *map(str, row.astype(int)), *map(str, shares)]))
+    (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
+    fitted, others = votes_of_table(str(tmp_path / "votes.csv"))
+    assert len(fitted.counts) + len(others.counts) == 60 and len(fitted.counts) > 40
+    said = without_images(fitted, others)
+    mean, floor = (float(line.split("|")[2]) for line in said.splitlines()[2:4])
+    assert floor < 0.8 * mean and f"The mean of {len(fitted.counts)} galaxies" in said
+
+
+def test_the_floors_of_real_votes(real):
+    """Of 4,000 galaxies of DECaLS, 40 volunteers each."""
+    fitted, others = votes_of_table(str(real("gz_decals/volunteer_votes_panoptes.csv")))
+    found = vote_metrics.overall(
+        vote_metrics.measure(others, np.tile([2.0, 2.0, 0.5], (len(others.counts), 1)), vote_metrics.constants_of(fitted)),
+        len(others.counts),
+    )
+    assert len(fitted.counts) + len(others.counts) == 4000
+    assert found["loss_of_mean"] == pytest.approx(6.477, abs=0.001) and found["loss_floor"] == pytest.approx(4.135, abs=0.01)
+    assert found["deviation_of_mean"] == pytest.approx(0.194, abs=0.001)
+    assert found["deviation_floor"] == pytest.approx(0.047, abs=0.001)

@@ -111,9 +111,19 @@ class ImageTrainer(Trainer):
         return model(**{name: values for name, values in seen.items() if name != "labels"}).logits.float()
 
     def train(self, resume_from_checkpoint: str | Path | None = None, **others):
-        """As in `Trainer`, from a checkpoint of this run or from step 0."""
+        """As in `Trainer`, from a checkpoint of this run or from step 0.
+
+        Raises:
+            UserError: ``--gradient_checkpointing`` of a network that cannot.
+        """
         self._from = None if resume_from_checkpoint is None else Path(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint=None if self._from is None else str(self._from), **others)
+        try:
+            return super().train(resume_from_checkpoint=None if self._from is None else str(self._from), **others)
+        except ValueError as error:
+            if "gradient checkpointing" not in str(error):
+                raise
+            kind = getattr(self.model.config, "encoder", self.model.config).model_type
+            raise UserError(f"{kind} has no gradient checkpointing in transformers: leave out the option") from error
 
     def train_or_take_over(self, start: Start) -> dict[str, float] | None:
         """Train from where the run begins, and save the model; or load it where the run is finished.

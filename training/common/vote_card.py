@@ -12,13 +12,14 @@ from skyset.training.common.card import Card, Measured, metrics_table
 from skyset.training.common.data import Source
 from skyset.training.common.story import Story
 from skyset.training.common.vote_baselines import linear_strengths
-from skyset.training.common.vote_data import Votes
+from skyset.training.common.vote_data import Votes, answered
 from skyset.training.common.vote_figures import CALIBRATION, calibration_figure, galaxies_figure
 from skyset.training.common.vote_metrics import (
     CONFIDENT,
     NAMES,
     REACHED,
     beside_of,
+    constants_of,
     errors_of,
     measure,
     overall,
@@ -110,8 +111,18 @@ def measured_card(
     strengths: np.ndarray,
     constants: np.ndarray,
     figures: dict[str, float],
+    elsewhere: tuple[Votes, Votes] | None = None,
 ) -> Card:
-    """The card of a model measured on the test split, beside simpler ones on the same galaxies."""
+    """The card of a model measured on the test split, beside simpler ones on the same galaxies.
+
+    Args:
+        story: of the model.
+        splits, votes: galaxies, by split.
+        strengths: predicted concentrations for the test split, (rows, answers).
+        constants: of the training galaxies, see ``constants_of``.
+        figures: of ``overall``.
+        elsewhere: of a table without images, votes to fit the mean on, and votes to measure it on.
+    """
     test = votes["test"]
     found = measure(test, strengths, constants, story.reached)
     measured = Measured(
@@ -142,6 +153,7 @@ def measured_card(
         tables={
             "Beside simpler models": metrics_table(beside, names=NAMES) + meanings,
             "By question": table_of(found),
+            **({"Other galaxies, without images": without_images(*elsewhere)} if elsewhere else {}),
         },
         figures={
             "calibration.png": (calibration_figure(test, strengths, story.reached), CALIBRATION),
@@ -172,6 +184,20 @@ Loss: the negative logarithm of the votes' probability (Dirichlet-multinomial, w
 over the {questions} questions and averaged over galaxies. Zoobot's is defined alike; the values published for it
 (ConvNeXt-Nano 19.23, Base 19.05) are of GZ Evo: other galaxies, more questions, other numbers of volunteers.
 """
+
+
+def without_images(fitted: Votes, others: Votes) -> str:
+    """Markdown: what the mean and the floor are for a table of volunteers' votes; no network was there."""
+    tree = answered(fitted)
+    fitted, others = fitted.asking(tree), others.asking(tree)
+    constants = constants_of(fitted)
+    found = measure(others, np.broadcast_to(constants, others.counts.shape), constants)
+    rows = metrics_table(beside_of(overall(found, len(others.counts))), names=NAMES)
+    voters = ", ".join(f"`{each.question.name}` {each.voters:.0f}" for each in found if each.reached)
+    return (
+        f"{rows}\nThe mean of {len(fitted.counts)} galaxies, measured on {len(others.counts)} others; volunteers for each: "
+        f"{voters}. There is no image of them: this says between which numbers a network's would be.\n"
+    )
 
 
 def example_rows(votes: Votes, count: int) -> np.ndarray:

@@ -13,8 +13,13 @@ from datasets import Dataset
 from skyset.errors import UserError
 from skyset.loading import registry
 from skyset.questions import Campaign, Question, Tree, campaign_of, tagged
+from skyset.splits import split_of
+from skyset.tables.open import open_catalog
 
 logger = logging.getLogger("skyset.training")
+
+#: Columns that name a galaxy of a table.
+KEYS = ("iauname", "object_id", "dr7objid", "subject_id", "id_str")
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,31 @@ def read_votes(rows: Dataset, found: Sequence[Campaign], assumed: float = 40) ->
         raise UserError("nobody answered anything: the data have no votes to learn from")
     reached = np.concatenate([part.reached for part in parts if part.tree], axis=1)
     return Votes(tree, np.concatenate(counts, axis=1), reached, all(part.counted for part in parts))
+
+
+def votes_of_table(path: str, wanted: str | None = None) -> tuple[Votes, Votes]:
+    """Votes of a catalogue without images: of four galaxies in five to learn from, and of the others.
+
+    Args:
+        path: as `skyset.tables.open.open_catalog` takes it.
+        wanted: see ``campaigns_in``.
+
+    Raises:
+        UserError: no such file, or no votes that were counted.
+    """
+    names = open_catalog(path).schema.names
+    found = [each for each in campaigns_in(names, wanted) if counts_suffix(each) is not None]
+    columns = {stem + counts_suffix(each) for each in found for q in asked(each) for stem in q.stems}
+    key = next((name for name in KEYS if name in names), None)
+    table = open_catalog(path, [name for name in names if name in columns or name == key]).table()
+    keys = table[key].to_pylist() if key else range(len(table))
+    rows = Dataset(table.select([name for name in table.column_names if name != key]))
+    votes = read_votes(rows, found)
+    train = np.array([split_of(str(each), "votes") == "train" for each in keys])
+    some = votes.counts.any(axis=1)
+    if not (train & some).any() or not (~train & some).any():
+        raise UserError(f"{path} has too few galaxies with votes")
+    return votes.taking(np.flatnonzero(train & some)), votes.taking(np.flatnonzero(~train & some))
 
 
 def _votes_of(rows: Dataset, campaign: Campaign, assumed: float) -> Votes:

@@ -219,9 +219,9 @@ def overall(found: list[OfQuestion], galaxies: int) -> dict[str, float]:
 def beside_of(figures: dict[str, float]) -> dict[str, dict[str, float]]:
     """``overall`` as rows of a table: always the mean, and the floor."""
     rows = {"always the mean of the training galaxies": "_of_mean", "floor, see below": "_floor"}
-    return {
-        row: {name: figures[name + ending] for name in NAMES if name + ending in figures} for row, ending in rows.items()
-    }
+    found = {row: {name: figures.get(name + ending) for name in NAMES} for row, ending in rows.items()}
+    known = {row: {name: value for name, value in each.items() if value is not None} for row, each in found.items()}
+    return {row: each for row, each in known.items() if each}
 
 
 def errors_of(votes: Votes, strengths: np.ndarray, reached: float = REACHED, samples: int = 500) -> dict[str, float]:
