@@ -107,7 +107,7 @@ def finished(survey, tmp_path_factory) -> Path:
 def plain_card(monkeypatch):
     """Without simpler models and figures, which take longer than these trainings."""
 
-    def card(story, splits, votes, strengths, constants, figures) -> Card:
+    def card(story, splits, votes, strengths, constants, figures, elsewhere) -> Card:
         measured = Measured(
             "gz_decals", "default", "test", story.data, {"loss": figures["loss"]}, 9, {}, names={"loss": "loss"}
         )
