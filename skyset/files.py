@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -231,6 +231,26 @@ def keep_inputs(
     for name, path in inputs.items():
         if output is not None and path is not None and _are_same(Path(output), Path(path)):
             raise UserError(f"{output} would replace {name}: {advice}")
+
+
+def keep_others(output: Path, is_ours: Callable[[Path], bool], what: str, overwrite: bool = False) -> None:
+    """Refuse to write a result over a file that no command of its kind wrote; one's own output is replaced.
+
+    Args:
+        output: the file that will be written.
+        is_ours: whether a file that is there is such a result.
+        what: such results are called.
+        overwrite: replace it all the same.
+
+    Raises:
+        UserError: it is something else, or cannot be read.
+    """
+    try:
+        if overwrite or not output.exists() or not output.stat().st_size or is_ours(output):
+            return
+    except OSError as error:
+        raise UserError(f"{output} cannot be read: {error.strerror or error}") from error
+    raise UserError(f"{output} is there and is no {what}: choose another name, or replace it with --overwrite")
 
 
 def _are_same(one: Path, other: Path) -> bool:

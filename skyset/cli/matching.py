@@ -11,7 +11,7 @@ import typer
 from skyset.cli.app import app, console, end
 from skyset.cli.running import Scheduler
 from skyset.errors import UserError
-from skyset.files import human_bytes, keep_inputs
+from skyset.files import human_bytes, keep_inputs, keep_others
 from skyset.loading import registry
 from skyset.secrets import without_login
 
@@ -162,12 +162,13 @@ def _with_images(asked: Asked, folder: Path, names: str | None, overwrite: bool)
 def _crossmatch(asked: Asked, output: Path | None, partitions: Path | None, scheduler: str | None, overwrite: bool) -> None:
     from skyset.explore.match_table import table_of_matches
     from skyset.explore.pairs import write_partitions
-    from skyset.explore.pairs_file import check_output, write_pairs
+    from skyset.explore.pairs_file import check_output, is_matches, write_pairs
 
     if output is not None:
         check_output(output)
         names = ["the left catalogue", "the right catalogue", *(f"catalogue {n}" for n in range(3, len(asked.sources) + 1))]
         keep_inputs(output, dict(zip(names, asked.sources, strict=True)))
+        keep_others(output, is_matches, "table of matches", overwrite)
     table, counts, alone = table_of_matches(asked, scheduler)
     many = ", ".join(f"{count:,}" for count in counts[:-1]) + f" and {counts[-1]:,}"
     without = f"; {alone:,} of {counts[0]:,} have none" if asked.how == "left" else ""

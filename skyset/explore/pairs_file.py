@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skyset.errors import UserError
+from skyset.errors import SkysetError, UserError
 from skyset.explore.catalogue import unit_of
 from skyset.files import replaced_by, replacing
 from skyset.tables.match import is_text
 
 #: What pairs are written as, by the ending of the file.
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".fits", ".vot")
+#: How the column of separations is called, or begins.
+_APART = "separation_arcsec"
 
 
 def check_output(path: str | Path) -> str:
@@ -38,6 +40,17 @@ def check_output(path: str | Path) -> str:
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"cannot write {path}: no permission for {path.parent}")
     return ending
+
+
+def is_matches(path: Path) -> bool:
+    """Whether a file is a table of matches, as ``write_pairs`` writes it: its columns say so."""
+    from skyset.tables.open import column_names
+
+    try:
+        names = column_names(str(path))
+    except SkysetError:
+        return False
+    return names[:1] in (["object_id_left"], ["object_id_1"]) and any(name.startswith(_APART) for name in names)
 
 
 def write_pairs(table: pa.Table, path: str | Path) -> None:

@@ -162,3 +162,19 @@ def test_dates_decimals_and_categories_in_every_file(tables):
             done = crossmatch(tables / "a.csv", tables / "odd.parquet", "--columns", name, "-o", tables / f"w{ending}")
             assert done.exit_code == 2 and f"column {name}_right is " in done.output.replace("\n", " "), done.output
             assert not (tables / f"w{ending}").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "fits", "vot", "parquet"])
+def test_a_file_that_is_no_table_of_matches_is_not_replaced(tmp_path, ending):
+    (tmp_path / "a.csv").write_text("object_id,ra,dec\na,1,2\n")
+    (tmp_path / "b.csv").write_text("object_id,ra,dec\nb,1,2\n")
+    output = tmp_path / f"pairs.{ending}"
+    arguments = ["crossmatch", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "-o", str(output)]
+    for _ in range(2):  # its own output is replaced
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+    output.write_bytes(b"object_id,mine\n1,2\n")
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "is no table of matches" in " ".join(result.output.split())
+    assert output.read_bytes() == b"object_id,mine\n1,2\n"
+    assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exit_code == 0

@@ -17,7 +17,7 @@ from skyset.explore.report.rejects import read_rejects
 from skyset.explore.report.sample import Build, take
 from skyset.explore.report.sections import Looked
 from skyset.explore.report.statistics import summarised
-from skyset.files import file_sha256, keep_inputs, write_atomically
+from skyset.files import file_sha256, keep_inputs, keep_others, write_atomically
 from skyset.html import joined
 from skyset.loading import registry
 from skyset.loading.places import survey_in
@@ -55,14 +55,12 @@ def check_output(path: Path, roots: Sequence[str], overwrite: bool) -> None:
         inside = Path(os.path.realpath(path)).relative_to(os.path.realpath(root)) if _is_in(path, root) else Path()
         if any(part.startswith("healpix=") for part in inside.parts):
             raise UserError(f"{path} would lie among the partitions of {root}: choose another place")
-    if path.exists() and not overwrite:
-        try:
-            with open(path, "rb") as file:
-                ours = is_report(file.read(4096))
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        if not ours:
-            raise UserError(f"{path} is there and is no report: choose another name, or replace it with --overwrite")
+    keep_others(path, _is_report, "report", overwrite)
+
+
+def _is_report(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return is_report(file.read(4096))
 
 
 def _is_in(path: Path, root: str) -> bool:
