@@ -93,6 +93,8 @@ class TaskArguments(ImageTrainingArguments):
             self._check_seeds()
         if self.do_train and self.train_on == "all":
             self._train_to_the_end()
+        elif self.early_stopping_patience and self.eval_strategy == "no":
+            raise UserError("--early_stopping_patience counts evaluations: give --eval_strategy epoch, or a patience of 0")
 
     def _check_seeds(self) -> None:
         if not self.do_train:
