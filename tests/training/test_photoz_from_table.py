@@ -137,7 +137,9 @@ def test_a_model_is_measured_without_training(tables, trained, tmp_path):
         ({}, ("--bands", "g,r"), "the table's bands are g, r, but the model takes g, r, i"),
         ({}, ("--eval_table", "TABLE"), "not measured on what it learned"),
         ({}, ("--freeze",), "are not for tables"),
-        ({}, ("--config_overrides", '{"widht": 3, "members": 3, "folds": 2}'), "3 members cannot share 2 folds"),
+        ({}, ("--config_overrides", '{"members": 3, "folds": 2}'), "3 members cannot share 2 folds"),
+        ({}, ("--config_overrides", '{"widht": 3}'), "no setting widht .there are: width"),
+        ({}, ("--config_overrides", '{"width": "3"}'), "--config_overrides make no network"),
         ({}, ("--table", "no.hdf5"), "No such file"),
     ],
 )

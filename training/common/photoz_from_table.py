@@ -33,6 +33,8 @@ from skyset.training.common.training_arguments import TaskArguments
 
 logger = logging.getLogger("train_photoz")
 
+#: Of the network, for --config_overrides.
+SETTINGS = ("width", "depth", "components", "members", "folds", "noise")
 #: Nodes of the grid that distributions are measured on.
 NODES = 601
 #: Of the rows without an --eval_table, measured on and not trained on.
@@ -92,9 +94,7 @@ def main(arguments: list[str]) -> dict[str, float]:
             "data": rows.digest,
             "columns": model.config.columns,
             "first weights": model_args.first_weights(),
-            "model": {
-                name: getattr(model.config, name) for name in ("width", "depth", "components", "members", "folds", "noise")
-            },
+            "model": {name: getattr(model.config, name) for name in SETTINGS},
         },
         about=story.about(),
         source={"manifest": str(table_args.table), "sha256": rows.digest},
@@ -194,10 +194,12 @@ def new_model(rows: Photometry, overrides: dict) -> PhotozTable:
         "centre": float(logs.mean()),
         "spread": float(logs.std()),
     }
+    if unknown := sorted(set(overrides) - set(SETTINGS)):
+        raise UserError(f"--config_overrides: no setting {unknown[0]} (there are: {', '.join(SETTINGS)})")
     try:
         return PhotozTable(PhotozTableConfig(**given, columns=columns, **overrides))
-    except TypeError as error:
-        raise UserError(f"--config_overrides: {error}") from error
+    except (TypeError, RuntimeError) as error:
+        raise UserError(f"--config_overrides make no network: {str(error).splitlines()[0]}") from error
 
 
 def folds_of(count: int, folds: int, seed: int) -> np.ndarray:
