@@ -217,6 +217,15 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             raise UserError("cache_limit is for files with a list of checksums: partitions, and what `skyset push` made")
         return cache_in(self._cache_dir_root, self.config.cache_limit, wanted=far)
 
+    def as_streaming_dataset(self, split=None, base_path: str | None = None):
+        """As in `datasets`; several splits (``"all"``, ``"train+test"``) are one stream, which skips rows unread too."""
+        generators = {each.name: each for each in self._split_generators(None)} if split is not None else {}
+        names = list(generators) if str(split) == "all" else [name.strip() for name in str(split).split("+")]
+        if len(names) < 2 or not set(names) <= set(generators):
+            return adopt(super().as_streaming_dataset(split, base_path))
+        pieces = [piece for name in names for piece in generators[name].gen_kwargs["pieces"]]
+        return self._as_streaming_dataset_single(datasets.SplitGenerator(str(split), {"pieces": pieces}))
+
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
         assert self._manifest is not None  # or there were no splits
         rows = self._get_examples_iterable_for_split(splits_generator)

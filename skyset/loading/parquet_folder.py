@@ -61,6 +61,9 @@ class ParquetFolder(Parquet):
     def _as_streaming_dataset_single(self, *args, **kwargs) -> datasets.IterableDataset:
         return adopt(super()._as_streaming_dataset_single(*args, **kwargs))
 
+    def as_streaming_dataset(self, *args, **kwargs):
+        return adopt(super().as_streaming_dataset(*args, **kwargs))
+
     def _as_dataset(self, *args, **kwargs) -> datasets.Dataset:
         return adopt(super()._as_dataset(*args, **kwargs))
 

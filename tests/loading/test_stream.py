@@ -250,3 +250,16 @@ def resume(root, state):
     stream = skyset.load("gz3d", str(root))
     stream.load_state_dict(state)
     return ids(stream)
+
+
+@pytest.mark.parametrize("split", ["all", "test+train"])
+def test_several_splits_are_one_stream_of_ours(split, real_decals):
+    together = skyset.load("gz_decals", data_dir=str(real_decals), split=split, streaming=True)
+    names = list(together.info.splits) if split == "all" else split.split("+")
+    alone = [skyset.load("gz_decals", data_dir=str(real_decals), split=name, streaming=True) for name in names]
+    expected = [row for one in alone for row in ids(one.select_columns(["object_id"]))]
+    assert ids(together.select_columns(["object_id"])) == expected and len(together) == len(expected)
+    assert ids(together.select_columns(["object_id"]).skip(5).take(3)) == expected[5:8]
+    assert next(iter(together.with_format("numpy")))["image"].dtype == np.uint8
+    with pytest.raises(ValueError, match="Bad split"):
+        skyset.load("gz_decals", data_dir=str(real_decals), split="train+none", streaming=True)
