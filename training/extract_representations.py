@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ import torch
 from datasets import IterableDataset
 from transformers import PreTrainedModel
 
-import skyset
 from skyset.errors import PartitionError, UserError
 from skyset.files import clear_leftovers, replacing
 from skyset.progress import progress_bar
@@ -35,6 +33,7 @@ from skyset.training.common.data import build_of
 from skyset.training.common.encoders import pooled
 from skyset.training.common.images import to_tensor
 from skyset.training.common.models import Normalisation, image_size, load_encoder
+from skyset.training.common.streams import batches_ahead, find_image_column, known_length, open_rows
 from skyset.training.common.views import Views
 
 MANIFEST = "representations.json"
@@ -109,48 +108,6 @@ def main(arguments: list[str] | None = None) -> int:
     return output.rows
 
 
-def open_rows(dataset: str, config: str | None, split: str) -> IterableDataset:
-    """A survey as a stream, by name or by the folder or URL that its manifest lies in.
-
-    Raises:
-        UserError: there is none.
-    """
-    from datasets import load_dataset
-
-    from skyset.partitions.manifest import Manifest
-
-    options = {"name": config} if config else {}
-    if dataset in skyset.surveys():
-        name, place = dataset, None
-    else:
-        if "://" not in dataset and not Path(dataset).expanduser().is_dir():
-            raise UserError(f"no survey and no folder {dataset}; surveys: {', '.join(skyset.surveys())}")
-        name, place = Manifest.load(str(Path(dataset).expanduser()) if "://" not in dataset else dataset).survey, dataset
-    try:
-        return load_dataset(name, data_dir=place, split=split, streaming=True, **options)
-    except (ValueError, FileNotFoundError) as error:
-        raise UserError(f"cannot read {dataset}: {str(error).splitlines()[0]}") from error
-
-
-def find_image_column(rows: IterableDataset) -> str:
-    """The column with the image.
-
-    Raises:
-        UserError: none has a usual name.
-    """
-    for name in ("image", "false_color"):
-        if name in rows.column_names:
-            return name
-    raise UserError(f"which column is the image? Give --image_column, one of {', '.join(rows.column_names)}")
-
-
-def known_length(rows: IterableDataset) -> int | None:
-    """Rows of the split if its description says so."""
-    splits = rows.info.splits or {}
-    name = str(rows.split)
-    return splits[name].num_examples or None if name in splits else None
-
-
 def settings_of(model_args: ModelArguments, image_args: ImageArguments, args: ExtractArguments, size: int) -> dict:
     """All that changes the vectors: a folder holds those of one setting only."""
     without_effect = (
@@ -180,16 +137,8 @@ def read_batches(
         columns = {name: [row[name] for row in batch] for name in batch[0] if name != image_column}
         return columns, torch.stack(images)
 
-    iterator = iter(rows)
-    with ThreadPoolExecutor(args.num_threads) as pool, ThreadPoolExecutor(1) as ahead:
-        waiting = None
-        while batch := list(islice(iterator, args.batch_size)):
-            coming = ahead.submit(decoded, batch)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = coming
-        if waiting is not None:
-            yield waiting.result()
+    with ThreadPoolExecutor(args.num_threads) as pool:
+        yield from batches_ahead(rows, args.batch_size, decoded)
 
 
 @torch.inference_mode()

@@ -21,7 +21,6 @@ from skyset.training.common.photoz_models import PhotozModel
 from skyset.training.common.photoz_trainer import predict, redshifts_of
 from skyset.training.common.resident import Resident
 from tests.conftest import once
-from tests.photoz import write_galaxiesml
 from tests.processes import forked, status_of
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
@@ -32,12 +31,6 @@ SMALL = {
     "components": 2,
     "image_encoder": {"depths": [1, 1], "hidden_sizes": [4, 8], "num_stages": 2, "patch_size": 16},
 }
-
-
-@pytest.fixture(scope="session")
-def galaxiesml(tmp_path_factory):
-    """40, 12 and 12 galaxies; do not change them."""
-    return once(tmp_path_factory, "photoz_galaxiesml", write_galaxiesml) / "galaxiesml"
 
 
 @pytest.fixture

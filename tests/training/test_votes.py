@@ -27,7 +27,7 @@ from transformers import AutoModel, TrainerCallback
 from skyset.loaders import gz2, gz_decals
 from skyset.questions import Question, tagged
 from skyset.testing.hub import HubServer
-from skyset.testing.votes import draw_shape, draw_votes, shares_of, write_votes
+from skyset.testing.votes import draw_shape, draw_votes, shares_of
 from skyset.training import train_votes
 from skyset.training.common import vote_metrics
 from skyset.training.common.card import Card, Measured
@@ -39,7 +39,6 @@ from skyset.training.common.vote_card import without_images
 from skyset.training.common.vote_data import Votes, answered, campaigns_in, read_votes, votes_of_table
 from skyset.training.common.vote_figures import points_of
 from skyset.training.common.votes import VoteModel, votes_loss
-from tests.conftest import once
 from tests.galaxies import CONVNEXT, VIT
 from tests.hub import TOKEN, talking_to
 from tests.processes import forked, status_of
@@ -54,20 +53,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def survey(tmp_path_factory) -> Path:
-    """The survey gz_decals built from 60 simulated galaxies and 20 volunteers for each."""
-
-    def make(folder: Path) -> None:
-        from skyset.build_scripts.gz_decals.build_parent_sample import main as build
-
-        write_votes(folder / "raw", 60, seed=3, volunteers=20, side=32)
-        words = ["--local_data_path", str(folder / "raw"), "-o", str(folder / "gz_decals"), "--num_processes", "1"]
-        assert build(words) == 0
-
-    return once(tmp_path_factory, "votes_survey", make) / "gz_decals"
 
 
 #: The weights of the last step are kept.

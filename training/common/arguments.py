@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
@@ -27,7 +28,10 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
         UserError: an argument that no kind has, one that is missing, or values that do not go together.
     """
     try:
-        parsed = _Parser(kinds).parse_args_into_dataclasses(_resume_flag(arguments))
+        parser = _Parser(kinds, description=sys.modules["__main__"].__doc__, formatter_class=_Help)
+        needed = " ".join(f"{each.option_strings[0]} {each.dest.upper()}" for each in parser._actions if each.required)
+        parser.usage = f"%(prog)s {needed} [options]"
+        parsed = parser.parse_args_into_dataclasses(_resume_flag(arguments))
     except ValueError as error:
         raise UserError(" ".join(str(error).split())) from error
     for each in parsed:
@@ -68,6 +72,13 @@ def _resume_flag(arguments: list[str] | None) -> list[str]:
         if after == len(arguments) or arguments[after].startswith("--"):
             arguments.insert(after, "last")
     return arguments
+
+
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The script's own text as it is written, and the defaults of options that have one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class _Parser(HfArgumentParser):
