@@ -328,7 +328,10 @@ def test_a_magnitude_that_is_missing_is_taken():
     [
         (("--config_name", "tabular", "--model", "cnn"), "tabular has no images"),
         (("--model_type", "vit"), "not for redshifts"),
-        (("--model", "nn", "--eval_strategy", "no"), "counts evaluations: give --eval_strategy epoch"),
+        (
+            ("--model", "nn", "--eval_strategy", "no", "--load_best_model_at_end", "false"),
+            "counts evaluations: give --eval_strategy epoch",
+        ),
         (("--config_overrides", '{"components": 0.5}'), "make no network"),
         (("--config_overrides", '{"trunk": "resnet"}'), "no model 'resnet'; there are nn, cnn"),
     ],
