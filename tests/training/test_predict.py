@@ -198,7 +198,7 @@ def test_redshifts_are_those_of_the_model(galaxiesml, tmp_path, pdf):
 def test_a_model_for_tables_reads_a_table(tmp_path):
     set_seed(2)
     names = {"magnitudes": ["mag_g", "mag_r"], "errors": ["mag_g_err", "mag_r_err"]}
-    PhotozTable(config := PhotozTableConfig(["g", "r"], width=8, depth=1, components=2, members=2, columns=names))
+    PhotozTable(config := PhotozTableConfig(["g", "r"], width=8, depth=1, components=2, members=2, folds=0, columns=names))
     model = PhotozTable(config)
     mark(model, "photoz_table")
     model.save_pretrained(tmp_path / "table")

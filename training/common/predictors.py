@@ -209,12 +209,12 @@ class OfRedshifts(Predictor):
             values = [[np.nan if row[name] is None else row[name] for name in self.photometry] for row in rows]
             found["photometry"] = torch.tensor(np.array(values, np.float32))
         for name in self.image:
-            images = torch.stack([flux_of(row[name]) for row in rows])
             side, bands = self.model.config.image_size, len(BANDS)
-            if images.shape[1:] != (bands, side, side):
-                theirs = " x ".join(map(str, images.shape[1:]))
+            shape = np.shape(rows[0][name])
+            if shape[0] != bands or min(shape[1:]) < side:
+                theirs = " x ".join(map(str, shape))
                 raise UserError(f"the model takes images of {bands} x {side} x {side}, the data have {theirs}")
-            found["pixel_values"] = images
+            found["pixel_values"] = torch.stack([flux_of(row[name], side) for row in rows])
         return found
 
     def answers(self, batch: Mapping[str, Tensor], generator: np.random.Generator) -> dict[str, np.ndarray]:
