@@ -18,35 +18,31 @@ Rings after Walmsley et al. 2022, MNRAS 513, 1581.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from transformers import EvalPrediction, set_seed
 
 from skyset.errors import UserError
 from skyset.loaders.gz_decals import CITATION, CLASSES, NO_RING_BELOW, RING_ABOVE
+from skyset.training.common import flow
 from skyset.training.common.arguments import SMALL, ImageArguments, ModelArguments, begin_script, parse, run_script
 from skyset.training.common.baselines import score_baselines
 from skyset.training.common.blocks import freeze_all_but
 from skyset.training.common.card import CALIBRATION, Card, Measured, calibration_figure, metrics_table, roc_figure
+from skyset.training.common.classify import balanced_weights, image_processor, some_rows
 from skyset.training.common.data import revision_of, source_of
 from skyset.training.common.images import LabelledImages
 from skyset.training.common.metrics import binary_metrics, bootstrap_errors, softmax
-from skyset.training.common.models import Normalisation, image_size, load_classifier, remember
+from skyset.training.common.models import image_size, load_classifier, remember
 from skyset.training.common.rings import LICENCE, galaxies_text, load_rings
-from skyset.training.common.runs import Run, settings_of
 from skyset.training.common.seeds import over_seeds
 from skyset.training.common.story import Story
 from skyset.training.common.tasks import mark
 from skyset.training.common.trainer import ImageTrainer
 from skyset.training.common.training_arguments import TaskArguments
 from skyset.training.common.views import Views
-
-logger = logging.getLogger("finetune_rings")
 
 #: Galaxies to train, and to measure, the simpler models on: a kernel and 10 ms per galaxy bound it.
 MOST_FOR_BASELINES = 3000
@@ -124,36 +120,18 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         data_args=data_args,
         repeats=repeats,
     )
-    run = Run(
-        Path(args.output_dir),
-        settings_of(args)
-        | {
-            "script": "finetune_rings",
-            "data": story.data,
-            "catalog": data_args.catalog,
-            "votes": [data_args.ring_above, data_args.no_ring_below] if data_args.catalog == "advanced" else None,
-            "first weights": model_args.first_weights(),
-            "model_type": model.config.model_type,
-            "config_overrides": model_args.overrides,
-            "image_size": size,
-            "load_size": load_size,
-            "zoom": [data_args.zoom_min, data_args.zoom_max, data_args.eval_zoom],
-            "image_mean, image_std": [normalisation.mean, normalisation.std],
-            "repeats of other galaxies, rings": repeats,
-            "n_blocks": 0 if model_args.freeze else model_args.n_blocks,
-            "class_weights": data_args.class_weights,
-        },
-        about=story.about(),
-        source=source_of(data_args.data_dir, config).about(),
-        keep_best=args.load_best_model_at_end,
-        card_folder=Path(args.card_dir) if args.card_dir else None,
-    )
-    start = run.begin(args) if args.do_train else None
-    if start is None:
-        run.refuse_a_training(args.overwrite_output_dir)
-    elif not start.finished:
-        logger.info("train on %d galaxies, rings %.3g times: %d rows", len(train_rows), repeats[1], len(train_set))
-
+    settings = flow.settings_of_images(model_args, data_args, normalisation, size, load_size)
+    settings |= {
+        "data": story.data,
+        "catalog": data_args.catalog,
+        "votes": [data_args.ring_above, data_args.no_ring_below] if data_args.catalog == "advanced" else None,
+        "model_type": model.config.model_type,
+        "repeats of other galaxies, rings": repeats,
+        "class_weights": data_args.class_weights,
+    }
+    run = flow.run_of("finetune_rings", args, story, source_of(data_args.data_dir, config).about(), settings)
+    told = f"{len(train_rows)} galaxies, rings {repeats[1]:.3g} times: {len(train_set)} rows"
+    start = flow.begin(run, args, told)
     trainer = ImageTrainer(
         model=model,
         args=args,
@@ -165,24 +143,15 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         processing_class=image_processor(model, size, normalisation, data_args.eval_zoom),
         compute_metrics=lambda predictions: ring_metrics(predictions, data_args.threshold),
     )
-    if start is not None:
-        known = trainer.train_or_take_over(start)
-        if known is not None and not args.do_predict:
-            return known
-        story.kept = trainer.kept()
-
-    if args.do_train and args.train_on == "all":
-        if args.should_save:
-            trainer.save_card(unmeasured_card(story))
-        return {}
-    predictions = trainer.predict(labelled["test"])
-    probabilities = softmax(predictions.predictions)[:, 1]
-    metrics = binary_metrics(labelled["test"].labels, probabilities, data_args.threshold)
-    trainer.save_metrics("test", {f"test_{key}": value for key, value in metrics.items()})
-    logger.info("test: %s", ", ".join(f"{key} {value:.3f}" for key, value in metrics.items()))
-    if args.should_save:
-        trainer.save_card(measured_card(story, splits, probabilities, metrics))
-    return metrics
+    return flow.train_and_measure(
+        trainer,
+        story,
+        start,
+        labelled["test"],
+        lambda logits: ring_metrics(EvalPrediction(logits, labelled["test"].labels), data_args.threshold),
+        lambda logits, metrics: measured_card(story, splits, softmax(logits)[:, 1], metrics),
+        lambda: unmeasured_card(story),
+    )
 
 
 def balancing_repeats(rows: Dataset) -> tuple[float, float]:
@@ -192,33 +161,9 @@ def balancing_repeats(rows: Dataset) -> tuple[float, float]:
     return max(1.0, rings / max(1, others)), max(1.0, others / max(1, rings))
 
 
-def balanced_weights(labels: np.ndarray) -> torch.Tensor:
-    """A weight a class, so that both have the same sum over the rows and the mean weight of a row is 1."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
-    return torch.tensor(len(labels) / (len(CLASSES) * counts), dtype=torch.float32)
-
-
 def ring_metrics(predictions: EvalPrediction, threshold: float) -> dict[str, float]:
     """Metrics of the validation split, for `Trainer`."""
     return binary_metrics(predictions.label_ids, softmax(predictions.predictions)[:, 1], threshold)
-
-
-def image_processor(model, size: int, normalisation: Normalisation, zoom: float):
-    """What the evaluation shows the model, for ``pipeline("image-classification", model=...)``: the middle, resized.
-
-    None for images of other than three bands, which the processors of `transformers` cannot take.
-    """
-    if model.config.num_channels != 3:
-        return None
-    from transformers import CLIPImageProcessor  # a warning comes with it where torchvision is not installed
-
-    return CLIPImageProcessor(
-        size={"shortest_edge": round(size / zoom)},
-        crop_size={"height": size, "width": size},
-        do_convert_rgb=True,
-        image_mean=list(normalisation.mean) * (3 // len(normalisation.mean)),
-        image_std=list(normalisation.std) * (3 // len(normalisation.std)),
-    )
 
 
 @dataclass(kw_only=True)
@@ -327,11 +272,6 @@ def measured_card(story: RingStory, splits: DatasetDict, probabilities: np.ndarr
         galaxies=galaxies_text(splits["test"], data_args.catalog),
         **story.known(),
     )
-
-
-def some_rows(count: int, most: int) -> np.ndarray:
-    """Numbers of at most ``most`` of ``count`` rows, drawn with a fixed seed, in their order."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 if __name__ == "__main__":

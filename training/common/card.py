@@ -204,15 +204,15 @@ def _bounds(name: str, value: float, error: float) -> tuple[float, float]:
     return interval(value, error) if name in NAMES else interval(value, error, -np.inf, np.inf)
 
 
-def roc_figure(labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
-    """ROC curves of several models over the same rows; the legend stands below them."""
+def roc_figure(labels: np.ndarray, scores: Mapping[str, np.ndarray], what: str = "rings") -> Figure:
+    """ROC curves of several models over the same rows; the legend stands below them. ``what`` names the ones."""
     figure = Figure(figsize=(5, 5.3 + 0.22 * len(scores)), layout="constrained")
     axes = figure.subplots()
     for name, values in scores.items():
         false_rate, true_rate, _ = roc_curve(labels, values)
         axes.plot(false_rate, true_rate, label=f"{name}: AUC {auc(labels, values):.3f}")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, label="chance")
-    axes.set(xlabel="false-positive rate (others called rings)", ylabel="true-positive rate (rings found)")
+    axes.set(xlabel=f"false-positive rate (others called {what})", ylabel=f"true-positive rate ({what} found)")
     axes.set(xlim=(0, 1), ylim=(0, 1), title="ROC curve")
     axes.set_box_aspect(1)
     figure.legend(loc="outside lower center", fontsize="small")

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import datasets
 import numpy as np
@@ -27,6 +28,7 @@ class Source:
         root: folder or URL that holds the manifest.
         manifest: 12 digits of the manifest's SHA-256.
         revision: 12 digits that say what the rows are: of the keys and the files' checksums, wherever the folder lies.
+        simulated: by the manifest the rows are, or come from an archive on this machine, as `skyset.testing` has them.
     """
 
     survey: str
@@ -34,6 +36,7 @@ class Source:
     root: str
     manifest: str
     revision: str
+    simulated: bool = False
 
     def settings(self) -> dict:
         """For the settings of a `Run`, which goes on with the same rows only."""
@@ -58,7 +61,9 @@ def source_of(data_dir: str, config: str = "default") -> Source:
     files = sorted((entry.split, entry.healpix, entry.rows, entry.keys, entry.sha256) for entry in manifest.files)
     columns = sorted((column.name, column.dtype, column.shape) for column in manifest.columns)
     digest = hashlib.sha256(repr((columns, files)).encode()).hexdigest()[:12]
-    return Source(manifest.survey, manifest.config, str(root), build_of(data_dir, config), digest)
+    here = bool(manifest.sources) and all(urlsplit(source).hostname == "127.0.0.1" for source in manifest.sources)
+    simulated = bool(manifest.build.get("simulated")) or here
+    return Source(manifest.survey, manifest.config, str(root), build_of(data_dir, config), digest, simulated)
 
 
 def load_splits(data_dir: str, config: str = "default", survey: str | None = None) -> datasets.DatasetDict:

@@ -261,6 +261,7 @@ def of_cdf(cdf: np.ndarray, grid: np.ndarray, samples: int, generator: np.random
 
 #: By task; `photoz_table`'s models read tables, see predict.py.
 PREDICTORS: dict[str, type[Predictor]] = {
+    "morphology": OfClasses,
     "rings": OfClasses,
     "votes": OfVotes,
     "masks": OfMasks,

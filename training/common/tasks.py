@@ -13,6 +13,7 @@ from skyset.training.common import timm_convnext
 #: By task, the class that loads its models: of `transformers`, or ours, which `transformers` knows once it is imported.
 TASKS = {
     "masks": "transformers:AutoModelForSemanticSegmentation",
+    "morphology": "transformers:AutoModelForImageClassification",
     "rings": "transformers:AutoModelForImageClassification",
     "photoz": "skyset.training.common.photoz_models:PhotozModel",
     "votes": "skyset.training.common.votes:VoteModel",
