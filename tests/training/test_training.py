@@ -1097,13 +1097,13 @@ def test_two_processes_train_on_every_row_exactly_once_an_epoch(rings, tmp_path)
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
         os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
         AcceleratorState._reset_state(reset_partial_state=True)  # other tests trained in this process
-        seen, get = [], LabelledImages.__getitem__
+        seen, get = [], LabelledImages.__getitems__
 
-        def spy(self, index):
-            seen.append((len(self), index))
-            return get(self, index)
+        def spy(self, indices):
+            seen.extend((len(self), index) for index in indices)
+            return get(self, indices)
 
-        LabelledImages.__getitem__ = spy
+        LabelledImages.__getitems__ = spy
         finetune_rings.main(command(rings, tmp_path / "two", CONVNEXT, *options))
         assert torch.distributed.get_world_size() == 2
         (tmp_path / f"seen-{rank}.json").write_text(json.dumps(seen))
