@@ -191,7 +191,7 @@ def measure(way: str, folder: Path, kind: str, seconds: float) -> dict:
 def warm_up(folder: Path) -> None:
     """Read all files twice: in a virtual machine the first look at a page of the cache is slow, whoever takes it."""
     block = bytearray(8 << 20)
-    for path in 2 * sorted(folder.glob("**/*.*")):
+    for path in 2 * sorted(path for path in folder.glob("**/*.*") if path.is_file()):
         with open(path, "rb", buffering=0) as file:
             while file.readinto(block):
                 pass
