@@ -22,6 +22,8 @@ NAMES = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
+#: What lies between 0 and 1.
+SHARES = {*NAMES, "agreement", "macro_f1", "usable_auc", "coverage_97", "aurc", "ccd_accuracy"}
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Measured:
         task: as the Hub calls it.
         names: how the metrics are called, in their order.
         digits: after the point, in tables.
+        things: what the rows are.
     """
 
     dataset: str
@@ -52,6 +55,7 @@ class Measured:
     task: str = "image-classification"
     names: Mapping[str, str] = field(default_factory=lambda: NAMES)
     digits: int = 3
+    things: str = "galaxies"
 
     def results(self) -> list[EvalResult]:
         """For the card's metadata."""
@@ -90,6 +94,7 @@ class Card:
         galaxies: what galaxies the figures are of, and what follows for others.
         versions: of libraries, by name.
         task: as the Hub calls it; of ``measured`` where there is one.
+        things: what ``galaxies`` is about.
     """
 
     name: str
@@ -106,6 +111,7 @@ class Card:
     galaxies: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     task: str = "image-classification"
+    things: str = "galaxies"
 
     @property
     def files(self) -> list[str]:
@@ -126,16 +132,17 @@ class Card:
         if self.usage[1]:
             parts.append(f"## Use\n\n{self.usage[0]}\n\n```python\n{self.usage[1].strip()}\n```\n")
         if self.measured is not None:
+            found = self.measured
             rows = (
-                f"{self.measured.rows} galaxies of `{self.measured.dataset}`, config `{self.measured.config}`, "
-                f"split `{self.measured.split}`, revision `{self.measured.revision}`."
+                f"{found.rows} {found.things} of `{found.dataset}`, config `{found.config}`, "
+                f"split `{found.split}`, revision `{found.revision}`."
             )
-            parts.append(f"## {self.measured.title}\n\n{rows}{' ' * bool(self.measured.remark)}{self.measured.remark}\n")
+            parts.append(f"## {found.title}\n\n{rows}{' ' * bool(found.remark)}{found.remark}\n")
             one, errors = {"this model": self.measured.metrics}, {"this model": self.measured.errors}
             table = metrics_table(one, errors, self.measured.names, self.measured.digits)
-            parts.append(f"{table}\n{INTERVALS if self.measured.errors else ''}\n")
+            parts.append(f"{table}\n{INTERVALS.replace('galaxies', self.things) if self.measured.errors else ''}\n")
         if self.galaxies:
-            parts.append(f"## Which galaxies\n\n{self.galaxies.strip()}\n")
+            parts.append(f"## Which {self.things}\n\n{self.galaxies.strip()}\n")
         parts += [f"## {title}\n\n{table}" for title, table in self.tables.items()]
         parts += [f"![{name}]({name})\n\n{sentence}\n" for name, (_, sentence) in self.figures.items()]
         if self.versions:
@@ -201,7 +208,7 @@ def metrics_table(
 
 def _bounds(name: str, value: float, error: float) -> tuple[float, float]:
     """Its interval: shares lie between 0 and 1."""
-    return interval(value, error) if name in NAMES else interval(value, error, -np.inf, np.inf)
+    return interval(value, error) if name in SHARES else interval(value, error, -np.inf, np.inf)
 
 
 def roc_figure(labels: np.ndarray, scores: Mapping[str, np.ndarray], what: str = "rings") -> Figure:

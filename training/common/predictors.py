@@ -23,6 +23,8 @@ from skyset.training.common.models import Normalisation
 from skyset.training.common.photoz_data import IMAGE, flux_of
 from skyset.training.common.photoz_metrics import quantile
 from skyset.training.common.photoz_trainer import views_of
+from skyset.training.common.quality import StampViews
+from skyset.training.common.quality_data import as_floats
 from skyset.training.common.segmentation import averaged_shares, channels_of
 from skyset.training.common.streams import find_image_column
 from skyset.training.common.views import Views
@@ -125,6 +127,37 @@ class OfClasses(OfImages):
         shares = self.averaged(batch["pixel_values"], lambda logits: logits.softmax(1)).cpu().numpy()
         names = self.model.config.id2label
         return {f"probability_{names[number]}": shares[:, number] for number in range(shares.shape[1])}
+
+
+class OfQuality(Predictor):
+    """The probability of each class of a CCD: ``probability_<class>``; NaN where a pixel or a hit is no finite number."""
+
+    def columns_of(self, rows: IterableDataset) -> list[str]:
+        config = self.model.config
+        self.turns = StampViews(config.groups, config.stamp)
+        self.shape = (config.groups[0] * config.stamp, config.groups[1] * config.stamp)
+        return [self.asked.image_column or "image", "hits"]
+
+    def batch(self, rows: Sequence[Mapping], threads: Executor) -> dict[str, Tensor]:
+        found = dict(zip(("pixel_values", "hits"), self.columns, strict=True))
+        found = {name: torch.stack([as_floats(row[column]) for row in rows]) for name, column in found.items()}
+        if found["pixel_values"].shape[1:] != self.shape or found["hits"].shape[1] != self.model.config.group_count:
+            theirs = " x ".join(map(str, found["pixel_values"].shape[1:]))
+            raise UserError(
+                f"the model takes images of {' x '.join(map(str, self.shape))} pixels and {self.model.config.group_count} "
+                f"hits, the data have {theirs} and {found['hits'].shape[1]}"
+            )
+        return found
+
+    def answers(self, batch: Mapping[str, Tensor], generator: np.random.Generator) -> dict[str, np.ndarray]:
+        image, hits = batch["pixel_values"], batch["hits"]
+        views = range(self.asked.views if self.model.config.inputs != "hits" else 1)
+        turned = (self.turns.turned(image, view) for view in views)
+        shares = torch.stack([self.model(pixel_values=each, hits=hits).logits.float().softmax(1) for each in turned]).mean(0)
+        bad = ~(image.isfinite().flatten(1).all(1) & (hits.isfinite() & (hits >= 0)).all(1))
+        shares[bad] = torch.nan
+        names = self.model.config.id2label
+        return {f"probability_{names[number]}": column for number, column in enumerate(shares.cpu().numpy().T)}
 
 
 class OfVotes(OfImages):
@@ -262,6 +295,7 @@ def of_cdf(cdf: np.ndarray, grid: np.ndarray, samples: int, generator: np.random
 #: By task; `photoz_table`'s models read tables, see predict.py.
 PREDICTORS: dict[str, type[Predictor]] = {
     "morphology": OfClasses,
+    "quality": OfQuality,
     "rings": OfClasses,
     "votes": OfVotes,
     "masks": OfMasks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from transformers import PreTrainedModel
 
@@ -14,7 +15,7 @@ from skyset.training.common.training_arguments import TaskArguments
 
 @dataclass(kw_only=True)
 class Story:
-    """Subclasses say what the task is (``text``, ``usage``).
+    """Subclasses say what the task is (``text``, ``usage``), and what it is trained on (``things``), if not on galaxies.
 
     Args:
         model_args, args: of the command.
@@ -35,6 +36,7 @@ class Story:
     kept: str = ""
     #: What the run says that made the weights that this one began with, or that are measured.
     before: dict = field(init=False)
+    things: ClassVar[str] = "galaxies"
 
     def __post_init__(self):
         name = self.model_args.model_name_or_path
@@ -64,10 +66,10 @@ class Story:
             else f"its last {names.n_blocks or 0} blocks and the head"
         )
         length = f"{args.max_steps} steps" if args.max_steps > 0 else f"up to {args.num_train_epochs:g} epochs"
-        which = "all labelled galaxies (validation and test splits too):" if args.train_on == "all" else "the"
+        which = f"all labelled {self.things} (validation and test splits too):" if args.train_on == "all" else "the"
         batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
         return (
-            f"From {start}, {parts} was trained on {which} {self.rows} galaxies{how_often} for {length} in batches of "
+            f"From {start}, {parts} was trained on {which} {self.rows} {self.things}{how_often} for {length} in batches of "
             f"{batch}, seed {args.seed}, learning rate {args.learning_rate:g}, layer decay {args.layer_decay:g}. "
             + self.views()
         )

@@ -16,6 +16,7 @@ TASKS = {
     "morphology": "transformers:AutoModelForImageClassification",
     "rings": "transformers:AutoModelForImageClassification",
     "photoz": "skyset.training.common.photoz_models:PhotozModel",
+    "quality": "skyset.training.common.quality:QualityModel",
     "votes": "skyset.training.common.votes:VoteModel",
     "photoz_table": "skyset.training.common.photoz_table:PhotozTable",
 }
