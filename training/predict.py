@@ -237,7 +237,9 @@ class Table:
             photometry = (self.rows.magnitudes[part], self.rows.errors[part])
             with torch.inference_mode():
                 components = self.model(*(torch.from_numpy(each).to(self.model.device) for each in photometry)).logits
-            answers = of_cdf(Mixture(components).cdf(self.grid), self.grid, self.args.samples, generator)
+            answers = of_cdf(
+                Mixture(components).cdf(self.grid), self.grid, self.args.samples, generator, self.model.config.point
+            )
             unseen = ~np.isfinite(photometry[0]).any(1)
             for values in answers.values():
                 values[unseen] = np.nan

@@ -47,6 +47,7 @@ from skyset.training.common.photoz_config import PDFS, PhotozConfig
 from skyset.training.common.photoz_data import STORED, Galaxies, joined, load_galaxies, softening_of, statistics
 from skyset.training.common.photoz_heads import POINT_LOSSES
 from skyset.training.common.photoz_models import PhotozModel
+from skyset.training.common.photoz_points import POINTS
 from skyset.training.common.photoz_story import LICENCE, TASK, UNMEASURED, PhotozStory
 from skyset.training.common.photoz_trainer import PhotozTrainer, metrics_of, predict_together, redshifts_of, views_of
 from skyset.training.common.runs import Run, settings_of
@@ -112,6 +113,10 @@ class PhotozModelArguments(ModelArguments):
             "choices": list(POINT_LOSSES),
         },
     )
+    point: str | None = field(
+        default=None,
+        metadata={"help": "The redshift that p(z) becomes: default median, or the model's.", "choices": list(POINTS)},
+    )
     stretch: str = field(default="asinh", metadata={"help": "Of the flux.", "choices": list(STRETCHES)})
 
     def settings(self, config_name: str) -> dict:
@@ -123,7 +128,8 @@ class PhotozModelArguments(ModelArguments):
         if self.model_type or self.image_mean is not None:
             raise UserError("--model_type and --image_mean are not for redshifts: give --model, and --stretch")
         trunk, pdf = MODELS[self.model or ("mdn" if config_name == "tabular" else "convnext")]
-        return {"trunk": trunk, "pdf": self.pdf or pdf, "point_loss": self.loss, "stretch": self.stretch, **self.overrides}
+        settings = {"trunk": trunk, "pdf": self.pdf or pdf, "point_loss": self.loss, "stretch": self.stretch}
+        return settings | {"point": self.point or "median", **self.overrides}
 
 
 @dataclass
@@ -192,6 +198,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
             logger.warning("no model is named: a small %s from a random start (--model, --model_name_or_path)", config.trunk)
         model = new_model(config, train, model_args.overrides)
     check_fits(model, model_args, data_args.image_size)
+    model.config.point = model_args.point or model.config.point
     mark(model, "photoz")
     if model_args.freeze or model_args.n_blocks is not None:
         freeze_all_but(model, model_args.n_blocks or 0)
@@ -306,6 +313,8 @@ def check_fits(model: PhotozModel, model_args: PhotozModelArguments, asked_size:
         raise UserError(f"{name} is a {config.trunk}, not --model {model_args.model}")
     if name and model_args.pdf and model_args.pdf != config.pdf:
         raise UserError(f"{name} says {config.pdf}, not --pdf {model_args.pdf}")
+    if model_args.point and config.pdf == "point":
+        raise UserError(f"--point is of p(z), and a {config.trunk} that says one redshift has none: see --pdf")
     if asked_size and config.sees_images and asked_size != config.image_size:
         raise UserError(f"the model takes {config.image_size} pixels, not --image_size {asked_size}")
 

@@ -113,15 +113,27 @@ def test_features_are_standard_and_missing_ones_are_the_mean(tmp_path):
     scaling = Scaling(**{name: torch.tensor(values) for name, values in scaling_of(rows).items()})
     seen = [torch.from_numpy(rows.magnitudes), torch.from_numpy(rows.errors)]
     features = scaling.features(*seen)
-    assert features.shape == (400, 8) and features.isfinite().all()
+    assert features.shape == (400, 11) and features.isfinite().all()
     assert features[:, :5].mean(0).abs().max() < 1e-4 and (features[:, 1:3].std(0) - 1).abs().max() < 0.01
-    assert (features[::4, [0, 3]] == 0).all() and (features[::4, 5] == 1).all() and (features[1::4, 5:] == 0).all()
+    assert (features[::4, [0, 3]] == 0).all() and (features[::4, 5] == 1).all() and (features[1::4, 5:8] == 0).all()
+    together = torch.cov(features[:, 8:].T)
+    assert together.numpy() == pytest.approx(np.eye(3), abs=0.02)
     # noise of one error moves fluxes by a tenth, and nothing that was not observed
     draws = torch.ones(2, 400, 3)
     draws[1] = 0
     noisy = scaling.features(*seen, 1.0, draws)
     assert torch.equal(noisy[1], features) and (noisy[0, ::4, 0] == 0).all()
     assert (noisy[0, :, 2] < features[:, 2]).all() and not torch.equal(noisy[0], features)
+
+
+def test_components_of_magnitudes_that_say_the_same_stay_small(tmp_path):
+    table = {f"mag_{band}": np.array([24.0, 23.0]) for band in "gri"} | {"redshift": [0.5, 1.0]}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    rows = read_photometry(str(tmp_path / "t.parquet"), TableArguments())
+    scaling = Scaling(**{name: torch.tensor(values) for name, values in scaling_of(rows).items()})
+    features = scaling.features(torch.from_numpy(rows.magnitudes), torch.from_numpy(rows.errors))
+    assert scaling.axes.shape == (3, 3) and features[:, 8].abs().tolist() == pytest.approx([1, 1], rel=1e-3)
+    assert features[:, 9:].abs().max() < 1e-3
 
 
 def test_fluxes_have_the_errors_of_magnitudes():

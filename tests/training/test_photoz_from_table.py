@@ -21,6 +21,8 @@ from skyset.training import train_photoz
 from skyset.training.common import photoz_baselines
 from skyset.training.common.mixtures import Mixture
 from skyset.training.common.models import load_trained
+from skyset.training.common.photoz_metrics import point_metrics
+from skyset.training.common.photoz_points import point
 from skyset.training.common.photoz_table import predict
 from tests.processes import killed_once
 
@@ -83,11 +85,14 @@ def test_model_card_and_figures_are_of_what_was_measured(tables, trained, capsys
     model, _ = load_trained(str(folder), "photoz_table")
     rows, components = predict(model, str(tables.with_name("test.parquet")))
     assert components.shape == (60, 2, 2, 3) and np.isposinf(rows.magnitudes[:6, 0]).all()
-    medians = [np.interp(0.5, cdf, np.linspace(0, 5, 2001)) for cdf in Mixture(components).cdf(np.linspace(0, 5, 2001))]
+    grid = np.expm1(np.linspace(0, np.log(5), 1001))
+    cdf = Mixture(components).cdf(grid)
     truth = pq.read_table(tables.with_name("test.parquet"))["redshift"].to_numpy()
-    dz = (np.array(medians) - truth) / (1 + truth)
-    assert (np.abs(dz) > 0.15).mean() == pytest.approx(metrics["outliers"], abs=0.02)
+    found = {kind: point_metrics(point(cdf, grid, kind), truth) for kind in ("best", "median")}
+    assert model.config.point == "best" and metrics["outliers"] == pytest.approx(found["best"]["outliers"], abs=0.02)
+    assert metrics["scatter"] == pytest.approx(found["best"]["scatter"], abs=0.005)
     card = (folder / "README.md").read_text()
+    assert f"| median | {found['median']['scatter']:.3f}" in card
     assert f"{metrics['scatter']:.4f}" in card and "Cross-validated" in card and "g 6, i 6" in card
     assert {path.name for path in folder.glob("*.png")} == {"redshifts.png", "over_redshift.png", "pit.png"}
     held_out = json.loads((folder / "eval_results.json").read_text())
@@ -122,9 +127,10 @@ def test_without_a_table_to_measure_on_a_tenth_is_left_out(tables, tmp_path):
 
 def test_a_model_is_measured_without_training(tables, trained, tmp_path):
     words = ["--eval_table", str(tables.with_name("test.parquet")), "--model_name_or_path", str(trained[0])]
-    metrics = train_photoz.main([*words, "--do_train", "false", "--output_dir", str(tmp_path)])
-    assert metrics["crps"] == pytest.approx(trained[1]["crps"], rel=1e-3)
-    assert "Nothing was trained here" in (tmp_path / "README.md").read_text()
+    metrics = train_photoz.main([*words, "--do_train", "false", "--point", "median", "--output_dir", str(tmp_path)])
+    assert metrics["crps"] == pytest.approx(trained[1]["crps"], rel=1e-3) and metrics["rms"] != trained[1]["rms"]
+    card = (tmp_path / "README.md").read_text()
+    assert "Nothing was trained here" in card and "is the median of p(z)" in card
 
 
 @pytest.mark.parametrize(

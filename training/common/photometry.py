@@ -26,6 +26,8 @@ from skyset.tables.open import open_catalog
 FAINTEST, BRIGHTEST = 50.0, -50.0
 #: Magnitude of the unit of flux, and magnitudes of a factor e of flux.
 ZERO, POGSON = 25.0, 2.5 / math.log(10)
+#: Smallest spread of a principal component that is brought to 1: what is smaller is no more than rounding.
+LEAST_SPREAD = 0.02
 #: Bands in the order of their wavelengths, by the names surveys give them.
 ORDER = ("fuv", "nuv", "u", "b", "g", "v", "r", "i", "z", "y", "j", "h", "k", "ks", "w1", "w2")
 #: How columns of redshifts are named, the likeliest first.
@@ -62,6 +64,13 @@ class TableArguments:
     )
     redshift: str | None = field(default=None, metadata={"help": "Column of the redshifts; by default found."})
     model: str = field(default="mdn", metadata={"help": "An ensemble of mixture density networks.", "choices": ["mdn"]})
+    point: str | None = field(
+        default=None,
+        metadata={
+            "help": "The redshift that p(z) becomes: best (few outliers, small scatter), median, mode. Default best.",
+            "choices": ["best", "median", "mode"],
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -243,12 +252,13 @@ def flux_of(magnitudes: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
     return flux, flux * errors / POGSON
 
 
-def scaling_of(photometry: Photometry) -> dict[str, list[float]]:
+def scaling_of(photometry: Photometry) -> dict[str, list]:
     """What ``features`` needs to know of a survey, from its training rows: saved in the model's configuration.
 
     Returns:
         By name, a number a band: ``softening`` (flux where an asinh magnitude turns linear: the median error) and
-        ``faint_error`` (flux error where none is given: that of the faintest twentieth); ``mean``, ``std`` of each feature.
+        ``faint_error`` (flux error where none is given: that of the faintest twentieth); ``mean``, ``std`` of magnitudes and
+        colours; ``axes``, principal components of the magnitudes, (bands, bands).
 
     Raises:
         UserError: a band without a single magnitude.
@@ -271,7 +281,17 @@ def scaling_of(photometry: Photometry) -> dict[str, list[float]]:
     count = use.sum(0).clamp(min=1)
     mean = torch.where(use, values, 0).sum(0) / count
     std = (torch.where(use, values - mean, 0).square().sum(0) / count).sqrt().clamp(min=1e-3)
-    return scaling | {"mean": mean.tolist(), "std": std.tolist()}
+    scaled = torch.where(use, (values - mean) / std, 0.0)[:, : len(softening)]
+    return scaling | {"mean": mean.tolist(), "std": std.tolist(), "axes": _axes(scaled).tolist()}
+
+
+def _axes(scaled: Tensor) -> Tensor:
+    """Principal components of scaled magnitudes, as a matrix that gives each a spread of 1: float64 (bands, bands)."""
+    _, lengths, axes = torch.linalg.svd(scaled - scaled.mean(0), full_matrices=False)
+    axes = axes[: len(lengths)]
+    spreads = (lengths / math.sqrt(len(scaled))).clamp(min=LEAST_SPREAD)
+    missing = torch.zeros(axes.shape[1], axes.shape[1] - len(axes), dtype=axes.dtype)  # fewer rows than bands
+    return torch.cat([axes.T / spreads, missing], 1)
 
 
 def _asinh(flux: Tensor, magnitudes: Tensor, softening: Tensor) -> tuple[Tensor, Tensor]:
@@ -287,11 +307,13 @@ class Scaling:
     faint_error: Tensor
     mean: Tensor
     std: Tensor
+    axes: Tensor
 
     def features(
         self, magnitudes: Tensor, errors: Tensor, noise: float | Tensor = 0.0, draws: Tensor | None = None
     ) -> Tensor:
-        """Standardised asinh magnitudes, colours of neighbouring bands, and which bands were not observed.
+        """Standardised asinh magnitudes, colours of neighbouring bands, which bands were not observed, and the magnitudes'
+        principal components, by which small differences of colours are seen.
 
         Args:
             magnitudes, errors: (rows, bands).
@@ -299,7 +321,7 @@ class Scaling:
             draws: (..., rows, bands), or None.
 
         Returns:
-            float32 (..., rows, 3 * bands - 1): 0 where a band was not observed.
+            float32 (..., rows, 4 * bands - 1): 0 where a band was not observed.
         """
         flux, error = flux_of(magnitudes, errors)
         if draws is not None:
@@ -309,4 +331,5 @@ class Scaling:
         values = torch.cat([asinh, asinh[..., :-1] - asinh[..., 1:]], -1)
         use = torch.cat([observed, observed[..., :-1] & observed[..., 1:]], -1)
         scaled = torch.where(use, (values - self.mean) / self.std, 0.0)
-        return torch.cat([scaled, (~observed).float().expand(*scaled.shape[:-1], -1)], -1)
+        unseen = (~observed).float().expand(*scaled.shape[:-1], -1)
+        return torch.cat([scaled, unseen, scaled[..., : len(self.axes)] @ self.axes], -1)

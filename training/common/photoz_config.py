@@ -6,6 +6,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from skyset.errors import UserError
 from skyset.training.common.photoz_heads import POINT_LOSSES
+from skyset.training.common.photoz_points import check_point
 
 TRUNKS = ("nn", "cnn", "hybrid", "mlp", "convnext")
 PDFS = ("point", "mixture", "bins", "bayes")
@@ -29,6 +30,7 @@ class PhotozConfig(PreTrainedConfig):
         z_max: where the grid of redshifts ends.
         rows: of the training set.
         point_loss: of ``POINT_LOSSES``.
+        point: the redshift that a distribution becomes, of `photoz_points.POINTS`.
         components, bins: of the distribution.
         width, depth, dropout: of ``mlp`` and of the attention in ``convnext``.
         image_encoder: settings of a ConvNeXt V2.
@@ -53,6 +55,7 @@ class PhotozConfig(PreTrainedConfig):
         z_max: float = 4.0,
         rows: int = 1,
         point_loss: str = "hsc",
+        point: str = "median",
         components: int = 5,
         bins: int = 200,
         width: int = 128,
@@ -67,7 +70,7 @@ class PhotozConfig(PreTrainedConfig):
         self.magnitude_mean, self.magnitude_std = magnitude_mean or [22.0] * count, magnitude_std or [2.0] * count
         self.error_mean, self.error_std = error_mean or [-4.0] * count, error_std or [1.0] * count
         self.z_mean, self.z_std, self.z_max, self.rows = z_mean, z_std, z_max, rows
-        self.point_loss, self.components, self.bins = point_loss, components, bins
+        self.point_loss, self.point, self.components, self.bins = point_loss, point, components, bins
         self.width, self.depth, self.dropout = width, depth, dropout
         self.image_encoder = dict(image_encoder or SMALL_ENCODER)
         super().__init__(**others)
@@ -83,12 +86,13 @@ class PhotozConfig(PreTrainedConfig):
     def settings(self) -> dict:
         """What makes the network what it is, by name."""
         own = {"trunk", "pdf", "bands", "image_size", "stretch", "softening", "point_loss", "components", "bins", "width"}
-        own |= {"depth", "dropout", "image_encoder", "rows", "z_max"}
+        own |= {"depth", "dropout", "image_encoder", "rows", "z_max", "point"}
         return {name: getattr(self, name) for name in sorted(own)}
 
     def check_names(self) -> None:
         """Raise UserError where a kind is asked for that there is not."""
         kinds = ("model", self.trunk, TRUNKS), ("pdf", self.pdf, PDFS), ("loss", self.point_loss, POINT_LOSSES)
+        check_point(self.point)
         for name, value, known in kinds:
             if value not in known:
                 raise UserError(f"no {name} {value!r}; there are {', '.join(known)}")

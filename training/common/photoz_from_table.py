@@ -77,6 +77,7 @@ def main(arguments: list[str]) -> dict[str, float]:
     known = load_trained(name, "photoz_table", *model_args.hub)[0] if name else None
     rows, test = read_tables(table_args, args, known.config if known else None)
     model = known or new_model(rows, model_args.overrides)
+    model.config.point = table_args.point or model.config.point
     mark(model, "photoz_table")
     folds = model.config.folds
     train_set = TableRows(rows, folds_of(len(rows), folds, args.seed))
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> dict[str, float]:
             "data": rows.digest,
             "columns": model.config.columns,
             "first weights": model_args.first_weights(),
-            "model": {name: getattr(model.config, name) for name in SETTINGS},
+            "model": {name: getattr(model.config, name) for name in (*SETTINGS, "point")},
         },
         about=story.about(),
         source={"manifest": str(table_args.table), "sha256": rows.digest},
@@ -114,13 +115,13 @@ def main(arguments: list[str]) -> dict[str, float]:
     grid = grid_for(rows if args.do_train else test)
     held_out = None
     if args.do_train and folds > 1:
-        held_out = Measurement.of(trainer.cdf(train_set, grid), grid, rows.redshifts)
+        held_out = Measurement.of(trainer.cdf(train_set, grid), grid, rows.redshifts, model.config.point)
         trainer.save_metrics("eval", {f"eval_{key}": value for key, value in held_out.metrics.items()})
     if test is None:
         if args.should_save:
             trainer.save_card(unmeasured_card(story, held_out))
         return {}
-    measured = Measurement.of(trainer.cdf(TableRows(test), grid), grid, test.redshifts)
+    measured = Measurement.of(trainer.cdf(TableRows(test), grid), grid, test.redshifts, model.config.point)
     trainer.save_metrics("test", {f"test_{key}": value for key, value in measured.metrics.items()})
     logger.info("test: %s", ", ".join(f"{key} {value:.4f}" for key, value in measured.metrics.items()))
     if args.should_save:

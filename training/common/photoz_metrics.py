@@ -109,14 +109,15 @@ def pdf_metrics(cdf: np.ndarray, grid: np.ndarray, z_spec: ArrayLike) -> dict[st
     return metrics | {f"coverage_{share * 100:.0f}": coverage(values, share) for share in INTERVALS}
 
 
-def all_metrics(cdf: np.ndarray, grid: np.ndarray, z_spec: ArrayLike) -> dict[str, float]:
-    """``point_metrics`` of the medians and ``pdf_metrics``; arguments and errors as there."""
-    return point_metrics(quantile(cdf, grid), z_spec) | pdf_metrics(cdf, grid, z_spec)
+def all_metrics(cdf: np.ndarray, grid: np.ndarray, z_spec: ArrayLike, z_phot: ArrayLike | None = None) -> dict[str, float]:
+    """``point_metrics`` of ``z_phot``, of the medians without, and ``pdf_metrics``; arguments and errors as there."""
+    points = quantile(cdf, grid) if z_phot is None else z_phot
+    return point_metrics(points, z_spec) | pdf_metrics(cdf, grid, z_spec)
 
 
 def pit(cdf: np.ndarray, grid: np.ndarray, z_spec: ArrayLike) -> np.ndarray:
     """Probability integral transform: the cumulative function at the true redshift, float64 (rows,)."""
-    cdf, grid, true = _distributions(cdf, grid, z_spec)
+    cdf, grid, true = distributions(cdf, grid, z_spec)
     left, part = _place(grid, true)
     rows = np.arange(len(true))
     values = cdf[rows, left] * (1 - part) + cdf[rows, left + 1] * part
@@ -135,7 +136,7 @@ def coverage(values: ArrayLike, share: float) -> float:
 
 def quantile(cdf: np.ndarray, grid: np.ndarray, share: float = 0.5) -> np.ndarray:
     """Redshift below which ``share`` of each distribution lies, float64 (rows,); the median by default."""
-    cdf, grid, _ = _distributions(cdf, grid, np.zeros(len(cdf)))
+    cdf, grid, _ = distributions(cdf, grid, np.zeros(len(cdf)))
     right = np.clip((cdf < share).sum(axis=1), 1, len(grid) - 1)
     rows = np.arange(len(cdf))
     low, high = cdf[rows, right - 1], cdf[rows, right]
@@ -148,7 +149,7 @@ def crps(cdf: np.ndarray, grid: np.ndarray, z_spec: ArrayLike) -> np.ndarray:
 
     The integral of (F(z) - [z >= z_spec])^2 over all z, exact for the straight lines between nodes.
     """
-    cdf, grid, true = _distributions(cdf, grid, z_spec)
+    cdf, grid, true = distributions(cdf, grid, z_spec)
     parts = [slice(first, first + _ROWS) for first in range(0, len(true), _ROWS)]
     return np.concatenate([_crps(cdf[part], grid, true[part]) for part in parts])
 
@@ -257,7 +258,8 @@ def _redshifts(z_phot: ArrayLike, z_spec: ArrayLike) -> tuple[np.ndarray, np.nda
     return predicted, true
 
 
-def _distributions(cdf: np.ndarray, grid: np.ndarray, z_spec: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def distributions(cdf: np.ndarray, grid: np.ndarray, z_spec: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As arrays, if they are distributions of so many rows; else UserError."""
     cdf, grid, true = np.asarray(cdf), np.asarray(grid, np.float64), np.asarray(z_spec, np.float64)
     if cdf.shape != (len(true), len(grid)) or len(grid) < 2:
         raise UserError(f"distributions {cdf.shape} of {len(true)} redshifts on a grid of {len(grid)} cannot be measured")

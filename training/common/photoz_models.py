@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from skyset.training.common.photoz_config import POOLED, PhotozConfig
 from skyset.training.common.photoz_heads import BayesianLast, Bins, Mixture, Point
-from skyset.training.common.photoz_metrics import quantile
+from skyset.training.common.photoz_points import point
 
 #: Of the paper's convolutions: channels and activation; each of the first five is followed by max-pooling.
 _CONVOLUTIONS = ((32, "tanh"), (64, "tanh"), (128, "tanh"), (256, "tanh"), (256, "tanh"), (512, "relu"), (512, "relu"))
@@ -253,10 +253,10 @@ class PhotozModel(PreTrainedModel):
 
     @torch.no_grad()
     def redshift(self, logits: Tensor) -> Tensor:
-        """The head's number, or the median of p(z), float32 (rows,); ``logits`` as for ``cdf``."""
+        """The head's number, or what ``config.point`` makes of p(z), float32 (rows,); ``logits`` as for ``cdf``."""
         if isinstance(self.head, Point):
             return (logits if logits.ndim == 2 else logits.mean(1))[:, 0].float()
-        return torch.from_numpy(quantile(self.cdf(logits).cpu().numpy(), self.grid().numpy())).float()
+        return torch.from_numpy(point(self.cdf(logits).cpu().numpy(), self.grid().numpy(), self.config.point)).float()
 
 
 AutoModel.register(PhotozConfig, PhotozModel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from skyset.training.common.photoz_points import POINTS
 from skyset.training.common.story import Story
 
 TASK = "tabular-regression"
@@ -64,6 +65,8 @@ class PhotozStory(Story):
             inputs.append("magnitudes" + ("" if config.trunk in ("nn", "hybrid") else " and their errors"))
         says = SAYS[config.pdf].format(loss=config.point_loss, components=config.components, bins=config.bins)
         about = f"**{self.about_data}**\n\n" if self.about_data else ""
+        if config.pdf != "point":
+            says += f"; its redshift is {POINTS[config.point]}"
         return f"{about}Redshifts of galaxies from {' and '.join(inputs)}. {says}.\n\n{self.size()} {self.made()}"
 
     def size(self) -> str:

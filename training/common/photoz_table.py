@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from skyset.errors import UserError
 from skyset.training.common.mixtures import Mixture, components_of, start_head
 from skyset.training.common.photometry import Columns, Photometry, Scaling, TableArguments, read_photometry
+from skyset.training.common.photoz_points import check_point
 
 
 class PhotozTableConfig(PretrainedConfig):
@@ -32,6 +34,7 @@ class PhotozTableConfig(PretrainedConfig):
         members: networks in the ensemble.
         folds: parts of the training rows, each left out by some members; 0 or 1: nobody leaves any out.
         noise: errors by which fluxes are moved in training.
+        point: the redshift that p(z) becomes, of `photoz_points.POINTS`.
         columns: of the table that it was trained on, by ``magnitudes``, ``errors`` and ``redshift``.
     """
 
@@ -40,7 +43,7 @@ class PhotozTableConfig(PretrainedConfig):
     def __init__(
         self,
         bands: list[str] | None = None,
-        scaling: dict[str, list[float]] | None = None,
+        scaling: dict[str, list] | None = None,
         centre: float = 0.6,
         spread: float = 0.25,
         width: int = 256,
@@ -49,6 +52,7 @@ class PhotozTableConfig(PretrainedConfig):
         members: int = 8,
         folds: int = 8,
         noise: float = 0.5,
+        point: str = "best",
         columns: dict | None = None,
         **others,
     ):
@@ -59,15 +63,22 @@ class PhotozTableConfig(PretrainedConfig):
             "faint_error": [0.1] * count,
             "mean": [0.0] * (2 * count - 1),
             "std": [1.0] * (2 * count - 1),
+            "axes": np.eye(count).tolist(),
         }
-        self.centre, self.spread, self.noise = centre, spread, noise
+        self.centre, self.spread, self.noise, self.point = centre, spread, noise, point
         self.width, self.depth, self.components, self.members, self.folds = width, depth, components, members, folds
         super().__init__(**others)
         self._check()
 
     def _check(self) -> None:
         count = len(self.bands)
-        for name, length in (("softening", count), ("faint_error", count), ("mean", 2 * count - 1), ("std", 2 * count - 1)):
+        for name, length in (
+            ("softening", count),
+            ("faint_error", count),
+            ("axes", count),
+            ("mean", 2 * count - 1),
+            ("std", 2 * count - 1),
+        ):
             if len(self.scaling.get(name, ())) != length:
                 raise UserError(
                     f"the model's scaling has no {name} of {length} numbers for the bands {', '.join(self.bands)}"
@@ -75,6 +86,7 @@ class PhotozTableConfig(PretrainedConfig):
         for name in ("width", "depth", "components", "members"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        check_point(self.point)
         if self.noise < 0 or self.folds < 0:
             raise UserError("noise and folds must not be negative")
         if self.folds > 1 and self.members % self.folds:
@@ -105,7 +117,7 @@ class PhotozTable(PreTrainedModel):
     def __init__(self, config: PhotozTableConfig):
         super().__init__(config)
         members, width = config.members, config.width
-        self.first = Layers(members, 3 * len(config.bands) - 1, width)
+        self.first = Layers(members, 4 * len(config.bands) - 1, width)
         self.blocks = nn.ModuleList(Layers(members, width, width) for _ in range(config.depth))
         self.head = Layers(members, width, 3 * config.components)
         self.post_init()

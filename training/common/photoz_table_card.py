@@ -13,7 +13,8 @@ from skyset.training.common.card import Card, Measured, metrics_table
 from skyset.training.common.photometry import Photometry, Scaling, TableArguments
 from skyset.training.common.photoz_baselines import HOW, score_baselines
 from skyset.training.common.photoz_card import over_redshift_figure, pit_figure, redshift_figure, table_over_redshift
-from skyset.training.common.photoz_metrics import NAMES, all_metrics, metrics_errors, pit, quantile
+from skyset.training.common.photoz_metrics import NAMES, OUTLIER, all_metrics, metrics_errors, pit, point_metrics
+from skyset.training.common.photoz_points import PEAK, POINTS, point
 from skyset.training.common.photoz_table import PhotozTableConfig
 from skyset.training.common.story import Story
 
@@ -40,22 +41,26 @@ class Measurement:
     Args:
         cdf, grid: as in `photoz_metrics`.
         z_spec: (rows,) true.
+        point: of `photoz_points.POINTS`.
+        z_phot: (rows,) said.
         metrics: by name.
     """
 
     cdf: np.ndarray
     grid: np.ndarray
     z_spec: np.ndarray
+    point: str
+    z_phot: np.ndarray
     metrics: dict[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(cdf: np.ndarray, grid: np.ndarray, z_spec: np.ndarray) -> Measurement:
-        return Measurement(cdf, grid, z_spec, all_metrics(cdf, grid, z_spec))
+    def of(cdf: np.ndarray, grid: np.ndarray, z_spec: np.ndarray, kind: str) -> Measurement:
+        z_phot = point(cdf, grid, kind)
+        return Measurement(cdf, grid, z_spec, kind, z_phot, all_metrics(cdf, grid, z_spec, z_phot))
 
-    @property
-    def z_phot(self) -> np.ndarray:
-        """Medians, (rows,)."""
-        return quantile(self.cdf, self.grid)
+    def by_point(self) -> dict[str, dict[str, float]]:
+        """Metrics of each kind of point, by its name."""
+        return {kind: point_metrics(point(self.cdf, self.grid, kind), self.z_spec) for kind in POINTS}
 
 
 @dataclass(kw_only=True)
@@ -90,7 +95,8 @@ class TableStory(Story):
         config, count = self.model.config, sum(parameter.numel() for parameter in self.model.parameters())
         return (
             f"{config.members} networks with {config.depth} residual layers of {config.width}, {config.components} "
-            f"components each, {count / 1e6:.2f} million parameters together; p(z) is the mean of theirs."
+            f"components each, {count / 1e6:.2f} million parameters together; p(z) is the mean of theirs, and the redshift "
+            f"{POINTS[config.point]}."
         )
 
     def training(self, how_often: str = "") -> str:
@@ -115,7 +121,16 @@ class TableStory(Story):
 
 def unmeasured_card(story: TableStory, held_out: Measurement | None) -> Card:
     """The card of a model trained on all rows: what cross-validation says, if there are folds."""
-    tables = {"Cross-validated": _held_out_text(story) + _table({"held out": held_out.metrics})} if held_out else {}
+    tables = (
+        {
+            "Cross-validated": _held_out_text(story)
+            + _table({"held out": held_out.metrics})
+            + "\n"
+            + _table_of_points(held_out)
+        }
+        if held_out
+        else {}
+    )
     text = story.text() + "\nTrained on all galaxies: none is left to measure the whole ensemble on.\n"
     return Card(f"{story.name}-all", text, None, tables=tables, task=TASK, **story.known())
 
@@ -125,24 +140,12 @@ def measured_card(
 ) -> Card:
     """The card of a model measured on rows that it has not seen, with simpler models measured on the same rows beside it."""
     z_phot, z_spec = measured.z_phot, measured.z_spec
-    tables = {}
+    tables = {"Other points of the same p(z)": _points_text(measured)}
     if baselines:
-        others = {
-            name: all_metrics(cdf, measured.grid, z_spec)
-            for name, cdf in score_baselines(
-                features_of(story.train, story.model.config),
-                story.train.redshifts,
-                features_of(test, story.model.config),
-                measured.grid,
-            )
-        }
-        how = "\n".join(f"- {name}: {HOW[name]}." for name in others)
-        tables["Beside simpler models"] = (
-            "Trained on the same galaxies with the same features (asinh magnitudes, colours, what is missing) and measured "
-            f"on the same, in one run.\n\n{_table({'this model': measured.metrics, **others})}\n{how}\n"
-        )
+        tables["Beside simpler models"] = _baselines_text(story, test, measured)
     if held_out:
         tables["Cross-validated"] = _held_out_text(story) + _table({"held out": held_out.metrics})
+        tables["Cross-validated"] += "\n" + _table_of_points(held_out)
     tables["Over redshift"] = table_over_redshift(z_phot, z_spec)
     where = story.table_args.eval_table or story.table_args.table
     return Card(
@@ -165,7 +168,7 @@ def measured_card(
         figures={
             "redshifts.png": (
                 redshift_figure(z_phot, z_spec),
-                "Medians of p(z) over true redshifts; outliers are beyond the dashed lines.",
+                f"Redshifts ({measured.point} of p(z)) over true ones; outliers are beyond the dashed lines.",
             ),
             "over_redshift.png": (over_redshift_figure({"this model": (z_phot, z_spec)}), "In bins of the true redshift."),
             "pit.png": (
@@ -182,6 +185,38 @@ def features_of(rows: Photometry, config: PhotozTableConfig) -> np.ndarray:
     """What the network is given, without noise: float32 (rows, features)."""
     scaling = Scaling(**{name: torch.tensor(values) for name, values in config.scaling.items()})
     return scaling.features(torch.from_numpy(rows.magnitudes), torch.from_numpy(rows.errors)).numpy()
+
+
+def _baselines_text(story: TableStory, test: Photometry, measured: Measurement) -> str:
+    """Simpler models, trained now: by the same point of their p(z), and by its median."""
+    known, asked = (features_of(rows, story.model.config) for rows in (story.train, test))
+    grid, kind = measured.grid, measured.point
+    others = dict(score_baselines(known, story.train.redshifts, asked, grid))
+    cdfs = {"this model": measured.cdf, **others}
+    text = (
+        "Trained on the same galaxies with the same features (asinh magnitudes, their principal components, colours, what "
+        f"is missing) and measured on the same, in one run; the redshift of each is {POINTS[kind]}.\n\n"
+    )
+    for each in dict.fromkeys((kind, "median")):
+        if each != kind:
+            text += "\nThe same, by the medians of p(z):\n\n"
+        text += _table({name: Measurement.of(cdf, grid, measured.z_spec, each).metrics for name, cdf in cdfs.items()})
+    return text + "\n" + "\n".join(f"- {name}: {HOW[name]}." for name in others) + "\n"
+
+
+def _points_text(measured: Measurement) -> str:
+    text = f"The redshift given is {POINTS[measured.point]}. "
+    if measured.point == "best":
+        text += (
+            f"Its score is highest at dz = 0 and falls beyond |dz| = {PEAK:g} and again at {OUTLIER:g}, from where a "
+            "redshift is an outlier: see `photoz_points.py`. "
+        )
+    return text + "Other points of the same distributions, measured on the same galaxies:\n\n" + _table_of_points(measured)
+
+
+def _table_of_points(measured: Measurement) -> str:
+    names = ("scatter", "outliers", "bias", "rms", "catastrophic", "loss")
+    return metrics_table(measured.by_point(), None, {name: NAMES[name] for name in names}, 4)
 
 
 def _table(models: Mapping[str, Mapping[str, float]]) -> str:

@@ -14,6 +14,7 @@ from transformers import EvalPrediction
 from skyset.training.common import photoz_metrics
 from skyset.training.common.photoz_data import Galaxies
 from skyset.training.common.photoz_models import PhotozModel
+from skyset.training.common.photoz_points import point
 from skyset.training.common.resident import Resident, collate
 from skyset.training.common.stretches import FluxViews, Stretch
 from skyset.training.common.trainer import ImageTrainer
@@ -72,7 +73,7 @@ def redshifts_of(model: PhotozModel, logits: np.ndarray) -> tuple[np.ndarray, tu
         return model.redshift(tensor).numpy(), None
     grid = model.grid().numpy()
     cdf = torch.cat([model.cdf(part) for part in tensor.split(4096)]).numpy()
-    return photoz_metrics.quantile(cdf, grid), (cdf, grid)
+    return point(cdf, grid, model.config.point), (cdf, grid)
 
 
 def views_of(model: PhotozModel, turns: str = "quarter") -> FluxViews | None:
@@ -114,7 +115,7 @@ def predict_together(
     if any(pdf is None for _, pdf in said):
         return np.mean([z_phot for z_phot, _ in said], axis=0), None
     cdf, grid = sum(pdf[0] for _, pdf in said) / len(said), said[0][1][1]
-    return photoz_metrics.quantile(cdf, grid), (cdf, grid)
+    return point(cdf, grid, models[0].config.point), (cdf, grid)
 
 
 def _seen_by(model: PhotozModel, galaxies: Galaxies) -> Dataset:

@@ -22,6 +22,7 @@ from skyset.training.common.mask_metrics import VOTERS
 from skyset.training.common.models import Normalisation
 from skyset.training.common.photoz_data import IMAGE, flux_of
 from skyset.training.common.photoz_metrics import quantile
+from skyset.training.common.photoz_points import point
 from skyset.training.common.photoz_trainer import views_of
 from skyset.training.common.quality import StampViews
 from skyset.training.common.quality_data import as_floats
@@ -31,7 +32,7 @@ from skyset.training.common.views import Views
 from skyset.training.common.votes import per_answer, per_question
 
 #: Quantiles of a distribution that are written, by the end of their names.
-QUANTILES = {"p16": 0.16, "p84": 0.84}
+QUANTILES = {"p16": 0.16, "p50": 0.5, "p84": 0.84}
 #: Of a percentage, where a model was not shown the sky.
 NOT_SHOWN = 255
 
@@ -216,8 +217,9 @@ class OfMasks(OfImages):
 
 
 class OfRedshifts(Predictor):
-    """``redshift``: the number, or the median of p(z); of p(z) also ``redshift_p16``, ``redshift_p84`` and draws,
-    ``redshift_samples``. NaN where a galaxy has no magnitude at all and the model sees nothing else."""
+    """``redshift``: the number, or the model's point of p(z) (see `photoz_points`); of p(z) also ``redshift_p16``,
+    ``redshift_p50`` (the median), ``redshift_p84`` and draws, ``redshift_samples``. NaN where a galaxy has no magnitude at
+    all and the model sees nothing else."""
 
     samples = True
 
@@ -270,19 +272,22 @@ def _of_pdf(model, logits: Tensor, samples: int, generator: np.random.Generator)
     """Columns of logits (rows, views, numbers)."""
     if not model.gives_pdf:
         return {"redshift": model.redshift(logits).numpy().astype(np.float32)}
-    return of_cdf(model.cdf(logits).numpy(), model.grid().numpy(), samples, generator)
+    return of_cdf(model.cdf(logits).numpy(), model.grid().numpy(), samples, generator, model.config.point)
 
 
-def of_cdf(cdf: np.ndarray, grid: np.ndarray, samples: int, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Median, quantiles and draws of distributions.
+def of_cdf(
+    cdf: np.ndarray, grid: np.ndarray, samples: int, generator: np.random.Generator, kind: str = "median"
+) -> dict[str, np.ndarray]:
+    """Point, quantiles and draws of distributions.
 
     Args:
         cdf: (rows, nodes).
         grid: (nodes,), redshifts.
         samples: draws of each; 0 for none.
         generator: of the draws.
+        kind: of the point, of `photoz_points.POINTS`.
     """
-    found = {"redshift": quantile(cdf, grid).astype(np.float32)}
+    found = {"redshift": point(cdf, grid, kind).astype(np.float32)}
     for name, share in QUANTILES.items():
         found[f"redshift_{name}"] = quantile(cdf, grid, share).astype(np.float32)
     if samples:
