@@ -1,10 +1,9 @@
 """Spiral or elliptical: splits, photometry, figures by redshift, and the script from end to end with a tiny network."""
 
+import functools
 import json
-import os
 import re
 import shutil
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sklearn")
 
-from accelerate.state import AcceleratorState
 from datasets import Dataset, DatasetDict
 from transformers import TrainerCallback, pipeline
 
@@ -25,10 +23,9 @@ from skyset.training import classify_sdss, predict
 from skyset.training.common import morphology
 from skyset.training.common.card import Card
 from skyset.training.common.classify import balanced_weights
-from skyset.training.common.images import Rows
 from skyset.training.common.models import load_trained
 from tests.galaxies import CONVNEXT
-from tests.processes import forked, status_of
+from tests.two_processes import rows_read
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 #: The weights of the last step are kept.
@@ -72,6 +69,7 @@ def finished(built_sdss, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("morphology") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(morphology, "TREES", 20)
+        patch.setattr(classify_sdss, "bootstrap_errors", functools.partial(classify_sdss.bootstrap_errors, samples=20))
         classify_sdss.main(command(built_sdss, output))
     return output
 
@@ -246,23 +244,8 @@ def test_training_on_all_measures_nothing_and_seeds_have_a_spread(plain_card, bu
 def test_two_processes_train_on_every_galaxy_exactly_once_an_epoch(plain_card, built_sdss, tmp_path):
     rows = len(morphology.load_morphology(str(built_sdss), (0.6, 0.2, 0.2))["train"])
     options = ("--max_steps", "-1", "--num_train_epochs", "1", "--save_strategy", "no", *LAST)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def train(rank: int) -> None:
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"})
-        AcceleratorState._reset_state(reset_partial_state=True)
-        seen, get = [], Rows.__getitem__
-        Rows.__getitem__ = lambda self, index: (seen.append((len(self), index)), get(self, index))[1]
-        classify_sdss.main(command(built_sdss, tmp_path / "two", *options))
-        (tmp_path / f"seen-{rank}.json").write_text(json.dumps(seen))
-
-    children = [forked(lambda rank=rank: train(rank)) for rank in (0, 1)]
-    assert [status_of(child) for child in children] == [0, 0]
-    shares = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
-    assert sorted(index for share in shares for size, index in share if size == rows) == list(range(rows))
+    seen = rows_read(classify_sdss.main, command(built_sdss, tmp_path / "two", *options), tmp_path)
+    assert sorted(row for size, row in seen if size == rows) == list(range(rows))
 
 
 @pytest.mark.parametrize(

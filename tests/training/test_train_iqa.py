@@ -30,6 +30,7 @@ from skyset.training.common.quality import QualityConfig, QualityModel, StampVie
 from skyset.training.common.quality_data import Known
 from tests.conftest import once
 from tests.megacam_rows import write_megacam
+from tests.two_processes import rows_read
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 TINY = '{"channels": [4, 4], "width": 8}'
@@ -71,7 +72,9 @@ def command(root: Path, output: Path, *more: str) -> list[str]:
 def finished(ccds, tmp_path_factory) -> Path:
     """A run of 4 steps with checkpoints at 2 and 4, with others beside it. Do not change it."""
     output = tmp_path_factory.mktemp("iqa") / "run"
-    train_iqa.main(command(ccds, output, "--compare"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality_metrics, "SAMPLES", 20)
+        train_iqa.main(command(ccds, output, "--compare"))
     return output
 
 
@@ -249,6 +252,14 @@ def test_a_killed_run_goes_on_with_the_losses_of_an_unbroken_one(plain_card, ccd
     assert losses(tmp_path / "broken") == losses(finished) and len(losses(finished)) == 4
     whole, broken = ((folder / "model.safetensors").read_bytes() for folder in (finished, tmp_path / "broken"))
     assert whole == broken
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_every_ccd_exactly_once_an_epoch(plain_card, ccds, tmp_path):
+    options = ("--max_steps", "-1", "--num_train_epochs", "1", "--per_device_train_batch_size", "5", "--save_strategy", "no")
+    options += ("--eval_strategy", "no", "--load_best_model_at_end", "False")
+    seen = rows_read(train_iqa.main, command(ccds, tmp_path / "two", *options), tmp_path)
+    assert sorted(row for size, row in seen if size == 24) == list(range(24))
 
 
 def test_what_is_finished_is_not_trained_again(ccds, finished, caplog):
