@@ -29,6 +29,11 @@ def plain(text: object, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 4] + " ..."
 
 
+def counted(count: int, what: str) -> str:
+    """``1 file``, ``3,072 files``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def csv_cell(text: object, longest: int = LONGEST) -> str:
     """``plain`` text for a CSV file: what a spreadsheet would take for a formula (``=...``) begins with ``'``."""
     text = plain(text, longest)

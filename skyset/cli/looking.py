@@ -16,7 +16,7 @@ from skyset.cli.running import Processes, Scheduler, processes_of
 from skyset.errors import UserError
 from skyset.files import keep_inputs
 from skyset.loading import registry
-from skyset.messages import say
+from skyset.messages import counted, say
 from skyset.partitions.layout import MANIFEST
 
 
@@ -108,7 +108,8 @@ def verify(
         for differences, line in enumerate(found, 1):  # noqa: B007
             say(line)
         if differences:
-            say(f"{differences} differences in {where}; the command that wrote it makes it again", file=sys.stderr)
+            told = counted(differences, "difference")
+            say(f"{told} in {where}; the command that wrote it makes it again", file=sys.stderr)
             return 1
         values = f", and every value as in {against}" if against is not None else ""
         say(f"OK: {where}: {looked_at(where)}{values}")
@@ -128,7 +129,7 @@ def verify(
             say(line)
         if differences:
             mends = "the command that built it mends damaged and missing partitions, with --recheck all of them"
-            say(f"{differences} differences in {folder}; {mends}", file=sys.stderr)
+            say(f"{counted(differences, 'difference')} in {folder}; {mends}", file=sys.stderr)
             return 1
         which = "" if manifest.config == "default" else f"config {manifest.config}, "
         print(
@@ -215,7 +216,8 @@ def report(
         for line in problems[:20]:
             say(line, file=sys.stderr)
         if problems:
-            say(f"{len(problems)} problems, named in the page; `skyset verify` looks at every byte", file=sys.stderr)
+            told = counted(len(problems), "problem")
+            say(f"{told}, named in the page; `skyset verify` looks at every byte", file=sys.stderr)
         return 1 if problems else 0
 
     end(run)

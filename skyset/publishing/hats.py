@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,12 +121,12 @@ def export(
     form.schema(source.survey)
     note = _note(source, asked)
     with (
-        _claimed(output, where, note, overwrite),
+        _claimed(output, where, note, overwrite) as known,
         executor(processes, scheduler, shared=[output, source.a_file]) as pool,
     ):
         rows = _Rows.read(source, pool)
         plan = _Plan.of(rows, asked, output.absolute())
-        written, kept = _write_all(_jobs(source, rows, plan, form), pool, progress)
+        written, kept = _write_all(_jobs(source, rows, plan, form), known, pool, progress)
         return _finish(source, rows, plan, form, written, kept, note)
 
 
@@ -173,8 +173,8 @@ def _note(source: Source, asked: Asked) -> dict:
 
 
 @contextlib.contextmanager
-def _claimed(output: Path, where: str, note: dict, overwrite: bool) -> Iterator[None]:
-    """The folder for this export alone, with its note in it."""
+def _claimed(output: Path, where: str, note: dict, overwrite: bool) -> Iterator[dict[Path, str]]:
+    """The folder for this export alone, with its note in it; the SHA-256 of each file that a whole export noted there."""
     try:
         if "://" not in where and output.absolute().is_relative_to(where):
             raise UserError(f"{output} lies in the folder that is exported: choose another")
@@ -194,8 +194,10 @@ def _claimed(output: Path, where: str, note: dict, overwrite: bool) -> Iterator[
                     "--overwrite replaces it"
                 )
             _remove(output, there)
-        write_atomically(output / NOTE, json.dumps(note, indent=1) + "\n")
-        yield
+            there = None
+        if there is None:
+            write_atomically(output / NOTE, json.dumps(note, indent=1) + "\n")
+        yield {output.absolute() / each["path"]: each["sha256"] for each in (there or {}).get("files", [])}
     except OSError as error:
         raise UserError(f"cannot write {error.filename or output}: {error.strerror}") from error
     finally:
@@ -311,8 +313,10 @@ def _jobs(source: Source, rows: _Rows, plan: _Plan, form: Form) -> Iterator[Job]
         yield Job(path, source.survey, pieces, splits, within, rows.index[numbers], form)
 
 
-def _write_all(jobs: Iterator[Job], pool: Pool, progress: Callable) -> tuple[dict[Path, Written], int]:
-    """Write the files that are not there, a few at a time; what each has, and how many were there."""
+def _write_all(
+    jobs: Iterator[Job], known: Mapping[Path, str], pool: Pool, progress: Callable
+) -> tuple[dict[Path, Written], int]:
+    """Write the files that are not there or are damaged, a few at a time; what each has, and how many were there."""
     written: dict[Path, Written] = {}
     pending: dict[Future, Path] = {}
     kept = 0
@@ -323,7 +327,7 @@ def _write_all(jobs: Iterator[Job], pool: Pool, progress: Callable) -> tuple[dic
                 written[pending.pop(done)] = done.result()
 
     for job in progress(jobs):
-        if there := _there(job):
+        if there := _there(job, known.get(job.path)):
             written[job.path], kept = there, kept + 1
             continue
         job.path.parent.mkdir(parents=True, exist_ok=True)
@@ -333,15 +337,18 @@ def _write_all(jobs: Iterator[Job], pool: Pool, progress: Callable) -> tuple[dic
     return written, kept
 
 
-def _there(job: Job) -> Written | None:
-    """What a file has that an interrupted export left: it has its name, so it is whole."""
+def _there(job: Job, known: str | None) -> Written | None:
+    """What a file has that an export left: it has its name, so it was whole; ``known`` is the SHA-256 that it then had."""
     try:
         footer = pq.read_metadata(job.path)
     except (OSError, pa.ArrowInvalid):
         return None
     if footer.num_rows != len(job.rows):
         return None
-    return Written(footer.num_rows, job.path.stat().st_size, file_sha256(job.path), footer.num_row_groups)
+    found = file_sha256(job.path)
+    if known is not None and found != known:
+        return None
+    return Written(footer.num_rows, job.path.stat().st_size, found, footer.num_row_groups)
 
 
 def _finish(
@@ -366,6 +373,7 @@ def _finish(
     middle = len(rows.ra) // 2
     facts = {"name": asked.name, "folder": output.name, "rows": len(rows.ra)}
     facts |= {"ra": float(rows.ra[middle]), "dec": float(rows.dec[middle])}
+    facts["digest"] = short_digest("\n".join(each.sha256 for each in main))
     reach = asked.margin if margin else 0
     write_card(output / "README.md", survey, form.features(survey), asked.images, plan.cells, reach, **facts)
     for parent in {path.parent for path in written}:

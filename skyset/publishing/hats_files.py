@@ -117,6 +117,7 @@ tags:
 - HATS
 {features}configs:
 - config_name: default
+  description: "{rows:,} rows; digest {digest}"
   data_files:
   - split: train
     path: "{name}/dataset/Norder=*/Dir=*/Npix=*.parquet"
@@ -167,7 +168,8 @@ def write_card(
         images: how arrays are stored; plain lists need the features to be told.
         cells: the partitions.
         margin: arcsec, 0 where there is none.
-        facts: ``name``, ``folder``, ``rows``, ``ra`` and ``dec`` of one row.
+        facts: ``name``, ``folder``, ``rows``, ``ra`` and ``dec`` of one row; ``digest`` of the files' bytes, without which
+            `datasets` takes another catalogue of this name for the one that it has in its cache.
     """
     text = _CARD.format(
         **facts,

@@ -242,6 +242,34 @@ def test_killed_at_any_moment_the_same_command_goes_on(pairs, pairs_hats, tmp_pa
     assert tree(output) == tree(pairs_hats)
 
 
+def test_the_same_command_mends_a_damaged_file(pairs, pairs_hats, tmp_path):
+    output, asked = tmp_path / "out", Asked(max_rows=300, margin=60)
+    shutil.copytree(pairs_hats, output)
+    some = next(output.rglob("Npix=*.parquet"))
+    some.write_bytes(some.read_bytes()[:50] + b"!" + some.read_bytes()[51:])
+    assert tree(output) != tree(pairs_hats)
+    files = len(list(output.rglob("Npix=*.parquet")))
+    assert export(str(pairs), output, asked).kept == files - 1
+    assert tree(output) == tree(pairs_hats)
+
+
+def test_another_catalogue_of_that_name_is_not_taken_from_the_cache_of_datasets(pairs, tmp_path, cache_of_its_own):
+    """Which goes by the folder's name and what its card says, not by the files."""
+    code = """
+import datasets, sys
+for folder in sys.argv[1:]:
+    print(len(datasets.load_dataset(folder, split="train")))
+"""
+    write_pairs(tmp_path / "more", 1600)
+    folders = [tmp_path / "one" / "same", tmp_path / "two" / "same"]
+    for source, folder in zip((pairs, tmp_path / "more" / "pairs"), folders, strict=True):
+        folder.parent.mkdir()
+        export(str(source), folder, Asked(margin=0))
+    words = [sys.executable, "-c", code, *map(str, folders)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, cwd="/").stdout.splitlines()
+    assert said == ["1500", "1600"]
+
+
 def test_checksums_are_noted(pairs_hats):
     note = read_note(pairs_hats)
     assert {each["path"]: each["sha256"] for each in note["files"]}.items() <= tree(pairs_hats).items()

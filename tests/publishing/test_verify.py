@@ -457,7 +457,7 @@ def test_the_command_says_ok_or_names_each_difference(made, kind, tmp_path, caps
     shutil.copytree(made / kind, tmp_path / "copy")
     told = flipped_byte(Plant(tmp_path / "copy", kind, np.random.default_rng(1)))
     status, text = run(capsys, tmp_path / "copy")
-    assert (status, told in text, "1 differences in" in text, "Traceback" in text) == (1, True, True, False)
+    assert (status, told in text, "1 difference in" in text, "Traceback" in text) == (1, True, True, False)
     status, text = run(capsys, tmp_path / "copy", "--against", tmp_path / "nowhere")
     assert (status, text.count("\n")) == (2, 1)
 

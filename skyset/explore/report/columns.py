@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from skyset.explore.report import charts
-from skyset.explore.report.page import counted, cut, name_of, note, number, shares, table
+from skyset.explore.report.page import cut, name_of, note, number, shares, table
 from skyset.explore.report.sample import is_small
 from skyset.explore.report.sections import Looked
 from skyset.explore.report.statistics import MISSING, Summary
 from skyset.html import Html, element, joined
+from skyset.messages import counted
 from skyset.survey import Column
 
 #: Histograms that are drawn, and bytes that they may take.

@@ -18,12 +18,13 @@ from skyset.explore.report.compare import (
     column_changes,
     option_changes,
 )
-from skyset.explore.report.page import counted, cut, document, note, number, table
+from skyset.explore.report.page import cut, document, note, number, table
 from skyset.explore.report.sample import Build, Sample, take
 from skyset.explore.report.sections import problems_box
 from skyset.explore.report.statistics import bins_for, histogram, present
 from skyset.files import human_bytes
 from skyset.html import Html, element, joined
+from skyset.messages import counted
 from skyset.progress import progress_bar
 from skyset.survey import Column
 from skyset.versions import __version__

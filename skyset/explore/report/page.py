@@ -265,11 +265,6 @@ def note(words: object) -> Html:
     return element("p", words, class_="soft")
 
 
-def counted(count: int, what: str) -> str:
-    """``1 file``, ``3,072 files``."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def name_of(column: str) -> Html:
     """A column's name, which may be broken after its underscores."""
     return element("span", Html(cut(column).replace("_", "_<wbr>")), class_="mono")

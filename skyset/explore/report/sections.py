@@ -12,13 +12,14 @@ import numpy as np
 
 from skyset.explore.info import bounds_text, covered_text
 from skyset.explore.report import charts
-from skyset.explore.report.page import counted, cut, facts, folded, note, shares, table
+from skyset.explore.report.page import cut, facts, folded, note, shares, table
 from skyset.explore.report.pictures import Picture, classes_of, has_images
 from skyset.explore.report.rejects import Rejects
 from skyset.explore.report.sample import Build, Sample
 from skyset.explore.report.statistics import Summary
 from skyset.files import human_bytes
 from skyset.html import Html, element, joined
+from skyset.messages import counted
 from skyset.partitions.layout import MANIFEST, REJECTED
 from skyset.partitions.manifest import FileEntry
 
