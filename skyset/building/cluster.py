@@ -70,8 +70,8 @@ def _worker(wanted: Wanted, address: str) -> str:
 
 
 def _wait(host: str, wanted: Wanted) -> str:
-    """Until the scheduler listens."""
-    return f"until (exec 3<>/dev/tcp/{host}/{wanted.port}) 2>/dev/null; do sleep 1; done"
+    """Until the scheduler listens; the script ends where it could not start."""
+    return f"until (exec 3<>/dev/tcp/{host}/{wanted.port}) 2>/dev/null; do kill -0 $! || exit 1; sleep 1; done"
 
 
 def _local(wanted: Wanted) -> str:

@@ -70,3 +70,12 @@ def test_a_recipe_for_one_machine_builds_the_same(kind, small, tmp_path):
         subprocess.run(["bash", "-e"], input=text, text=True, stdout=output, stderr=output, env=environment, timeout=150)
     assert "10 rows in 2 partitions" in said.read_text(), said.read_text()[-3000:]
     assert builds.differences(tmp_path / "gz3d") == []
+
+
+def test_a_scheduler_that_does_not_start_ends_the_script(tmp_path):
+    """It waited for good where `dask` was not installed."""
+    for name in ("bash", "sleep"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    script = recipe("local", Wanted(port=9))
+    ended = subprocess.run([tmp_path / "bash", "-c", script], env={"PATH": str(tmp_path)}, capture_output=True, timeout=30)
+    assert ended.returncode == 1 and b"dask" in ended.stderr and b"skyset: command not found" not in ended.stderr
