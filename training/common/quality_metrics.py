@@ -87,7 +87,10 @@ def of_exposures(known: Known, mean: np.ndarray, ccds: np.ndarray) -> dict[str, 
 
 
 def errors_of(known: Known, probabilities: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Standard deviation of each figure over samples of exposures, drawn with replacement, CCDs and all."""
+    """Standard deviation of each figure over samples of exposures, drawn with replacement, CCDs and all.
+
+    A figure that is the same in all samples has none: with few exposures that says nothing of others.
+    """
     whole, mean, ccds = votes_of(known, probabilities)
     rng, found = np.random.default_rng(seed), {}
     for _ in range(SAMPLES):
@@ -95,7 +98,7 @@ def errors_of(known: Known, probabilities: np.ndarray, seed: int = 0) -> dict[st
         sample = Known(whole.labels[rows], whole.seconds[rows], whole.exposures[rows])
         for name, value in of_exposures(sample, mean[rows], ccds[rows]).items():
             found.setdefault(name, []).append(value)
-    return {name: float(np.std(values)) for name, values in found.items()}
+    return {name: float(np.std(values)) for name, values in found.items() if np.ptp(values) > 0}
 
 
 def confusion_table(known: Known, probabilities: np.ndarray) -> str:
