@@ -95,8 +95,8 @@ class TableStory(Story):
         config, count = self.model.config, sum(parameter.numel() for parameter in self.model.parameters())
         return (
             f"{config.members} networks with {config.depth} residual layers of {config.width}, {config.components} "
-            f"components each, {count / 1e6:.2f} million parameters together; p(z) is the mean of theirs, and the redshift "
-            f"{POINTS[config.point]}."
+            f"components each, {count / 1e6:.2f} million parameters together; p(z) is the mean of theirs. The point "
+            f"given is {POINTS[config.point]}."
         )
 
     def training(self, how_often: str = "") -> str:
@@ -195,7 +195,7 @@ def _baselines_text(story: TableStory, test: Photometry, measured: Measurement) 
     cdfs = {"this model": measured.cdf, **others}
     text = (
         "Trained on the same galaxies with the same features (asinh magnitudes, their principal components, colours, what "
-        f"is missing) and measured on the same, in one run; the redshift of each is {POINTS[kind]}.\n\n"
+        f"is missing) and measured on the same, in one run; the point of each is {POINTS[kind]}.\n\n"
     )
     for each in dict.fromkeys((kind, "median")):
         if each != kind:
@@ -205,7 +205,7 @@ def _baselines_text(story: TableStory, test: Photometry, measured: Measurement) 
 
 
 def _points_text(measured: Measurement) -> str:
-    text = f"The redshift given is {POINTS[measured.point]}. "
+    text = f"The point given is {POINTS[measured.point]}. "
     if measured.point == "best":
         text += (
             f"Its score is highest at dz = 0 and falls beyond |dz| = {PEAK:g} and again at {OUTLIER:g}, from where a "
