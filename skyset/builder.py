@@ -224,7 +224,7 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if len(names) < 2 or not set(names) <= set(generators):
             return adopt(super().as_streaming_dataset(split, base_path))
         pieces = [piece for name in names for piece in generators[name].gen_kwargs["pieces"]]
-        return self._as_streaming_dataset_single(datasets.SplitGenerator(str(split), {"pieces": pieces}))
+        return self._as_streaming_dataset_single(datasets.SplitGenerator(str(split).replace(" ", ""), {"pieces": pieces}))
 
     def _as_streaming_dataset_single(self, splits_generator, *_, **__) -> SurveyStream:
         assert self._manifest is not None  # or there were no splits

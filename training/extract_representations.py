@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from skyset.errors import PartitionError, UserError
 from skyset.files import clear_leftovers, replacing
+from skyset.loading import registry
 from skyset.progress import progress_bar
 from skyset.training.common.arguments import ImageArguments, ModelArguments, parse
 from skyset.training.common.data import build_of
@@ -46,6 +47,9 @@ class ExtractArguments:
     dataset: str = field(metadata={"help": "A survey by name (gz_decals), or the folder or URL of one."})
     output_dir: str = field(metadata={"help": "Folder for parquet files and their list."})
     config: str | None = field(default=None, metadata={"help": "Config of the survey."})
+    module: str | None = field(
+        default=None, metadata={"help": "A loader of your own to know too: an importable module, or a file such as mine.py."}
+    )
     split: str = field(default="all", metadata={"help": "Split of the survey, or all of them."})
     image_column: str | None = field(default=None, metadata={"help": "Default: image, or false_color."})
     key_column: str = field(default="object_id", metadata={"help": "Names an object; kept in the output."})
@@ -83,6 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     size = image_size(model, image_args.image_size)
     load_size = image_args.load_size or round(size / image_args.eval_zoom)
     views = Views(size, normalisation.mean, normalisation.std, eval_zoom=image_args.eval_zoom).eval()
+    if args.module:
+        registry.register_module(args.module)
     rows = open_rows(args.dataset, args.config, args.split)
     image_column = args.image_column or find_image_column(rows)
     keep = [name for name in (args.key_column, "ra", "dec") if name in rows.column_names]
@@ -122,6 +128,7 @@ def settings_of(model_args: ModelArguments, image_args: ImageArguments, args: Ex
         "num_threads",
         "device",
         "rows_a_part",
+        "module",
     )
     given = asdict(model_args) | asdict(image_args) | asdict(args) | {"image_size": size}
     return {key: value for key, value in given.items() if key not in without_effect}

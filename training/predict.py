@@ -28,16 +28,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import IterableDataset
+from datasets import IterableDataset, Value
 
 from skyset.errors import PartitionError, UserError
 from skyset.files import keep_inputs
+from skyset.loading import registry
+from skyset.partitions.layout import MANIFEST
 from skyset.progress import progress_bar
 from skyset.tables.open import open_catalog
 from skyset.training.common.arguments import parse, run_script
 from skyset.training.common.data import build_of
 from skyset.training.common.mixtures import Mixture
-from skyset.training.common.models import fingerprint, load_trained
+from skyset.training.common.models import fingerprint, first_line, load_trained
 from skyset.training.common.photometry import Columns, TableArguments, read_photometry
 from skyset.training.common.pieces import Pieces
 from skyset.training.common.predictors import PREDICTORS, Asked, Predictor, as_column, of_cdf
@@ -57,6 +59,9 @@ class PredictArguments:
     )
     output: str = field(metadata={"aliases": ["-o"], "help": "The predictions: a Parquet file."})
     config: str | None = field(default=None, metadata={"help": "Config of the survey."})
+    module: str | None = field(
+        default=None, metadata={"help": "A loader of your own to know too: an importable module, or a file such as mine.py."}
+    )
     split: str = field(default="all", metadata={"help": "Split of the survey, or all of them."})
     image_column: str | None = field(default=None, metadata={"help": "Default: image, or false_color."})
     key_column: str = field(default="object_id", metadata={"help": "Names an object; kept in the output."})
@@ -84,8 +89,9 @@ class PredictArguments:
         for name in ("views", "batch_size", "rows_a_piece", "num_threads"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be 1 or more, not {getattr(self, name)}")
-        if self.samples < 0:
-            raise UserError(f"--samples must not be negative, not {self.samples}")
+        for name in ("samples", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"--{name} must not be negative, not {getattr(self, name)}")
 
     @property
     def asked(self) -> Asked:
@@ -97,12 +103,27 @@ class PredictArguments:
         Raises:
             UserError: a shard that cannot be.
         """
-        if self.shard is None:
-            return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        match = re.fullmatch(r"(\d+)/(\d+)", self.shard)
+        told = f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard or told)
         if match is None or int(match[1]) >= int(match[2]):
+            if self.shard is None:
+                raise UserError(f"the environment says RANK/WORLD_SIZE {told}, which is no process of so many: unset them")
             raise UserError(f"--shard {self.shard}: give K/N, K from 0 to N - 1, such as 0/4")
         return int(match[1]), int(match[2])
+
+    def place_of_work(self) -> torch.device:
+        """The device.
+
+        Raises:
+            UserError: there is none of this name here.
+        """
+        usual = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(self.device or usual)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {self.device}: {first_line(error)}") from error
+        return device
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -113,10 +134,13 @@ def main(arguments: list[str] | None = None) -> int:
     if output.suffix != ".parquet":
         raise UserError(f"-o {output}: predictions are written as Parquet, name them so: {output.stem or 'votes'}.parquet")
     keep_inputs(output, {"the data": args.dataset})
+    if (Path(args.dataset).expanduser() / MANIFEST).is_file() and _is_below(output, Path(args.dataset).expanduser()):
+        raise UserError(f"-o {output} lies in the data, where `skyset verify` wants nothing but theirs: name another place")
+    if args.module:
+        registry.register_module(args.module)
     hub = args.model_revision, args.cache_dir, args.token
     model, normalisation = load_trained(args.model, None, *hub)
-    device = torch.device(args.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"))
-    model = model.to(device, torch.bfloat16 if args.bf16 else torch.float32).eval()
+    model = model.to(args.place_of_work()).eval()
     if model.config.skyset_task == "photoz_table":
         source: Survey | Table = Table(model, args)
     else:
@@ -134,6 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     print(f"{len(source)} predictions in {output}")
     return len(source)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.absolute().resolve().is_relative_to(folder.absolute().resolve())
 
 
 def predict(source: Survey | Table, pieces: Pieces, rank: int, world: int) -> None:
@@ -170,6 +198,8 @@ class Survey:
         self.keep = [name for name in (args.key_column, "ra", "dec") if name in rows.column_names]
         if args.key_column not in self.keep:
             raise UserError(f"{args.dataset} has no column {args.key_column}; it has {', '.join(rows.column_names)}")
+        if not isinstance(rows.features[args.key_column], Value):
+            raise UserError(f"--key_column {args.key_column}: a key is one value a row, and this column is not")
         self.rows = rows.select_columns(list(dict.fromkeys([*predictor.columns, *self.keep]))).with_format("numpy")
         self.revision = build_of(args.dataset, args.config or "")
         self._length = known_length(rows)
@@ -189,7 +219,7 @@ class Survey:
 
             rows = self.rows.skip(first).take(count)
             for known, tensors in batches_ahead(rows, self.args.batch_size, decoded):
-                with torch.inference_mode():
+                with torch.inference_mode(), half(device, self.args.bf16):
                     on_device = {name: values.to(device) for name, values in tensors.items()}
                     answers = self.predictor.answers(on_device, generator)
                 yield table_of(known, answers)
@@ -210,6 +240,8 @@ class Table:
     def __init__(self, model, args: PredictArguments):
         if args.views > 1 or args.maps or args.image_column:
             raise UserError("this model reads tables: --views, --maps and --image_column are of images")
+        if args.split != "all" or args.config:
+            raise UserError("this model reads tables: --split and --config are of surveys")
         if "://" in args.dataset or not Path(args.dataset).expanduser().is_file():
             raise UserError(f"this model reads tables, and {args.dataset} is no file: --dataset galaxies.parquet")
         known = model.config.columns
@@ -235,15 +267,21 @@ class Table:
         for start in range(first, stop, 1024):
             part = slice(start, min(start + 1024, stop))
             photometry = (self.rows.magnitudes[part], self.rows.errors[part])
-            with torch.inference_mode():
-                components = self.model(*(torch.from_numpy(each).to(self.model.device) for each in photometry)).logits
+            device = self.model.device
+            with torch.inference_mode(), half(device, self.args.bf16):
+                components = self.model(*(torch.from_numpy(each).to(device) for each in photometry)).logits
             answers = of_cdf(
                 Mixture(components).cdf(self.grid), self.grid, self.args.samples, generator, self.model.config.point
             )
-            unseen = ~np.isfinite(photometry[0]).any(1)
+            unseen = np.isnan(photometry[0]).all(1)
             for values in answers.values():
                 values[unseen] = np.nan
             yield table_of({name: values[part] for name, values in self.known.items()}, answers)
+
+
+def half(device: torch.device, wanted: bool) -> torch.autocast:
+    """Computing in bfloat16 where it does no harm, as in training."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def grid_of(config) -> np.ndarray:
@@ -253,6 +291,8 @@ def grid_of(config) -> np.ndarray:
 
 def table_of(known: Mapping[str, object], answers: Mapping[str, np.ndarray]) -> pa.Table:
     """Key and position, then the answers."""
+    if both := sorted(set(known) & set(answers)):
+        raise UserError(f"{both[0]} is a column of the data and of the predictions: give another --key_column")
     arrays = {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in known.items()}
     return pa.table(arrays | {name: as_column(values) for name, values in answers.items()})
 

@@ -168,6 +168,8 @@ def test_masks_become_areas_and_maps(built, tmp_path):
     percent = np.stack(table["bar_percent"].to_numpy())
     assert percent.shape == (len(table), 32 * 32) and percent.dtype == np.uint8 and percent.max() <= 100
     assert percent.mean(1) / 100 == pytest.approx(table["bar_mean"].to_numpy(), abs=0.006)
+    predict.main(command(tmp_path / "masks", built, tmp_path / "half.parquet", "--bf16", "--views", 2))
+    assert pq.read_table(tmp_path / "half.parquet")["bar_mean"].to_numpy() == pytest.approx(percent.mean(1) / 100, abs=0.1)
     assert (percent >= 20).mean(1) == pytest.approx(table["bar_area_3"].to_numpy(), abs=0.2)
 
 
@@ -179,12 +181,16 @@ def test_redshifts_are_those_of_the_model(galaxiesml, tmp_path, pdf):
     mark(model, "photoz")
     model.save_pretrained(tmp_path / "photoz")
     more = ("--config", "64", "--split", "test", *(("--samples", 300) if pdf == "bayes" else ()))
+    predict.main(command(tmp_path / "photoz", galaxiesml, tmp_path / "half.parquet", *more, "--bf16"))
     predict.main(command(tmp_path / "photoz", galaxiesml, tmp_path / "z.parquet", *more))
     table = pq.read_table(tmp_path / "z.parquet")
     galaxies = load_galaxies(str(galaxiesml), "64")["test"]
     expected, distributions = predict_photoz(model, galaxies, range(len(galaxies)))
     assert table["object_id"].cast("string").to_pylist() == galaxies.object_id.tolist()
     assert table["redshift"].to_numpy() == pytest.approx(expected, abs=1e-4)
+    assert pq.read_table(tmp_path / "half.parquet")["redshift"].to_numpy() == pytest.approx(expected, abs=0.1)
+    with pytest.raises(UserError, match="redshift is a column of the data and of the predictions"):
+        predict.table_of({"redshift": [1.0]}, {"redshift": np.ones(1)})
     if pdf == "point":
         assert distributions is None and "redshift_p16" not in table.column_names
         return
@@ -229,6 +235,48 @@ def test_what_is_there_is_not_destroyed(votes_model, survey, tmp_path):
     assert len(pq.read_table(output)) == count
 
 
+def test_the_old_table_stays_until_the_new_one_is_whole(votes_model, survey, tmp_path, monkeypatch):
+    output, test = tmp_path / "votes.parquet", ("--split", "test")
+    predict.main(command(votes_model, survey, output, *test))
+    before = output.read_bytes()
+
+    def killing(self, number, table):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Pieces, "write", killing)
+        predict.main(command(votes_model, survey, output, *test, "--samples", 2, "--overwrite"))
+    assert output.read_bytes() == before
+    predict.main(command(votes_model, survey, output, *test, "--samples", 2, "--overwrite"))
+    assert "a_x_samples" in pq.read_schema(output).names
+
+
+def test_what_a_kill_leaves_is_gone_on_from_and_what_others_left_is_kept(votes_model, survey, tmp_path):
+    output, test = tmp_path / "votes.parquet", ("--split", "test")
+    pieces = tmp_path / "votes.parquet.pieces"
+    pieces.mkdir()  # killed before it said whose it is
+    count = predict.main(command(votes_model, survey, output, *test))
+    pieces.mkdir()
+    (pieces / "000000.parquet").write_bytes(b"")  # killed while it was removed
+    assert predict.main(command(votes_model, survey, output, *test)) == count and not pieces.exists()
+    output.unlink()
+    assert predict.main(command(votes_model, survey, output, *test, "--shard", "1/2")) == 0
+    (pieces / "000000.parquet").write_bytes(b"")  # a disk that lost power
+    assert predict.main(command(votes_model, survey, output, *test)) == count
+    pieces.mkdir()
+    (pieces / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds thesis\.txt, which is not of this script"):
+        predict.main(command(votes_model, survey, output, *test, "--overwrite"))
+    assert (pieces / "thesis.txt").read_text() == "mine"
+
+
+def test_what_the_environment_says_wrongly_is_one_line(votes_model, survey, tmp_path, monkeypatch):
+    for rank in ("x", "5"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(UserError, match="RANK/WORLD_SIZE"):
+            predict.main(command(votes_model, survey, tmp_path / "votes.parquet"))
+
+
 def test_data_that_were_built_anew_make_no_mixed_table(votes_model, survey, tmp_path):
     assert predict.main(command(votes_model, survey, tmp_path / "votes.parquet", "--shard", "0/2")) == 0
     from skyset.build_scripts.gz_decals.build_parent_sample import main as rebuild
@@ -253,6 +301,9 @@ def test_data_that_were_built_anew_make_no_mixed_table(votes_model, survey, tmp_
         ({"-o": "votes.csv"}, "predictions are written as Parquet"),
         ({"--maps": "True"}, "--maps is for models that segment"),
         ({"--split": "none"}, "none"),
+        ({"--seed": "-1"}, "--seed must not be negative"),
+        ({"--device": "gpu"}, "--device gpu"),
+        ({"--key_column": "image"}, "a key is one value a row"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_one_line(votes_model, survey, tmp_path, change, message):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skyset.errors import UserError
-from skyset.files import clear_leftovers, open_locked, replacing
+from skyset.files import clear_leftovers, is_temporary, open_locked, replacing
 
 SETTINGS = "settings.json"
 #: In the table's metadata.
@@ -58,30 +58,36 @@ class Pieces:
     def _begin(self, overwrite: bool) -> None:
         if self.output.is_dir():
             raise UserError(f"{self.output} is a folder: name a file, such as predictions.parquet")
-        if self.output.exists():
-            differing = self._differing(settings_in(self.output))
-            if differing and not overwrite:
-                raise UserError(f"{self.output} {differing}: choose another name, or give --overwrite")
-            if differing:
-                self.output.unlink()
+        if self.output.exists() and not overwrite and (differing := self._differing(settings_in(self.output))):
+            raise UserError(f"{self.output} {differing}: choose another name, or give --overwrite")
         if self.folder.exists():
-            differing = self._differing(_read(self.folder / SETTINGS))
-            if differing and not overwrite:
-                raise UserError(
-                    f"{self.folder}, of an interrupted command, {differing}: finish that one, or give --overwrite"
-                )
-            if differing:
-                shutil.rmtree(self.folder)
+            if foreign := [entry.name for entry in self.folder.iterdir() if not _is_ours(entry.name)]:
+                raise UserError(f"{self.folder} holds {foreign[0]}, which is not of this script: choose another name for -o")
+            found = _read(self.folder / SETTINGS)
+            differing = self._differing(found) if found else ""
+            if differing and not overwrite and not self.whole:
+                raise UserError(f"{self.folder}, of an interrupted command, {differing}: end that one, or give --overwrite")
+            if self.whole or differing or not found:
+                self._remove()
         if not self.whole:
             self.folder.mkdir(exist_ok=True)
             with replacing(self.folder / SETTINGS) as temporary:
                 temporary.write_text(json.dumps({**self.settings, "rows a piece": self.size}, indent=1))
 
+    def _remove(self) -> None:
+        """The settings last: what a kill leaves is recognised."""
+        for entry in self.folder.iterdir():
+            if entry.name != SETTINGS:
+                entry.unlink()
+        (self.folder / SETTINGS).unlink(missing_ok=True)
+        self.folder.rmdir()
+
     def _differing(self, found: dict | None) -> str:
         """What is wrong with settings that were found, empty if they are these; the size of pieces is taken over."""
         if found is None:
             return "was not written by this script"
-        size = found.pop("rows a piece", None)
+        size = found.get("rows a piece")
+        found = {name: value for name, value in found.items() if name != "rows a piece"}
         for name in [*self.settings, *found]:
             if found.get(name) != self.settings.get(name):
                 return f"has another {name} ({found.get(name)!r}, now {self.settings.get(name)!r})"
@@ -90,8 +96,9 @@ class Pieces:
 
     @property
     def whole(self) -> bool:
-        """Whether the table is there."""
-        return self.output.exists()
+        """Whether the table is there, made with these settings."""
+        found = settings_in(self.output)
+        return found is not None and not self._differing(found)
 
     def __len__(self) -> int:
         return -(-self.rows // self.size)
@@ -102,7 +109,14 @@ class Pieces:
     def waiting(self, rank: int, world: int) -> list[int]:
         """Numbers of the pieces that are still to be made by process ``rank`` of ``world``."""
         clear_leftovers(self.folder)
-        return [number for number in range(rank, len(self), world) if not self.path(number).exists()]
+        return [number for number in range(rank, len(self), world) if not self._is_made(number)]
+
+    def _is_made(self, number: int) -> bool:
+        """Whether a piece is there and can be read: a disk that lost power may hold an empty one."""
+        try:
+            return pq.read_metadata(self.path(number)).num_rows > 0
+        except (pa.ArrowException, OSError):
+            return False
 
     def write(self, number: int, table: pa.Table) -> None:
         """Keep a piece."""
@@ -110,19 +124,33 @@ class Pieces:
             pq.write_table(table, temporary, compression="zstd")
 
     def join(self) -> bool:
-        """Make the table of its pieces, if all are there; whether it is there now."""
-        with _alone(self._lock):
-            if not self.whole:
-                paths = [self.path(number) for number in range(len(self))]
-                if not all(path.exists() for path in paths):
-                    return False
-                schema = pq.read_schema(paths[0])
-                schema = schema.with_metadata({**(schema.metadata or {}), MARK: json.dumps(self.settings).encode()})
-                with replacing(self.output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                    for path in paths:
-                        writer.write_table(pq.read_table(path).cast(schema))
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Make the table of its pieces, if all are there; whether it is there now.
+
+        Raises:
+            UserError: it cannot be written; the pieces stay.
+        """
+        try:
+            with _alone(self._lock):
+                if not self.whole:
+                    if not all(self._is_made(number) for number in range(len(self))):
+                        return False
+                    self._write_table([self.path(number) for number in range(len(self))])
+                if self.folder.exists():
+                    self._remove()
+        except OSError as error:
+            raise UserError(f"cannot write {self.output}: {error.strerror or error}; its pieces are safe") from error
         return True
+
+    def _write_table(self, paths: list[Path]) -> None:
+        schema = pq.read_schema(paths[0])
+        schema = schema.with_metadata({**(schema.metadata or {}), MARK: json.dumps(self.settings).encode()})
+        with replacing(self.output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for path in paths:
+                writer.write_table(pq.read_table(path).cast(schema))
+
+
+def _is_ours(name: str) -> bool:
+    return name == SETTINGS or is_temporary(name) or re.fullmatch(r"\d{6,}\.parquet", name) is not None
 
 
 def settings_in(path: Path) -> dict | None:

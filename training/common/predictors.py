@@ -116,8 +116,8 @@ class OfImages(Predictor):
 
     def averaged(self, images: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean over the views of what is made of the logits of each."""
-        number, dtype = self.asked.views, self.model.dtype
-        turned = (self.views.turned(images, view, number).to(dtype) for view in range(number))
+        number = self.asked.views
+        turned = (self.views.turned(images, view, number) for view in range(number))
         return torch.stack([of(self.model(pixel_values=each).logits.float()) for each in turned]).mean(0)
 
 
@@ -202,8 +202,7 @@ class OfMasks(OfImages):
 
     def answers(self, batch: Mapping[str, Tensor], generator: np.random.Generator) -> dict[str, np.ndarray]:
         images = batch["pixel_values"]
-        model, dtype = self.model, self.model.dtype
-        upright = self.views(images).to(dtype)
+        model, upright = self.model, self.views(images)
         shares = averaged_shares(model, self.views, images, upright, self.asked.views).float().cpu().numpy()
         found = {}
         for place in range(shares.shape[1]):
@@ -246,18 +245,18 @@ class OfRedshifts(Predictor):
         for name in self.image:
             side, bands = self.model.config.image_size, len(BANDS)
             shape = np.shape(rows[0][name])
-            if shape[0] != bands or min(shape[1:]) < side:
-                theirs = " x ".join(map(str, shape))
+            if len(shape) != 3 or shape[0] != bands or min(shape[1:]) < side:
+                theirs = " x ".join(map(str, shape)) or "single numbers"
                 raise UserError(f"the model takes images of {bands} x {side} x {side}, the data have {theirs}")
             found["pixel_values"] = torch.stack([flux_of(row[name], side) for row in rows])
         return found
 
     def answers(self, batch: Mapping[str, Tensor], generator: np.random.Generator) -> dict[str, np.ndarray]:
-        model, dtype = self.model, self.model.dtype
+        model = self.model
         photometry, flux = batch.get("photometry"), batch.get("pixel_values")
         logits = []
         for view in range(self.asked.views if self.image else 1):
-            pixels = None if flux is None or self.views is None else self.views.turned(flux, view).to(dtype)
+            pixels = None if flux is None or self.views is None else self.views.turned(flux, view)
             logits.append(model(pixel_values=pixels, photometry=photometry).logits.float())
         unseen = np.zeros(len(logits[0]), bool)
         if photometry is not None and flux is None:

@@ -12,6 +12,7 @@ from datasets import IterableDataset, load_dataset
 
 import skyset
 from skyset.errors import UserError
+from skyset.loading import registry
 from skyset.training.common.data import source_of
 
 Made = TypeVar("Made")
@@ -27,6 +28,8 @@ def open_rows(dataset: str, config: str | None, split: str) -> IterableDataset:
     if not named and "://" not in dataset and not Path(dataset).expanduser().is_dir():
         raise UserError(f"no survey and no folder {dataset}; surveys: {', '.join(skyset.surveys())}")
     source = source_of(dataset, config or "default")
+    if not registry.is_known(source.survey):
+        raise UserError(f"{dataset} is of the survey {source.survey}, which skyset does not know: --module names its loader")
     try:
         return load_dataset(source.survey, config, data_dir=None if named else dataset, split=split, streaming=True)
     except (ValueError, FileNotFoundError) as error:
