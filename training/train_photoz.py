@@ -153,7 +153,6 @@ class DataArguments:
         default="quarter",
         metadata={"help": "Of images in training: by quarters and mirrored, by any angle, none.", "choices": list(TURNS)},
     )
-    about_data: str = field(default="", metadata={"help": "A sentence for the card: what these galaxies are, if not HSC's."})
 
 
 @dataclass
@@ -214,7 +213,6 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         licence=LICENCE,
         config=data_args.config_name,
         data_dir=data_args.data_dir,
-        about_data=data_args.about_data,
         turns=data_args.turns,
     )
     run = Run(
@@ -340,7 +338,7 @@ def measured_card(
         metrics,
         len(test),
         photoz_metrics.metrics_errors(z_phot, z_spec, pdf, samples=500),
-        remark=" ".join(filter(None, (story.about_data, story.seen()))),
+        remark=story.remark(),
         task=TASK,
         names=photoz_metrics.NAMES,
         digits=4,

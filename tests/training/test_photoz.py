@@ -186,7 +186,7 @@ def trained(galaxiesml, tmp_path_factory):
     """A run of ten steps on images that lie on the device as bytes, with a checkpoint after each epoch."""
 
     def make(folder):
-        more = ("--resident", "--resident_as", "uint8", "--save_total_limit", "5", "--about_data", "Drawn by a test.")
+        more = ("--resident", "--resident_as", "uint8", "--save_total_limit", "5", "--data_note", "Drawn by a test.")
         train_photoz.main(command(galaxiesml, folder / "run", *more))
 
     return once(tmp_path_factory, "photoz_trained", make) / "run"

@@ -42,14 +42,12 @@ class PhotozStory(Story):
 
     Args:
         data_dir, config: where the galaxies are.
-        about_data: what they are, if not HSC's.
         turns: of images, see `FluxViews`.
         others: of `Story`.
     """
 
     data_dir: str
     config: str
-    about_data: str = ""
     turns: str = "quarter"
 
     @property
@@ -64,7 +62,7 @@ class PhotozStory(Story):
         if config.sees_photometry:
             inputs.append("magnitudes" + ("" if config.trunk in ("nn", "hybrid") else " and their errors"))
         says = SAYS[config.pdf].format(loss=config.point_loss, components=config.components, bins=config.bins)
-        about = f"**{self.about_data}**\n\n" if self.about_data else ""
+        about = f"**{self.args.data_note}**\n\n" if self.args.data_note else ""
         if config.pdf != "point":
             says += f"; its redshift is {POINTS[config.point]}"
         return f"{about}Redshifts of galaxies from {' and '.join(inputs)}. {says}.\n\n{self.size()} {self.made()}"

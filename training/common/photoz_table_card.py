@@ -159,7 +159,7 @@ def measured_card(
             {name: measured.metrics[name] for name in SHOWN},
             len(test),
             metrics_errors(z_phot, z_spec, (measured.cdf, measured.grid), samples=500),
-            remark=_missing_text(test) + story.seen(),
+            remark=_missing_text(test) + story.remark(),
             task=TASK,
             names=NAMES,
             digits=4,
