@@ -3,8 +3,8 @@
 For every pixel and class it says which share of the volunteers of Galaxy Zoo: 3D would put the pixel there. A small
 UPerNet on a ConvNeXt from a random start, on any machine:
 
-    python training/segment_gz3d.py --data_dir data/gz3d --output_dir out/masks --image_size 96 --max_steps 200 \\
-        --per_device_train_batch_size 8 --learning_rate 1e-3
+    python training/segment_gz3d.py --data_dir data/gz3d --output_dir out/masks --image_size 96 --max_steps 300 \\
+        --per_device_train_batch_size 8
 
 Trained weights, on GPUs (openmmlab/upernet-convnext-tiny, nvidia/segformer-b0-finetuned-ade-512-512, ...):
 
@@ -312,7 +312,7 @@ def measured_card(story: MaskStory, splits, drawn, volunteers: dict[str, np.ndar
     whole = {name: value for name, value in finite(metrics_of(sums, classes)).items() if name in NAMES}
     measured = Measured(
         "gz3d", "default", "test", revision, whole, len(sums), finite(bootstrap_errors(sums, classes)),
-        remark=story.seen(), task="image-segmentation", names=NAMES,
+        remark=story.remark(), task="image-segmentation", names=NAMES,
     )  # fmt: skip
     pictures = most_drawn(volunteers["test"])
     galaxies = [splits["test"][int(row)] for row in pictures]

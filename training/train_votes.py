@@ -2,7 +2,7 @@
 
 A small network from a random start, on any machine:
 
-    python training/train_votes.py --data_dir data/gz_decals --output_dir out/votes --max_steps 200 --learning_rate 1e-3
+    python training/train_votes.py --data_dir data/gz_decals --output_dir out/votes --max_steps 300
 
 As Zoobot's encoders are trained, on GPUs; then, with every galaxy, the weights to start other trainings from:
 
@@ -114,8 +114,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     votes = {name: part.asking(model.config.questions) for name, part in votes.items()}
     fitted = joined(votes.values()) if args.train_on == "all" else votes["train"]
     constants = constants_of(fitted)
-    if args.do_train:  # close to 1, sigmoids are flat and nothing is learned
-        model.start_at(torch.from_numpy(constants_of(fitted, 4.0)).float())
+    if args.do_train:  # at 1 itself, sigmoids are flat and nothing is learned
+        model.start_at(torch.from_numpy(constants_of(fitted, 1.1)).float())
     if model_args.freeze or model_args.n_blocks is not None:
         freeze_all_but(model, model_args.n_blocks or 0)
 

@@ -23,6 +23,8 @@ from accelerate.state import AcceleratorState
 from datasets import Dataset
 from scipy import stats
 from transformers import AutoModel, TrainerCallback
+from transformers.models.convnext.modeling_convnext import ConvNextLayer
+from transformers.models.convnextv2.modeling_convnextv2 import ConvNextV2Layer
 
 from skyset.loaders import gz2, gz_decals
 from skyset.questions import Question, tagged
@@ -30,11 +32,13 @@ from skyset.testing.hub import HubServer
 from skyset.testing.votes import draw_shape, draw_votes, shares_of
 from skyset.training import train_votes
 from skyset.training.common import vote_metrics
+from skyset.training.common.arguments import SMALL, ModelArguments, begin_script
 from skyset.training.common.card import Card, Measured
 from skyset.training.common.data import load_splits
 from skyset.training.common.images import Rows
 from skyset.training.common.models import load_classifier, load_encoder, load_trained
 from skyset.training.common.runs import read_record
+from skyset.training.common.segmentation import load_segmenter
 from skyset.training.common.vote_card import without_images
 from skyset.training.common.vote_data import Votes, answered, campaigns_in, read_votes, votes_of_table
 from skyset.training.common.vote_figures import points_of
@@ -104,6 +108,35 @@ def plain_card(monkeypatch):
 def losses(output: Path) -> dict[int, float]:
     state = json.loads((output / "trainer_state.json").read_text())
     return {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
+
+
+# ---- what a random start is like
+
+
+def test_layers_of_the_small_networks_add_something_from_the_first_step():
+    """ConvNeXt's own first weights are for wide networks: in narrow ones the layers' share was below a thousandth."""
+    small, _ = load_encoder(None, "convnextv2", ModelArguments(config_overrides=SMALL).overrides)
+    for model in (small, load_segmenter(None, "upernet", {}, ("spiral",))[0]):
+        shares = []
+
+        def note(_, seen, out, shares=shares):
+            shares.append(((out - seen[0]).std() / seen[0].std()).item())
+
+        for part in model.modules():
+            if isinstance(part, (ConvNextLayer, ConvNextV2Layer)):
+                part.register_forward_hook(note)
+        with torch.no_grad():
+            model.eval()(pixel_values=torch.randn(1, 3, 64, 64))
+        assert len(shares) == 5 and min(shares) > 0.05
+
+
+@pytest.mark.parametrize(("more", "rate"), [({}, 3e-3), ({"model_type": "vit"}, 1e-4), ({"model_name_or_path": "x"}, 1e-4)])
+def test_the_learning_rate_that_nobody_gave_is_that_of_the_network(more, rate):
+    args = SimpleNamespace(do_train=True, should_log=False, learning_rate=None)
+    begin_script(ModelArguments(**more), args)
+    assert args.learning_rate == rate
+    begin_script(ModelArguments(**more), args := SimpleNamespace(do_train=True, should_log=False, learning_rate=0.5))
+    assert args.learning_rate == 0.5
 
 
 # ---- loss, floors, baselines, against definitions

@@ -17,8 +17,9 @@ from skyset.training.common.models import Normalisation, fingerprint
 
 logger = logging.getLogger("skyset.training")
 
-#: A ConvNeXt V2, where no network is asked for: to try things out on any machine.
-SMALL = '{"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 64, 128], "image_size": 64}'
+#: A ConvNeXt V2, where no network is asked for: to try things out on any machine. First weights of 0.02 are for wide
+#: networks: in a narrow one each layer adds next to nothing for hundreds of steps.
+SMALL = '{"depths": [1, 1, 2, 1], "hidden_sizes": [16, 32, 64, 128], "image_size": 64, "initializer_range": 0.1}'
 
 
 def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
@@ -44,7 +45,7 @@ def parse(kinds: tuple[type, ...], arguments: list[str] | None = None) -> tuple:
 
 
 def begin_script(model_args: ModelArguments, args: TrainingArguments) -> None:
-    """Say things as they are done, on the first process; what goes wrong, on all.
+    """Say things as they are done, on the first process; what goes wrong, on all. A learning rate that nobody gave is set.
 
     Raises:
         UserError: neither a training nor a model to measure.
@@ -52,6 +53,8 @@ def begin_script(model_args: ModelArguments, args: TrainingArguments) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO if args.should_log else logging.WARNING)
     if not args.do_train and not model_args.model_name_or_path:
         raise UserError("--do_train False measures a model that is there: name it with --model_name_or_path")
+    if args.learning_rate is None:  # the small network, see `or_small`, has a long way to go from its random start
+        args.learning_rate = 1e-4 if model_args.model_name_or_path or model_args.model_type else 3e-3
 
 
 def run_script(name: str, main: Callable[[], object]) -> None:

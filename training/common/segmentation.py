@@ -35,6 +35,11 @@ SMALL = {
             "model_type": "convnext",
             "depths": [1, 1, 2, 1],
             "hidden_sizes": [16, 32, 64, 96],
+            "patch_size": 2,
+            # ConvNeXt's own first weights, 0.02, and the 1e-6 by which it begins to scale its layers, are made for wide
+            # networks and long trainings: a narrow one is hardly more than a linear map of its pixels for hundreds of steps.
+            "initializer_range": 0.1,
+            "layer_scale_init_value": 1.0,
             "out_features": _STAGES,
         },
         "hidden_size": 32,

@@ -54,7 +54,9 @@ class ImageTrainingArguments(TrainingArguments):
 class TaskArguments(ImageTrainingArguments):
     """Defaults that suit all tasks, and what each script does with a training; everything can be given."""
 
-    learning_rate: float = field(default=1e-4, metadata={"help": "Of the head; see layer_decay."})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the head; see layer_decay. Default 1e-4, or 3e-3 where no model is named."}
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's."})
     num_train_epochs: float = field(default=30, metadata={"help": "Unless max_steps says less."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Galaxies a step and process."})
