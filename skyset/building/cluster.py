@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skyset.errors import UserError
 from skyset.versions import install_command
@@ -20,7 +20,7 @@ class Wanted:
     """What a cluster shall be.
 
     Args:
-        command: what runs on it, without ``--scheduler``.
+        command: what runs on it, without ``--scheduler``; by default a build, on this machine a small one.
         workers: processes in all; on Slurm and over SSH on each node.
         nodes: jobs on Slurm.
         memory: of one process, in GB.
@@ -32,7 +32,7 @@ class Wanted:
         claim: Kubernetes' claim to a volume that all pods may write to.
     """
 
-    command: str = "skyset build gz3d -o /shared/gz3d"
+    command: str = ""
     workers: int = 8
     nodes: int = 4
     memory: int = 4
@@ -59,7 +59,8 @@ def recipe(kind: str, wanted: Wanted) -> str:
     if min(wanted.workers, wanted.nodes, wanted.memory) < 1 or not 0 < wanted.port < 65536:
         raise UserError("a cluster has at least one node with one worker with one GB, and a port from 1 to 65535")
     taken = f"# what runs on it: skyset build, {', '.join(COMMANDS)}, each with --scheduler\n"
-    return taken + KINDS[kind](wanted)
+    usual = "skyset build gz3d --tiny -o gz3d_tiny" if kind == "local" else "skyset build gz3d -o /shared/gz3d"
+    return taken + KINDS[kind](replace(wanted, command=wanted.command or usual))
 
 
 def _worker(wanted: Wanted, address: str) -> str:

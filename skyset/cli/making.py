@@ -63,8 +63,13 @@ def build(
 def cluster(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="slurm, kubernetes, ssh or local")],
     command: Annotated[
-        str, typer.Option("--command", metavar="TEXT", help="what runs on it, without --scheduler")
-    ] = "skyset build gz3d -o /shared/gz3d",
+        str,
+        typer.Option(
+            "--command",
+            metavar="TEXT",
+            help="what runs on it, without --scheduler (default: gz3d into /shared; with local a small one, here)",
+        ),
+    ] = "",
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="processes; of slurm and ssh on each node")] = 8,
     nodes: Annotated[int, typer.Option("--nodes", metavar="N", help="jobs on slurm")] = 4,
     memory: Annotated[int, typer.Option("--memory", metavar="GB", help="of one process")] = 4,

@@ -94,7 +94,8 @@ def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[st
 
 
 def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
-    """Any survey's row: its images side by side, its numbers and names with their units beside them.
+    """Any survey's row: its images side by side, the first of each column before the others, its numbers and names with
+    their units beside them.
 
     Args:
         row: one row with numpy formatting.
@@ -111,7 +112,8 @@ def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
         for name, given in row.items()
         for key, value in (given.items() if isinstance(given, Mapping) else [("", given)])
     }
-    planes = [plane for name, value in values.items() for plane in _planes(name, np.asarray(value))]
+    stacks = [_planes(name, np.asarray(value)) for name, value in values.items()]
+    planes = [plane for part in (slice(1), slice(1, None)) for stack in stacks for plane in stack[part]]
     units = {feature.name: survey.column(feature.source).unit for feature in survey.features if isinstance(feature, Feature)}
     texts = [line for name, value in values.items() for line in _value_lines(name, value, units.get(name, ""))]
     shown = min(len(planes), most)
