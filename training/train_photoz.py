@@ -147,7 +147,7 @@ class DataArguments:
         default=False, metadata={"help": "All splits lie on the device as a whole: no loader, no copy in a cache."}
     )
     resident_as: str = field(
-        default="fp16", metadata={"help": "How images lie there; uint8 rounds them by 3 %.", "choices": list(STORED)}
+        default="fp16", metadata={"help": "How images lie there; uint8 rounds them by 3 %%.", "choices": list(STORED)}
     )
     turns: str = field(
         default="quarter",

@@ -22,6 +22,16 @@ class ImageTrainingArguments(TrainingArguments):
     from_scratch: bool = field(
         default=False, metadata={"help": "Begin at step 0 although the output folder holds checkpoints of this very run."}
     )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "A checkpoint of this run to go on from; with no value the last whole one in output_dir, from which the "
+            "same command goes on anyway."
+        },
+    )
+    do_predict: bool = field(
+        default=False, metadata={"help": "Measure a run that is already finished again, and write its card again."}
+    )
     layer_decay: float = field(
         default=1.0, metadata={"help": "Each block learns this factor more slowly than the one above it; 0.75 is usual."}
     )
@@ -80,7 +90,7 @@ class TaskArguments(ImageTrainingArguments):
     )
     seeds: int = field(
         default=1,
-        metadata={"help": "Train this often, with seeds from --seed up, into OUT/seed_K; the card has mean and spread."},
+        metadata={"help": "Trainings, with seeds from --seed up, into OUT/seed_K; the card has mean and spread."},
     )
     card_dir: str | None = field(default=None, metadata={"help": "Where the model card goes; default the output folder."})
     data_note: str = field(
