@@ -6,6 +6,7 @@ Servers and files put what they like into reasons, names and headers. `SkysetErr
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TextIO
 
 from skyset.secrets import redacted
@@ -32,6 +33,11 @@ def plain(text: object, longest: int = LONGEST) -> str:
 def counted(count: int, what: str) -> str:
     """``1 file``, ``3,072 files``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """``a, b, c``; of many names the first ``most``, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def csv_cell(text: object, longest: int = LONGEST) -> str:

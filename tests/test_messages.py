@@ -5,7 +5,7 @@ import pytest
 from skyset.archives.fetch import FetchError
 from skyset.building.tars.read import TarError
 from skyset.errors import PartitionError, RecordError, UserError
-from skyset.messages import csv_cell, plain, say
+from skyset.messages import csv_cell, listed, plain, say
 from skyset.pixels import ImageError
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\nb\tc\0d\x9be\u202ef\u2028g\x7f\udc80"
@@ -48,6 +48,11 @@ def test_a_cell_is_no_formula(text):
 @pytest.mark.parametrize("text", ["-12.5", "+020924", "-1e-5", "J000411.19+020924.0", "1-106630_127", ""])
 def test_a_cell_that_is_a_number_or_name_stays(text):
     assert csv_cell(text) == text
+
+
+def test_of_many_names_the_first_are_listed():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([f"c{n}" for n in range(25)], 3) == "c0, c1, c2 and 22 more"
 
 
 def test_say(capsys):

@@ -33,6 +33,7 @@ from datasets import IterableDataset, Value
 from skyset.errors import PartitionError, UserError
 from skyset.files import keep_inputs
 from skyset.loading import registry
+from skyset.messages import listed
 from skyset.partitions.layout import MANIFEST
 from skyset.progress import progress_bar
 from skyset.tables.open import open_catalog
@@ -197,7 +198,7 @@ class Survey:
         self.predictor, self.args = predictor, args
         self.keep = [name for name in (args.key_column, "ra", "dec") if name in rows.column_names]
         if args.key_column not in self.keep:
-            raise UserError(f"{args.dataset} has no column {args.key_column}; it has {', '.join(rows.column_names)}")
+            raise UserError(f"{args.dataset} has no column {args.key_column}; it has {listed(rows.column_names)}")
         if not isinstance(rows.features[args.key_column], Value):
             raise UserError(f"--key_column {args.key_column}: a key is one value a row, and this column is not")
         self.rows = rows.select_columns(list(dict.fromkeys([*predictor.columns, *self.keep]))).with_format("numpy")
@@ -251,7 +252,7 @@ class Table:
         names = open_catalog(args.dataset).schema.names
         keep = [name for name in (args.key_column, "ra", "dec") if name in names]
         if args.key_column not in names and args.key_column != "object_id":
-            raise UserError(f"{args.dataset} has no column {args.key_column}; it has {', '.join(names)}")
+            raise UserError(f"{args.dataset} has no column {args.key_column}; it has {listed(names)}")
         self.known: dict[str, pa.Array] = {ROW: pa.array(np.arange(len(self.rows)))} if args.key_column not in names else {}
         if keep:
             read = pa.Table.from_batches(list(open_catalog(args.dataset, keep).batches()))

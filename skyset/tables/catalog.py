@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from isal import isal_zlib
 
 from skyset.errors import RecordError, UserError
+from skyset.messages import listed
 from skyset.tables.numeric_text import is_text
 
 ROWS = 65536
@@ -47,8 +48,7 @@ def require(names: Sequence[str], name: str, where: str) -> str:
         return name
     near = difflib.get_close_matches(name, names, 1, 0.6) or [n for n in names if n.lower() == name.lower()]
     hint = f"; did you mean {near[0]}?" if near else ""
-    shown = ", ".join(names[:60]) + (f" and {len(names) - 60} more" if len(names) > 60 else "")
-    raise UserError(f"{where} has no column {name}{hint} (there are: {shown})")
+    raise UserError(f"{where} has no column {name}{hint} (there are: {listed(names, 60)})")
 
 
 @dataclass(frozen=True)

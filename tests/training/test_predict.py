@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sklearn")
 
+from datasets import Dataset, Features, Image, Value
 from transformers import set_seed
 
 import skyset
@@ -21,7 +22,7 @@ from skyset.testing.votes import write_votes
 from skyset.training import predict
 from skyset.training.common.encoders import build
 from skyset.training.common.images import to_tensor
-from skyset.training.common.models import load_classifier, load_trained, remember
+from skyset.training.common.models import load_classifier, load_encoder, load_trained, remember
 from skyset.training.common.photoz_config import PhotozConfig
 from skyset.training.common.photoz_data import load_galaxies
 from skyset.training.common.photoz_models import PhotozModel
@@ -29,6 +30,7 @@ from skyset.training.common.photoz_table import PhotozTable, PhotozTableConfig
 from skyset.training.common.photoz_trainer import predict as predict_photoz
 from skyset.training.common.pieces import Pieces
 from skyset.training.common.segmentation import load_segmenter
+from skyset.training.common.streams import find_image_column
 from skyset.training.common.tasks import mark
 from skyset.training.common.views import Views
 from skyset.training.common.votes import VoteModel, as_dicts
@@ -191,6 +193,15 @@ def test_redshifts_are_those_of_the_model(galaxiesml, tmp_path, pdf):
     assert pq.read_table(tmp_path / "half.parquet")["redshift"].to_numpy() == pytest.approx(expected, abs=0.1)
     with pytest.raises(UserError, match="redshift is a column of the data and of the predictions"):
         predict.table_of({"redshift": [1.0]}, {"redshift": np.ones(1)})
+    for data, config, message in (
+        (galaxiesml, "16", "has no dataset '16'; it holds galaxiesml"),
+        (tmp_path, "64", "no manifest"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_galaxies(str(data), config)
+    for load in (load_encoder, load_classifier):
+        with pytest.raises(UserError, match="was trained for 'photoz': no other training can start from it"):
+            load(str(tmp_path / "photoz"))
     if pdf == "point":
         assert distributions is None and "redshift_p16" not in table.column_names
         return
@@ -312,6 +323,17 @@ def test_what_is_asked_for_wrongly_is_one_line(votes_model, survey, tmp_path, ch
         predict.main([str(word) for pair in words.items() for word in pair])
     assert "\n" not in str(raised.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_data_without_images_are_not_asked_which_column_is_one():
+    columns = {f"magnitude_{n}": Value("float32") for n in range(30)}
+    for images, message in (
+        ({}, "the data have no images; they have magnitude_0"),
+        ({"picture": Image()}, "one of picture$"),
+    ):
+        rows = Dataset.from_dict({name: [] for name in columns | images}, features=Features(columns | images))
+        with pytest.raises(UserError, match=message):
+            find_image_column(rows.to_iterable_dataset())
 
 
 def test_a_folder_that_is_no_model_of_ours_says_so(survey, tmp_path):

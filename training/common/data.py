@@ -14,6 +14,7 @@ import numpy as np
 import skyset  # noqa: F401  registers the surveys with datasets
 from skyset.errors import PartitionError, UserError
 from skyset.loading import registry
+from skyset.messages import listed
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
@@ -116,7 +117,16 @@ def _manifest_of(data_dir: str, config: str) -> tuple[str, Manifest]:
     root = registry.find_root(data_dir if named else "", None if named else data_dir, config=config or "default")
     if root is None:
         raise UserError(f"no {data_dir} partitions found: give their folder")
+    _check_config(Path(root), Path(data_dir).expanduser(), config or "default")
     return root, Manifest.load(root)
+
+
+def _check_config(root: Path, folder: Path, config: str) -> None:
+    """Raise UserError where a folder on disk holds other datasets than the one that is asked for: which, it says."""
+    others = [path.parent for path in sorted([*folder.glob(MANIFEST), *folder.glob(f"*/{MANIFEST}")])]
+    if others and not (root / MANIFEST).exists():
+        there = [f"{manifest.survey} ({manifest.config})" for manifest in map(Manifest.load, others)]
+        raise UserError(f"{folder} has no dataset {config!r}; it holds {listed(there)}")
 
 
 @functools.lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from skyset.errors import UserError
+from skyset.messages import listed
 from skyset.pixels import as_array
 
 
@@ -84,7 +85,7 @@ class Rows(torch.utils.data.Dataset):
     ):
         columns = list(dict.fromkeys(column for column, _ in read.values()))
         if missing := [name for name in columns if name not in rows.column_names]:
-            raise UserError(f"the data have no column {missing[0]}; they have {', '.join(rows.column_names)}")
+            raise UserError(f"the data have no column {missing[0]}; they have {listed(rows.column_names)}")
         for name, values in (known or {}).items():
             if len(values) != len(rows):
                 raise UserError(f"{len(values)} {name} for {len(rows)} rows")

@@ -108,6 +108,8 @@ def load_encoder(
         return timm_convnext.convert(timm_convnext.load_state(folder), **settings).base_model, Normalisation()
     if is_ours(folder):
         model, normalisation = load_trained(name_or_path, None, revision, cache_dir, token)
+        if model.base_model_prefix != "encoder":  # what other models of ours see images with takes more than the image
+            raise UserError(f"{name_or_path} was trained for {task_of(folder)!r}: no other training can start from it")
         return model.base_model, normalisation
     trained = timm_convnext.read_config(folder).get("architectures") or [""]
     try:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from skyset.errors import UserError
 from skyset.loaders.galaxiesml import BANDS
 from skyset.loaders.gz3d import DRAWERS
+from skyset.messages import listed
 from skyset.training.common.images import to_tensor
 from skyset.training.common.mask_metrics import VOTERS
 from skyset.training.common.models import Normalisation
@@ -80,7 +81,7 @@ class Predictor:
             raise UserError("--maps is for models that segment")
         self.columns = self.columns_of(rows)
         if missing := [name for name in self.columns if name not in rows.column_names]:
-            raise UserError(f"the data have no column {missing[0]}; they have {', '.join(rows.column_names)}")
+            raise UserError(f"the data have no column {missing[0]}; they have {listed(rows.column_names)}")
 
     def columns_of(self, rows: IterableDataset) -> list[str]:
         """Which columns of the rows are read."""

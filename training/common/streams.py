@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from datasets import IterableDataset, load_dataset
+from datasets import Array2D, Array3D, Image, IterableDataset, load_dataset
 
 import skyset
 from skyset.errors import UserError
 from skyset.loading import registry
+from skyset.messages import listed
 from skyset.training.common.data import source_of
 
 Made = TypeVar("Made")
@@ -40,12 +41,15 @@ def find_image_column(rows: IterableDataset) -> str:
     """The column with the image.
 
     Raises:
-        UserError: none has a usual name.
+        UserError: none has a usual name, or there are no images.
     """
     for name in ("image", "false_color"):
         if name in rows.column_names:
             return name
-    raise UserError(f"which column is the image? Give --image_column, one of {', '.join(rows.column_names)}")
+    images = [name for name, feature in (rows.features or {}).items() if isinstance(feature, (Image, Array2D, Array3D))]
+    if rows.features and not images:
+        raise UserError(f"the data have no images; they have {listed(rows.column_names)}")
+    raise UserError(f"which column is the image? Give --image_column, one of {listed(images or rows.column_names)}")
 
 
 def known_length(rows: IterableDataset) -> int | None:
