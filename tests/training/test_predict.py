@@ -331,7 +331,7 @@ def test_data_without_images_are_not_asked_which_column_is_one():
         ({}, "the data have no images; they have magnitude_0"),
         ({"picture": Image()}, "one of picture$"),
     ):
-        rows = Dataset.from_dict({name: [] for name in columns | images}, features=Features(columns | images))
+        rows = Dataset.from_dict({name: [None] for name in columns | images}, features=Features(columns | images))
         with pytest.raises(UserError, match=message):
             find_image_column(rows.to_iterable_dataset())
 
