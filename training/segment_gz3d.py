@@ -34,6 +34,7 @@ from skyset.splits import SHARES
 from skyset.training.common.arguments import ImageArguments, ModelArguments, begin_script, parse, run_script
 from skyset.training.common.blocks import freeze_all_but
 from skyset.training.common.card import Card, Measured, metrics_table
+from skyset.training.common.classify import some_rows
 from skyset.training.common.data import source_of
 from skyset.training.common.mask_baselines import score_baselines
 from skyset.training.common.mask_figures import masks_figure, shares_figure
@@ -346,11 +347,6 @@ def measured_card(story: MaskStory, splits, drawn, volunteers: dict[str, np.ndar
 def most_drawn(volunteers: np.ndarray) -> np.ndarray:
     """Numbers of the galaxies with the most masks that count, at most ``DRAWN``, in their order."""
     return np.sort(np.argsort(-(volunteers > 0).sum(axis=1), kind="stable")[:DRAWN])
-
-
-def some_rows(count: int, most: int) -> np.ndarray:
-    """Numbers of at most ``most`` of ``count`` rows, drawn with a fixed seed, in their order."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from datasets import DatasetDict
 
 from skyset.loading import registry
 from skyset.training.common.card import Card, Measured, metrics_table
+from skyset.training.common.classify import some_rows
 from skyset.training.common.data import Source
 from skyset.training.common.story import Story
 from skyset.training.common.vote_baselines import linear_strengths
@@ -205,8 +206,3 @@ def example_rows(votes: Votes, count: int) -> np.ndarray:
     reach = (votes.reached >= REACHED).sum(axis=1)
     order = np.random.default_rng(0).permutation(len(reach))
     return np.sort(order[np.argsort(-reach[order], kind="stable")][:: max(1, len(order) // count)][:count])
-
-
-def some_rows(count: int, most: int) -> np.ndarray:
-    """Numbers of at most ``most`` of ``count`` rows, drawn with a fixed seed, in their order."""
-    return np.sort(np.random.default_rng(0).permutation(count)[:most])
