@@ -22,7 +22,6 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,11 +34,12 @@ from skyset.questions import Tree
 from skyset.splits import SPLITS
 from skyset.training.common.arguments import SMALL, ImageArguments, ModelArguments, begin_script, parse, run_script
 from skyset.training.common.blocks import freeze_all_but
+from skyset.training.common.card import Card
 from skyset.training.common.data import load_splits, source_of
 from skyset.training.common.encoders import build
+from skyset.training.common.flow import begin, run_of, settings_of_images, train_and_measure
 from skyset.training.common.images import Rows, to_tensor
 from skyset.training.common.models import Normalisation, image_size, load_trained, remember
-from skyset.training.common.runs import Run, settings_of
 from skyset.training.common.seeds import over_seeds
 from skyset.training.common.trainer import ImageTrainer
 from skyset.training.common.training_arguments import TaskArguments
@@ -142,36 +142,17 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         campaign=campaign,
         assumed=None if fitted.counted else data_args.assumed_voters,
     )
-    run = Run(
-        Path(args.output_dir),
-        settings_of(args)
-        | source.settings()
-        | {
-            "script": "train_votes",
-            "campaign": campaign,
-            "questions": [question.name for question in model.config.questions],
-            "assumed_voters": None if fitted.counted else data_args.assumed_voters,
-            "image_column": data_args.image_column,
-            "first weights": model_args.first_weights(),
-            "encoder": model.config.encoder.model_type,
-            "config_overrides": model_args.overrides,
-            "dropout, pool": [model.config.dropout, model.config.pool],
-            "image_size": size,
-            "load_size": load_size,
-            "zoom": [data_args.zoom_min, data_args.zoom_max, data_args.eval_zoom],
-            "image_mean, image_std": [normalisation.mean, normalisation.std],
-            "n_blocks": 0 if model_args.freeze else model_args.n_blocks,
-        },
-        about=story.about(),
-        source=source.about(),
-        keep_best=args.load_best_model_at_end,
-        card_folder=Path(args.card_dir) if args.card_dir else None,
-    )
-    start = run.begin(args) if args.do_train else None
-    if start is None:
-        run.refuse_a_training(args.overwrite_output_dir)
-    elif not start.finished:
-        logger.info("train on %d galaxies, %d questions of %s", len(train_rows), len(model.config.tree), campaign)
+    settings = source.settings() | settings_of_images(model_args, data_args, normalisation, size, load_size)
+    settings |= {
+        "campaign": campaign,
+        "questions": [question.name for question in model.config.questions],
+        "assumed_voters": None if fitted.counted else data_args.assumed_voters,
+        "image_column": data_args.image_column,
+        "encoder": model.config.encoder.model_type,
+        "dropout, pool": [model.config.dropout, model.config.pool],
+    }
+    run = run_of("train_votes", args, story, source.about(), settings)
+    start = begin(run, args, f"{len(train_rows)} galaxies, {len(model.config.tree)} questions of {campaign}")
 
     trainer = ImageTrainer(
         model=model,
@@ -183,24 +164,21 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         eval_dataset=rows["validation"],
         compute_metrics=functools.partial(deviation_of, tree=model.config.questions, constants=constants),
     )
-    if start is not None:
-        known = trainer.train_or_take_over(start)
-        if known is not None and not args.do_predict:
-            return known
-        story.kept = trainer.kept()
 
-    if args.do_train and args.train_on == "all":
-        if args.should_save:
-            trainer.save_card(unmeasured_card(story))
-        return {}
-    predictions = trainer.predict(rows["test"])
-    strengths = concentrations(torch.from_numpy(predictions.predictions)).numpy()
-    figures = overall(measure(votes["test"], strengths, constants, data_args.reached), len(strengths))
-    trainer.save_metrics("test", {f"test_{name}": value for name, value in figures.items()})
-    logger.info("test: %s", ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-    if args.should_save:
-        trainer.save_card(measured_card(story, splits, votes, strengths, constants, figures, beside))
-    return figures
+    def figures_of(logits: np.ndarray) -> dict[str, float]:
+        return overall(measure(votes["test"], strengths_of(logits), constants, data_args.reached), len(logits))
+
+    def measured(logits: np.ndarray, figures: dict[str, float]) -> Card:
+        return measured_card(story, splits, votes, strengths_of(logits), constants, figures, beside)
+
+    return train_and_measure(
+        trainer, story, start, rows["test"], figures_of, measured, functools.partial(unmeasured_card, story)
+    )
+
+
+def strengths_of(logits: np.ndarray) -> np.ndarray:
+    """Dirichlet concentrations (rows, answers) of what the head says."""
+    return concentrations(torch.from_numpy(logits)).numpy()
 
 
 def load_votes(data_args: DataArguments) -> tuple[DatasetDict, dict[str, Votes], str]:
@@ -266,7 +244,7 @@ def galaxies(rows: Dataset, votes: Votes, data_args: DataArguments, size: int, m
 def deviation_of(predictions: EvalPrediction, tree: Tree, constants: np.ndarray) -> dict[str, float]:
     """Of the validation split, for `Trainer`: the figures that take no time."""
     votes = Votes.of(tree, predictions.label_ids, counted=False)
-    strengths = concentrations(torch.from_numpy(predictions.predictions)).numpy()
+    strengths = strengths_of(predictions.predictions)
     found = overall(measure(votes, strengths, constants), len(strengths))
     return {name: value for name, value in found.items() if name in ("deviation", "accuracy")}
 
