@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,37 +19,10 @@ from skyset.runner import InlineExecutor, Pool, in_order
 from skyset.survey import Column
 from skyset.tables.match import is_text
 from skyset.tables.numeric_text import floats_of_text
+from skyset.tables.usual_names import DEGREES, NAMES, POSITIONS
 
-#: Usual names, in any case, of the column of objects' names: the first that a catalogue has.
-NAMES = ("object_id", "iauname", "id_str", "objid", "source_id", "id", "name", "number")
-#: Usual names, in any case, of right ascension and declination in degrees: of catalogues, of VizieR, of SExtractor.
-POSITIONS = (
-    ("ra", "dec"),
-    ("raj2000", "dej2000"),
-    ("raj2000", "decj2000"),
-    ("_raj2000", "_dej2000"),
-    ("ra_icrs", "de_icrs"),
-    ("ra_icrs", "dec_icrs"),
-    ("ra_j2000", "dec_j2000"),
-    ("ra_deg", "dec_deg"),
-    ("radeg", "decdeg"),
-    ("radeg", "dedeg"),
-    ("alphawin_j2000", "deltawin_j2000"),
-    ("alpha_j2000", "delta_j2000"),
-    ("alphawin_sky", "deltawin_sky"),
-    ("alpha_sky", "delta_sky"),
-    ("alphawin_world", "deltawin_world"),
-    ("alpha_world", "delta_world"),
-    ("right_ascension", "declination"),
-)
 #: Of partitions whose small columns are read by one task.
 _TASK_BYTES = 1 << 30
-#: Degrees of a unit of angle, by its names.
-_DEGREES = {
-    **dict.fromkeys(("", "deg", "degree", "degrees"), 1.0),
-    **dict.fromkeys(("h", "hr", "hour", "hours", "hourangle"), 15.0),
-    **dict.fromkeys(("rad", "radian", "radians"), math.degrees(1)),
-}
 
 
 def catalogue_of(
@@ -202,7 +174,7 @@ def _named(known: Sequence[str], wanted: str, source: str | Path) -> str:
 def with_unit(text: str) -> tuple[str, str]:
     """A column and its unit, of ``RAJ2000`` or ``RAJ2000:hour``: "" where none is told."""
     name, _, unit = text.rpartition(":")
-    return (name, unit) if name and unit.lower() in _DEGREES else (text, "")
+    return (name, unit) if name and unit.lower() in DEGREES else (text, "")
 
 
 def columns_in(sources: Sequence[str | Path], wanted: Sequence[str]) -> list[list[str]]:
@@ -275,11 +247,11 @@ def in_degrees(table: pa.Table, name: str, source: str, unit: str = "") -> pa.Ta
         table = table.set_column(place, pa.field(name, kind, metadata=table.schema.field(place).metadata), numbers)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise UserError(f"{source}: {name} is {kind}; positions in decimal degrees are needed")
-    if said not in _DEGREES:
+    if said not in DEGREES:
         raise UserError(f"{source}: {name} is in {said}; deg, hour and rad are known: --ra COLUMN:hour")
     values = table[name].cast(pa.float64())
-    if _DEGREES[said] != 1:
-        values = pc.multiply(values, _DEGREES[said])
+    if DEGREES[said] != 1:
+        values = pc.multiply(values, DEGREES[said])
     return table.set_column(place, pa.field(name, pa.float64(), metadata={"unit": "deg"}), values)
 
 
