@@ -32,6 +32,8 @@ _DEEPEST, _MOST = 8, 10_000
 #: What h5py raises on a damaged file.
 DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError)
 MOST_AXES = 6
+#: Bytes on the disk of what says where a value of any length lies.
+_ANY_LENGTH = 16
 _PLAIN = re.compile(r"[<>|][biufSV][0-9]{1,9}")
 
 
@@ -163,7 +165,7 @@ def _held(group: h5py.h5g.GroupID) -> tuple[dict[str, np.ndarray], dict[str, Sto
             continue
         if len(dataset.shape) > MOST_AXES:
             raise PartitionError(f"{name} has {len(dataset.shape)} axes: too many")
-        arrays[name] = Stored(dataset.shape, dtype, offset_of(dataset))
+        arrays[name] = Stored(dataset.shape, dtype, offset_of(dataset, dtype))
         values |= _small_values(name, dataset, dtype)
     return values, arrays
 
@@ -204,10 +206,10 @@ def check_inside(name: str, dataset: h5py.h5d.DatasetID) -> None:
         raise PartitionError(f"{name} keeps its data in another file: refused")
 
 
-def offset_of(dataset: h5py.h5d.DatasetID) -> int:
-    """Where the values lie in the file if they are in one piece and all there, else -1."""
+def offset_of(dataset: h5py.h5d.DatasetID, dtype: np.dtype) -> int:
+    """Where the values, of this dtype on the disk, lie in the file if they are in one piece and all there, else -1."""
     offset = dataset.get_offset()
-    whole = dataset.get_storage_size() == dataset.get_type().get_size() * math.prod(dataset.shape)
+    whole = dataset.get_storage_size() == dtype.itemsize * math.prod(dataset.shape)
     return int(offset) if offset is not None and whole else -1
 
 
@@ -216,13 +218,7 @@ def file_dtype(kind: h5py.h5t.TypeID) -> np.dtype | None:
     if isinstance(kind, h5py.h5t.TypeStringID):
         return None if kind.is_variable_str() else np.dtype(f"S{kind.get_size()}")
     if isinstance(kind, h5py.h5t.TypeCompoundID):
-        if kind.dtype.kind == "c":
-            return None
-        count = kind.get_nmembers()
-        names = [kind.get_member_name(n).decode("utf-8", "replace") for n in range(count)]
-        formats = [_member_dtype(kind.get_member_type(n)) for n in range(count)]
-        offsets = [kind.get_member_offset(n) for n in range(count)]
-        return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": kind.get_size()})
+        return None if kind.dtype.kind == "c" else _compound_dtype(kind)
     if isinstance(kind, h5py.h5t.TypeArrayID):
         inner = file_dtype(kind.get_super())
         return None if inner is None else np.dtype((inner, kind.get_array_dims()))
@@ -232,9 +228,20 @@ def file_dtype(kind: h5py.h5t.TypeID) -> np.dtype | None:
     return None
 
 
-def _member_dtype(kind: h5py.h5t.TypeID) -> np.dtype:
-    dtype = file_dtype(kind)
-    return np.dtype(f"V{kind.get_size()}") if dtype is None else dtype
+def _compound_dtype(kind: h5py.h5t.TypeCompoundID) -> np.dtype:
+    """HDF5 tells offsets and sizes as they are in memory: there a text of any length is a pointer, on the disk 16 bytes."""
+    names, formats, offsets, longer = [], [], [], 0
+    for number in range(kind.get_nmembers()):
+        member = kind.get_member_type(number)
+        dtype = file_dtype(member)
+        if dtype is None:
+            any_length = isinstance(member, h5py.h5t.TypeStringID | h5py.h5t.TypeVlenID)
+            dtype = np.dtype(f"V{_ANY_LENGTH if any_length else member.get_size()}")
+        names.append(kind.get_member_name(number).decode("utf-8", "replace"))
+        formats.append(dtype)
+        offsets.append(kind.get_member_offset(number) + longer)
+        longer += dtype.itemsize - member.get_size()
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": kind.get_size() + longer})
 
 
 def text_of_dtype(dtype: np.dtype) -> str:
