@@ -24,6 +24,7 @@ FLOORS = (
     ("skyset.extraction",),
     ("skyset.builder",),
     ("skyset.building",),
+    ("skyset.adopting",),
     ("skyset.loading",),
     ("skyset.archives",),
     ("skyset.published",),
@@ -128,6 +129,6 @@ def test_importing_skyset_takes_the_light_set_alone():
     }
 
 
-@pytest.mark.parametrize("folder", ["loading", "building", "archives", "tables", "partitions", "explore"])
+@pytest.mark.parametrize("folder", ["loading", "adopting", "building", "archives", "tables", "partitions", "explore"])
 def test_no_room_is_opened_by_its_door(folder):
     assert (ROOT / "skyset" / folder / "__init__.py").read_text() == ""

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,9 @@ def units_in(tree: str | Path, file: str, kind: str) -> list[Unit]:
         status = os.stat(path)
         with opened(path) as hdf5:
             groups = [("", hdf5.id)] if kind == OBJECTS else list(_groups(hdf5.id))
-            return [Unit(file, status.st_size, status.st_mtime_ns, name, *_held(group)) for name, group in groups]
+            return [
+                Unit(file, status.st_size, status.st_mtime_ns, name, *held(datasets_in(group))) for name, group in groups
+            ]
     except PartitionError as error:
         raise PartitionError(f"{path}: {error}") from None
     except DAMAGE as error:
@@ -147,11 +149,18 @@ def datasets_in(group: h5py.h5g.GroupID, deepest: int = _DEEPEST) -> Iterator[tu
             raise PartitionError(f"{name}: groups within more than {_DEEPEST} groups")
 
 
-def _held(group: h5py.h5g.GroupID) -> tuple[dict[str, np.ndarray], dict[str, Stored]]:
-    """The small values of an object, and how all of it is stored."""
+def held(datasets: Iterable[tuple[str, h5py.h5d.DatasetID]]) -> tuple[dict[str, np.ndarray], dict[str, Stored]]:
+    """The small values of an object, and how all of it is stored.
+
+    Args:
+        datasets: all of the object's by their paths, as ``datasets_in`` gives them.
+
+    Raises:
+        PartitionError: one keeps its data in another file, or has too many axes.
+    """
     values: dict[str, np.ndarray] = {}
     arrays: dict[str, Stored] = {}
-    for name, dataset in datasets_in(group):
+    for name, dataset in datasets:
         check_inside(name, dataset)
         if dataset.shape is None:  # a null dataspace: no value at all
             continue
