@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skyset.declaration import SurveyInfo
     from skyset.explore.crossmatch import crossmatch as crossmatch
     from skyset.explore.matched_partitions import to_partitions as to_partitions
+    from skyset.loading.padding import collate as collate
     from skyset.partitions.manifest import Manifest as Manifest
     from skyset.pixels import ImageError as ImageError
     from skyset.survey import Column as Column
@@ -42,6 +43,7 @@ _LAZY = {
     "TapError": "skyset.archives.tap",
     "TarError": "skyset.building.tars.read",
     "VOTableError": "skyset.tables.votable",
+    "collate": "skyset.loading.padding",
     "crossmatch": "skyset.explore.crossmatch",
     "to_partitions": "skyset.explore.matched_partitions",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "UserError",
     "VOTableError",
     "__version__",
+    "collate",
     "configs",
     "crossmatch",
     "find_root",

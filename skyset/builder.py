@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -43,6 +43,7 @@ class SurveyConfig(datasets.BuilderConfig):
             make a bad partition. Takes a second for about a gigabyte, and reads whole files.
         cache_limit: keep what is read from a URL on the disk, as many bytes at most, ``"50GB"`` or a number; in the folder
             ``skyset_blocks`` of ``cache_dir=``, by default that of `datasets`. None keeps nothing.
+        keep_padding: hand out what spectra and light curves are padded with in the files, and is left out otherwise.
     """
 
     image_size: int | None = None
@@ -50,6 +51,7 @@ class SurveyConfig(datasets.BuilderConfig):
     decode: str = "array"
     verify: bool = False
     cache_limit: str | int | None = None
+    keep_padding: bool = False
 
     def create_config_id(self, config_kwargs: dict, *args, **kwargs) -> str:
         """As in `datasets`; the Arrow cache holds the same bytes however they come and are decoded.
@@ -94,6 +96,8 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             raise UserError(f"{self.SURVEY.name} has no config {name!r}; known: {', '.join(known)}")
         declared = self.CONFIGS.get(name, self.SURVEY)
         self._root, self._manifest, self._survey = self._found(declared, kwargs.get("data_dir"), base_path, name)
+        if kwargs.get("keep_padding", False):
+            self._survey = replace(self._survey, trims=())
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
         digest = self._manifest.digest() if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
@@ -167,8 +171,9 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
                 f"{survey.name} has no images stored as JPEG or PNG, so that there is nothing to decode: "
                 'cast_column("image", datasets.Image()) makes PIL images of pixels'
             )
-        if not isinstance(self.config.verify, bool):
-            raise UserError(f"verify must be True or False, not {self.config.verify!r}")
+        for option in ("verify", "keep_padding"):
+            if not isinstance(value := getattr(self.config, option), bool):
+                raise UserError(f"{option} must be True or False, not {value!r}")
         return datasets.DatasetInfo(
             description=survey.title,
             features=features_of(survey, size),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
-from skyset.survey import Column, Layers, Survey
+from skyset.survey import ANY, Column, Layers, Survey
 
 
 class Described(NamedTuple):
@@ -20,8 +20,14 @@ class Described(NamedTuple):
     description: str
 
     def cells(self) -> tuple[str, str, str, str, str]:
-        """The same as texts, the shape as ``5 x 127 x 127``."""
-        return self.name, self.dtype, " x ".join(map(str, self.shape)), self.unit, self.description
+        """The same as texts, the shape as ``5 x 127 x 127``, ``any`` for an axis whose length differs from row to row."""
+        return (
+            self.name,
+            self.dtype,
+            " x ".join("any" if n == ANY else str(n) for n in self.shape),
+            self.unit,
+            self.description,
+        )
 
 
 HEAD = ("dtype", "shape", "unit", "meaning")
@@ -46,7 +52,8 @@ def feature_rows(survey: Survey) -> list[Described]:
 
 def _layer_rows(survey: Survey, layers: Layers) -> Iterator[Described]:
     labels = ", ".join(layers.labels)
-    yield Described(f"{layers.name}.{layers.label_field}", "string", (len(layers.labels),), "", f"always {labels}")
+    if labels:
+        yield Described(f"{layers.name}.{layers.label_field}", "string", (len(layers.labels),), "", f"always {labels}")
     for key, source in layers.fields.items():
         name = f"{layers.name}.{key}"
         if isinstance(source, str):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from skyset.errors import UserError
-from skyset.survey import Column, Feature, Layers, Survey, check_types, plain_features
+from skyset.survey import Column, Feature, Layers, Survey, Trim, check_types, plain_features
 
 #: In ``Manifest.build``.
-NOTED = FEATURES, AXES, ABOUT = "features", "image_axes", "about"
+NOTED = FEATURES, AXES, TRIMS, ABOUT = "features", "image_axes", "trims", "about"
 _TEXTS = ("title", "homepage", "citation", "license")
 
 
@@ -19,6 +20,7 @@ def notes_of(survey: Survey) -> dict:
     return {
         FEATURES: [_told(feature) for feature in survey.features],
         AXES: dict(survey.image_axes),
+        TRIMS: [dataclasses.asdict(trim) for trim in survey.trims],
         ABOUT: {name: getattr(survey, name) for name in _TEXTS},
     }
 
@@ -40,7 +42,8 @@ def of_build(survey: Survey, columns: Iterable[Column], build: Mapping) -> Surve
         features = tuple(_feature(each) for each in build[FEATURES])
         texts: dict[str, Any] = {name: str(build[ABOUT][name]) for name in _TEXTS if name in build.get(ABOUT, {})}
         axes = {str(name): int(axis) for name, axis in build.get(AXES, {}).items()}
-        declared = replace(survey, columns=columns, features=features, image_axes=axes, **texts)
+        trims = tuple(_trim(each) for each in build.get(TRIMS, ()))
+        declared = replace(survey, columns=columns, features=features, image_axes=axes, trims=trims, **texts)
         _check(declared)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{survey.name}: what its manifest notes of features is damaged: {str(error)[:200]}") from error
@@ -67,26 +70,36 @@ def _feature(values: Mapping) -> Feature | Layers:
     return Layers(str(values["name"]), tuple(map(str, values["labels"])), str(values["label_field"]), fields)
 
 
+def _trim(values: Mapping) -> Trim:
+    return Trim(tuple(values["columns"]), values["by"], tuple(map(float, values["values"])), values["at"])
+
+
 def _check(survey: Survey) -> None:
     """ValueError or KeyError where features, columns and axes are not of each other."""
     columns = survey.by_name
     shapes: dict[str, tuple[int, ...] | None] = {}  # of what is stored encoded it is not known
+    ragged: set[str] = set()
     for feature in survey.features:
         if isinstance(feature, Feature):
             column = columns[feature.source]
             if feature.encoded and not column.is_bytes:
                 raise ValueError(f"{feature.name} is encoded and not of bytes")
             shapes[feature.name] = None if column.is_bytes else column.shape
+            ragged |= {feature.name} if column.is_ragged and not column.is_bytes else set()
             continue
         for key, source in feature.fields.items():
             layered = [columns[name] for name in ((source,) if isinstance(source, str) else source)]
             first = layered[0]
-            if any((each.dtype, each.shape, each.is_bytes) != (first.dtype, first.shape, False) for each in layered):
+            alike = {(each.dtype, each.shape, each.is_bytes) for each in layered}
+            if alike != {(first.dtype, first.shape, False)}:
                 raise ValueError(f"the layers of {feature.name} are not of one kind")
             shape = first.shape if isinstance(source, str) else (len(layered), *first.shape)
-            if shape[:1] != (len(feature.labels),):
+            if feature.labels and shape[:1] != (len(feature.labels),):
                 raise ValueError(f"{feature.name} has not as many layers as labels")
             shapes[f"{feature.name}.{key}"] = shape
+            ragged |= {f"{feature.name}.{key}"} if first.is_ragged else set()
+    if cropped := sorted(ragged & set(survey.image_axes)):
+        raise ValueError(f"{cropped[0]} is ragged: it has no axes of pixels to crop")
     for name, axis in survey.image_axes.items():
         pixels = shapes[name]
         if pixels is not None and not 0 <= axis <= len(pixels) - 2:

@@ -16,9 +16,11 @@ from skyset.errors import RecordError, UserError
 from skyset.sky import check_position
 from skyset.values import as_stored
 
-#: The dtype of a column whose rows are bytes of any length, and what is added to its name for where each row's bytes end.
+#: The dtype of a column whose rows are bytes of any length, and what is added to a ragged one's name for where rows end.
 BYTES, END = "bytes", "_end"
-#: Of one row of such a column. An image of the sky has a thousandth of it.
+#: In the shape of a ragged column: the axis whose length differs from row to row, as ``numpy.reshape`` has it.
+ANY = -1
+#: Of one row of a ragged column. An image of the sky has a thousandth of it.
 MAX_VALUE_BYTES = 64 << 20
 
 
@@ -54,16 +56,17 @@ def _are_of(checks: Sequence[Callable[[object], bool]], values: tuple) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """One HDF5 dataset of a partition; row = axis 0. One of bytes is two datasets, see ``end``.
+    """One HDF5 dataset of a partition; row = axis 0. A ragged one is two datasets, see ``end``.
 
     Args:
         name: name on disk.
         dtype: numpy dtype of one value, ``"S<n>"`` for text of at most n ASCII characters; ``"bytes"`` for any number of
             bytes per row, such as PNG and JPEG files as the archive has them.
-        shape: shape of one row, ``()`` for a scalar and for bytes.
+        shape: shape of one row, ``()`` for a scalar and for bytes. With one axis of -1 the column is ragged: that axis has
+            another length in each row, ``(-1,)`` for spectra and light curves of any length.
         unit: FITS standard unit string, empty where there is none.
         description: what it means, one sentence.
-        typical_bytes: of one row of bytes: how many rows go into a file follows from it. It is not in the manifest.
+        typical_bytes: of one ragged row: how many rows go into a file follows from it. It is not in the manifest.
 
     Raises:
         ValueError: a name that is none of one dataset, a dtype other than integers, floats, bool and text, or a shape
@@ -81,19 +84,32 @@ class Column:
         check_types(self)
         if self.name in ("", ".", "..") or not self.name.isascii() or set(self.name) & {"/", "\0"}:
             raise ValueError(f"a column cannot be named {self.name!r}")
+        if self.is_ragged and not 0 < self.typical_bytes <= MAX_VALUE_BYTES:
+            raise ValueError(f"a row of column {self.name} cannot have {self.typical_bytes} bytes")
         if self.is_bytes:
-            if self.shape or not 0 < self.typical_bytes <= MAX_VALUE_BYTES:
-                raise ValueError(f"column {self.name} of bytes cannot have shape {self.shape}, {self.typical_bytes} bytes")
+            if self.shape:
+                raise ValueError(f"column {self.name} of bytes cannot have shape {self.shape}")
             return
         dtype = np.dtype(self.dtype)
         if dtype.kind not in "biufS" or dtype.shape or not dtype.itemsize:
             raise ValueError(f"column {self.name} cannot have dtype {self.dtype}")
-        if not all(size > 0 for size in self.shape) or self.row_bytes >= 2**63:
+        sizes = [size for size in self.shape if size != ANY]
+        if not all(size > 0 for size in sizes) or len(self.shape) - len(sizes) > 1 or self.step_bytes >= 2**63:
             raise ValueError(f"column {self.name} cannot have shape {self.shape}")
 
     @cached_property
     def is_bytes(self) -> bool:
         return self.dtype == BYTES
+
+    @cached_property
+    def is_ragged(self) -> bool:
+        """Whether rows have any number of values: bytes, or an axis of any length."""
+        return self.is_bytes or ANY in self.shape
+
+    @cached_property
+    def step_bytes(self) -> int:
+        """Bytes of a row whose ragged axis has the length 1; of any other row."""
+        return self.stored_dtype.itemsize * math.prod(size for size in self.shape if size != ANY)
 
     @cached_property
     def is_text(self) -> bool:
@@ -106,15 +122,16 @@ class Column:
 
     @cached_property
     def end(self) -> Column:
-        """The dataset beside one of bytes: the bytes of row k are those from where row k - 1 ends to where row k does."""
-        return Column(f"{self.name}{END}", "int64", (), "byte", f"where the row ends in {self.name}")
+        """The dataset beside a ragged one, which has the values of all rows one after the other: those of row k are from
+        where row k - 1 ends to where row k does, counted in values."""
+        return Column(
+            f"{self.name}{END}", "int64", (), "byte" if self.is_bytes else "", f"where the row ends in {self.name}"
+        )
 
     @cached_property
     def row_bytes(self) -> int:
-        """Bytes of one row, uncompressed; of a column of bytes, about as many."""
-        if self.is_bytes:
-            return self.typical_bytes + self.end.row_bytes
-        return self.stored_dtype.itemsize * math.prod(self.shape)
+        """Bytes of one row, uncompressed; of a ragged column, about as many."""
+        return self.typical_bytes + self.end.row_bytes if self.is_ragged else self.step_bytes
 
     @property
     def missing(self):
@@ -130,9 +147,17 @@ class Column:
         if self.is_bytes:
             return self._coerce_bytes(value)
         array = as_stored(self.name, value, self.stored_dtype)
-        if array.shape != self.shape:
+        if not self.takes(array.shape):
             raise RecordError(f"{self.name} has shape {array.shape}, not {self.shape}")
+        if self.is_ragged and array.nbytes > MAX_VALUE_BYTES:
+            raise RecordError(f"{self.name} has {array.nbytes} bytes, more than {MAX_VALUE_BYTES}")
         return array
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a row may have this shape."""
+        if not self.is_ragged:
+            return shape == self.shape
+        return len(shape) == len(self.shape) and all(own in (ANY, size) for own, size in zip(self.shape, shape, strict=True))
 
     def _coerce_bytes(self, value) -> bytes:
         if not isinstance(value, bytes | bytearray | memoryview):
@@ -144,7 +169,7 @@ class Column:
 
 def check_columns(columns: Iterable[Column]) -> None:
     """Raise ValueError where two columns want the same HDF5 dataset."""
-    names = [name for c in columns for name in ((c.name, c.end.name) if c.is_bytes else (c.name,))]
+    names = [name for c in columns for name in ((c.name, c.end.name) if c.is_ragged else (c.name,))]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"two columns are stored under {', '.join(sorted(twice))}")
 
@@ -186,12 +211,17 @@ def plain_features(columns: Iterable[Column], classes: Mapping[str, tuple[str, .
 class Layers:
     """A group of equally shaped layers, handed out as lists in one order: ``{label_field: [...], field: [...], ...}``.
 
+    Without labels it is columns under one name, ``{"flux": ..., "ivar": ..., "lambda": ...}``: each as it is, ragged or not.
+
     Args:
         name: the feature's name, such as ``"segmentation"``.
         labels: the layers' names in their order.
-        label_field: the key under which the names themselves are handed out.
+        label_field: the key under which the names themselves are handed out, empty where there are none.
         fields: for each other key, either one column on disk whose first axis runs over the layers, or a tuple of
             columns, one per layer.
+
+    Raises:
+        ValueError: labels without a field, or columns per layer without labels.
     """
 
     name: str
@@ -199,10 +229,38 @@ class Layers:
     label_field: str
     fields: Mapping[str, str | tuple[str, ...]]
 
+    def __post_init__(self):
+        if bool(self.labels) != bool(self.label_field):
+            raise ValueError(f"{self.name} has {len(self.labels)} labels under the name {self.label_field!r}")
+        if not self.labels and not all(isinstance(source, str) for source in self.fields.values()):
+            raise ValueError(f"{self.name} has columns per layer and no labels")
+
     @property
     def sources(self) -> tuple[str, ...]:
         """Columns on disk that this group needs."""
         return tuple(c for source in self.fields.values() for c in ((source,) if isinstance(source, str) else source))
+
+
+@dataclass(frozen=True)
+class Trim:
+    """Ragged columns of equal lengths with padding in them, which is not handed out.
+
+    Args:
+        columns: those that are trimmed, of shape ``(-1,)``, or ``(-1, ...)`` where ``by`` is ``(-1,)``.
+        by: the column of them that tells padding, of shape ``(-1,)``.
+        values: those it has there; NaN among them means NaN.
+        at: ``"anywhere"``, or only at the ``"end"`` of a row.
+    """
+
+    columns: tuple[str, ...]
+    by: str
+    values: tuple[float, ...]
+    at: str = "anywhere"
+
+    def __post_init__(self):
+        check_types(self)
+        if self.at not in ("anywhere", "end") or not self.values or not self.columns:
+            raise ValueError(f"padding cannot be {self}")
 
 
 @dataclass(frozen=True)
@@ -218,6 +276,7 @@ class Survey:
         features: what the loader hands out, in this order.
         key: the column that names a row uniquely (``object_id`` may repeat where a survey observed an object twice).
         image_features: features that ``image_size`` crops: the two axes of the pixels are ``image_axes[name]``.
+        trims: padding that is stored and not handed out.
         shaped_by_build: columns whose dtype and shape follow from the build's options; declared is the default.
         optional: columns that a build has only where its sources have them; features of those it has not are left out.
         beside: names of files and folders that its build leaves in the folder's root beside the partitions.
@@ -230,7 +289,7 @@ class Survey:
             ``of_build(survey, columns, build)``.
 
     Raises:
-        ValueError: two columns are stored under one name, or a layer is of bytes.
+        ValueError: two columns are stored under one name, a layer is ragged, or padding is not of columns that can have it.
     """
 
     name: str
@@ -243,6 +302,7 @@ class Survey:
     features: tuple[Feature | Layers, ...]
     key: str = "object_id"
     image_axes: Mapping[str, int] = field(default_factory=dict)
+    trims: tuple[Trim, ...] = ()
     shaped_by_build: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
@@ -254,9 +314,19 @@ class Survey:
 
     def __post_init__(self):
         check_columns(self.columns)
-        layers = {source for feature in self.features if isinstance(feature, Layers) for source in feature.sources}
-        if any(column.is_bytes and column.name in layers for column in self.columns):
-            raise ValueError(f"{self.name}: the layers of a group cannot be of bytes")
+        layers = {name: f for f in self.features if isinstance(f, Layers) for name in f.sources}
+        for column in self.columns:
+            if column.name in layers and (column.is_bytes or (column.is_ragged and layers[column.name].labels)):
+                raise ValueError(
+                    f"{self.name}: the layers of a group cannot be {'of bytes' if column.is_bytes else 'ragged'}"
+                )
+        self._check_trims()
+
+    def _check_trims(self) -> None:
+        for trim in self.trims:
+            shapes = {name: self.by_name[name].shape if name in self.by_name else () for name in (trim.by, *trim.columns)}
+            if shapes[trim.by] != (ANY,) or not all(shape[:1] == (ANY,) for shape in shapes.values()):
+                raise ValueError(f"{self.name}: there is no padding by {trim.by} in {', '.join(trim.columns)}")
 
     def as_built(self, columns: Iterable[Column], build: Mapping = MappingProxyType({})) -> Survey:
         """This survey with the columns of ``shaped_by_build`` as a manifest has them, without the optional ones it has not.
@@ -328,7 +398,7 @@ class Survey:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row on disk, uncompressed; about as many where there are columns of bytes."""
+        """Bytes of one row on disk, uncompressed; about as many where columns are ragged."""
         return sum(column.row_bytes for column in self.columns)
 
     def record(self, values: Mapping) -> dict[str, np.ndarray | bytes]:
@@ -352,6 +422,6 @@ def fitting(column: Column, values) -> np.ndarray:
         RecordError: as ``Column.coerce`` of one of them does.
     """
     stored = as_stored(column.name, values, column.stored_dtype)
-    if stored.shape[1:] != column.shape:
+    if not column.takes(stored.shape[1:]):
         raise RecordError(f"{column.name} has shape {stored.shape[1:]}, not {column.shape}")
     return stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import datasets
@@ -9,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from skyset.loading.encoded import Bytes
-from skyset.survey import Column, Layers, Survey
+from skyset.loading.ragged import Ragged, bounds_of
+from skyset.partitions.partition import decoded
+from skyset.survey import ANY, Column, Layers, Survey
 
 
 def features_of(survey: Survey, image_size: int | None = None) -> datasets.Features:
@@ -17,7 +20,8 @@ def features_of(survey: Survey, image_size: int | None = None) -> datasets.Featu
     features = {}
     for feature in survey.features:
         if isinstance(feature, Layers):
-            features[feature.name] = datasets.Sequence(_layer_features(survey, feature, image_size))
+            group = _layer_features if feature.labels else _group_features
+            features[feature.name] = group(survey, feature, image_size)
         else:
             column = survey.column(feature.source)
             axis = survey.image_axes.get(feature.name)
@@ -31,15 +35,25 @@ def features_of(survey: Survey, image_size: int | None = None) -> datasets.Featu
     return datasets.Features(features)
 
 
-def _layer_features(survey: Survey, layers: Layers, image_size: int | None) -> dict:
-    """Features of one layer of the group."""
+def _group_features(survey: Survey, group: Layers, image_size: int | None) -> dict:
+    """Of columns under one name."""
+    fields = {}
+    for name, source in group.fields.items():
+        column = survey.column(str(source))
+        axis = survey.image_axes.get(f"{group.name}.{name}")
+        fields[name] = feature_of(column.dtype, cropped_shape(column.shape, axis, image_size))
+    return fields
+
+
+def _layer_features(survey: Survey, layers: Layers, image_size: int | None) -> datasets.Sequence:
+    """Of lists over the layers of a group."""
     fields = {layers.label_field: datasets.Value("string")}
     for name, source in layers.fields.items():
         axis = survey.image_axes.get(f"{layers.name}.{name}")
         column = survey.column(source if isinstance(source, str) else source[0])
         shape = column.shape[1:] if isinstance(source, str) else column.shape
         fields[name] = feature_of(column.dtype, cropped_shape(shape, None if axis is None else axis - 1, image_size))
-    return fields
+    return datasets.Sequence(fields)
 
 
 def feature_of(dtype: str, shape: tuple[int, ...]):
@@ -49,6 +63,8 @@ def feature_of(dtype: str, shape: tuple[int, ...]):
         return value
     if len(shape) == 1:
         return datasets.Sequence(value, length=shape[0])
+    if ANY in shape:
+        return datasets.Sequence(feature_of(dtype, shape[1:]), length=shape[0])
     kinds = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D}
     return kinds[len(shape)](shape=shape, dtype=dtype)
 
@@ -70,6 +86,8 @@ def arrow_array(values, kind: pa.DataType) -> pa.Array:
     """``values`` (array, list of str, bytes, or dict of these; first axis = rows) as an Arrow array of type ``kind``."""
     if isinstance(values, Bytes):
         return _binary(values, kind)
+    if isinstance(values, Ragged):
+        return _lists(values, kind)
     if isinstance(values, dict):
         fields = [kind.field(i) for i in range(kind.num_fields)]
         return pa.StructArray.from_arrays([arrow_array(values[f.name], f.type) for f in fields], fields=fields)
@@ -82,6 +100,25 @@ def arrow_array(values, kind: pa.DataType) -> pa.Array:
         offsets = pa.array(np.arange(0, (rows + 1) * length, length, dtype=np.int32))
         return pa.ListArray.from_arrays(offsets, arrow_array(_flat(values), kind.value_type), type=kind)
     return pa.array(values, kind)
+
+
+def _lists(values: Ragged, kind: pa.DataType) -> pa.Array:
+    """Rows of any length as lists; numbers without a copy where nothing is left out."""
+    rows, before = values.compact(), values.shape[: values.shape.index(ANY)]
+    after = values.shape[len(before) + 1 :]
+    kinds = [kind]
+    for _ in before:
+        kinds.append(kinds[-1].value_type)
+    flat = rows.data.reshape(-1, *after)
+    inner = arrow_array(decoded(flat) if flat.dtype.kind == "S" else flat, kinds[-1].value_type)
+    offsets = bounds_of(np.repeat(rows.lengths // rows.step, math.prod(before)))
+    array = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), inner, type=kinds[-1])
+    for size, outer in zip(reversed(before), reversed(kinds[:-1]), strict=True):
+        if pa.types.is_fixed_size_list(outer):
+            array = pa.FixedSizeListArray.from_arrays(array, type=outer)
+        else:
+            array = pa.ListArray.from_arrays(pa.array(np.arange(0, len(array) + 1, size, dtype=np.int32)), array, type=outer)
+    return array
 
 
 def _binary(values: Bytes, kind: pa.DataType) -> pa.Array:
@@ -107,4 +144,5 @@ def needed_columns(survey: Survey, names: Iterable[str]) -> list[Column]:
     names, columns = set(names), survey.by_name
     wanted = [f for f in survey.features if f.name in names]
     sources = [s for f in wanted for s in (f.sources if isinstance(f, Layers) else (f.source,))]
+    sources += [trim.by for trim in survey.trims if not set(sources).isdisjoint(trim.columns)]  # where their padding is
     return [columns[source] for source in dict.fromkeys(sources)]

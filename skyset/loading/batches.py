@@ -11,6 +11,7 @@ Only processes that have imported torch import this module.
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,8 +21,9 @@ import torch
 from torch.utils.data import default_collate, get_worker_info
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from skyset.loading.encoded import Bytes, ImageRows, same_shapes
+from skyset.loading.encoded import ImageRows, same_shapes
 from skyset.loading.memory import carve, reused
+from skyset.loading.ragged import Ragged
 from skyset.pixels import ARRAY
 
 _last_batch_size: int | None = None
@@ -91,8 +93,8 @@ def as_tensors(columns: dict) -> dict:
         if isinstance(values, dict)
         else torch.from_numpy(values)
         if isinstance(values, np.ndarray)
-        else values.handed_out(finish=torch.from_numpy)
-        if isinstance(values, ImageRows)
+        else values.with_changes(finish=torch.from_numpy)
+        if isinstance(values, Ragged)
         else values
         for name, values in columns.items()
     }
@@ -189,7 +191,7 @@ def collate_rows(batch: Sequence[Row], *, collate_fn_map=None) -> dict:
         return default_collate([dict(row) for row in batch])
     first, numbers = batch[0], [row.number for row in batch]
     run = range(numbers[0], numbers[0] + len(batch))
-    whole = not any(isinstance(values, Bytes) for values in leaves(first.columns))  # images are yet to be decoded
+    whole = not any(isinstance(values, Ragged) for values in leaves(first.columns))  # or images, yet to be decoded
     if whole and numbers == list(run) and all(row.columns is first.columns for row in batch):
         return Packed(_sliced(first.columns, slice(run.start, run.stop)), first.block)
     return _copied(batch)
@@ -205,16 +207,19 @@ def _sliced(columns: dict, rows: slice) -> dict:
     }
 
 
-def _collated(values):
+def _collated(values, ragged: bool = False):
     """A column as ``default_collate`` gives it: a tensor; a list of text; for lists of text, one tuple a place.
 
-    Images that are not to be decoded, ``{"bytes": ..., "path": None}``, are one dict of two lists.
+    Images that are not to be decoded, ``{"bytes": ..., "path": None}``, are one dict of two lists. Ragged rows are a list of
+    tensors, or of lists of text, of whatever lengths they have.
     """
     if isinstance(values, np.ndarray):
         return torch.from_numpy(values)
+    if _all(values, np.ndarray):
+        return [torch.from_numpy(value) for value in values]
     if _all(values, dict):
         return {name: [value[name] for value in values] for name in values[0]}
-    if _all(values, list):
+    if _all(values, list) and not ragged:
         return list(zip(*values, strict=True))
     return values
 
@@ -231,7 +236,7 @@ def _copied(batch: Sequence[Row]) -> Packed:
     for place, values in enumerate(leaves(first)):
         if place in pictures and same_shapes(pictures[place]):
             shapes[place] = pictures[place][0].dtype, (len(batch), *pictures[place][0].shape)
-        elif not isinstance(values, list | Bytes):
+        elif not isinstance(values, list | Ragged):
             dtype = values.numpy().dtype if isinstance(values, torch.Tensor) else values.dtype
             shapes[place] = dtype, (len(batch), *values.shape[1:])
     arrays = carve(blocks, shapes)
@@ -267,9 +272,9 @@ def _decoded(batch: Sequence[Row]) -> dict[int, list[np.ndarray]]:
 def _stacked(values: ImageRows, images: Sequence[np.ndarray], out: np.ndarray | None):
     """Images of one size as one array in ``out``, others as a list of tensors."""
     if out is None:
-        return [torch.from_numpy(values.handed_out(finish=None).finished(np.array(image))) for image in images]
+        return [torch.from_numpy(values.with_changes(finish=None).finished(np.array(image))) for image in images]
     np.stack(images, out=out)
-    return values.handed_out(finish=None).finished(out)
+    return values.with_changes(finish=None).finished(out)
 
 
 def _runs(batch: Sequence[Row]) -> Iterator[tuple[dict, list[int], int]]:
@@ -283,7 +288,9 @@ def _runs(batch: Sequence[Row]) -> Iterator[tuple[dict, list[int], int]]:
 
 def _rebuilt(columns: dict, parts: Iterator) -> dict:
     return {
-        name: _rebuilt(values, parts) if isinstance(values, dict) else _collated(next(parts))
+        name: _rebuilt(values, parts)
+        if isinstance(values, dict)
+        else _collated(next(parts), ragged=isinstance(values, Ragged))
         for name, values in columns.items()
     }
 
@@ -315,6 +322,8 @@ def _places(values: dict, start: int) -> dict:
         elif isinstance(value, torch.Tensor):
             array = value.numpy()
             places[name] = _Place((array.shape, array.dtype.str, array.ctypes.data - start, array.strides))
+        elif _all(value, torch.Tensor):
+            places[name] = _packed_rows(value)
         else:
             places[name] = value
     return places
@@ -324,6 +333,22 @@ class _Place(tuple):
     """Marks a tensor's place among the other values of a batch."""
 
     __slots__ = ()
+
+
+class _Rows(tuple):
+    """Tensors of different lengths as (values one after the other, shapes): each alone would be a file of shared memory."""
+
+    __slots__ = ()
+
+
+def _packed_rows(rows: Sequence[torch.Tensor]) -> _Rows:
+    return _Rows((np.concatenate([row.numpy().reshape(-1) for row in rows]), [tuple(row.shape) for row in rows]))
+
+
+def _unpacked_rows(rows: _Rows) -> list[torch.Tensor]:
+    values, shapes = rows
+    parts = torch.split(torch.from_numpy(values), [math.prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _unpacked(block: torch.Tensor, places: dict) -> dict:
@@ -341,6 +366,8 @@ def _parts(memory: np.ndarray, places: dict) -> dict:
         elif isinstance(place, _Place):
             shape, dtype, offset, strides = place
             batch[name] = torch.from_numpy(np.ndarray(shape, dtype, memory, offset, strides))
+        elif isinstance(place, _Rows):
+            batch[name] = _unpacked_rows(place)
         else:
             batch[name] = place
     return batch

@@ -7,77 +7,25 @@ says what becomes of other modes; it is what a build with ``--decode`` stores. W
 
 from __future__ import annotations
 
-import copy
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from skyset.errors import PartitionError
+from skyset.loading.ragged import Ragged, bounds_of
 from skyset.pixels import ARRAY, PIL_IMAGE, UNDECODED, ImageError, decoded_image, rgb
 
 if TYPE_CHECKING:
     import PIL.Image
 
 
-class Bytes(Sequence):
-    """Rows of a column of bytes; each is taken out of the block when it is asked for.
-
-    Args:
-        data: uint8 (bytes,), the bytes of all rows one after the other.
-        bounds: int64 (rows + 1,); row k is ``data[bounds[k]:bounds[k + 1]]``.
-        origins: where the rows are from, for messages: (rows, file, number of the first one there) of each run of rows.
-    """
-
-    def __init__(self, data: np.ndarray, bounds: np.ndarray, origins: Sequence[tuple[int, str, int]] = ()):
-        self.data, self.bounds, self.origins = data, bounds, origins
-
-    def __len__(self) -> int:
-        return len(self.bounds) - 1
-
-    def __getitem__(self, row):
-        if isinstance(row, slice):
-            return self._part(*row.indices(len(self))[:2])
-        return self._value(range(len(self))[row])
-
-    def __iter__(self) -> Iterator:
-        return map(self._value, range(len(self)))
-
-    def _part(self, start: int, stop: int) -> Self:
-        """Some rows, of the same block."""
-        part = copy.copy(self)
-        part.bounds = self.bounds[start : stop + 1]
-        part.origins = [(1, *self.origin(row)) for row in range(start, stop)] if self.origins else ()
-        return part
+class Bytes(Ragged):
+    """Rows of a column of bytes; each is taken out of the block when it is asked for."""
 
     def _value(self, row: int):
         return self.raw(row).tobytes()
-
-    def raw(self, row: int) -> np.ndarray:
-        """The bytes of a row, uint8 (bytes,), as a view."""
-        return self.data[self.bounds[row] : self.bounds[row + 1]]
-
-    def origin(self, row: int) -> tuple[str, int]:
-        """File of a row, and its number there."""
-        for rows, path, first in self.origins:
-            if row < rows:
-                return path, first + row
-            row -= rows
-        return "", row
-
-    def batch(self):
-        """All rows as one value of a batch."""
-        return list(self)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """Rows of several slabs one after the other."""
-        whole = copy.copy(parts[0])
-        whole.data = np.concatenate([part.data[part.bounds[0] : part.bounds[-1]] for part in parts])
-        whole.bounds = bounds_of(np.concatenate([np.diff(part.bounds) for part in parts]))
-        whole.origins = [origin for part in parts for origin in part.origins]
-        return whole
 
 
 class ImageRows(Bytes):
@@ -88,7 +36,6 @@ class ImageRows(Bytes):
     """
 
     form, mode, column = ARRAY, None, "image"
-    finish: Callable[[np.ndarray], object] | None = None
     _kept: list | None = None
 
     @classmethod
@@ -106,13 +53,7 @@ class ImageRows(Bytes):
             return self
         parts = [_png(image) for image in self._kept]
         data = np.frombuffer(b"".join(parts), np.uint8)
-        return self.handed_out(data=data, bounds=bounds_of(np.array([len(part) for part in parts], np.int64)))
-
-    def handed_out(self, **changes) -> ImageRows:
-        """The same rows in another form."""
-        twin = copy.copy(self)
-        twin.__dict__.update(changes)
-        return twin
+        return self.with_changes(data=data, bounds=bounds_of(np.array([len(part) for part in parts], np.int64)))
 
     def _part(self, start: int, stop: int) -> Self:
         part = super()._part(start, stop)
@@ -184,13 +125,6 @@ def _png(image: PIL.Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def bounds_of(lengths: np.ndarray) -> np.ndarray:
-    """Where rows of these lengths begin and end, one after the other from 0 on: int64 (rows + 1,)."""
-    bounds = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=bounds[1:])
-    return bounds
 
 
 def same_shapes(arrays: Sequence[np.ndarray]) -> bool:

@@ -101,10 +101,12 @@ if config.TORCH_AVAILABLE:
 
 
 def declared(value, feature):
-    """A Python number, or list of them, as numpy has it in the feature's dtype; anything else as it is."""
+    """A Python number, or list of them, as numpy has it in the feature's dtype; an empty list of arrays too."""
     inner = getattr(feature, "feature", feature)  # of a list
     if isinstance(inner, dict) and isinstance(value, dict):
         return {name: declared(part, inner[name]) for name, part in value.items()}
+    if isinstance(inner, _ArrayXD) and isinstance(value, list | np.ndarray) and not len(value):  # a ragged row of no images
+        return np.zeros((0, *inner.shape), inner.dtype)
     if not isinstance(inner, Value) or not pa.types.is_primitive(inner.pa_type):
         return value
     if not isinstance(value, int | float) and not (isinstance(value, list) and all(part is not None for part in value)):

@@ -232,7 +232,7 @@ def _anybodys(dataset: str, files: Iterable[str], properties: dict[str, str]) ->
         say(f"{dataset}: left out, as no numbers, text or arrays of one shape: {', '.join(others)}")
     encoded = {name for name in schema.names if pa.types.is_struct(schema.field(name).type) and name in places}
     name = properties.get("obs_collection") or Path(dataset).parent.name
-    lower = {column.name.lower(): column.name for column in columns if not column.shape and not column.is_bytes}
+    lower = {column.name.lower(): column.name for column in columns if not column.shape and not column.is_ragged}
     survey = Survey(
         name=re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "hats",
         title=properties.get("obs_title", name),

@@ -14,12 +14,12 @@ import numpy as np
 
 from skyset.block_cache import BlockCache
 from skyset.files import short_digest
-from skyset.loading.encoded import bounds_of
+from skyset.loading.ragged import bounds_of
 from skyset.loading.reader import PIECE_BYTES, Piece, is_remote, opened_far, row_bytes
 from skyset.partitions.layout import slabs
 from skyset.partitions.partition import Partition
 from skyset.ranges import Lines
-from skyset.survey import Column, Feature, Layers, Survey
+from skyset.survey import Column, Feature, Layers, Survey, Trim
 
 _ABOUT = "great-circle distance of the two positions"
 
@@ -119,6 +119,7 @@ class Matched:
             columns=tuple(columns),
             features=tuple(features),
             key=f"{first.name}.{first.survey.key}",
+            trims=tuple(_prefixed_trim(trim, side.name) for side in self.sides for trim in side.survey.trims),
             image_axes={f"{side.name}.{k}": axis for side in self.sides for k, axis in side.survey.image_axes.items()},
         )
 
@@ -132,6 +133,10 @@ class Matched:
         """Of which rows these are; not of where the files lie, so that a state outlives a move to another disk."""
         files = ["/".join(piece.path.rsplit("/", 2)[1:]) for side in self.sides for piece in side.files]
         return short_digest("\n".join([*files, hashlib.sha256(np.ascontiguousarray(self.rows)).hexdigest()]))
+
+
+def _prefixed_trim(trim: Trim, side: str) -> Trim:
+    return replace(trim, by=f"{side}.{trim.by}", columns=tuple(f"{side}.{name}" for name in trim.columns))
 
 
 def _prefixed(feature: Feature | Layers, side: str) -> Feature | Layers:

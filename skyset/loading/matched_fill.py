@@ -52,7 +52,7 @@ class Filling:
         self, partition: Partition | ParquetFile, own: Mapping[str, Column], raw: Mapping, bounds: Mapping[str, np.ndarray]
     ):
         self._partition, self._raw, self._bounds = partition, raw, bounds
-        self._small = {n: c for n, c in own.items() if not c.is_bytes and c.row_bytes < PIXELS_FROM}
+        self._small = {n: c for n, c in own.items() if not c.is_ragged and c.row_bytes < PIXELS_FROM}
         self._large = {n: c for n, c in own.items() if n not in self._small}
 
     def fill(self, group: Group) -> None:

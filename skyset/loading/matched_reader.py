@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.loading.encoded import Bytes, bounds_of
 from skyset.loading.far import MAX_OPEN
 from skyset.loading.matched import Matched
 from skyset.loading.matched_fill import Filling, Group, Taken, equal_runs
+from skyset.loading.ragged import Ragged, bounds_of
 from skyset.loading.reader import Piece, PieceReader, Window
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.parquet_file import ParquetFile
@@ -27,7 +27,7 @@ MISSING = "\0missing"
 class MatchedWindow(Window):
     """Matches to be read in any order; ``numbers`` are theirs."""
 
-    def __init__(self, pieces: Sequence[Piece], held: dict[str, np.ndarray | Bytes], bounds: dict[str, np.ndarray]):
+    def __init__(self, pieces: Sequence[Piece], held: dict[str, np.ndarray | Ragged], bounds: dict[str, np.ndarray]):
         super().__init__(pieces, held, bounds)
         self.numbers = _numbers(pieces)
 
@@ -89,12 +89,12 @@ class MatchedReader(PieceReader):
         bounds = self._bounds_at(numbers, taken)
         held = {}
         for column in self._columns:
-            small = column.row_bytes < PIXELS_FROM and not column.is_bytes
+            small = column.row_bytes < PIXELS_FROM and not column.is_ragged
             if small or whole or self._is_held(column.name):
-                shape = (bounds[column.name][-1],) if column.is_bytes else (len(numbers), *column.shape)
+                shape = (bounds[column.name][-1],) if column.is_ragged else (len(numbers), *column.shape)
                 held[column.name] = np.empty(shape, column.stored_dtype)
         self._fill_at(numbers, held, bounds, taken)
-        return MatchedWindow(pieces, {n: Bytes(a, bounds[n]) if n in bounds else a for n, a in held.items()}, bounds)
+        return MatchedWindow(pieces, self._with_bounds(held, bounds), bounds)
 
     def read_rows(self, window: Window, rows: np.ndarray) -> dict:
         """Columns of some matches of a window, in the order of their numbers ``rows``."""
@@ -106,7 +106,7 @@ class MatchedReader(PieceReader):
 
     def _made(self, numbers: np.ndarray, raw: dict, stacks: Mapping, bounds: Mapping[str, np.ndarray]) -> dict:
         origins = {side: self._origins(side, numbers) for side in {self._side_of[name] for name in bounds}}
-        read = {**raw, **{n: Bytes(raw[n], ends, origins[self._side_of[n]]) for n, ends in bounds.items()}}
+        read = {**raw, **{n: self._rows_of(n, raw[n], ends, origins[self._side_of[n]]) for n, ends in bounds.items()}}
         columns = self._assembled(read, stacks, len(numbers))
         if self.matched.missing is not None:
             columns[MISSING] = self.matched.missing[numbers]
@@ -125,8 +125,8 @@ class MatchedReader(PieceReader):
         side = self.matched.sides[self._side_of[name]] if name in self._side_of else None
         return side is not None and (side.is_far or side.in_groups)
 
-    def _finish(self, values: np.ndarray, name: str):
-        if values.dtype.kind == "S":  # of catalogues: not ASCII alone
+    def _finish(self, values: np.ndarray | Ragged, name: str):
+        if isinstance(values, np.ndarray) and values.dtype.kind == "S":  # of catalogues: not ASCII alone
             return _texts(values.tolist())
         return super()._finish(values, name)
 
@@ -166,9 +166,9 @@ class MatchedReader(PieceReader):
     # --- Reading ---
 
     def _bounds_at(self, numbers: np.ndarray, taken: Taken) -> dict[str, np.ndarray]:
-        """Where the bytes of each match come to lie, by column of bytes; ``taken`` gets the rows that it takes to know."""
-        lengths = {name: np.zeros(len(numbers), np.int64) for name in self._bytes}
-        for side in {self._side_of[name] for name in self._bytes}:
+        """Where the values of each match come to lie, by ragged column; ``taken`` gets the rows that it takes to know."""
+        lengths = {name: np.zeros(len(numbers), np.int64) for name in self._ragged}
+        for side in {self._side_of[name] for name in self._ragged}:
             own = {name: column.name for name, column in self._of_side[side].items() if name in lengths}
 
             def measure(group: Group, side=side, own=own) -> None:
@@ -199,7 +199,7 @@ class MatchedReader(PieceReader):
                     raw[name][rows < 0] = np.zeros((), column.stored_dtype)
             elif own:
                 for name, column in own.items() if self.matched.missing is not None else ():
-                    if column.row_bytes < PIXELS_FROM and not column.is_bytes:
+                    if column.row_bytes < PIXELS_FROM and not column.is_ragged:
                         raw[name][self.matched.rows[number][numbers] < 0] = np.zeros((), column.stored_dtype)
 
                 def fill(group: Group, number=number, own=own) -> None:

@@ -21,8 +21,9 @@ from skyset.files import short_digest
 from skyset.loading.ahead import FIRST_BYTES, LONG, Ahead, NextWindow
 from skyset.loading.arrow import arrow_table, features_of, needed_columns
 from skyset.loading.casts import cast_values, is_picture
-from skyset.loading.encoded import Bytes, ImageRows
+from skyset.loading.encoded import ImageRows
 from skyset.loading.formatting import Group
+from skyset.loading.ragged import Ragged
 from skyset.loading.reader import (
     PIECE_BYTES,
     Piece,
@@ -388,7 +389,7 @@ class PartitionRows(_BaseExamplesIterable):
         feature = self._features[name]
         form = UNDECODED if not feature.decode else PIL_IMAGE if self.pil and self.plain else ARRAY
         values = values.encoded() if form == UNDECODED or self.mode == "arrow" else values
-        return values.handed_out(form=form, mode=feature.mode, column=self._names[name])
+        return values.with_changes(form=form, mode=feature.mode, column=self._names[name])
 
     def _finished(self, columns: dict) -> dict:
         """Columns as their rows are handed out: a subclass may have rows without some values."""
@@ -421,8 +422,8 @@ class PartitionRows(_BaseExamplesIterable):
         from skyset.loading import batches
 
         handed_out, blocks = 0, batches.Blocks()
-        # A batch of images is not a part of their encoded bytes: these need not be shared.
-        shared = not any(column.is_bytes for column in needed_columns(self.survey, list(self._names.values())))
+        # A batch is no part of the values of ragged rows: these need not be shared.
+        shared = not any(column.is_ragged for column in needed_columns(self.survey, list(self._names.values())))
 
         def rows() -> int | None:
             size = batches.batch_size() if batches.in_worker() else None
@@ -460,17 +461,7 @@ class PartitionRows(_BaseExamplesIterable):
             from skyset.loading.batches import as_tensors
 
             columns = as_tensors(columns)
-        columns = self._finished(columns)
-        return {
-            name: values
-            if isinstance(values, np.ndarray)  # most are, and to ask for Bytes takes longer
-            else Group(values)
-            if isinstance(values, dict)
-            else values.batch()
-            if isinstance(values, Bytes)
-            else values
-            for name, values in columns.items()
-        }
+        return _batch_of(self._finished(columns))
 
     def _iter_arrow(self) -> Iterator[tuple[str, pa.Table]]:
         for columns in self._slabs(lambda: None):
@@ -479,6 +470,19 @@ class PartitionRows(_BaseExamplesIterable):
             self._advance(len(table))
             yield "0", table
             del table
+
+
+def _batch_of(columns: Mapping) -> dict:
+    return {
+        name: values
+        if isinstance(values, np.ndarray)  # most are, and to ask for Ragged takes longer
+        else Group(_batch_of(values))
+        if isinstance(values, dict)
+        else values.batch()
+        if isinstance(values, Ragged)
+        else values
+        for name, values in columns.items()
+    }
 
 
 def row_count(columns: Mapping) -> int:

@@ -20,9 +20,10 @@ from skyset.block_cache import BlockCache
 from skyset.cached_file import CachedStream
 from skyset.errors import UserError
 from skyset.loading.arrow import needed_columns
-from skyset.loading.encoded import Bytes, ImageRows, bounds_of
+from skyset.loading.encoded import Bytes, ImageRows
 from skyset.loading.far import MAX_OPEN, Far
 from skyset.loading.memory import carve, reused
+from skyset.loading.ragged import Ragged, bounds_of, trim
 from skyset.loading.runs import Runs
 from skyset.partitions.layout import PIXELS_FROM, load_filters, slab_starts, slabs
 from skyset.partitions.manifest import FileEntry
@@ -83,14 +84,14 @@ def cut(
 ) -> list[Piece]:
     """All rows of the files, in the manifest's order, in pieces of at most ``piece_bytes`` (at least one row).
 
-    Of columns of bytes that is about as many: how long their rows are follows from the file's size.
+    Of ragged columns that is about as many: how long their rows are follows from the file's size.
     With ``verify`` the files' checksums are looked at as they are first read.
 
     Raises:
         UserError: there would be more pieces than can be, or a local file that would have many is of another size.
     """
     base, alike = root.rstrip("/"), None
-    if not any(column.is_bytes for column in columns):
+    if not any(column.is_ragged for column in columns):
         alike = row_bytes(columns, [])
     sizes = [alike or row_bytes(columns, [entry]) for entry in files]
     counts = [len(slab_starts(entry.rows, size, slab_bytes=piece_bytes)) for entry, size in zip(files, sizes, strict=True)]
@@ -118,11 +119,11 @@ def _check_size(path: str, entry: FileEntry) -> None:
 
 def row_bytes(columns: Sequence[Column], files: Sequence[FileEntry | Piece]) -> int:
     """Bytes of one row of some columns; with bytes of any length among them, a mean that follows from the files' size."""
-    known = sum(column.row_bytes for column in columns if not column.is_bytes)
-    if not any(column.is_bytes for column in columns):
+    known = sum(column.row_bytes for column in columns if not column.is_ragged)
+    if not any(column.is_ragged for column in columns):
         return known
     means = [file.bytes // file.rows for file in files if file.bytes]
-    return known + (sum(means) // len(means) if means else sum(c.row_bytes for c in columns if c.is_bytes))
+    return known + (sum(means) // len(means) if means else sum(c.row_bytes for c in columns if c.is_ragged))
 
 
 class PieceReader:
@@ -153,8 +154,8 @@ class PieceReader:
         self._columns = needed_columns(survey, names)
         self._row_bytes = sum(column.row_bytes for column in self._columns)
         self._by_name = {column.name: column for column in self._columns}
-        self._bytes = [column.name for column in self._columns if column.is_bytes]
-        self.long_columns = [column.name for column in self._columns if column.is_bytes or column.row_bytes >= PIXELS_FROM]
+        self._ragged = [column.name for column in self._columns if column.is_ragged]
+        self.long_columns = [column.name for column in self._columns if column.is_ragged or column.row_bytes >= PIXELS_FROM]
         self._planned = self._shapes()
         layers = {name for name, (_, layer) in self._planned[1].items() if layer is not None}
         self._runs, self._in_one_block = Runs([c for c in self._columns if c.name not in layers]), new_block is not None
@@ -226,7 +227,7 @@ class PieceReader:
         self._fill(raw, bounds, pieces)
         raw |= held
         origins = [(len(piece), piece.path, piece.start) for piece in pieces] if bounds else ()
-        return self._assembled(_with_bounds(raw, bounds, origins), stacks, rows)
+        return self._assembled(self._with_bounds(raw, bounds, origins), stacks, rows)
 
     def _held(self, piece: Piece) -> dict[str, np.ndarray]:
         """Those of a piece's small columns that are in a run."""
@@ -235,8 +236,8 @@ class PieceReader:
         return self._runs.take(lambda: self._partition(piece), piece.path, piece.start, piece.stop)
 
     def _bounds(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
-        """Where the bytes of each row come to lie if they are read one after the other, by column."""
-        lengths = {name: [np.diff(self._ends(name, piece)) for piece in pieces] for name in self._bytes}
+        """Where the values of each row come to lie if they are read one after the other, by ragged column."""
+        lengths = {name: [np.diff(self._ends(name, piece)) for piece in pieces] for name in self._ragged}
         return {name: bounds_of(np.concatenate(parts)) for name, parts in lengths.items()}
 
     def _ends(self, name: str, piece: Piece) -> np.ndarray:
@@ -287,7 +288,7 @@ class PieceReader:
         """Columns of the rows ``start:stop`` of each of some windows that hold all columns; see ``read``."""
         bounds = {
             name: bounds_of(np.concatenate([np.diff(each.bounds[name][start : stop + 1]) for each, start, stop in parts]))
-            for name in self._bytes
+            for name in self._ragged
         }
         rows = sum(stop - start for _, start, stop in parts)
         raw, stacks = self._allocate(rows, bounds)
@@ -295,7 +296,7 @@ class PieceReader:
         for window, start, stop in parts:
             end = row + stop - start
             for name, values in window.held.items():
-                if isinstance(values, Bytes):
+                if isinstance(values, Ragged):
                     those = values.data[values.bounds[start] : values.bounds[stop]]
                     raw[name][bounds[name][row] : bounds[name][end]] = those
                 else:
@@ -306,30 +307,29 @@ class PieceReader:
     def _made_of(self, parts: Sequence[tuple[Window, int, int]], raw: dict, stacks: Mapping, bounds: Mapping) -> dict:
         """Columns of features of what was read."""
         origins = [origin for part in parts if bounds for origin in part[0].origins(*part[1:])]
-        return self._assembled(_with_bounds(raw, bounds, origins), stacks, sum(stop - start for _, start, stop in parts))
+        return self._assembled(
+            self._with_bounds(raw, bounds, origins), stacks, sum(stop - start for _, start, stop in parts)
+        )
 
     def window(self, pieces: Sequence[Piece]) -> Window:
         """The rows of these pieces, to be read in any order."""
         far = is_remote(pieces[0])
-        if far and self._bytes:
-            self._at_once(lambda piece: [self._ends(name, piece) for name in self._bytes], [(piece,) for piece in pieces])
+        if far and self._ragged:
+            self._at_once(lambda piece: [self._ends(name, piece) for name in self._ragged], [(piece,) for piece in pieces])
         # From afar, and in groups of rows, a row costs as much as a piece: then all is held.
         whole, bounds = far or getattr(self.survey.opens, "in_groups", False), self._bounds(pieces)
-        held = [c for c in self._columns if whole or (c.row_bytes < PIXELS_FROM and not c.is_bytes)]
+        held = [c for c in self._columns if whole or (c.row_bytes < PIXELS_FROM and not c.is_ragged)]
         rows = sum(map(len, pieces))
-        raw = {
-            c.name: np.empty(bounds[c.name][-1], np.uint8) if c.is_bytes else np.empty((rows, *c.shape), c.dtype)
-            for c in held
-        }
+        raw = {c.name: np.empty((bounds[c.name][-1],) if c.is_ragged else (rows, *c.shape), c.stored_dtype) for c in held}
         self._fill(raw, bounds, pieces)
-        return Window(pieces, _with_bounds(raw, bounds), bounds)
+        return Window(pieces, self._with_bounds(raw, bounds), bounds)
 
     def _from_window(self, window: Window, rows: np.ndarray) -> tuple[dict, Mapping, dict, dict]:
-        """Memory for some rows, filled with what the window holds: all, stacks, bounds of bytes, what is yet to be read."""
+        """Memory for some rows, filled with what the window holds: all, stacks, bounds of ragged ones, what is unread."""
         bounds = {name: bounds_of(np.diff(whole)[rows]) for name, whole in window.bounds.items()}
         raw, stacks = self._allocate(len(rows), bounds)
         for name, values in window.held.items():
-            if isinstance(values, Bytes):
+            if isinstance(values, Ragged):
                 for place, row in enumerate(rows.tolist()):
                     raw[name][bounds[name][place] : bounds[name][place + 1]] = values.raw(row)
             else:
@@ -344,9 +344,21 @@ class PieceReader:
             outs |= {name: apart[name][b[place] : b[place + 1]] for name, b in bounds.items() if name in apart}
             self._partition(piece).read_columns(outs, row, row + 1)
         origins = [(1, piece.path, row) for piece, row in window.places(rows)] if bounds else ()
-        return self._assembled(_with_bounds(raw, bounds, origins), stacks, len(rows))
+        return self._assembled(self._with_bounds(raw, bounds, origins), stacks, len(rows))
 
-    def _assembled(self, raw: Mapping, stacks: Mapping, rows: int) -> dict:
+    def _with_bounds(self, raw: Mapping, bounds: Mapping[str, np.ndarray], origins: Sequence = ()) -> dict:
+        """Arrays by column, those of ragged ones as their rows."""
+        return {
+            **raw,
+            **{name: self._rows_of(name, raw[name], ends, origins) for name, ends in bounds.items() if name in raw},
+        }
+
+    def _rows_of(self, name: str, values: np.ndarray, ends: np.ndarray, origins: Sequence = ()) -> Ragged:
+        column = self._by_name[name]
+        return Bytes(values, ends, origins) if column.is_bytes else Ragged(values, ends, origins, column.shape)
+
+    def _assembled(self, raw: dict, stacks: Mapping, rows: int) -> dict:
+        trim(raw, self.survey.trims)
         as_they_are = self._as_they_are
         return {
             name: raw[as_they_are[name]] if name in as_they_are else self._assemble(feature, raw, stacks, rows)
@@ -354,10 +366,10 @@ class PieceReader:
         }
 
     def _is_as_read(self, feature: Feature) -> bool:
-        """Whether a feature is its column's array, neither text nor bytes nor cropped."""
+        """Whether a feature is its column's array, neither text nor ragged nor cropped."""
         column = self._by_name[feature.source]
         cropped = self.image_size is not None and self.survey.image_axes.get(feature.name) is not None
-        return not (column.is_text or column.is_bytes or cropped)
+        return not (column.is_text or column.is_ragged or cropped)
 
     def _allocate(
         self, rows: int, bounds: Mapping[str, np.ndarray], held: Collection[str] = ()
@@ -369,8 +381,8 @@ class PieceReader:
         if held:
             shapes = {key: shape for key, shape in shapes.items() if key not in held}
             layers = {name: place for name, place in layers.items() if name not in held}
-        bytes_of = {name: (np.uint8, (int(ends[-1]),)) for name, ends in bounds.items()}
-        arrays = carve(self._new_block, {key: (dtype, (rows, *shape)) for key, (dtype, shape) in shapes.items()} | bytes_of)
+        flat = {name: (self._by_name[name].stored_dtype, (int(ends[-1]),)) for name, ends in bounds.items()}
+        arrays = carve(self._new_block, {key: (dtype, (rows, *shape)) for key, (dtype, shape) in shapes.items()} | flat)
         raw = {name: arrays[key] if place is None else arrays[key][:, place] for name, (key, place) in layers.items()}
         return raw, {key: array for key, array in arrays.items() if isinstance(key, tuple)}
 
@@ -393,16 +405,18 @@ class PieceReader:
     def _assemble(self, feature: Feature | Layers, raw: Mapping, stacks: Mapping, rows: int):
         if not isinstance(feature, Layers):
             values = raw[feature.source]
-            if isinstance(values, Bytes):
-                return ImageRows(values.data, values.bounds, values.origins) if feature.encoded else values
+            if isinstance(values, Bytes) and feature.encoded:
+                return ImageRows(values.data, values.bounds, values.origins)
             return self._finish(values, feature.name)
-        group = {feature.label_field: [list(feature.labels) for _ in range(rows)]}
+        group: dict = {feature.label_field: [list(feature.labels) for _ in range(rows)]} if feature.labels else {}
         for key, source in feature.fields.items():
             values = raw[source] if isinstance(source, str) else stacks[feature.name, key]
             group[key] = self._finish(values, f"{feature.name}.{key}")
         return group
 
-    def _finish(self, values: np.ndarray, name: str):
+    def _finish(self, values: np.ndarray | Ragged, name: str):
+        if isinstance(values, Ragged):
+            return values
         if values.dtype.kind == "S":
             return decoded(values)
         axis = self.survey.image_axes.get(name)
@@ -440,10 +454,10 @@ def opened_far(
 class Window:
     """Rows of several pieces. Small columns are held in memory, pixels are read row by row when they are wanted.
 
-    ``bounds`` has where the bytes of each row would lie if all were read, by column.
+    ``bounds`` has where the values of each ragged row would lie if all were read, by column.
     """
 
-    def __init__(self, pieces: Sequence[Piece], held: dict[str, np.ndarray | Bytes], bounds: dict[str, np.ndarray]):
+    def __init__(self, pieces: Sequence[Piece], held: dict[str, np.ndarray | Ragged], bounds: dict[str, np.ndarray]):
         self.held, self.bounds, self._pieces = held, bounds, pieces
         self._ends = np.cumsum([len(piece) for piece in pieces])
 
@@ -472,11 +486,6 @@ def joined(pieces: Sequence[Piece]) -> Sequence[Piece]:
         else:
             whole.append(piece)
     return whole
-
-
-def _with_bounds(raw: Mapping, bounds: Mapping[str, np.ndarray], origins: Sequence = ()) -> dict:
-    """Arrays by column, those of bytes as ``Bytes``."""
-    return {**raw, **{name: Bytes(raw[name], ends, origins) for name, ends in bounds.items() if name in raw}}
 
 
 def centre_crop(values: np.ndarray, axis: int, size: int) -> np.ndarray:
@@ -528,7 +537,7 @@ def join(parts: Sequence[Mapping]) -> dict:
         else join([part[name] for part in parts])
         if isinstance(values, Mapping)
         else values.joined([part[name] for part in parts])
-        if isinstance(values, Bytes)
+        if isinstance(values, Ragged)
         else [value for part in parts for value in part[name]]
         for name, values in first.items()
     }

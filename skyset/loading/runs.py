@@ -50,7 +50,7 @@ class Runs:
     """
 
     def __init__(self, columns: Sequence[Column]):
-        small = [column for column in columns if not column.is_bytes and column.row_bytes < PIXELS_FROM]
+        small = [column for column in columns if not column.is_ragged and column.row_bytes < PIXELS_FROM]
         self._shapes = {column.name: (column.stored_dtype, column.shape) for column in small}
         self._rows = min(RUN_ROWS, RUN_BYTES // max(1, sum(column.row_bytes for column in small))) if small else 0
         self._run: _Run | None = None

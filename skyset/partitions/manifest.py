@@ -154,8 +154,8 @@ class Manifest:
     @cached_property
     def _least_bytes(self) -> tuple[int, int]:
         """Of a row on disk: those that are never compressed, and all that have a fixed number."""
-        fixed = [column.row_bytes for column in self.columns if not column.is_bytes]
-        ends = [column.end.row_bytes for column in self.columns if column.is_bytes]
+        fixed = [column.row_bytes for column in self.columns if not column.is_ragged]
+        ends = [column.end.row_bytes for column in self.columns if column.is_ragged]
         return sum(size for size in fixed if size < PIXELS_FROM) + sum(ends), sum(fixed)
 
     @classmethod
@@ -175,8 +175,8 @@ class Manifest:
         if missing := {"ra", "dec", "healpix", manifest.key} - {column.name for column in manifest.columns}:
             raise ValueError(f"no column {', '.join(sorted(missing))}")
         check_columns(manifest.columns)
-        if any(column.is_bytes for column in manifest.columns if column.name in ("ra", "dec", "healpix", manifest.key)):
-            raise ValueError("position or key is of bytes")
+        if any(column.is_ragged for column in manifest.columns if column.name in ("ra", "dec", "healpix", manifest.key)):
+            raise ValueError("position or key is ragged")
         if manifest.nside not in _NSIDES:
             raise ValueError(f"nside is {manifest.nside}")
         return manifest

@@ -7,7 +7,8 @@ Layout (MultimodalUniverse's, so that its tools feel at home), ``<root>`` being 
 One HDF5 dataset per column, row = axis 0, attributes ``unit`` and ``description``. Pixels are stored contiguously, so that a
 slab of rows is one read at a known offset, unless a compression was asked for. A column of bytes is two datasets:
 ``<name>``, uint8, has the bytes of all rows one after the other, always contiguous (encoded images do not compress);
-``<name>_end``, int64, says where each row ends.
+``<name>_end``, int64, says where each row ends. So is a ragged column of numbers or text: ``<name>`` has all values one
+after the other, of one axis, and ``<name>_end`` counts values.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from skyset.partitions.remote_file import RemoteFile
 from skyset.ranges import Lines
 from skyset.survey import MAX_VALUE_BYTES, Column
 
-#: Of a column of bytes, at a time. Slabs are cut by the mean length of a file's rows, and are far below that.
+#: Of a ragged column, at a time. Slabs are cut by the mean length of a file's rows, and are far below that.
 MAX_READ_BYTES = 256 << 20
 #: Where rows end is kept of files with no more rows than this: a file is asked once.
 _KEPT_ENDS = 1 << 16
@@ -106,8 +107,8 @@ class Partition:
     ):
         self._whole_rows = whole_rows
         self.path, self.columns = path, {c.name: c for c in columns}
-        self._stored = {**self.columns, **{c.end.name: c.end for c in columns if c.is_bytes}}
-        self._has_bytes = len(self._stored) > len(self.columns)
+        self._stored = {**self.columns, **{c.end.name: c.end for c in columns if c.is_ragged}}
+        self._is_ragged = len(self._stored) > len(self.columns)
         self._bounds: dict[str, np.ndarray] = {}
         self._hdf5: h5py.File | None = None
         self._opening = threading.RLock()
@@ -141,7 +142,7 @@ class Partition:
 
     def _small_bytes(self, rows: int) -> int:
         """About how many bytes the small columns take at a file's end, with what HDF5 writes between them."""
-        small = [column for column in self._stored.values() if column.row_bytes < PIXELS_FROM and not column.is_bytes]
+        small = [column for column in self._stored.values() if column.row_bytes < PIXELS_FROM and not column.is_ragged]
         return min(sum(rows * column.row_bytes + _BETWEEN for column in small), _MAX_SMALL)
 
     def _why(self, error: BaseException) -> str:
@@ -179,7 +180,7 @@ class Partition:
     def _examined(self) -> _Layout:
         """Open the file with HDF5 and check all columns."""
         data = [(column, self._dataset(column)) for column in self._stored.values()]
-        counts = {dataset.shape[0] for column, dataset in data if not column.is_bytes}
+        counts = {dataset.shape[0] for column, dataset in data if not column.is_ragged}
         if len(counts) > 1:
             raise PartitionError(f"{self.path}: columns have {sorted(counts)} rows")
         offsets = np.array([_offset(dataset, column) for column, dataset in data], np.int64)
@@ -229,8 +230,8 @@ class Partition:
         properties = data.get_create_plist()
         if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
             raise PartitionError(f"{where} keeps its data in another file: refused")
-        if column.is_bytes:
-            _check_bytes(data, properties, where)
+        if column.is_ragged:
+            _check_ragged(data, properties, column, where)
             return data
         wanted, shape, dtype = np.dtype(column.dtype), data.shape, data.dtype
         narrower_text = column.is_text and dtype.kind == "S" and dtype.itemsize <= wanted.itemsize
@@ -246,7 +247,7 @@ class Partition:
         return data
 
     def read(self, name: str, start: int = 0, stop: int | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Rows ``start:stop`` of a column, shape (rows, *shape), in its own dtype; of bytes, all of them, uint8 (bytes,).
+        """Rows ``start:stop`` of a column, shape (rows, *shape), in its own dtype; of a ragged one all values, (values,).
 
         ``out`` takes them where given; its rows may lie apart from each other (a layer of a stack of layers).
 
@@ -256,16 +257,13 @@ class Partition:
         stop = self.rows if stop is None else stop
         if out is None:
             column = self._stored[name]
-            out = (
-                np.empty(self.size(name, start, stop), np.uint8)
-                if column.is_bytes
-                else np.empty((max(0, stop - start), *column.shape), column.dtype)
-            )
+            shape = (self.size(name, start, stop),) if column.is_ragged else (max(0, stop - start), *column.shape)
+            out = np.empty(shape, column.stored_dtype)
         self.read_columns({name: out}, start, stop)
         return out
 
     def read_columns(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
-        """Rows ``start:stop`` of several columns, each into its array (rows, *shape), those of bytes into uint8 (bytes,).
+        """Rows ``start:stop`` of several columns, each into its array (rows, *shape), ragged ones into (values,).
 
         Raises:
             PartitionError: see ``read``.
@@ -281,12 +279,12 @@ class Partition:
         parts = []
         for outs, start, stop in runs:
             self._check_rows(start, stop)
-            if self._has_bytes:
+            if self._is_ragged:
                 stretches = [
-                    self._stretch(name, out, start, stop) for name, out in outs.items() if self._stored[name].is_bytes
+                    self._stretch(name, out, start, stop) for name, out in outs.items() if self._stored[name].is_ragged
                 ]
                 parts += [(offset, out) for offset, out in stretches if out.size]
-                outs = {name: out for name, out in outs.items() if not self._stored[name].is_bytes}
+                outs = {name: out for name, out in outs.items() if not self._stored[name].is_ragged}
             for name, out in outs.items():
                 if out.shape != (stop - start, *self._stored[name].shape):
                     raise ValueError(f"an array of shape {out.shape} cannot take {stop - start} rows of {name}")
@@ -322,43 +320,50 @@ class Partition:
         return self._file.stamp
 
     def _stretch(self, name: str, out: np.ndarray, start: int, stop: int) -> tuple[int, np.ndarray]:
-        """Where the bytes of some rows begin in the file, and what takes them."""
-        bounds = self.ends(name, start, stop)
-        if out.shape != (bounds[-1] - bounds[0],):
-            raise ValueError(f"an array of shape {out.shape} cannot take {bounds[-1] - bounds[0]} bytes of {name}")
-        return self._offsets[name] + int(bounds[0]), out
+        """Where the values of some rows begin in the file, and what takes them."""
+        bounds, dtype = self.ends(name, start, stop), self._stored[name].stored_dtype
+        if out.shape != (bounds[-1] - bounds[0],) or out.dtype != dtype:
+            raise ValueError(f"{out.dtype}{out.shape} cannot take {bounds[-1] - bounds[0]} values of {name}")
+        return self._offsets[name] + int(bounds[0]) * dtype.itemsize, out
 
     def _check_rows(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.rows:
             raise PartitionError(f"{self.path}: has {self.rows} rows, {start} to {stop} were asked for")
 
     def ends(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Where rows ``start:stop`` of a column of bytes lie among all of its bytes, int64 (rows + 1,).
+        """Where rows ``start:stop`` of a ragged column lie among all of its values, int64 (rows + 1,).
 
         Raises:
-            PartitionError: they do not lie one after the other, or one has more than ``MAX_VALUE_BYTES``.
+            PartitionError: they do not lie one after the other, one has more than ``MAX_VALUE_BYTES``, or its values do not
+                make its shape.
         """
         stop = self.rows if stop is None else stop
         self._check_rows(start, stop)
         bounds, where = self._raw_bounds(name, start, stop), f"{self.path}: column {name}, rows {start} to {stop}"
         if bounds[0] < 0 or bounds[-1] > self._lengths[name] or (bounds[1:] < bounds[:-1]).any():
-            raise PartitionError(f"{where}: do not lie one after the other in {self._lengths[name]} bytes")
-        if (largest := int(np.diff(bounds).max(initial=0))) > MAX_VALUE_BYTES:
+            raise PartitionError(f"{where}: do not lie one after the other in {self._lengths[name]} values")
+        column, lengths = self.columns[name], np.diff(bounds)
+        if (largest := int(lengths.max(initial=0)) * column.stored_dtype.itemsize) > MAX_VALUE_BYTES:
             raise PartitionError(f"{where}: one has {largest} bytes, more than {MAX_VALUE_BYTES}")
+        if (step := column.step_bytes // column.stored_dtype.itemsize) > 1 and (lengths % step).any():
+            raise PartitionError(
+                f"{where}: a row of {column.shape} cannot have {int(lengths[lengths % step > 0][0])} values"
+            )
         return bounds
 
     def size(self, name: str, start: int, stop: int) -> int:
-        """Bytes of rows ``start:stop`` of a column of bytes.
+        """How many values rows ``start:stop`` of a ragged column have: of bytes, bytes.
 
         Raises:
             PartitionError: see ``ends``; or there are too many to be read at a time.
         """
         bounds = self.ends(name, start, stop)
-        if (size := int(bounds[-1] - bounds[0])) > MAX_READ_BYTES:
+        count = int(bounds[-1] - bounds[0])
+        if (size := count * self.columns[name].stored_dtype.itemsize) > MAX_READ_BYTES:
             raise PartitionError(
                 f"{self.path}: column {name}, rows {start} to {stop}: {size} bytes, more than {MAX_READ_BYTES} at a time"
             )
-        return size
+        return count
 
     def _raw_bounds(self, name: str, start: int, stop: int) -> np.ndarray:
         """As the file has them; the first row begins at 0."""
@@ -428,8 +433,7 @@ class Partition:
 
     def record(self, row: int) -> dict[str, np.ndarray | bytes]:
         """One row with all its columns, as ``PartitionWriter.append`` takes it."""
-        values = {name: self.read(name, row, row + 1) for name in self.columns}
-        return {name: value.tobytes() if self.columns[name].is_bytes else value[0] for name, value in values.items()}
+        return {name: _one(self.read(name, row, row + 1), column) for name, column in self.columns.items()}
 
     def close(self) -> None:
         self._checked.clear()
@@ -444,22 +448,31 @@ class Partition:
         self.close()
 
 
-def decoded(values: np.ndarray) -> list[str]:
-    """A text column's bytes as Python strings."""
+def _one(values: np.ndarray, column: Column) -> np.ndarray | bytes:
+    """One row of what ``Partition.read`` gave."""
+    if column.is_bytes:
+        return values.tobytes()
+    return values.reshape(column.shape) if column.is_ragged else values[0]
+
+
+def decoded(values: np.ndarray) -> list:
+    """A text column's bytes as Python strings: a list of them, or of lists where rows are arrays of text."""
+    if values.ndim > 1:
+        return np.char.decode(values, "ascii", "replace").tolist()
     return [value.decode("ascii", "replace") for value in values.tolist()]
 
 
 def _offset(data: h5py.h5d.DatasetID, column: Column) -> int:
     """Where a dataset lies in the file if it is in one piece and in the column's dtype, else -1."""
-    dtype = np.dtype(np.uint8 if column.is_bytes else column.dtype)
-    offset = data.get_offset() if data.dtype == dtype else None  # None where it is in chunks
+    offset = data.get_offset() if data.dtype == column.stored_dtype else None  # None where it is in chunks
     return -1 if offset is None else offset
 
 
-def _check_bytes(data: h5py.h5d.DatasetID, properties: h5py.h5p.PropDCID, where: str) -> None:
-    """Raise PartitionError unless a dataset is uint8 (bytes,), all there, and in one piece as the writer leaves it."""
-    if data.dtype != np.uint8 or len(data.shape) != 1:
-        raise PartitionError(f"{where} is {data.dtype}{data.shape}, not bytes: uint8(bytes,)")
+def _check_ragged(data: h5py.h5d.DatasetID, properties: h5py.h5p.PropDCID, column: Column, where: str) -> None:
+    """Raise PartitionError unless a dataset is of one axis, all there, and in one piece as the writer leaves it."""
+    if data.dtype != column.stored_dtype or len(data.shape) != 1:
+        wanted = "bytes: uint8(bytes,)" if column.is_bytes else f"{column.stored_dtype}(values,)"
+        raise PartitionError(f"{where} is {data.dtype}{data.shape}, not {wanted}")
     if not _is_stored(data, properties):
         raise PartitionError(f"{where} is not all there: {data.shape} values are declared")
     if data.shape[0] and (properties.get_layout() != h5py.h5d.CONTIGUOUS or data.get_offset() is None):

@@ -216,7 +216,7 @@ def _verify_description(entry: FileEntry, partition: Partition, manifest: Manife
     names = {
         name
         for column in manifest.columns
-        for name in ((column.name, column.end.name) if column.is_bytes else (column.name,))
+        for name in ((column.name, column.end.name) if column.is_ragged else (column.name,))
     }
     yield from (f"{entry.path}: column {name!r} is there but not in {MANIFEST}" for name in sorted(found.keys() - names))
     declared = survey.by_name if survey is not None else {}
@@ -229,7 +229,7 @@ def _verify_description(entry: FileEntry, partition: Partition, manifest: Manife
         texts |= {declared[column.name].description} if column.name in declared else set()
         if column.description not in texts:
             yield f"{entry.path}: the description of {column.name} is not that of {MANIFEST}"
-        if column.row_bytes >= PIXELS_FROM and not column.is_bytes and compression is not None:
+        if column.row_bytes >= PIXELS_FROM and not column.is_ragged and compression is not None:
             filters = its["filters"] or [0]
             if filters[-1] != FILTERS.get(compression, -1):
                 yield f"{entry.path}: {column.name} is stored through the filters {filters}, {MANIFEST} says {compression}"
@@ -251,7 +251,7 @@ def _verify_rows(entry: FileEntry, partition: Partition, manifest: Manifest, fou
         if not np.allclose(bounds, getattr(entry, name), rtol=0, atol=1e-9):
             yield f"{entry.path}: {name} runs from {bounds[0]} to {bounds[1]}, {MANIFEST} says {getattr(entry, name)}"
     for column in manifest.columns:
-        if column.is_bytes:
+        if column.is_ragged:
             partition.ends(column.name)
     keys = partition.text(manifest.key)
     if keys_digest(keys) != entry.keys:

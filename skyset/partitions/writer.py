@@ -51,7 +51,7 @@ class PartitionWriter:
     """Write one partition, row by row, in memory that does not grow with the rows' pixels.
 
     The file appears under its name only when it is complete, synced and read back: until then it is
-    a ``Temporary`` file beside it, and it is removed when anything fails. Columns of bytes wait in nameless files on the
+    a ``Temporary`` file beside it, and it is removed when anything fails. Ragged columns wait in nameless files on the
     same disk, since how long they get is known only at the end.
 
     Args:
@@ -75,11 +75,11 @@ class PartitionWriter:
         self.rows = 0
         self._sources: list[int] = []
         self._capacity = rows
-        self._bytes = [c for c in self.columns if c.is_bytes]
-        self._pixels = [c for c in self.columns if c.row_bytes >= PIXELS_FROM and not c.is_bytes]
-        small = [c for c in self.columns if c.row_bytes < PIXELS_FROM and not c.is_bytes]
+        self._ragged = {c.name: c for c in self.columns if c.is_ragged}
+        self._pixels = [c for c in self.columns if c.row_bytes >= PIXELS_FROM and not c.is_ragged]
+        small = [c for c in self.columns if c.row_bytes < PIXELS_FROM and not c.is_ragged]
         self._scalars = {c.name: np.zeros((rows, *c.shape), c.dtype) for c in small}
-        self._ends = {c.name: np.zeros(rows, np.int64) for c in self._bytes}
+        self._ends = {c.name: np.zeros(rows, np.int64) for c in self._ragged.values()}
         self._crc = dict.fromkeys((c.name for c in self.columns), 0)
         self._spools: dict[str, BinaryIO] = {}
 
@@ -88,7 +88,7 @@ class PartitionWriter:
         self.path = replaced_by(self.path)
         self._temporary = Temporary(self.path)
         try:
-            for column in self._bytes:
+            for column in self._ragged.values():
                 self._spools[column.name] = tempfile.TemporaryFile(dir=self.path.parent)
             self._disk, self._file = self._create(self._temporary.path, self._capacity)
         except BaseException:
@@ -133,14 +133,15 @@ class PartitionWriter:
         self.rows += 1
 
     def _spool(self, name: str, row: int, value: bytes | np.ndarray) -> None:
-        """Add one row's bytes to those that wait."""
-        ends = self._ends[name]
-        ends[row] = len(value) + (ends[row - 1] if row else 0)
-        self._spools[name].write(value)
-        self._crc[name] = isal_zlib.crc32(value, self._crc[name])
+        """Add one row's values to those that wait."""
+        ends, column = self._ends[name], self._ragged[name]
+        data = value if isinstance(value, bytes) else np.ascontiguousarray(value, column.stored_dtype).ravel().view(np.uint8)
+        ends[row] = len(data) // column.stored_dtype.itemsize + (ends[row - 1] if row else 0)
+        self._spools[name].write(data)
+        self._crc[name] = isal_zlib.crc32(data, self._crc[name])
 
     def append_rows(self, columns: Mapping[str, np.ndarray | Sequence], sources: Sequence[int]) -> None:
-        """Add rows: arrays (rows, *shape) of values that fit, of columns of bytes one uint8 (bytes,) or bytes for each row;
+        """Add rows: arrays (rows, *shape) of values that fit, of ragged columns one array, or bytes, for each row;
         and digests of the rows' sources.
         """
         start, stop = self.rows, self.rows + len(sources)
@@ -171,8 +172,8 @@ class PartitionWriter:
         if self.rows < self._capacity:
             self._shrink()
         for column in self.columns:
-            if column.is_bytes:
-                self._store_bytes(column)
+            if column.is_ragged:
+                self._store_ragged(column)
             elif column.name in self._scalars:
                 self._file.create_dataset(column.name, data=self._scalars[column.name][: self.rows])
             self._describe(column)
@@ -185,15 +186,17 @@ class PartitionWriter:
     def _describe(self, column: Column) -> None:
         self._file[column.name].attrs.update({"unit": column.unit, "description": column.description})
 
-    def _store_bytes(self, column: Column) -> None:
-        """Both datasets of a column of bytes, the bytes in one piece."""
-        spool, ends = self._spools[column.name], self._ends[column.name][: self.rows]
+    def _store_ragged(self, column: Column) -> None:
+        """Both datasets of a ragged column, the values in one piece."""
+        spool, ends, dtype = self._spools[column.name], self._ends[column.name][: self.rows], column.stored_dtype
         spool.seek(0)
-        data = self._file.create_dataset(column.name, (int(ends[-1]),), np.uint8)
-        for start, stop in slabs(len(data), 1):
-            data[start:stop] = np.frombuffer(spool.read(stop - start), np.uint8)
+        data = self._file.create_dataset(column.name, (int(ends[-1]),), dtype)
+        for start, stop in slabs(len(data), dtype.itemsize):
+            data[start:stop] = np.frombuffer(spool.read((stop - start) * dtype.itemsize), dtype)
             self._disk.check()
-        data.attrs.update({"kind": column.dtype, "end": column.end.name})
+        data.attrs.update({"kind": column.dtype if column.is_bytes else "ragged", "end": column.end.name})
+        if not column.is_bytes:
+            data.attrs["row_shape"] = column.shape
         self._file.create_dataset(column.end.name, data=ends)
         self._describe(column.end)
 
@@ -223,7 +226,7 @@ class PartitionWriter:
                     crc = isal_zlib.crc32(written.read(column.name, start, stop), crc)
                 if crc != self._crc[column.name]:
                     raise PartitionError(f"{self.path}: {column.name} reads back otherwise than it was written")
-            for column in self._bytes:
+            for column in self._ragged.values():
                 crc = 0
                 for row in range(self.rows):
                     crc = isal_zlib.crc32(written.read(column.name, row, row + 1), crc)

@@ -274,7 +274,7 @@ def test_coerce_takes_bytes_and_nothing_else(monkeypatch):
 
 def test_declarations_that_cannot_be():
     for options in ({"shape": (3,)}, {"typical_bytes": 0}, {"typical_bytes": 1 << 40}):
-        with pytest.raises(ValueError, match="column x of bytes cannot have"):
+        with pytest.raises(ValueError, match=r"column x (of bytes )?cannot have"):
             Column("x", "bytes", **options)
     with pytest.raises(ValueError, match="two columns are stored under image_end"):
         dataclasses.replace(SURVEY, columns=(*COLUMNS, Column("image_end", "int64")))

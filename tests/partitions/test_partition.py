@@ -366,7 +366,7 @@ def test_a_column_cannot_be_of_a_dtype_that_is_not_plain_bytes(dtype):
         Column("x", dtype)
 
 
-@pytest.mark.parametrize("shape", [(-1,), (0,), (2.0,), ("3",)])
+@pytest.mark.parametrize("shape", [(-2,), (-1, -1), (0,), (2.0,), ("3",)])
 def test_a_column_cannot_have_a_shape_that_is_none(shape):
     with pytest.raises(ValueError, match=r"column x cannot have shape|^shape is"):
         Column("x", "u1", shape)

@@ -1,0 +1,206 @@
+"""Rows of any length, spectra and light curves among them: parts of one flat array, and their padding, which is left out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self
+
+import numpy as np
+
+from skyset.errors import PartitionError
+from skyset.partitions.partition import decoded
+from skyset.survey import ANY, Trim
+
+
+class Ragged(Sequence):
+    """Rows of a ragged column; each is a part of the slab's array, of the column's shape. Text comes as lists of ``str``.
+
+    Args:
+        data: (values,), the values of all rows one after the other.
+        bounds: int64 (rows + 1,); row k is ``data[bounds[k]:bounds[k + 1]]``, or less of it where it was trimmed.
+        origins: where the rows are from, for messages: (rows, file, number of the first one there) of each run of rows.
+        shape: of a row, one axis of it -1.
+    """
+
+    finish: Callable[[np.ndarray], object] | None = None
+    _stops: np.ndarray | None = None
+
+    def __init__(
+        self,
+        data: np.ndarray,
+        bounds: np.ndarray,
+        origins: Sequence[tuple[int, str, int]] = (),
+        shape: tuple[int, ...] = (ANY,),
+    ):
+        self.data, self.bounds, self.origins, self.shape = data, bounds, origins, shape
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, row):
+        if isinstance(row, slice):
+            return self._part(*row.indices(len(self))[:2])
+        return self._value(range(len(self))[row])
+
+    def __iter__(self) -> Iterator:
+        return map(self._value, range(len(self)))
+
+    @property
+    def stops(self) -> np.ndarray:
+        """Where each row ends, int64 (rows,)."""
+        return self.bounds[1:] if self._stops is None else self._stops
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """How many values each row has, int64 (rows,)."""
+        return self.stops - self.bounds[:-1]
+
+    @property
+    def step(self) -> int:
+        """Values of a row whose ragged axis has the length 1."""
+        return math.prod(size for size in self.shape if size != ANY)
+
+    def with_changes(self, **changes) -> Self:
+        """The same rows, handed out otherwise."""
+        twin = copy.copy(self)
+        twin.__dict__.update(changes)
+        return twin
+
+    def _part(self, start: int, stop: int) -> Self:
+        """Some rows, of the same block."""
+        origins = [(1, *self.origin(row)) for row in range(start, stop)] if self.origins else ()
+        stops = None if self._stops is None else self._stops[start:stop]
+        return self.with_changes(bounds=self.bounds[start : stop + 1], _stops=stops, origins=origins)
+
+    def _value(self, row: int):
+        values = self.raw(row).reshape(self.shape)
+        if values.dtype.kind == "S":
+            return decoded(values)
+        return self.finish(values) if self.finish else values
+
+    def raw(self, row: int) -> np.ndarray:
+        """The values of a row as they lie, (values,), as a view."""
+        return self.data[self.bounds[row] : self.stops[row]]
+
+    def origin(self, row: int) -> tuple[str, int]:
+        """File of a row, and its number there."""
+        for rows, path, first in self.origins:
+            if row < rows:
+                return path, first + row
+            row -= rows
+        return "", row
+
+    def batch(self):
+        """All rows as one value of a batch."""
+        return list(self)
+
+    def compact(self) -> Self:
+        """The same rows one after the other, from the first value of ``data`` to the last."""
+        if self._stops is None:
+            data = self.data[self.bounds[0] : self.bounds[-1]]
+        else:
+            data = np.concatenate([self.data[:0], *(self.raw(row) for row in range(len(self)))])
+        return self.with_changes(data=data, bounds=bounds_of(self.lengths), _stops=None)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Rows of several slabs one after the other."""
+        packed = [part.compact() for part in parts]
+        return parts[0].with_changes(
+            data=np.concatenate([part.data for part in packed]),
+            bounds=bounds_of(np.concatenate([part.lengths for part in packed])),
+            origins=[origin for part in parts for origin in part.origins],
+            _stops=None,
+        )
+
+
+def bounds_of(lengths: np.ndarray) -> np.ndarray:
+    """Where rows of these lengths begin and end, one after the other from 0 on: int64 (rows + 1,)."""
+    bounds = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    return bounds
+
+
+def trim(columns: dict, trims: Sequence[Trim]) -> None:
+    """Leave the padding out of ragged columns, in place: of what ends with it the rows become shorter views.
+
+    Args:
+        columns: as they are stored, ``Ragged`` by name; ``by`` of each trim is among them where one of its columns is.
+        trims: what is padding.
+
+    Raises:
+        PartitionError: columns that belong together have rows of different lengths.
+    """
+    for each in trims:
+        names = [name for name in each.columns if name in columns]
+        if not names:
+            continue
+        by: Ragged = columns[each.by]
+        good = _is_value(by.data[by.bounds[0] : by.bounds[-1]], each.values)
+        if good.all():
+            continue
+        counts, last = _extent(good, by.bounds - by.bounds[0])
+        at_end = each.at == "end" or bool((counts == last).all())
+        trimmed = {name: _trimmed(columns[name], by, last if at_end else good, each.by, name) for name in names}
+        columns.update(trimmed)
+
+
+def _is_value(data: np.ndarray, padding: Sequence[float]) -> np.ndarray:
+    good = np.ones(len(data), bool)
+    for value in padding:
+        if math.isnan(value):
+            good &= ~np.isnan(data) if data.dtype.kind == "f" else True
+        else:
+            good &= data != value
+    return good
+
+
+def _extent(good: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row, how many values it has, and how many lie before the end of the last one of them."""
+    length = int(bounds[1]) if len(bounds) > 1 else 0
+    if length and len(good) == length * (len(bounds) - 1) and (np.diff(bounds) == length).all():
+        rows = good.reshape(-1, length)
+        counts = np.count_nonzero(rows, axis=1)
+        return counts, np.where(counts > 0, length - np.argmax(rows[:, ::-1], axis=1), 0)
+    places = np.flatnonzero(good)
+    before = np.searchsorted(places, bounds)
+    counts = np.diff(before)
+    last = np.where(counts > 0, np.append(places, 0)[before[1:] - 1] + 1 - bounds[:-1], 0)
+    return counts, last
+
+
+def _trimmed(column: Ragged, by: Ragged, what: np.ndarray, by_name: str, name: str) -> Ragged:
+    """A column up to some number of steps a row, or without those that are not ``good``."""
+    step = column.step
+    if column is not by and not np.array_equal(column.lengths, by.lengths * step):
+        row = int(np.flatnonzero(column.lengths != by.lengths * step)[0])
+        path, number = by.origin(row)
+        lengths = f"{column.lengths[row] // step} and {by.lengths[row]}"
+        raise PartitionError(f"{path}: row {number}: {name} and {by_name} have {lengths} values: they belong together")
+    if what.dtype != bool:
+        return column.with_changes(_stops=column.bounds[:-1] + what * step)
+    kept = np.repeat(what, step) if step > 1 else what
+    data = column.data[column.bounds[0] : column.bounds[-1]][kept]
+    lengths = np.diff(np.searchsorted(np.flatnonzero(what), by.bounds - by.bounds[0])) * step
+    return column.with_changes(data=data, bounds=bounds_of(lengths), _stops=None)
+
+
+def padded(rows: Sequence[np.ndarray], fill=0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of different lengths as one array.
+
+    Args:
+        rows: arrays that differ in the length of one axis at most.
+        fill: what stands behind the shorter ones; 0 where their dtype has no such number.
+
+    Returns:
+        (rows, longest, ...) of the rows' dtype, and int64 (rows, axes): the shape of each.
+    """
+    shapes = np.array([np.shape(row) for row in rows], np.int64).reshape(len(rows), -1)
+    dtype = np.result_type(*{np.asarray(row).dtype for row in rows})
+    fits = dtype.kind == "f" or (math.isfinite(fill) and fill == int(fill))
+    whole = np.full((len(rows), *shapes.max(axis=0, initial=0)), fill if fits else 0, dtype)
+    for place, row in enumerate(rows):
+        whole[place][tuple(slice(size) for size in np.shape(row))] = row
+    return whole, shapes
