@@ -79,7 +79,7 @@ def draw_marks(
             arrowprops={"arrowstyle": "<-", "color": colour, "path_effects": _outlined(colour), "shrinkA": 3, "shrinkB": 0},
         )
     if scale_arcsec:
-        _draw_bar(axes, shape[1] * scale_arcsec, colour)
+        draw_bar(axes, shape[1] * scale_arcsec, colour)
 
 
 def extent(shape: Sequence[int], scale_arcsec: float | None = None) -> tuple[float, float, float, float]:
@@ -94,7 +94,8 @@ def _outlined(colour: str) -> list:
     return [withStroke(linewidth=2.5, foreground="black" if colour == "white" else "white")]
 
 
-def _draw_bar(axes: Axes, width_arcsec: float, colour: str) -> None:
+def draw_bar(axes: Axes, width_arcsec: float, colour: str) -> None:
+    """A scale bar in the lower right corner of an image that fills the axes and is so wide; colours as in `draw_marks`."""
     length = max((bar for bar in BARS if bar <= width_arcsec / 4), default=BARS[0])
     text = f"{length / 60:g} arcmin" if length >= 60 else f"{length:g} arcsec"
     share = length / width_arcsec
@@ -115,11 +116,14 @@ def _draw_bar(axes: Axes, width_arcsec: float, colour: str) -> None:
 
 
 def drawable(image: np.ndarray) -> np.ndarray:
-    """Floats, which no screen shows, as 0 to 1 between their 1st and 99.5th percentile."""
+    """Floats, which no screen shows, as 0 to 1 between their 1st and 99.5th percentile; 0 where they are no numbers."""
     if image.dtype == np.uint8 or image.shape[-1:] == (4,):
         return image
-    low, high = np.nanpercentile(image, [1, 99.5])
-    return np.clip((np.nan_to_num(image, nan=low) - low) / ((high - low) or 1), 0, 1)
+    there = np.isfinite(image)
+    if not there.any():
+        return np.zeros(image.shape)
+    low, high = np.percentile(image[there].astype(float), [1, 99.5])
+    return np.clip((np.where(there, image, low) - low) / ((high - low) or 1), 0, 1)
 
 
 def image_figure(image, title: str = "", note: str = "", scale_arcsec: float | None = None) -> Figure:
