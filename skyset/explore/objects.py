@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from skyset.errors import PartitionError, UserError
-from skyset.figures import drawable
+from skyset.explore.row_pictures.figure import figure_of
 from skyset.loading import registry
 from skyset.loading.reader import Piece, PieceReader, python_numbers, rows_of
 from skyset.partitions.manifest import Manifest
@@ -21,8 +19,6 @@ from skyset.survey import Feature, Survey
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Of a row's values: lines in a column, characters in a line; their height and width, inches.
-_LINES, _WIDE, _LINE, _CHARACTER = 60, 64, 0.138, 0.068
 SKY_DEG2 = 4 * np.pi * np.degrees(1) ** 2
 
 
@@ -94,65 +90,26 @@ def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[st
 
 
 def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
-    """Any survey's row: its images side by side, the first of each column before the others, its numbers and names with
-    their units beside them.
+    """Any survey's row: its bands as a colour image, spectra, light curves, other images side by side, the first of each
+    column before the others; its numbers and names with their units beside or below them.
 
     Args:
         row: one row with numpy formatting.
         survey: its declaration.
-        most: how many images.
+        most: how many images that are no bands.
 
     Returns:
         matplotlib.figure.Figure
     """
-    from matplotlib.figure import Figure
-
-    values = {
-        f"{name}.{key}" if key else name: value
-        for name, given in row.items()
-        for key, value in (given.items() if isinstance(given, Mapping) else [("", given)])
-    }
-    stacks = [_planes(name, np.asarray(value)) for name, value in values.items()]
-    planes = [plane for part in (slice(1), slice(1, None)) for stack in stacks for plane in stack[part]]
-    units = {feature.name: survey.column(feature.source).unit for feature in survey.features if isinstance(feature, Feature)}
-    texts = [line for name, value in values.items() for line in _value_lines(name, value, units.get(name, ""))]
-    shown = min(len(planes), most)
-    count = max(1, math.ceil(len(texts) / _LINES))
-    lines = math.ceil(len(texts) / count)
-    blocks = [texts[start : start + lines] for start in range(0, max(len(texts), 1), lines or 1)]
-    widths = [max(3.0, _CHARACTER * max(map(len, block), default=0) + 0.3) for block in blocks]
-    size = (4.2 * shown + sum(widths), max(4.2 if shown else 1.0, _LINE * lines + 0.6))
-    figure = Figure(figsize=size, layout="constrained")
-    ratios = {"width_ratios": [*[4.2] * shown, *widths]}
-    panels = figure.subplots(1, shown + len(blocks), squeeze=False, gridspec_kw=ratios)[0]
-    for panel, (name, plane) in zip(panels, planes[:most], strict=False):
-        panel.imshow(drawable(plane), cmap="gray")
-        panel.set(title=name, xlabel="pixels", ylabel="pixels")
-    for panel, block in zip(panels[shown:], blocks, strict=True):
-        panel.axis("off")
-        panel.text(0, 1, "\n".join(block), family="monospace", fontsize=8, va="top", transform=panel.transAxes)
-    figure.suptitle(f"{survey.name}: {row.get('object_id', '')}")
-    return figure
-
-
-def _planes(name: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """The pictures in an array: itself, where it is RGB or has two axes, or one for each of its first axis."""
-    is_number = value.dtype.kind in "uifb" and min(value.shape[-2:] or (0,)) > 1
-    if value.ndim == 3 and value.shape[2] == 3 and value.dtype == np.uint8:
-        return [(name, value)]
-    if value.ndim == 3 and is_number:
-        return [(f"{name}[{number}]", plane) for number, plane in enumerate(value)]
-    return [(name, value)] if value.ndim == 2 and is_number and min(value.shape) > 4 else []
-
-
-def _value_lines(name: str, value, unit: str) -> list[str]:
-    """A value in as many lines as it takes; integers and texts digit by digit."""
-    array = np.asarray(value)
-    text = f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
-    if array.ndim:
-        shape = " x ".join(map(str, array.shape))
-        text = str(array.tolist()) if array.size <= 4 else f"{array.dtype}, {shape}"
-    return textwrap.wrap(f"{name}: {text} {unit}".rstrip(), _WIDE, subsequent_indent="    ") or [name]
+    units = {}
+    for feature in survey.features:
+        if isinstance(feature, Feature):
+            units[feature.name] = survey.column(feature.source).unit
+        else:
+            units |= {
+                f"{feature.name}.{key}": survey.column(of).unit for key, of in feature.fields.items() if isinstance(of, str)
+            }
+    return figure_of(row, f"{survey.name}: {row.get('object_id', '')}", units, most)
 
 
 def object_figure(
