@@ -7,10 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from skyset.errors import UserError
 from skyset.sky import healpix_cell
 from skyset.testing.mmu import KINDS, LightCurve, write
-from skyset.testing.mmu.__main__ import main
 
 #: Folders and files, as published: `n` is a cell.
 PATHS = {
@@ -287,35 +285,6 @@ def test_splits_are_dealt(trees):
         assert all(Path(name).name.startswith(f"{split}_") for name, split in truth.splits.items())
 
 
-def test_an_object_is_the_same_in_a_larger_tree(tmp_path, trees):
-    small, large = trees("sdss"), write("sdss", tmp_path / "large", rows=7, cells=5)
-    assert set(small.rows) < set(large.rows)
-    for object_id, row in small.rows.items():
-        np.testing.assert_array_equal(row["spectrum_flux"], large.rows[object_id]["spectrum_flux"])
-    other = write("sdss", tmp_path / "other", seed=1)
-    assert not any(
-        np.array_equal(row["spectrum_flux"], other.rows.get(key, {}).get("spectrum_flux")) for key, row in small.rows.items()
-    )
-
-
-def test_configurations_have_their_own_ids_and_bands(tmp_path):
-    truth = write("jwst", tmp_path / "jwst", 2, 1, configs=("ceers", "ngdeep"))
-    shapes = {name.split("/")[0]: opened(truth, name)["image_flux"].shape for name in truth.files}
-    assert shapes == {"ceers": (2, 7, 24, 24), "ngdeep": (2, 6, 24, 24)}
-    truth = write("sdss", tmp_path / "sdss", 2, 1, configs=("sdss", "segue1"))
-    kinds = {name.split("/")[0]: opened(truth, name)["object_id"].dtype.kind for name in truth.files}
-    assert kinds == {"sdss": "S", "segue1": "u"}
-    assert len(truth.rows) == 4
-
-
-def test_sizes_are_asked_for(tmp_path):
-    truth = write("desi", tmp_path / "a", 1, 1, full_size=True)
-    assert opened(truth)["spectrum_flux"].shape == (1, 7781)
-    truth = write("hsc", tmp_path / "b", 1, [246], side=20, keep=False)
-    assert opened(truth)["image_array"].shape == (1, 5, 20, 20)
-    assert truth.rows == {}
-
-
 def test_pictures_spectra_and_curves_are_plausible(trees):
     for row in trees("hsc").rows.values():
         flux, ivar, good = row["image_array"], row["image_ivar"], row["image_mask"]
@@ -355,37 +324,3 @@ def test_structure_is_that_of_a_real_file(trees, kind, name):
             else:
                 assert mine.dtype == data.dtype
         np.testing.assert_array_equal(made["bands"][:], real["bands"][:])
-
-
-def test_wrong_calls_are_one_line(tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "mine.txt").write_text("mine")
-    for arguments, said in [
-        (("euclid", tmp_path / "a"), "'euclid' is no survey"),
-        (("sdss", tmp_path / "full"), "not empty"),
-        (("sdss", tmp_path / "a", 0), "1 to 1,000,000 rows"),
-        (("sdss", tmp_path / "a", 1, 4000), "1 to 3,072 cells"),
-        (("sdss", tmp_path / "a", 1, [3072]), "from 0 to 3,071"),
-        (("sdss", tmp_path / "a", 1, 1, 0, ["holes"]), "'holes' is no fault"),
-        (("sdss", tmp_path / "a", 1, 1, 0, ["empty_band"]), "has no bands"),
-        (("gaia", tmp_path / "b", 1, 1, 0, ["inverted_mask"]), "cannot have the fault"),
-        (("yse", tmp_path / "b", 1, 1, 0, ["zero_rows"]), "cannot have the fault"),
-    ]:
-        with pytest.raises(UserError, match=re.escape(said)):
-            write(*arguments)
-    assert not (tmp_path / "a").exists()
-    with pytest.raises(UserError, match="no configuration 'eboss2'"):
-        write("sdss", tmp_path / "a", configs=["eboss2"])
-
-
-def test_command_line(tmp_path, capsys):
-    assert main(["--kind", "gaia", "-o", str(tmp_path / "gaia"), "--rows", "3", "--faults", "zero_rows"]) == 0
-    said = capsys.readouterr().out
-    assert "16 rows of gaia in 5 files" not in said
-    assert "15 rows of gaia in 5 files" in said
-    assert "zero_rows: gaia/healpix=246/001-of-001.hdf5 row 3 0 everything is 0" in said
-    assert main(["--kind", "all", "-o", str(tmp_path / "all"), "--rows", "1", "--cells", "1"]) == 0
-    assert {path.name for path in (tmp_path / "all").iterdir()} == set(KINDS)
-    capsys.readouterr()
-    assert main(["--kind", "all", "-o", str(tmp_path / "all")]) == 2
-    assert "not empty" in capsys.readouterr().err
