@@ -19,13 +19,15 @@ import pyarrow.parquet as pq
 from skyset import remote
 from skyset.cached_file import CachedStream
 from skyset.errors import PartitionError
+from skyset.partitions.kept import Kept
 from skyset.partitions.layout import SLAB_BYTES
-from skyset.partitions.parquet_groups import kept
 from skyset.partitions.parquet_values import binary_of, bytes_of, offsets_in, one_array, values_of
 from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
 
 #: Of a row group, decoded: those of ``skyset push`` have 8 MB, or one row.
 MAX_GROUP_BYTES = 1 << 30
+#: Row groups that were used last, of all files: pieces and row groups do not end at the same rows.
+kept: Kept[pa.Table] = Kept(96 << 20)
 #: What pyarrow raises on a damaged file.
 DAMAGE = (pa.ArrowException, OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from skyset.errors import RecordError
 from skyset.partitions.tree.form import PART, SCALED, TEXT, Source
+from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.values import as_stored
 
@@ -100,3 +101,12 @@ def split_labels(text: bytes | str) -> list[bytes]:
     """Labels that are one text with commas between; none of an empty one."""
     data = text.encode() if isinstance(text, str) else text
     return [label.strip() for label in data.split(b",")] if data else []
+
+
+def cells_of(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """HEALPix cells of nside 16, int64; -1 where there is no position."""
+    good = (ra >= 0) & (ra <= 360) & (dec >= -90) & (dec <= 90)
+    cells = np.full(ra.shape, -1, np.int64)
+    if good.any():
+        cells[good] = healpix_cell(ra[good], dec[good])
+    return cells

@@ -50,6 +50,10 @@ class Stored(NamedTuple):
     dtype: np.dtype
     offset: int
 
+    def has(self, member: str) -> bool:
+        """Whether it is a compound with this member; ``""`` is the dataset itself."""
+        return not member or member in (self.dtype.names or ())
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -130,6 +134,21 @@ def things_in(group: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.h5d.DatasetID
         thing = h5py.h5o.open(group, name)
         if isinstance(thing, h5py.h5d.DatasetID | h5py.h5g.GroupID):
             yield text, thing
+
+
+def found_in(group: h5py.h5g.GroupID, path: str) -> h5py.h5d.DatasetID | None:
+    """The dataset at a path, None where there is none; PartitionError where a step is no hard link, or it lies outside."""
+    thing: h5py.h5g.GroupID | h5py.h5d.DatasetID = group
+    for step in path.split("/"):
+        if not isinstance(thing, h5py.h5g.GroupID) or not thing.links.exists(step.encode()):
+            return None
+        if thing.links.get_info(step.encode()).type != h5py.h5l.TYPE_HARD:
+            raise PartitionError(f"{path} is a soft or external link: refused")
+        thing = h5py.h5o.open(thing, step.encode())
+    if not isinstance(thing, h5py.h5d.DatasetID):
+        return None
+    check_inside(path, thing)
+    return thing
 
 
 def _groups(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.h5g.GroupID]]:

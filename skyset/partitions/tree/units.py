@@ -13,6 +13,7 @@ in its file. Names of our own begin with ``/``, which none of a column does:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,9 +23,8 @@ import pyarrow as pa
 from skyset.errors import PartitionError, RecordError
 from skyset.files import replacing
 from skyset.partitions.tree.form import CELL, LABELS, NAME, Source, TreeForm
-from skyset.partitions.tree.making import cast, made
+from skyset.partitions.tree.making import cast, cells_of, made
 from skyset.partitions.tree.structure import MOST_AXES, Stored, Unit, dtype_of_text, text_of_dtype
-from skyset.sky import healpix_cell
 from skyset.survey import Column
 
 UNITS = "units.arrow"
@@ -42,7 +42,7 @@ _DAMAGE = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, Recur
 
 def is_kept(column: Column) -> bool:
     """Whether a column's values are in ``units.arrow``."""
-    return None not in column.shape and not column.is_bytes and column.row_bytes <= KEPT_BYTES
+    return not column.is_ragged and column.row_bytes <= KEPT_BYTES
 
 
 def arrays_of(form: TreeForm, columns: Iterable[Column]) -> tuple[list[str], list[str]]:
@@ -145,15 +145,6 @@ def kept_values(form: TreeForm, columns: Sequence[Column], units: Sequence[Unit]
     return {name: kept[name] for name in by_name}
 
 
-def cells_of(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """HEALPix cells of nside 16, int64; -1 where there is no position."""
-    good = (ra >= 0) & (ra <= 360) & (dec >= -90) & (dec <= 90)
-    cells = np.full(ra.shape, -1, np.int64)
-    if good.any():
-        cells[good] = healpix_cell(ra[good], dec[good])
-    return cells
-
-
 def _made(form: TreeForm, column: Column, units: Sequence[Unit]) -> np.ndarray:
     """One kept column; objects whose values are stored alike are made together."""
     source = form.sources[column.name]
@@ -194,6 +185,7 @@ class UnitsFile:
 
     Attributes:
         entries: paths of the manifest's entries.
+        stamp: device, inode, bytes and time of the last write.
 
     Raises:
         PartitionError: it is missing, or no such file.
@@ -202,6 +194,8 @@ class UnitsFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         try:
+            status = os.stat(path)
+            self.stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
             self._file = pa.ipc.open_file(pa.memory_map(str(path)))
             metadata = self._file.schema.metadata or {}
             if metadata.get(_FORMAT_KEY) != FORMAT.encode():

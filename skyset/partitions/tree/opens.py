@@ -1,0 +1,64 @@
+"""What opens the files of an adopted tree, as ``Partition`` does ours: what ``Survey.opens`` is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skyset.errors import PartitionError
+from skyset.partitions.tree.columns import TreeColumns
+from skyset.partitions.tree.file import TreeFile
+from skyset.partitions.tree.form import COLUMNS, TreeForm
+from skyset.partitions.tree.objects import TreeObjects
+from skyset.partitions.tree.units import UNITS, UnitsFile
+from skyset.survey import Column
+
+
+@dataclass(frozen=True)
+class OpensTree:
+    """Opens an entry of the index of a tree.
+
+    Args:
+        form: of the tree.
+        index: the folder of the index's manifest.
+    """
+
+    form: TreeForm
+    index: str
+
+    @property
+    def in_groups(self) -> bool:
+        """Whether a row costs as much as those beside it: shuffled reading holds whole pieces."""
+        return self.form.packed
+
+    def __call__(
+        self,
+        path: str,
+        columns: Sequence[Column],
+        trusted_rows: int | None = None,
+        trusted_bytes: int | None = None,
+        sha256: str | None = None,
+    ) -> TreeFile:
+        if missing := [column.name for column in columns if column.name not in self.form.sources]:
+            raise PartitionError(f"{path}: column {missing[0]} is not made of anything there")
+        if self.form.kind == COLUMNS:
+            return TreeColumns(path, columns, trusted_rows, trusted_bytes, self.form)
+        return TreeObjects(path, columns, trusted_rows, trusted_bytes, self.form, _units(f"{self.index}/{UNITS}"))
+
+
+_open: dict[str, UnitsFile] = {}
+
+
+def _units(path: str) -> UnitsFile:
+    """The list of objects of an index; one that is written anew is opened anew."""
+    known = _open.get(path)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return UnitsFile(path)  # which says what is wrong
+    if known is None or known.stamp != (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns):
+        if len(_open) > 100:
+            _open.clear()
+        known = _open[path] = UnitsFile(path)
+    return known
