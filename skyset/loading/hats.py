@@ -229,7 +229,7 @@ def _anybodys(dataset: str, files: Iterable[str], properties: dict[str, str]) ->
         schema = file.schema
         columns, places, others = columns_in(schema, lambda names: file.head(names, _SAMPLE))
     if others:
-        say(f"{dataset}: left out, as no numbers, text or arrays of one shape: {', '.join(others)}")
+        say(f"{dataset}: left out, as no numbers, text or arrays of at most one axis of any length: {', '.join(others)}")
     encoded = {name for name in schema.names if pa.types.is_struct(schema.field(name).type) and name in places}
     name = properties.get("obs_collection") or Path(dataset).parent.name
     lower = {column.name.lower(): column.name for column in columns if not column.shape and not column.is_ragged}

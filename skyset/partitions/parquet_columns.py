@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skyset.errors import PartitionError
 from skyset.partitions.parquet_file import Place
-from skyset.survey import Column
+from skyset.partitions.parquet_values import bounds_of_lists
+from skyset.survey import ANY, Column
 
 #: Of text whose length no schema tells; longer text is an error that names the column.
 TEXT = "S256"
@@ -23,8 +25,9 @@ def columns_in(
 ) -> tuple[list[Column], dict[str, Place], list[str]]:
     """What of a file's columns can be read as columns of partitions.
 
-    Numbers, text, bytes and arrays of one shape can; the fields of a struct as ``<column>.<field>``. Lists have the shape
-    that they have in a sample of the rows, or that `datasets` wrote into the schema.
+    Numbers, text, bytes and arrays can; the fields of a struct as ``<column>.<field>``. Lists have the shape that they have
+    in a sample of the rows, or that `datasets` wrote into the schema; where one axis has several lengths there, the column
+    is ragged.
 
     Args:
         schema: of the files.
@@ -115,18 +118,29 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _shape_in(column: pa.ChunkedArray, field: str) -> tuple[int, ...] | None:
-    """The shape that all rows of a sample have; None where they have several, or values are missing."""
+    """The shape of the rows of a sample, -1 for the axis of several lengths; None where there are several such axes."""
     array: pa.Array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     array = array.storage if isinstance(array, pa.ExtensionArray) else array
     array = pc.struct_field(array, field) if field else array
     shape: list[int] = []
+    whole = array
     while not (_is_text(array.type) or pa.types.is_primitive(array.type) or pa.types.is_dictionary(array.type)):
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
             continue
-        lengths = set(pc.list_value_length(array).to_pylist())
-        if len(lengths) != 1 or None in lengths:
-            return None
-        shape += lengths
+        lengths = set(pc.fill_null(pc.list_value_length(array), 0).to_pylist())
+        one = len(lengths) == 1 and not array.null_count and lengths != {0}
+        shape.append(lengths.pop() if one else ANY)
         array = array.flatten()
-    return tuple(shape) if shape and all(shape) and not array.null_count else None
+    if ANY not in shape:
+        return tuple(shape) if shape and not array.null_count else None
+    return tuple(shape) if shape.count(ANY) == 1 and _is_of(whole, tuple(shape)) else None
+
+
+def _is_of(array: pa.Array, shape: tuple[int, ...]) -> bool:
+    """Whether each row is an array, and not lists of different lengths."""
+    try:
+        bounds_of_lists(array, Column("lists", "S1", shape))
+    except PartitionError:
+        return False
+    return True

@@ -21,7 +21,15 @@ from skyset.cached_file import CachedStream
 from skyset.errors import PartitionError
 from skyset.partitions.kept import Kept
 from skyset.partitions.layout import SLAB_BYTES
-from skyset.partitions.parquet_values import binary_of, bytes_of, offsets_in, one_array, values_of
+from skyset.partitions.parquet_values import (
+    binary_of,
+    bounds_of_lists,
+    bytes_of,
+    member_of,
+    offsets_in,
+    one_array,
+    values_of,
+)
 from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
 
 #: Of a row group, decoded: those of ``skyset push`` have 8 MB, or one row.
@@ -211,7 +219,7 @@ class ParquetFile:
                 yield self._group(number).slice(low - first, high - low), low - start, high - start
 
     def read_columns(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
-        """Rows ``start:stop`` of several columns, each into its array (rows, *shape), those of bytes into uint8 (bytes,).
+        """Rows ``start:stop`` of several columns, each into its array (rows, *shape), ragged ones into (values,).
 
         Raises:
             PartitionError: the file is damaged, or a value is missing or of another dtype or shape.
@@ -221,7 +229,7 @@ class ParquetFile:
             for table, first, last in self._stretches(start, stop):
                 for name, out in outs.items():
                     values = self._values(table, name)
-                    if self.columns[name].is_bytes:
+                    if self.columns[name].is_ragged:
                         out[filled[name] : filled[name] + len(values)] = values
                         filled[name] += len(values)
                     else:
@@ -252,29 +260,41 @@ class ParquetFile:
             return self._values(table, name)
 
     def lengths(self, table: pa.Table, name: str) -> np.ndarray:
-        """How many bytes each row of a column of bytes has, of rows that ``taken`` gave: int64 (rows,)."""
+        """How many values each row of a ragged column has, of rows that ``taken`` gave: int64 (rows,)."""
         with self._told():
             return self._lengths(table, name)
 
     def _lengths(self, table: pa.Table, name: str) -> np.ndarray:
-        each = np.diff(offsets_in(binary_of(one_array(table.column(self._places[name].feature)), self._fill)))
-        if each.max(initial=0) > MAX_VALUE_BYTES:
+        column, place = self.columns[name], self._places[name]
+        array = one_array(table.column(place.feature))
+        if column.is_bytes:
+            each = np.diff(offsets_in(binary_of(array, self._fill)))
+        else:
+            with self._named():
+                each = np.diff(bounds_of_lists(member_of(array, place.field), column))
+        if each.max(initial=0) * column.stored_dtype.itemsize > MAX_VALUE_BYTES:
             raise PartitionError(f"{self.path}: column {name}: a row has more than {MAX_VALUE_BYTES} bytes")
         return each
 
     def _values(self, table: pa.Table, name: str) -> np.ndarray:
-        """A column of a part of a row group: (rows, *shape); of bytes, all of them one after the other."""
+        """A column of a part of a row group: (rows, *shape); of a ragged one, all values one after the other."""
         column, place = self.columns[name], self._places[name]
         array = one_array(table.column(place.feature))
-        try:
+        with self._named():
             if column.is_bytes:
                 return bytes_of(array, self._fill)
             return values_of(array, column, place.field, place.layer, self._fill)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """What is wrong with a column, with the file's name before it."""
+        try:
+            yield
         except PartitionError as error:
             raise PartitionError(f"{self.path}: {error}") from None
 
     def ends(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Where rows ``start:stop`` of a column of bytes lie among the bytes of these rows, int64 (rows + 1,).
+        """Where rows ``start:stop`` of a ragged column lie among the values of these rows, int64 (rows + 1,).
 
         Raises:
             PartitionError: the file is damaged, or a row has more than ``MAX_VALUE_BYTES``.
@@ -286,13 +306,13 @@ class ParquetFile:
             return np.concatenate([np.zeros(1, np.int64), np.cumsum(each, dtype=np.int64)])
 
     def size(self, name: str, start: int, stop: int) -> int:
-        """Bytes of rows ``start:stop`` of a column of bytes; PartitionError as ``ends``."""
+        """Values of rows ``start:stop`` of a ragged column; PartitionError as ``ends``."""
         return int(self.ends(name, start, stop)[-1])
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows ``start:stop`` of a column, (rows, *shape); PartitionError as ``read_columns``."""
+        """Rows ``start:stop`` of a column, (rows, *shape), of a ragged one (values,); PartitionError as ``read_columns``."""
         column, stop = self.columns[name], self.rows if stop is None else stop
-        shape = (self.size(name, start, stop),) if column.is_bytes else (stop - start, *column.shape)
+        shape = (self.size(name, start, stop),) if column.is_ragged else (stop - start, *column.shape)
         out = np.empty(shape, column.stored_dtype)
         self.read_columns({name: out}, start, stop)
         return out

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skyset.errors import PartitionError
+from skyset.partitions.parquet_columns import columns_in
 from skyset.partitions.parquet_file import ParquetFile, Place
 from skyset.survey import Column
 
@@ -48,6 +49,84 @@ def test_layers_of_a_group(file):
     with ParquetFile(path, columns, places=places) as opened:
         assert np.array_equal(opened.read("bar", 3, 14), layers[3:14, 1])
         assert opened.read("share", 2, 4).tolist() == [[1.5, 2.0], [1.5, 3.0]]
+
+
+LENGTHS = [0, 3, 1, 0, 0, 4, 2, 5, 1, 0, 3]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 11])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 2), (2, -1), (2, -1, 3), (-1, 2, 3)])
+def test_rows_of_any_length(file, rows, shape):
+    random = np.random.default_rng(len(shape))
+    values = [random.random([n if size == -1 else size for size in shape], np.float32) for n in LENGTHS]
+    kind = pa.float32()
+    for size in reversed(shape):
+        kind = pa.list_(kind, size) if size == 3 else pa.list_(kind)
+    lists = pa.array([value.tolist() for value in values], kind)
+    grouped = pa.StructArray.from_arrays([lists], ["flux"])
+    path = file({"flux": lists, "group": grouped}, rows)
+    columns = [Column("flux", "float32", shape), Column("in_group", "float32", shape)]
+    with ParquetFile(path, columns, places={"in_group": Place("group", "flux")}) as opened:
+        for name in ("flux", "in_group"):
+            for start, stop in [(0, 11), (2, 9), (3, 5), (4, 4), (10, 11)]:
+                flat = [value.ravel() for value in values[start:stop]]
+                assert np.array_equal(opened.read(name, start, stop), np.concatenate([np.zeros(0), *flat]))
+                assert opened.ends(name, start, stop).tolist() == np.cumsum([0, *map(len, flat)]).tolist()
+        some = np.array([1, 5, 7])
+        table = opened.taken(some)
+        assert opened.lengths(table, "flux").tolist() == [values[row].size for row in some]
+        assert np.array_equal(opened.values(table, "flux"), np.concatenate([values[row].ravel() for row in some]))
+
+
+def test_texts_of_any_number_and_what_is_missing(file):
+    path = file({"band": [["g", "rr"], [], ["i"], None, ["z", None]], "flux": [[1.0, None], None, [], [2.0], [None]]}, 2)
+    columns = [Column("band", "S4", (-1,)), Column("flux", "float64", (-1,))]
+    with ParquetFile(path, columns, fill=True) as opened:
+        assert opened.read("band").tolist() == [b"g", b"rr", b"i", b"z", b""]
+        assert opened.ends("band").tolist() == [0, 2, 2, 3, 3, 5]
+        np.testing.assert_array_equal(opened.read("flux"), [1, np.nan, 2, np.nan])
+        assert opened.ends("flux").tolist() == [0, 2, 2, 2, 3, 4]
+    with pytest.raises(PartitionError, match="flux lacks values"), ParquetFile(path, columns) as opened:
+        opened.read("flux", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "shape"),
+    [([[[1, 2]], [[3]]], (-1, 2)), ([[[1], [2, 3]]], (2, -1)), ([[[1]]], (-1,)), ([[1]], (2, -1)), ([1], (-1,))],
+)
+def test_rows_that_are_not_of_the_shape(file, values, shape):
+    path = file({"x": values})
+    with (
+        pytest.raises(PartitionError, match=r"rows\.parquet: column x"),
+        ParquetFile(path, [Column("x", "int64", shape)]) as f,
+    ):
+        f.ends("x")
+
+
+def test_the_shape_that_a_sample_has():
+    table = pa.table(
+        {
+            "flux": [[1.0], [1.0, 2.0]],
+            "alike": [[1, 2], [3, 4]],
+            "empty": pa.array([[], []], pa.list_(pa.int8())),
+            "cube": [[[1, 2]], [[1, 2], [3, 4]]],
+            "wild": [[[1], [2, 3]], [[4]]],
+            "band": [["g"], []],
+            "curve": [{"time": [1.0], "n": 1}, {"time": [], "n": 2}],
+        }
+    )
+    columns, places, others = columns_in(table.schema, table.select)
+    assert {column.name: column.shape for column in columns} == {
+        "flux": (-1,),
+        "alike": (2,),
+        "empty": (-1,),
+        "cube": (-1, 2),
+        "band": (-1,),
+        "curve.time": (-1,),
+        "curve.n": (),
+    }
+    assert others == ["wild"]
+    assert places["curve.time"] == Place("curve", "time")
 
 
 @pytest.mark.parametrize(
