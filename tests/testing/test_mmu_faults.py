@@ -21,6 +21,15 @@ def opened(truth, number=0):
     return h5py.File(truth.folder / list(truth.files)[number], "r")
 
 
+def by_config(truth, what):
+    """Something of the first file of each configuration."""
+    found = {}
+    for number, name in enumerate(truth.files):
+        with opened(truth, number) as file:
+            found.setdefault(name.split("/")[0], what(file))
+    return found
+
+
 def test_without_faults_nothing_is_planted(tmp_path):
     assert write("jwst", tmp_path / "jwst").planted == []
 
@@ -236,11 +245,10 @@ def test_an_object_is_the_same_in_a_larger_tree(tmp_path):
 
 def test_configurations_have_their_own_ids_and_bands(tmp_path):
     truth = write("jwst", tmp_path / "jwst", 2, 1, configs=("ceers", "ngdeep"))
-    shapes = {name.split("/")[0]: opened(truth, name)["image_flux"].shape for name in truth.files}
+    shapes = by_config(truth, lambda file: file["image_flux"].shape)
     assert shapes == {"ceers": (2, 7, 24, 24), "ngdeep": (2, 6, 24, 24)}
     truth = write("sdss", tmp_path / "sdss", 2, 1, configs=("sdss", "segue1"))
-    kinds = {name.split("/")[0]: opened(truth, name)["object_id"].dtype.kind for name in truth.files}
-    assert kinds == {"sdss": "S", "segue1": "u"}
+    assert by_config(truth, lambda file: file["object_id"].dtype.kind) == {"sdss": "S", "segue1": "u"}
     assert len(truth.rows) == 4
 
 
