@@ -10,6 +10,7 @@ import numpy as np
 
 from skyset.errors import PartitionError, UserError
 from skyset.explore.row_pictures.figure import figure_of
+from skyset.explore.row_pictures.images import seen
 from skyset.loading import registry
 from skyset.loading.reader import Piece, PieceReader, python_numbers, rows_of
 from skyset.partitions.manifest import Manifest
@@ -66,7 +67,7 @@ def lookalikes_figure(
     else:
         splits = (load(manifest.survey, root, config=manifest.config, split=split) for split in manifest.splits)
         rows = (row for split in splits for row in split.select_columns(["object_id", "image"]))
-        described = similar.describe_rows(progress(rows))
+        described = similar.describe_rows({**row, "image": seen(row["image"])} for row in progress(rows))
         found, source = similar.most_similar(described.vectors, described.keys, to, k), described.name
     names = [to, *(name for name, _ in found)]
     images = _images_of(survey, root, manifest, names)
@@ -85,7 +86,7 @@ def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[st
                 rows = [(row, name) for row, name in enumerate(partition.text("object_id")) if name in names]
             for row, name in rows:
                 columns = reader.read([Piece(str(partition.path), row, row + 1, entry.rows, entry.bytes)])
-                images.setdefault(name, next(rows_of(columns))["image"])
+                images.setdefault(name, seen(next(rows_of(columns))["image"]))
     return images
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from skyset.errors import SkysetError
 from skyset.explore.objects import piece_figure
 from skyset.explore.report.sample import Build, Sample
+from skyset.explore.row_pictures.found import are_declared
 from skyset.html import Html
 from skyset.loading.reader import PieceReader
 from skyset.messages import plain
@@ -37,7 +38,7 @@ class Picture:
 def has_images(survey: Survey) -> bool:
     """Whether its rows have something to draw."""
     encoded = any(isinstance(feature, Feature) and feature.encoded for feature in survey.features)
-    return bool(survey.image_axes) or encoded or survey.plot is not None
+    return bool(survey.image_axes) or encoded or survey.plot is not None or are_declared(survey)
 
 
 def declared(build: Build) -> Survey:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from skyset.explore.row_pictures.fields import (
     scale_of,
     texts,
 )
+from skyset.survey import Column, Layers, Survey
 
 _WAVELENGTH = ("lambda", "wavelength", "wavelengths", "wave", "wl", "loglam")
 _ENERGY = ("ene_center_bin", "energy", "ene")
@@ -131,6 +133,33 @@ def pictures_of(row: Mapping, units: Mapping[str, str] | None = None) -> Found:
     for name, plane in (each for part in (slice(1), slice(1, None)) for of in planes for each in of[part]):
         found.others.append(Other(name, plane, "lower" if plane.shape[:2] in sides else "upper"))
     return found
+
+
+def are_declared(survey: Survey) -> bool:
+    """Whether a survey's features are of names and shapes of which rows have something to draw."""
+    row: dict[str, Any] = {}
+    for feature in survey.features:
+        if isinstance(feature, Layers):
+            whole = {key: source for key, source in feature.fields.items() if isinstance(source, str)}
+            row[feature.name] = {key: survey.column(source) for key, source in whole.items()}
+        else:
+            row[feature.name] = survey.column(feature.source)
+    if any(_may_be_pictures(column) for column in flat(row).values()):
+        return True
+    for fields in groups_of(row):
+        arrays = {key for key, (_, column) in fields.values.items() if column.shape and not column.is_text}
+        spectrum = arrays & {*_WAVELENGTH, *_ENERGY} and arrays & {*_FLUX}
+        if spectrum or (arrays & {*_TIME} and arrays & {*_FLUX, *_MAGNITUDE}):
+            return True
+    return False
+
+
+def _may_be_pictures(column: Column) -> bool:
+    """Whether rows have two axes that are a picture's."""
+    sides = column.shape
+    if len(sides) not in (2, 3) or column.is_text:
+        return False
+    return is_plane(sides[-2:]) or (sides[-1] in range(1, _VIEWS) and is_plane(sides[:2]))
 
 
 def _add_spectrum(fields: Fields, row: Mapping, units: Mapping[str, str], found: Found) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from skyset.band_figures import asinh_stretch, lupton_rgb
 from skyset.explore.row_pictures.bands import of_colour_image, wavelength
 from skyset.explore.row_pictures.fields import shown
-from skyset.explore.row_pictures.found import Other, Stack
+from skyset.explore.row_pictures.found import Other, Stack, pictures_of
 from skyset.figures import COLOURS, draw_bar, drawable
 
 if TYPE_CHECKING:
@@ -42,10 +42,30 @@ def colour_image(stack: Stack) -> tuple[np.ndarray, tuple[str, str, str]] | None
     if places is None or not stack.are_bands:
         return None
     planes = [_above_sky(stack.planes[place], stack.bad[place]) for place in places]
-    pixels = lupton_rgb(*planes)
+    pixels = lupton_rgb(*_of_usual_size(np.stack(planes)))
     pixels[~np.isfinite(stack.planes[list(places)]).all(0)] = _NOTHING
     red, green, blue = (stack.bands[place] for place in places)
     return pixels, (red, green, blue)
+
+
+def seen(image):
+    """What people see of a row's image, to be compared or laid out with others.
+
+    Args:
+        image: a group of bands, ``{"band": names, "flux": (bands, H, W), ...}``, row 0 south; or an image already.
+
+    Returns:
+        uint8 (H, W, 3), row 0 north, of a group: in colour, or grey where it has no three filters. Else what was given.
+    """
+    stacks = pictures_of({"image": image}).stacks if isinstance(image, Mapping) else []
+    if not stacks:
+        return image
+    coloured = colour_image(stacks[0])
+    if coloured is not None:
+        return coloured[0][::-1]
+    lit = [place for place, plane in enumerate(stacks[0].planes) if _has_light(plane)] or [0]
+    middle = lit[(len(lit) - 1) // 2] if stacks[0].are_bands else lit[0]
+    return grey_image(stacks[0].planes[middle], np.zeros(stacks[0].bad.shape[1:], bool), stacks[0].are_bands)[::-1]
 
 
 def grey_image(plane: np.ndarray, bad: np.ndarray, is_band: bool) -> np.ndarray:
@@ -60,7 +80,7 @@ def grey_image(plane: np.ndarray, bad: np.ndarray, is_band: bool) -> np.ndarray:
     Returns:
         uint8 (H, W, 3).
     """
-    levels = asinh_stretch(_above_sky(plane, bad)) if is_band else drawable(plane.astype(float))
+    levels = asinh_stretch(_of_usual_size(_above_sky(plane, bad))) if is_band else drawable(plane.astype(float))
     pixels = np.repeat(np.round(255 * levels)[..., None], 3, axis=-1)
     tint = np.array([int(COLOURS[5][place : place + 2], 16) for place in (1, 3, 5)])
     pixels[bad] = (1 - _TINT) * pixels[bad] + _TINT * tint
@@ -83,6 +103,12 @@ def _above_sky(plane: np.ndarray, bad: np.ndarray) -> np.ndarray:
     sky, brightest = np.percentile(used.astype(float), [_SKY, _BRIGHTEST])
     counts = np.where(finite, plane, sky).astype(float) - sky
     return np.clip(counts, -abs(brightest - sky), max(brightest - sky, 0))
+
+
+def _of_usual_size(counts: np.ndarray) -> np.ndarray:
+    """Counts with a brightest one of 1000: no unit makes them so small that they are taken for nothing."""
+    top = np.abs(counts).max(initial=0)
+    return counts / top * 1000 if top > 0 else counts
 
 
 def _reduced(stack: Stack) -> Stack:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 _MJD, _JD = (40_000, 80_000), (2_400_000, 2_500_000)
 #: Points of a band that have errors and markers; more are dots.
 _MOST_MARKED = 400
-#: Of the values' range, how far out a point may lie before it is left out of the axis: the rest would be a flat line.
-_FAR, _WITHIN = 8.0, (2.0, 98.0)
+#: Of the range of most values, how far out a point may lie before it is left out of the axis: a supernova's peak may be far
+#: above its many points before and after, but not so far. Of the axis, how long a bar may be that is drawn.
+_FAR, _LONG = 1e4, 5.0
+#: Of a value, what differs by less is all the same.
+_FLAT = 1e-6
 _NAMES = {"mag": "magnitude", "flux": "flux", "pdcsap_flux": "PDCSAP flux", "sap_flux": "SAP flux", "array": "flux"}
 _TIMES = {"mjd": "MJD", "jd": "JD", "bjd": "BJD", "hjd": "HJD", "times": "time", "t": "time"}
 _MOST_IN_KEY = 16
@@ -50,7 +53,7 @@ def draw_light_curve(axes: Axes, curve: LightCurve) -> None:
         time, value = curve.time[chosen][order], curve.value[chosen][order]
         error = None if curve.error is None else curve.error[chosen][order]
         if error is not None:  # no bar where it would be all that is seen
-            error = np.where(error < _FAR * (high - low), error, np.nan)
+            error = np.where(error < _LONG * (high - low), error, np.nan)
         _draw_band(axes, time, value, error, name or "_", colour, MARKERS[number % len(MARKERS)])
     outside = int(((curve.value < low) | (curve.value > high)).sum())
     axes.set_ylim((high, low) if curve.is_magnitude else (low, high))
@@ -88,15 +91,17 @@ def _draw_band(axes: Axes, time, value, error, name: str, colour: str, marker: s
 
 def _limits(value: np.ndarray, error: np.ndarray | None) -> tuple[float, float]:
     """Of the axis: all points, but those so far out that nothing could be seen of the others."""
-    low, middle, high = np.percentile(value, [_WITHIN[0], 50, _WITHIN[1]])
-    reach = _FAR * ((high - low) or np.inf)
-    near = np.abs(value - middle) <= reach
+    low, middle, high = np.percentile(value, [10, 50, 90])
+    near = np.abs(value - middle) <= _FAR * ((high - low) or np.inf)
     # The bars of most points are in, and not one that is all error.
-    bars = 0.0 if error is None else float(np.nanmedian(error[near])) if np.isfinite(error[near]).any() else 0.0
+    known = np.empty(0) if error is None else error[near & np.isfinite(error)]
     low, high = float(value[near].min()), float(value[near].max())
+    bars = float(np.median(known)) if known.size else 0.0
     bars = min(bars, 2 * (high - low) or bars)
-    free = 0.06 * (high - low + 2 * bars) or 0.06 * abs(high) or 1.0
-    return low - bars - free, high + bars + free
+    span = high - low + 2 * bars
+    if span <= _FLAT * abs(high):
+        span = abs(high) or 1.0
+    return low - bars - 0.06 * span, high + bars + 0.06 * span
 
 
 def _time_label(curve: LightCurve) -> str:
