@@ -54,26 +54,29 @@ too; another split's files are `SPLIT/healpix=*/*.hdf5`.
 {before}rows = load_dataset("hdf5", data_dir="data/{survey}", data_files="{files}", split="train"{options})
 ```
 """
-#: The stock module wants a row of every column; a column of bytes of any length is two datasets, which it cannot read.
+#: The stock module wants a row of every column; a ragged column is two datasets, which it cannot read.
 _SCALARS = """with open("data/{survey}/manifest.json") as file:
-    columns = [column for column in json.load(file)["columns"] if column["dtype"] != "bytes"]
+    columns = [column for column in json.load(file)["columns"] if column["dtype"] != "bytes"{and_no_arrays}]
 kinds = {{column["name"]: "binary" if "S" in column["dtype"] else column["dtype"] for column in columns}}
 features = Features({{name: Value(kind) for name, kind in kinds.items()}})
 """
 
 
 def stock_recipe(survey: Survey) -> str:
-    """How the partitions are loaded without skyset; the encoded images of a survey cannot be."""
+    """How the partitions are loaded without skyset; the encoded images and ragged columns of a survey cannot be."""
     config = registry.default_config(survey.name) if registry.is_known(survey.name) else "default"
     folder = survey.name if config == "default" else f"{survey.name}/{config}"
     files = f"{'train/' if survey.train_folder else ''}healpix=*/*.hdf5"
-    if not any(column.is_bytes for column in survey.columns):
+    if not any(column.is_ragged for column in survey.columns):
         return _STOCK.format(survey=folder, files=files, what="", imports="", names="load_dataset", before="", options="")
-    before = _SCALARS.format(survey=folder)
+    arrays = any(column.shape for column in survey.columns)
+    those = ["the encoded images"] if any(column.is_bytes for column in survey.columns) else []
+    what = f" but for {' and '.join([*those, *(['arrays'] if arrays else [])])}"
+    before = _SCALARS.format(survey=folder, and_no_arrays=' and not column["shape"]' if arrays else "")
     return _STOCK.format(
         survey=folder,
         files=files,
-        what=" but for the encoded images",
+        what=what,
         imports="import json\n\n",
         names="Features, Value, load_dataset",
         before=before,

@@ -96,8 +96,8 @@ def arrow_array(values, kind: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         return pa.FixedSizeListArray.from_arrays(arrow_array(_flat(values), kind.value_type), type=kind)
     if pa.types.is_list(kind):
-        rows, length = len(values), len(values[0])
-        offsets = pa.array(np.arange(0, (rows + 1) * length, length, dtype=np.int32))
+        length = values.shape[1] if isinstance(values, np.ndarray) else len(values[0]) if values else 0
+        offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * np.int32(length))
         return pa.ListArray.from_arrays(offsets, arrow_array(_flat(values), kind.value_type), type=kind)
     return pa.array(values, kind)
 

@@ -219,7 +219,7 @@ def _ours(root: str, properties: dict[str, str], survey_of: Callable) -> Survey 
     there = {column.name: (column.dtype, column.shape) for column in built}
     if any(there.get(column.name) != (column.dtype, column.shape) for column in survey.columns):
         return None
-    return replace(survey, opens=OpensParquet(places))
+    return replace(survey, opens=OpensParquet(places), trims=())  # what was exported has no padding
 
 
 def _anybodys(dataset: str, files: Iterable[str], properties: dict[str, str]) -> Survey:

@@ -44,7 +44,7 @@ def read_pushed(survey: Survey, data_dir: str | None, config: str) -> tuple[str,
             return None
         manifest = Manifest.head({**values["datasets"][config], "survey": survey.name, "rejected": 0})
         manifest.files = [entry_of(each) for each in values["files"] if each.get("config") == config]
-    declared = survey.as_built(manifest.columns, manifest.build)
+    declared = replace(survey.as_built(manifest.columns, manifest.build), trims=())  # what was published has no padding
     return root, replace(declared, opens=OpensParquet.of(declared)), manifest
 
 

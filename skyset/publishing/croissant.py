@@ -10,7 +10,7 @@ import numpy as np
 
 from skyset.publishing.metadata import split_card
 from skyset.publishing.source import Source
-from skyset.survey import Feature, Layers, Survey
+from skyset.survey import Feature, Survey
 
 _CONTEXT = {
     "@language": "en",
@@ -118,16 +118,36 @@ def _record_set(config: str, split: str, features: datasets.Features, survey: Su
 
 
 def _field(record: str, files: str, name: str, feature, survey: Survey) -> dict:
-    kind, repeated = _data_type(feature)
     field = {
         "@type": "cr:Field",
         "@id": f"{record}/{name}",
         "name": f"{record}/{name}",
         "description": _meaning(name, survey),
-        "dataType": kind,
-        "source": {"fileSet": {"@id": files}, "extract": {"column": name}},
     }
-    return {**field, "repeated": True} if repeated else field
+    source = {"fileSet": {"@id": files}, "extract": {"column": name}}
+    if isinstance(feature, dict):
+        return {
+            **field,
+            "subField": [_member(field["@id"], source, key, each, name, survey) for key, each in feature.items()],
+        }
+    return {**field, **_typed(feature), "source": source}
+
+
+def _member(of: str, source: dict, key: str, feature, group: str, survey: Survey) -> dict:
+    """A field of a group of columns."""
+    return {
+        "@type": "cr:Field",
+        "@id": f"{of}/{key}",
+        "name": f"{of}/{key}",
+        "description": _meaning(group, survey, key),
+        **_typed(feature),
+        "source": {**source, "transform": {"jsonPath": key}},
+    }
+
+
+def _typed(feature) -> dict:
+    kind, repeated = _data_type(feature)
+    return {"dataType": kind, "repeated": True} if repeated else {"dataType": kind}
 
 
 def _data_type(feature) -> tuple[str, bool]:
@@ -146,12 +166,16 @@ def _data_type(feature) -> tuple[str, bool]:
         return "sc:Text", repeated
 
 
-def _meaning(name: str, survey: Survey) -> str:
+def _meaning(name: str, survey: Survey, key: str = "") -> str:
+    """What is said of a feature, or of the column under a key of a group."""
     for feature in survey.features:
-        if feature.name == name and isinstance(feature, Feature):
+        if feature.name != name:
+            continue
+        if isinstance(feature, Feature):
             return _told(survey, feature.source)
-        if feature.name == name and isinstance(feature, Layers):
+        if feature.labels:
             return f"layers {', '.join(feature.labels)}"
+        return _told(survey, str(feature.fields[key])) if key else f"columns {', '.join(feature.fields)}"
     return _told(survey, name) if name in survey.by_name else "a small picture of the image"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from skyset.band_figures import asinh_stretch, lupton_rgb
 from skyset.survey import Feature, Survey
@@ -18,10 +19,17 @@ SIDE = 96
 
 
 def pictured(survey: Survey) -> str | None:
-    """The feature whose pixels a preview is drawn of: the first image that is no mask; None where there are no pixels."""
+    """The feature whose pixels a preview is drawn of, ``<group>.<key>`` in a group: the first image that is no mask; None
+    where there are no pixels."""
     for feature in survey.features:
-        if isinstance(feature, Feature) and feature.name in survey.image_axes and not survey.hands_out_images(feature):
-            return feature.name
+        if isinstance(feature, Feature):
+            if feature.name in survey.image_axes and not survey.hands_out_images(feature):
+                return feature.name
+            continue
+        for key, source in feature.fields.items() if not feature.labels else ():
+            name = f"{feature.name}.{key}"
+            if name in survey.image_axes and survey.column(str(source)).stored_dtype.kind != "b":
+                return name
     return None
 
 
@@ -43,8 +51,11 @@ def add_previews(
     """
     schema = with_preview(features).arrow_schema
     kind = schema.field(PREVIEW).type
+    group, _, key = ("", "", name) if name in features else name.rpartition(".")
+    feature = features[group][key] if group else features[name]
     for batch in batches:
-        pixels = pixels_of(batch.column(batch.schema.get_field_index(name)), features[name])
+        column = batch.column(batch.schema.get_field_index(group or name))
+        pixels = pixels_of(pc.struct_field(column, key) if group else column, feature)
         pictures = [{"bytes": thumbnail(image, side), "path": None} for image in pixels]
         yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(pictures, kind)], schema=schema)
 
