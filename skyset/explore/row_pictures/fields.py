@@ -20,7 +20,7 @@ _GROUPS = ("image", "images", "spectrum", "lightcurve", "light_curve")
 #: Of redshifts: above, it is a magnitude or code in a column named z; below, it is none either.
 _FARTHEST, _NEAREST = 20.0, -0.05
 #: Fewest pixels of a picture's side, and how much longer the other may be: thinner arrays are tables of numbers.
-_SMALLEST, _THINNEST = 5, 8
+_SMALLEST, _THINNEST = 5, 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Fields:
             {key: (name, value[row] if np.shape(value) == shape else value) for key, (name, value) in self.values.items()},
         )
 
+    def shaped(self, shape: tuple[int, ...]) -> list[str]:
+        """The full names of the arrays of a shape."""
+        return [name for name, value in self.values.values() if np.shape(value) == shape]
+
     def full(self, *keys: str | None) -> list[str]:
         return [self.values[key][0] for key in keys if key is not None]
 
@@ -65,7 +69,8 @@ def groups_of(row: Mapping) -> Iterator[Fields]:
     alone = {str(name): value for name, value in row.items() if not isinstance(value, Mapping)}
     for name, given in row.items():
         if isinstance(given, Mapping):
-            yield Fields(str(name), {str(key).lower(): (f"{name}.{key}", value) for key, value in given.items()})
+            start = f"{str(name).lower().removesuffix('s')}_"  # images.image_array
+            yield Fields(str(name), {str(k).lower().removeprefix(start): (f"{name}.{k}", v) for k, v in given.items()})
     for group in _GROUPS:
         start = f"{group}_"
         found = {

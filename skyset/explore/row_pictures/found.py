@@ -38,6 +38,8 @@ _MAGNITUDE = ("mag", "magnitude", "magnitudes")
 _TIME = ("time", "mjd", "jd", "bjd", "hjd", "times", "t")
 _PIXELS, _PIXELS_ALONE = ("array", "flux", "triplet", "image", "images", "pixels"), ("image", "images", "flux", "pixels")
 _VIEWS = 5
+#: What ZTF's alerts have.
+_TRIPLET = ("science", "reference", "difference")
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _add_spectrum(fields: Fields, row: Mapping, units: Mapping[str, str], found:
     if flux.ndim == 2:  # those of a galaxy's parts, which may be ten thousand
         at = int(np.argmax(np.median(np.nan_to_num(flux[:, :: 1 + flux.shape[1] // 256]), axis=1)))
         note = f"the brightest of {len(flux):,}"
+        found.used.update(fields.shaped(flux.shape))
         fields = fields.at(at, flux.shape)
         flux, x = fields.array(flux_key), fields.array(x_key)
     error, used = errors_of(fields, flux_key, flux.shape)
@@ -245,11 +248,12 @@ def _add_stack(fields: Fields, row: Mapping, units: Mapping[str, str], found: Fo
         if planes.shape[2] < _VIEWS and is_plane(planes.shape[:2]):  # the views of an alert stand in its last axis
             planes = np.moveaxis(planes, 2, 0)
         label = next((label for label, each in names.items() if len(each) == len(planes)), None)
-        if label is None or not is_plane(planes.shape[1:]):
+        named = names[label] if label else [*_TRIPLET] if key == "triplet" and len(planes) == len(_TRIPLET) else []
+        if not named or not is_plane(planes.shape[1:]):
             continue
         mask_key, ivar_key = fields.first(MASK), fields.first(IVAR)
         bad = bad_pixels(planes, fields.array(mask_key), fields.array(ivar_key))
-        stack = Stack(fields.name or key, planes, tuple(names[label]), bad, scale_of(fields, row), label in BANDS)
+        stack = Stack(fields.name or key, planes, tuple(named), bad, scale_of(fields, row), label in BANDS)
         found.stacks.append(stack)
         found.used.update(fields.full(key, label, mask_key, ivar_key))
         return

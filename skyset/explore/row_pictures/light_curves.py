@@ -79,7 +79,17 @@ def draw_light_curve(axes: Axes, curve: LightCurve) -> None:
 def _draw_band(axes: Axes, time, value, error, name: str, colour: str, marker: str) -> None:
     label = shown(name)
     if len(time) > _MOST_MARKED:
-        axes.plot(time, value, ls="none", marker=".", ms=2, color=colour, alpha=0.6, label=label, rasterized=True)
+        axes.plot(
+            time,
+            value,
+            ls="none",
+            marker=".",
+            ms=2 if len(time) > 5000 else 3,
+            color=colour,
+            alpha=0.6,
+            label=label,
+            rasterized=True,
+        )
         return
     size = 5.5 if len(time) <= 60 else 4.0
     style = {"ls": "none", "marker": marker, "ms": size, "color": colour, "mec": "white", "mew": 0.4, "label": label}

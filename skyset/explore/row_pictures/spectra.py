@@ -33,6 +33,8 @@ _USUAL = (900, 30_000)
 _WITHIN, _FREE = (0.3, 99.8), 0.12
 #: Flux below so many of its errors is drawn pale under its means of so many pixels, where there are many.
 _FAINT, _MEAN, _MANY = 4.0, 9, 1000
+#: Steps of wavelength that are no step but a gap, and the least number of pixels of a part between two.
+_GAP = 15
 
 
 def draw_spectrum(axes: Axes, spectrum: Spectrum) -> None:
@@ -45,10 +47,7 @@ def draw_spectrum(axes: Axes, spectrum: Spectrum) -> None:
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    order = np.argsort(spectrum.x, kind="stable")
-    x, flux = spectrum.x[order], spectrum.flux[order]
-    bad = spectrum.bad[order] | ~np.isfinite(flux)
-    error = None if spectrum.error is None else spectrum.error[order]
+    x, flux, bad, error = _in_order(spectrum)
     title = spectrum.name + (f", {spectrum.note}" if spectrum.note else "")
     axes.set_title(shown(title) + ("" if spectrum.redshift is None else f", z = {spectrum.redshift:.5g}"), fontsize=10)
     unit = spectrum.x_unit or ("" if spectrum.is_energy or not _is_usual(x) else "by its values")
@@ -89,6 +88,20 @@ def draw_spectrum(axes: Axes, spectrum: Spectrum) -> None:
         )
     axes.margins(x=0.01)
     axes.grid(alpha=0.2, lw=0.5)
+
+
+def _in_order(spectrum: Spectrum) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Wavelengths that rise, flux, what is bad, error; where some are left out, as between arms, a NaN ends the line."""
+    order = np.argsort(spectrum.x, kind="stable")
+    x, flux = spectrum.x[order], spectrum.flux[order]
+    bad = spectrum.bad[order] | ~np.isfinite(flux)
+    error = None if spectrum.error is None else spectrum.error[order]
+    steps = np.diff(x)
+    gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(x) > _GAP else np.empty(0, int)
+    if not 0 < len(gaps) < len(x) / _GAP:
+        return x, flux, bad, error
+    split = None if error is None else np.insert(error, gaps, np.nan)
+    return np.insert(x, gaps, x[gaps - 1]), np.insert(flux, gaps, np.nan), np.insert(bad, gaps, True), split
 
 
 _KEY = ("error", "masked", "flux")

@@ -56,6 +56,7 @@ def test_of_many_spectra_the_brightest_is_drawn():
     many["flux"] = np.stack([one["flux"], 3 * one["flux"], 0 * one["flux"]])
     (found,) = pictures_of({"spaxels": many}).spectra
     assert np.array_equal(found.flux, many["flux"][1]) and found.note == "the brightest of 3" and found.bad.sum() == 10
+    assert not pictures_of({"spaxels": many | {"lsf": many["ivar"]}}).others  # 500 x 3 pixels are no picture either
 
 
 def test_energies_are_no_wavelengths_and_logarithms_are_taken_back():
@@ -103,9 +104,20 @@ def test_views_in_the_last_axis_are_planes_and_a_band_that_is_one_for_all_is_non
 
 
 def test_planes_without_names_and_their_views_are_drawn_one_by_one():
-    found = pictures_of({"flux": np.zeros((3, 20, 20)), "triplet": np.zeros((20, 20, 3), np.float32)})
-    names = ["flux[0]", "triplet[0]", "flux[1]", "flux[2]", "triplet[1]", "triplet[2]"]
+    found = pictures_of({"flux": np.zeros((3, 20, 20)), "views": np.zeros((20, 20, 3), np.float32)})
+    names = ["flux[0]", "views[0]", "flux[1]", "flux[2]", "views[1]", "views[2]"]
     assert [each.name for each in found.others] == names and not found.stacks
+
+
+def test_the_views_of_an_alert_have_their_names():
+    (found,) = pictures_of({"image_triplet": np.zeros((20, 20, 3), np.float32), "band": "r", "image_scale": 1.01}).stacks
+    assert found.bands == ("science", "reference", "difference") and found.scale == 1.01 and not found.are_bands
+
+
+def test_members_of_a_table_may_have_the_groups_name_again():
+    image = rows.bands("griz")
+    (found,) = pictures_of({"images": {"image_band": image["band"], "image_array": image["flux"]}}).stacks
+    assert found.bands == ("g", "r", "i", "z")
 
 
 @pytest.mark.parametrize(

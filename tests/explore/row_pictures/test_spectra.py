@@ -54,6 +54,14 @@ def test_pixels_are_drawn_in_the_order_of_wavelengths():
     assert lines(axes)["flux"].get_xydata().tolist() == [[4000, 2], [5000, 1], [6000, 3]]
 
 
+def test_between_the_arms_of_a_spectrograph_there_is_no_line():
+    wave = np.concatenate([np.linspace(4700, 4900, 100), np.linspace(5650, 5880, 100)])
+    fields = {"lambda": wave, "flux": np.arange(200.0), "ivar": np.ones(200)}
+    x, y = lines(drawn(fields))["flux"].get_data()
+    assert np.isnan(y[100]) and len(y) == 201 and np.array_equal(np.delete(y, 100), fields["flux"])
+    assert np.array_equal(np.delete(x, 100), wave)
+
+
 def test_a_faint_spectrum_has_its_means_over_it():
     fields = rows.spectrum(pixels=3000, signal=1.0)
     axes = drawn(fields)
