@@ -17,7 +17,7 @@ from skyset.partitions.tree import held as stored
 from skyset.partitions.tree.file import TreeFile, changed, gone
 from skyset.partitions.tree.form import CELL, LABELS, MEMBER, NAME, PART, STORED, Source, TreeForm
 from skyset.partitions.tree.held import Held, held_in
-from skyset.partitions.tree.making import cast, cells_of, labels_for, made, split_labels, taken
+from skyset.partitions.tree.making import cast, cells_of, fits, labels_for, made, split_labels, taken
 from skyset.partitions.tree.structure import DAMAGE, reason_of
 from skyset.survey import Column
 
@@ -149,7 +149,7 @@ class TreeColumns(TreeFile):
         """Whether a column's values are those of a dataset, in their dtype and order."""
         source, column = self._form.sources[name], self.columns[name]
         alike = source.how == STORED and not held.any_length and held.dtype == column.stored_dtype
-        return alike and (column.is_ragged or math.prod(held.dims[1:]) == math.prod(column.shape))
+        return alike and fits(column, math.prod(held.dims[1:]))
 
     def _make(self, name: str, out: np.ndarray, start: int, stop: int, raw: Mapping[str, np.ndarray]) -> None:
         """Rows of a column that is not read as it lies, into ``out``; ``raw`` has what was read of datasets already."""

@@ -26,10 +26,10 @@ def read_parts(descriptor: int, parts: Sequence[Part]) -> None:
     Raises:
         EOFError: the file ends before them.
     """
-    start = end = -1
+    start = end = 0
     buffers: list[memoryview] = []
     for offset, buffer in parts:
-        if not 0 <= offset - end <= _GAP or len(buffers) > _MOST_BUFFERS - 2:
+        if not buffers or not 0 <= offset - end <= _GAP or len(buffers) > _MOST_BUFFERS - 2:
             if buffers:
                 _fill(descriptor, start, buffers)
             start, buffers = offset, []

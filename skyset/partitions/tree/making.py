@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,11 +76,17 @@ def as_texts(values: np.ndarray) -> np.ndarray:
 
 def shaped(column: Column, values: np.ndarray) -> np.ndarray:
     """Rows of a column of a fixed shape in just that shape: axes of one value may be more or fewer; others as they are."""
-    if None in column.shape or values.shape[1:] == column.shape:
+    if values.shape[1:] == column.shape or (column.is_ragged and fits(column, math.prod(values.shape[1:]))):
         return values
     if [size for size in values.shape[1:] if size != 1] != [size for size in column.shape if size != 1]:
         raise RecordError(f"{column.name} has shape {values.shape[1:]}, not {column.shape}")
     return values.reshape(len(values), *column.shape)
+
+
+def fits(column: Column, values: int) -> bool:
+    """Whether a row of a column can have so many values."""
+    step = column.step_bytes // column.stored_dtype.itemsize
+    return values % step == 0 if column.is_ragged else values == step
 
 
 def labels_for(labels: Sequence[bytes], size: int, name: str, dtype: np.dtype) -> np.ndarray:
