@@ -16,35 +16,34 @@ from skyset.survey import ANY, Column
 IDS = ("object_id", "source_id", "targetid", "candid", "ID", "TARGETID")
 
 
-def datasets_in(group: h5py.Group, below: str = "") -> dict[str, h5py.Dataset]:
-    """All datasets, those of members of compounds too, as (dataset, member) by path."""
-    found: dict = {}
+def paths_in(group: h5py.Group, below: str = "") -> dict[str, bool]:
+    """The paths of all datasets, and of the members of compounds, with whether each is a member."""
+    found: dict[str, bool] = {}
     for name, thing in group.items():
         if isinstance(thing, h5py.Group):
-            found |= datasets_in(thing, f"{below}{name}/")
-        elif thing.dtype.names:
-            found |= {f"{below}{name}/{member}": (thing, member) for member in thing.dtype.names}
+            found |= paths_in(thing, f"{below}{name}/")
+        elif names := thing.dtype.names:
+            found |= {f"{below}{name}/{member}": True for member in names}
         else:
-            found[f"{below}{name}"] = (thing, "")
+            found[f"{below}{name}"] = False
     return found
 
 
 def stored(group: h5py.Group, path: str) -> np.ndarray | None:
     """All values of a dataset or member as plain h5py gives them; texts as bytes."""
-    found = datasets_in(group).get(path)
-    if found is None:
+    above, _, member = path.rpartition("/")
+    if path in group:
+        values, base = np.asarray(group[path][()]), group[path].dtype
+    elif above in group and isinstance(group[above], h5py.Dataset):
+        values, base = np.asarray(group[above][()][member]), group[above].dtype[member]
+    else:
         return None
-    values = found[0][()][found[1]] if found[1] else found[0][()]
-    if h5py.check_string_dtype(np.asarray(values).dtype) or np.asarray(values).dtype.kind == "O":
-        base = found[0].dtype[found[1]] if found[1] else found[0].dtype
-        if h5py.check_vlen_dtype(base) is None:
-            return np.asarray(values).astype("S")
-    return np.asarray(values)
+    return values.astype("S") if values.dtype.kind == "O" and h5py.check_vlen_dtype(base) is None else values
 
 
-def _kind(groups: list[h5py.Group], path: str, axis: int) -> tuple[str, tuple[int, ...], bool]:
-    """(dtype, shape of a row, whether it is of any length) of a dataset over all files."""
-    dtypes, shapes, ragged = [], set(), False
+def _kind(groups: list[h5py.Group], path: str, axis: int) -> tuple[str, tuple[int, ...]]:
+    """(dtype, shape of a row) of a dataset over all files."""
+    dtypes, shapes = [], set()
     for group in groups:
         values = stored(group, path)
         if values is None:
@@ -58,9 +57,7 @@ def _kind(groups: list[h5py.Group], path: str, axis: int) -> tuple[str, tuple[in
     if len(shapes) > 1:
         shapes = {tuple(sizes[0] if len(set(sizes)) == 1 else ANY for sizes in zip(*shapes, strict=True))}
     shape = shapes.pop()
-    if ragged := ANY in shape and shape.count(ANY) > 1:
-        shape = (ANY,)
-    return np.result_type(*dtypes).str.lstrip("<|"), shape, ragged
+    return np.result_type(*dtypes).str.lstrip("<|"), shape if shape.count(ANY) < 2 else (ANY,)
 
 
 def by_hand(tree: Path, files: list[str], kind: str, **more: tuple[Column, Source]) -> tuple[TreeForm, list[Column]]:
@@ -68,10 +65,10 @@ def by_hand(tree: Path, files: list[str], kind: str, **more: tuple[Column, Sourc
     opened = [h5py.File(tree / file) for file in files]
     groups = opened if kind != "groups" else [group for file in opened for group in file.values()]
     columns, sources = {}, {}
-    for path in dict.fromkeys(path for group in groups for path in datasets_in(group)):
-        dtype, shape, _ = _kind(groups, path, 1 if kind == "columns" else 0)
+    paths = {path: member for group in groups for path, member in paths_in(group).items()}
+    for path, member in paths.items():
+        dtype, shape = _kind(groups, path, 1 if kind == "columns" else 0)
         name = path.replace("/", ".")
-        member = any(path in found and found[path][1] for found in map(datasets_in, groups))
         columns[name], sources[name] = Column(name, dtype, shape), Source((path,), "member" if member else "stored")
     names = {name.lower(): name for name in reversed(columns)}
     key = next((name for name in IDS if name in columns), "")
