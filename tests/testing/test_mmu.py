@@ -44,8 +44,8 @@ PATHS = {
 DATASETS = {
     "hsc": "object_id i8; ra f8; image_band S5 5; image_array f4 5,S,S; image_ivar f4 5,S,S; image_mask b1 5,S,S;"
     "image_psf_fwhm f4 5; image_scale f4 5; a_g f4; g_cmodel_mag f4; tract i8",
-    "legacysurvey": "gid i8; RA f8; image_array f4 4,S,S; image_mask b1 S,S; image_rgb u1 S,S,3; blobmodel u1 S,S,3;"
-    "object_mask u1 S,S; image_psf_fwhm f4 4; catalog_FLUX_G f4 20; catalog_TYPE i8 20; TYPE S3; LC_FLUX_W1 f4 3",
+    "legacysurvey": "object_id S16; gid i8; RA f8; image_array f4 4,S,S; image_mask b1 S,S; image_rgb u1 S,S,3;"
+    "blobmodel u1 S,S,3; object_mask u1 S,S; image_psf_fwhm f4 4; catalog_FLUX_G f4 20; TYPE S3; LC_FLUX_W1 f4 3",
     "ssl_legacysurvey": "object_id i8; inds i8; image_array f4 3,S,S; image_psf_fwhm f4 3; image_scale f4 3",
     "jwst": "object_id i8; image_flux f4 7,S,S; image_ivar f4 7,S,S; image_mask b1 7,S,S; image_band S5 7",
     "btsbot": "object_id i8; image_triplet f4 S,S,3; band S1; image_scale f4; is_SN b1",

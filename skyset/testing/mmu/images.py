@@ -247,6 +247,7 @@ LAYOUTS = (
         path="{config}/healpix={cell}/{part}.hdf5",
         row=legacysurvey_row,
         configs=("dr10_south_21",),
+        pads={"object_id": "S16", "BRICKNAME": "S8", "TYPE": "S3"},
         storage=Storage("lzf", resizable=True, encoding="utf-8"),
         small=(32, 0),
         full=(160, 0),

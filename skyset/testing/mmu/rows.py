@@ -147,7 +147,7 @@ def columns_of(rows: Sequence[Row], pads: Mapping[str, Any]) -> dict[str, np.nda
     Args:
         rows: at least one; all have the same keys.
         pads: what fills the last axis up where rows are of unequal length: a value, or "edge" for the row's last;
-            "vlen" leaves them unequal.
+            "vlen" leaves them unequal; "S16" is the width of text, which is else that of the file's longest.
 
     Returns:
         Arrays; of "vlen" ones of objects (rows,).
@@ -161,7 +161,7 @@ def _column(values: list[Any], pad: Any) -> np.ndarray:
         out[:] = values
         return out
     if not isinstance(values[0], np.ndarray):
-        return np.array(values)
+        return np.array(values, pad if isinstance(pad, str) else None)
     first = values[0]
     if first.ndim == 0:
         return np.array(values, first.dtype)
