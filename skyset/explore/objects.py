@@ -80,9 +80,10 @@ def lookalikes_figure(
 def _images_of(survey: Survey, root: str, manifest: Manifest, names: Sequence[str]) -> dict:
     """The image of each of these objects that is there; the files are looked through once."""
     images: dict[str, Any] = {}
+    opens = survey.opens or Partition
     with PieceReader(survey, ["image"]) as reader:
         for entry in manifest.files:
-            with Partition(f"{root}/{entry.path}", [survey.column("object_id")], trusted_rows=entry.rows) as partition:
+            with opens(f"{root}/{entry.path}", [survey.column("object_id")], trusted_rows=entry.rows) as partition:
                 rows = [(row, name) for row, name in enumerate(partition.text("object_id")) if name in names]
             for row, name in rows:
                 columns = reader.read([Piece(str(partition.path), row, row + 1, entry.rows, entry.bytes)])

@@ -52,7 +52,12 @@ class Fields:
         return [self.values[key][0] for key in keys if key is not None]
 
     def unit(self, units: Mapping[str, str], key: str | None) -> str:
-        return "" if key is None else units.get(self.values[key][0], "")
+        """Of a key's values: its column's, or what a field beside it says, such as ``flux_units``."""
+        if key is None:
+            return ""
+        beside = self.first((f"{key}_unit", f"{key}_units"))
+        said = texts(self.values[beside][1]) if beside else []
+        return units.get(self.values[key][0], "") or next(iter(said), "")
 
 
 def flat(row: Mapping) -> dict[str, Any]:

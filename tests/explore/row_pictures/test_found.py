@@ -59,6 +59,11 @@ def test_of_many_spectra_the_brightest_is_drawn():
     assert not pictures_of({"spaxels": many | {"lsf": many["ivar"]}}).others  # 500 x 3 pixels are no picture either
 
 
+def test_a_field_beside_may_say_the_unit():
+    (found,) = pictures_of({"spectrum": rows.spectrum(50) | {"flux_units": ["erg"] * 50, "lambda_unit": "nm"}}).spectra
+    assert (found.flux_unit, found.x_unit) == ("erg", "nm")
+
+
 def test_energies_are_no_wavelengths_and_logarithms_are_taken_back():
     energy = {"ene_center_bin": np.array([1.0, 2]), "flux": np.array([3.0, 4]), "flux_error": np.array([0.1, 0.2])}
     (found,) = pictures_of({"spectrum": energy}).spectra
