@@ -141,13 +141,17 @@ def verify(
     end(run)
 
 
-@app.command(help="Draw one object with its masks and the colour key.")
+@app.command(
+    help="Draw one object: its image with masks and their key, the votes, its bands, its spectrum or its light curve, by "
+    "what the survey has."
+)
 def show(
     survey: Where,
     object_id: Annotated[str | None, typer.Option("--object", metavar="ID", help="object_id (default: the first)")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="PNG", help="the picture")] = Path("object.png"),
     data_dir: Annotated[str | None, typer.Option("--data_dir", metavar="DIR", help="default: the usual places")] = None,
     image_size: Annotated[int | None, typer.Option("--image_size", metavar="N", help="centre crop, pixels")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, metavar="N", help="the first N rows on one sheet")] = 1,
 ) -> None:
     def run() -> None:
         from skyset.explore.objects import object_figure
@@ -157,16 +161,16 @@ def show(
             registry.loader(survey)  # an unknown name is worth more than a folder that is not there
             if found := published_in(survey, data_dir):
                 root, declared, manifest = found
-                save_figure(object_figure(declared, root, object_id, image_size, manifest), output)
+                save_figure(object_figure(declared, root, object_id, image_size, manifest, limit), output)
                 return
         if data_dir is None and (found := published_at(survey)):
             root, declared, manifest = found
-            save_figure(object_figure(declared, root, object_id, image_size, manifest), output)
+            save_figure(object_figure(declared, root, object_id, image_size, manifest, limit), output)
             return
         root = partitions_of(survey) if data_dir is None else registry.find_root(survey, data_dir) or data_dir
         manifest = manifest_of(root)
         declared = registry.survey(survey if data_dir is not None else manifest.survey, manifest.config)
-        save_figure(object_figure(declared, root, object_id, image_size), output)
+        save_figure(object_figure(declared, root, object_id, image_size, limit=limit), output)
 
     end(run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from skyset.errors import PartitionError, UserError
 from skyset.explore.row_pictures.figure import figure_of
 from skyset.explore.row_pictures.images import seen
+from skyset.explore.sheet import sheet_of
 from skyset.loading import registry
 from skyset.loading.reader import Piece, PieceReader, python_numbers, rows_of
 from skyset.partitions.manifest import Manifest
@@ -120,8 +122,9 @@ def object_figure(
     object_id: str | None = None,
     image_size: int | None = None,
     manifest: Manifest | None = None,
+    limit: int = 1,
 ) -> Figure:
-    """Draw one object, by its ``object_id`` or its unique key.
+    """Draw one object, by its ``object_id`` or its unique key, or several.
 
     Args:
         survey: the declaration.
@@ -129,6 +132,7 @@ def object_figure(
         object_id: the first object by default.
         image_size: side of a centre crop, pixels.
         manifest: of files that are read in place, which have none on the disk.
+        limit: how many rows, the first of the folder or of the object, on one sheet.
 
     Returns:
         matplotlib.figure.Figure
@@ -140,11 +144,12 @@ def object_figure(
     survey = survey.as_built(manifest.columns, manifest.build)
     pieces = find_object(survey, root, manifest, object_id)
     try:
-        piece = next(pieces, None)
-        if piece is None:
+        found = list(islice(pieces, limit))
+        if not found:
             raise UserError(f"no object {object_id} in {root}" if object_id else f"{root} has no rows")
         with PieceReader(survey, [feature.name for feature in survey.features], image_size) as reader:
-            return piece_figure(reader, piece)
+            figures = (piece_figure(reader, piece) for piece in found)
+            return next(figures) if len(found) == 1 else sheet_of(figures)
     except PartitionError as error:
         raise UserError(str(error)) from error
 

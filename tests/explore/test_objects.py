@@ -39,6 +39,21 @@ def test_bands_spectrum_and_light_curve_of_an_object_are_those_of_its_row(folder
     assert "image.band: g, r, i" in lines and "lightcurve.band: 30: g, r" in lines
 
 
+def test_show_draws_the_first_rows_on_one_sheet(folder, tmp_path):
+    from PIL import Image
+
+    from tests.test_cli import skyset
+
+    sizes = []
+    for limit in (1, 3):
+        status, text = skyset("show", "pictured", "--data_dir", folder, "--limit", limit, "-o", tmp_path / "x.png")
+        assert (status, "wrote" in text) == (0, True), text
+        with Image.open(tmp_path / "x.png") as image:
+            sizes.append(image.size)
+    assert sizes[1][0] == pytest.approx(sizes[0][0], rel=0.02) and sizes[1][1] == pytest.approx(3 * sizes[0][1], rel=0.01)
+    assert skyset("show", "pictured", "--data_dir", folder, "--limit", 0, "-o", tmp_path / "x.png")[0] == 2
+
+
 def test_a_report_has_pictures_of_rows_whose_survey_has_no_plot(folder, tmp_path):
     from tests.explore.test_report import report_on
 
