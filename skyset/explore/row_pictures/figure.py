@@ -162,7 +162,7 @@ def _draw_text(lines: Sequence[str], part: FigureBase) -> None:
 def _value_lines(name: str, value, unit: str) -> list[str]:
     """A value in as many lines as it takes; integers and texts digit by digit."""
     if isinstance(value, float | np.floating):
-        text = f"{value:.6g}"
+        text = _written(float(value))
     elif isinstance(value, list | np.ndarray):
         text = _array_text(value)
     else:
@@ -183,6 +183,13 @@ def _array_text(value) -> str:
             + ", ..." * (len(names) > _NAMES)
         )
     if array.size <= 4 and array.ndim:
-        return str(array.tolist())
+        return _written(array.tolist())
     shape = " x ".join(map(str, array.shape))
     return f"{array.dtype}, {shape}" if array.ndim else str(value)
+
+
+def _written(value) -> str:
+    """Lists of numbers, none longer than it says something."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -75,6 +75,12 @@ def test_words_of_a_row_are_no_formulas():
     assert "object_id: $\\frac{" in words(figure)
 
 
+def test_few_numbers_are_written_out_as_long_as_they_are():
+    row = {"scale": np.full(3, 0.2, np.float32), "pair": [1, 2**60], "matrix": np.eye(2), "one": np.array([True])}
+    lines = words(figure_of(row, ""))
+    assert lines == ["scale: [0.2, 0.2, 0.2]", f"pair: [1, {2**60}]", "matrix: [[1, 0], [0, 1]]", "one: [True]"]
+
+
 @pytest.mark.parametrize(
     "value", [None, [], [[1], [2, 3]], np.empty(0), np.array(["a"] * 100), {"a": {"b": 1}}, b"x", 10**30, True]
 )
