@@ -30,6 +30,8 @@ def values(rows: int = ROWS, seed: int = 7) -> dict:
         made["lc_flux"].append(random.normal(size=length).astype(np.float32))
         made["image_band"].append(BANDS)
         made["image_array"].append(random.normal(size=(3, 16, 16)).astype(np.float32))
+        made["catalog_flux"].append(random.random(4, np.float32))
+        made["catalog_type"].append(random.integers(0, 6, 4).astype(np.int16))
         made["cube"].append(random.integers(0, 99, (length % 3, 2, 3)).astype(np.int16))
         made["panels"].append(random.normal(size=(2, length % 4)))
         made["z"].append(np.float32(random.random()))
@@ -52,7 +54,7 @@ def trimmed(stored: dict, row: int) -> dict:
     spectrum, curve = wave != -1, ~(np.isnan(time) | (time == 0))
     found = {
         name: {key: stored[source][row][good] if good is not None else stored[source][row] for key, source in fields.items()}
-        for (name, fields), good in zip(GROUPS.items(), (spectrum, curve, None), strict=True)
+        for (name, fields), good in zip(GROUPS.items(), (spectrum, curve, None, None), strict=True)
     }
     return found | {name: stored[name][row] for name in ("object_id", "cube", "panels", "z")}
 

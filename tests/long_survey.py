@@ -9,6 +9,7 @@ GROUPS = {
     "spectrum": {"flux": "spectrum_flux", "lambda": "wave", "mask": "spectrum_mask"},
     "lightcurve": {"band": "band", "time": "time", "flux": "lc_flux"},
     "image": {"band": "image_band", "flux": "image_array"},
+    "catalog": {"flux": "catalog_flux", "type": "catalog_type"},
 }
 #: What ``skyset.register("long_rows", "tests.long_survey")`` makes known.
 SURVEY = declared(
@@ -21,6 +22,8 @@ SURVEY = declared(
     Column("lc_flux", "float32", (-1,), "", "flux of the light curve", typical_bytes=100),
     Column("image_band", "S2", (3,), "", "filter"),
     Column("image_array", "float32", (3, 16, 16), "nJy", "pixels"),
+    Column("catalog_flux", "float32", (4,), "nmgy", "of the sources beside"),
+    Column("catalog_type", "int16", (4,), "", "of the sources beside"),
     Column("cube", "int16", (-1, 2, 3), "", "planes", typical_bytes=100),
     Column("panels", "float64", (2, -1), "", "two rows", typical_bytes=100),
     Column("z", "float32", (), "", "redshift"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from skyset import remote
 from skyset.errors import PartitionError, UserError
 from skyset.messages import say
 from skyset.partitions.manifest import FileEntry, Manifest
-from skyset.partitions.parquet_columns import columns_in
+from skyset.partitions.parquet_columns import columns_in, uneven_in
 from skyset.partitions.parquet_file import DAMAGE, OpensParquet, ParquetFile, Place
 from skyset.sky import cell_boxes
 from skyset.survey import Column, Survey, plain_features
@@ -62,8 +62,9 @@ def read_hats(root: str, survey_of: Callable[[str, str | None], Survey]) -> tupl
     if properties is None:
         return None
     try:
-        files = _rows_by_file(f"{folder}/dataset", properties)
-        survey = _ours(root, properties, survey_of) or _anybodys(f"{folder}/dataset", files, properties)
+        footers = _footers(f"{folder}/dataset/_metadata")
+        files = _rows_by_file(f"{folder}/dataset", properties, footers)
+        survey = _ours(root, properties, survey_of) or _anybodys(f"{folder}/dataset", files, properties, footers)
     except (*DAMAGE, PartitionError) as error:
         raise UserError(f"{folder} cannot be read: {str(error) or type(error).__name__}") from error
     position = [properties.get("hats_col_ra", "ra"), properties.get("hats_col_dec", "dec")]
@@ -102,13 +103,12 @@ def _properties(root: str) -> tuple[dict[str, str] | None, str]:
     return (None if values is None or not any(name.startswith("hats_") for name in values) else values), folder
 
 
-def _rows_by_file(dataset: str, properties: dict[str, str]) -> dict[str, int]:
+def _rows_by_file(dataset: str, properties: dict[str, str], footers: pq.FileMetaData | None) -> dict[str, int]:
     """Rows of each file, by its path below ``dataset``, in the order of the sky.
 
     The footers of all files stand in ``_metadata``; where that is not there, each file's is read.
     """
     rows: dict[str, int] = {}
-    footers = _footers(f"{dataset}/_metadata")
     groups = [footers.row_group(number) for number in range(footers.num_row_groups)] if footers is not None else []
     for group in groups:
         path = group.column(0).file_path
@@ -211,7 +211,7 @@ def _ours(root: str, properties: dict[str, str], survey_of: Callable) -> Survey 
         declared = survey_of(properties["skyset_survey"], properties.get("skyset_config"))
         values = json.loads(note)
         columns = values["columns"]
-        places = {each["column"]: Place(each["name"]) for each in columns}
+        places = {each["column"]: Place(each["name"], each.get("field", "")) for each in columns}
         built = [Column(each["column"], each["dtype"], tuple(each["shape"]), each["unit"]) for each in columns]
         survey = declared.as_built(built, dict(values.get("noted", {})))
     except (UserError, ValueError, LookupError, TypeError):
@@ -222,12 +222,11 @@ def _ours(root: str, properties: dict[str, str], survey_of: Callable) -> Survey 
     return replace(survey, opens=OpensParquet(places), trims=())  # what was exported has no padding
 
 
-def _anybodys(dataset: str, files: Iterable[str], properties: dict[str, str]) -> Survey:
-    """A declaration of the columns that the first file has."""
-    first = f"{dataset}/{next(iter(files))}"
-    with ParquetFile(first, []) as file:
-        schema = file.schema
-        columns, places, others = columns_in(schema, lambda names: file.head(names, _SAMPLE))
+def _anybodys(dataset: str, files: Mapping[str, int], properties: dict[str, str], footers: pq.FileMetaData | None) -> Survey:
+    """A declaration of the columns that the file with the most rows has."""
+    with ParquetFile(f"{dataset}/{max(files, key=files.__getitem__)}", []) as file:
+        schema, uneven = file.schema, uneven_in(footers or file.footer)
+        columns, places, others = columns_in(schema, lambda names: file.head(names, _SAMPLE), uneven)
     if others:
         say(f"{dataset}: left out, as no numbers, text or arrays of at most one axis of any length: {', '.join(others)}")
     encoded = {name for name in schema.names if pa.types.is_struct(schema.field(name).type) and name in places}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from skyset.errors import PartitionError
 from skyset.partitions.parquet_file import Place
@@ -18,10 +19,12 @@ from skyset.survey import ANY, Column
 TEXT = "S256"
 #: Of an array that `datasets` has a feature for.
 _MOST_AXES = 4
+#: Of whose row groups the lengths of lists are compared; what Parquet calls a list in the name of its values.
+_MOST_GROUPS, _LIST = 1000, ".list."
 
 
 def columns_in(
-    schema: pa.Schema, sample: Callable[[list[str]], pa.Table]
+    schema: pa.Schema, sample: Callable[[list[str]], pa.Table], uneven: Collection[str] = ()
 ) -> tuple[list[Column], dict[str, Place], list[str]]:
     """What of a file's columns can be read as columns of partitions.
 
@@ -32,6 +35,7 @@ def columns_in(
     Args:
         schema: of the files.
         sample: gives some rows of these columns.
+        uneven: columns whose lists are known to have several lengths, see ``uneven_in``.
 
     Returns:
         The columns, where each is, and the names of those that are none.
@@ -41,7 +45,7 @@ def columns_in(
         whole = f"{name}.{field}" if field else name
         dtype, shape = declared.get(whole) or _typed(kind)
         if dtype is not None and shape is None:
-            shape = _shape_in(sample([name]).column(name), field)
+            shape = _shape_in(sample([name]).column(name), field, whole in uneven)
         most = 0 if dtype == "bytes" else 1 if dtype == TEXT else _MOST_AXES
         if dtype is None or shape is None or len(shape) > most or (dtype == "bytes" and field):
             others.append(whole)
@@ -53,6 +57,20 @@ def columns_in(
             continue
         places[whole] = Place(name, field)
     return columns, places, others
+
+
+def uneven_in(footers: pq.FileMetaData) -> set[str]:
+    """The columns, ``<column>.<field>`` of structs, whose lists have other lengths in one row group than in another."""
+    groups = range(0, footers.num_row_groups, max(1, footers.num_row_groups // _MOST_GROUPS))
+    means: dict[str, set[float]] = {}
+    for number in groups:
+        group = footers.row_group(number)
+        for leaf in range(group.num_columns if group.num_rows else 0):
+            column = group.column(leaf)
+            if _LIST in column.path_in_schema:
+                name = column.path_in_schema.partition(_LIST)[0]
+                means.setdefault(name, set()).add(column.num_values / group.num_rows)
+    return {name for name, each in means.items() if len(each) > 1}
 
 
 def _unit(field: pa.Field) -> str:
@@ -117,8 +135,11 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _shape_in(column: pa.ChunkedArray, field: str) -> tuple[int, ...] | None:
-    """The shape of the rows of a sample, -1 for the axis of several lengths; None where there are several such axes."""
+def _shape_in(column: pa.ChunkedArray, field: str, uneven: bool) -> tuple[int, ...] | None:
+    """The shape of the rows of a sample, -1 for the axis of several lengths; None where there are several such axes.
+
+    Of ``uneven`` ones there is such an axis: the first, where the sample has none.
+    """
     array: pa.Array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     array = array.storage if isinstance(array, pa.ExtensionArray) else array
     array = pc.struct_field(array, field) if field else array
@@ -132,6 +153,8 @@ def _shape_in(column: pa.ChunkedArray, field: str) -> tuple[int, ...] | None:
         one = len(lengths) == 1 and not array.null_count and lengths != {0}
         shape.append(lengths.pop() if one else ANY)
         array = array.flatten()
+    if uneven and shape and ANY not in shape:
+        shape[0] = ANY
     if ANY not in shape:
         return tuple(shape) if shape and not array.null_count else None
     return tuple(shape) if shape.count(ANY) == 1 and _is_of(whole, tuple(shape)) else None

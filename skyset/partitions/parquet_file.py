@@ -158,6 +158,10 @@ class ParquetFile:
     def schema(self) -> pa.Schema:
         return self._file.schema_arrow
 
+    @property
+    def footer(self) -> pq.FileMetaData:
+        return self._file.metadata
+
     def head(self, names: Sequence[str], rows: int) -> pa.Table:
         """Some rows of the first row group that has any, of these of the file's own columns.
 

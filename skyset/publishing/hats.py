@@ -28,12 +28,13 @@ from skyset.files import clear_leftovers, file_sha256, open_locked, short_digest
 from skyset.noted import NOTED
 from skyset.partitions.manifest import grouped
 from skyset.publishing.hats_files import COLLECTION, DATASET, write_card, write_catalogue, write_properties
+from skyset.publishing.hats_groups import of_one_length, tables_in
 from skyset.publishing.hats_plan import Cell, cells_of, highest_order, index_of, margins_of
 from skyset.publishing.hats_rows import IMAGES, WHOLE, Form, Job, positions, write
 from skyset.publishing.parquet import Written
 from skyset.publishing.source import Source, sources
 from skyset.runner import Pool, executor, in_order
-from skyset.survey import Feature, Survey
+from skyset.survey import Feature, Layers, Survey
 from skyset.versions import __version__
 
 #: What the export notes in the folder: of what the catalogue is made, and, once it is whole, each file's checksum.
@@ -115,7 +116,8 @@ def export(
     """
     if "://" not in where:
         where = str(Path(where).expanduser().absolute())  # a cluster's workers start elsewhere
-    source = _source(where, config).with_flat_layers().with_every_column().for_workers()
+    whole = _source(where, config).for_workers()
+    source = whole.with_flat_layers().with_every_column()
     asked = _checked(source, asked)
     form = Form(asked.images, len(source.manifest.splits) > 1, asked.compression)
     form.schema(source.survey)
@@ -124,7 +126,9 @@ def export(
         _claimed(output, where, note, overwrite) as known,
         executor(processes, scheduler, shared=[output, source.a_file]) as pool,
     ):
-        rows = _Rows.read(source, pool)
+        rows = _Rows.read(whole.with_every_column(), pool)
+        source = whole.with_flat_layers(rows.tables).with_every_column()
+        note["columns"] = _columns(source)
         plan = _Plan.of(rows, asked, output.absolute())
         written, kept = _write_all(_jobs(source, rows, plan, form), known, pool, progress)
         return _finish(source, rows, plan, form, written, kept, note)
@@ -162,14 +166,20 @@ def _note(source: Source, asked: Asked) -> dict:
     manifest = source.manifest
     made = [manifest.digest(), repr(asked), repr(source.survey.features), __version__, pa.__version__]
     head: dict = {"format": FORMAT, "survey": manifest.survey, "config": manifest.config, "key": manifest.key}
-    columns = [
-        {"name": f.name, "column": f.source, "dtype": c.dtype, "shape": list(c.shape), "unit": c.unit}
-        for f in source.survey.features
-        if isinstance(f, Feature) and (c := source.survey.column(f.source))
-    ]
     if source.survey.of_build is not None:
         head["noted"] = {name: manifest.build[name] for name in NOTED if name in manifest.build}
-    return {**head, **dataclasses.asdict(asked), "made_of": short_digest("\n".join(made)), "columns": columns}
+    return {**head, **dataclasses.asdict(asked), "made_of": short_digest("\n".join(made)), "columns": _columns(source)}
+
+
+def _columns(source: Source) -> list[dict]:
+    """Where the files have each column; ``field`` where it is one of a group."""
+    survey = source.survey
+    places = {f.source: {"name": f.name} for f in survey.features if isinstance(f, Feature)}
+    for group in survey.features:
+        for key, name in group.fields.items() if isinstance(group, Layers) else ():
+            places.setdefault(str(name), {"name": group.name, "field": key})
+    found = [(place, survey.column(name)) for name, place in places.items()]
+    return [{**place, "column": c.name, "dtype": c.dtype, "shape": list(c.shape), "unit": c.unit} for place, c in found]
 
 
 @contextlib.contextmanager
@@ -250,6 +260,7 @@ class _Rows:
     """All rows in the order of the sky.
 
     ``rows`` numbers them in the order of the manifest's files, ``starts`` has the number of the first row of each file.
+    ``tables`` are the groups whose columns are of equal lengths in every row.
     """
 
     ra: np.ndarray
@@ -258,6 +269,7 @@ class _Rows:
     index: np.ndarray
     rows: np.ndarray
     starts: np.ndarray
+    tables: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, source: Source, pool: Pool) -> _Rows:
@@ -270,7 +282,9 @@ class _Rows:
         index = index_of(ra, dec)
         order = np.argsort(index, kind="stable")
         starts = np.concatenate([[0], np.cumsum([entry.rows for entry in files])])[:-1]
-        return cls(ra[order], dec[order], sizes[order], index[order], order, starts)
+        alike = [name for name in tables_in(source.survey) if all(part[name].all() for part in parts)]
+        tables = (*alike, *of_one_length(source.survey))
+        return cls(ra[order], dec[order], sizes[order], index[order], order, starts, tables)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -12,15 +13,16 @@ import pyarrow as pa
 from datasets.features.features import _ArrayXD
 
 from skyset.errors import UserError
-from skyset.loading.arrow import arrow_table, features_of
-from skyset.loading.reader import Piece, PieceReader
+from skyset.loading.arrow import arrow_table, features_of, needed_columns
+from skyset.loading.reader import Piece, PieceReader, row_bytes
 from skyset.partitions.manifest import FileEntry
 from skyset.partitions.partition import Partition
+from skyset.publishing.hats_groups import plain_array, plain_type, tables_in
 from skyset.publishing.hats_plan import INDEX
 from skyset.publishing.parquet import ROW_GROUP_BYTES, Written, write_parquet
 from skyset.publishing.preview import pixels_of
 from skyset.publishing.source import Source
-from skyset.survey import Column, Feature, Survey
+from skyset.survey import Feature, Survey
 
 #: How arrays are stored: as `datasets` has them (its extension of nested lists), as nested lists, or as Arrow's tensors.
 IMAGES = ("array", "list", "tensor")
@@ -58,7 +60,9 @@ class Form:
         return pa.schema(fields, metadata=features.arrow_schema.metadata)
 
     def _stored(self, kind: pa.DataType, feature) -> pa.DataType:
-        if not isinstance(feature, _ArrayXD) or self.images == "array":
+        if not isinstance(feature, _ArrayXD):
+            return plain_type(kind)
+        if self.images == "array":
             return kind
         if self.images == "list":
             return kind.storage_type
@@ -66,7 +70,9 @@ class Form:
 
     def stored(self, column: pa.Array, feature) -> pa.Array:
         """A column in the form that the files have it in."""
-        if not isinstance(feature, _ArrayXD) or self.images == "array":
+        if not isinstance(feature, _ArrayXD):
+            return plain_array(column)
+        if self.images == "array":
             return column
         if self.images == "list":
             return column.storage
@@ -123,7 +129,7 @@ def _batches(job: Job) -> Iterator[pa.RecordBatch]:
     features, schema = features_of(job.survey), job.form.schema(job.survey)
     with PieceReader(job.survey, list(features)) as reader:
         window = reader.window(job.pieces)
-        step = max(1, _BATCH_BYTES // max(1, job.survey.row_bytes))
+        step = max(1, _BATCH_BYTES // max(1, row_bytes(needed_columns(job.survey, features), job.pieces)))
         ends = np.cumsum([len(piece) for piece in job.pieces])
         for start in range(0, len(job.rows), step):
             rows = job.rows[start : start + step]
@@ -141,24 +147,35 @@ def positions(source: Source, files: list[FileEntry], verify: bool) -> Mapping[s
     """Where the rows of some files are, and how many bytes each has.
 
     Returns:
-        ``ra`` and ``dec`` in degrees, float64 (rows,), and ``bytes``, int64 (rows,).
+        ``ra`` and ``dec`` in degrees, float64 (rows,), and ``bytes``, int64 (rows,), before padding is left out; by the name
+        of each group of ``tables_in`` whether its columns are of equal lengths, bool (files,).
 
     Raises:
         PartitionError: a file is gone, damaged, or not what the manifest says.
         UserError: a row has no position on the sky.
     """
-    ragged = [column for column in source.columns if column.is_bytes]
-    fixed = sum(column.row_bytes for column in source.columns if not column.is_bytes)
-    parts = [_positions(source, piece, ragged, fixed) for piece in source.pieces(files, WHOLE, verify)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in ("ra", "dec", "bytes")}
+    groups = tables_in(source.survey)
+    parts = [_positions(source, piece, groups) for piece in source.pieces(files, WHOLE, verify)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _positions(source: Source, piece: Piece, ragged: list[Column], fixed: int) -> dict[str, np.ndarray]:
+def _positions(source: Source, piece: Piece, groups: Mapping[str, Sequence[str]]) -> dict[str, np.ndarray]:
+    ragged = [column for column in source.columns if column.is_ragged]
+    fixed = sum(column.row_bytes for column in source.columns if not column.is_ragged)
     wanted = [*(source.survey.column(name) for name in ("ra", "dec")), *ragged]
     with (source.survey.opens or Partition)(piece.path, wanted, piece.rows, piece.bytes, piece.sha256) as file:
         ra, dec = (file.read(name).astype(np.float64) for name in ("ra", "dec"))
-        sizes = sum((np.diff(file.ends(column.name)) for column in ragged), np.full(len(ra), fixed, np.int64))
+        lengths = {column.name: np.diff(file.ends(column.name)) for column in ragged}
+    sizes = np.full(len(ra), fixed, np.int64)
+    for column in ragged:
+        sizes += lengths[column.name] * column.stored_dtype.itemsize
     bad = np.flatnonzero(~((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)))
     if len(bad):
         raise UserError(f"{piece.path}: row {bad[0]} has no position on the sky: ra {ra[bad[0]]}, dec {dec[bad[0]]}")
-    return {"ra": ra, "dec": dec, "bytes": sizes}
+    steps = {
+        column.name: lengths[column.name] // max(1, column.step_bytes // column.stored_dtype.itemsize) for column in ragged
+    }
+    return {"ra": ra, "dec": dec, "bytes": sizes} | {
+        name: np.array([all(np.array_equal(steps[one], steps[other]) for one, other in pairwise(members))])
+        for name, members in groups.items()
+    }

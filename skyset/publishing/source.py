@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,12 +62,17 @@ class Source:
         more = [Feature(f"{name}_stored" if name in taken else name, name) for name in unused]
         return replace(self, survey=replace(self.survey, features=(*self.survey.features, *more)))
 
-    def with_flat_layers(self) -> Source:
-        """The same rows with one feature for each column that a group of layers is made of, in place of the group."""
-        flat = []
+    def with_flat_layers(self, kept: Collection[str] = ()) -> Source:
+        """The same rows with one feature for each column that a group is made of, in place of the groups but those ``kept``.
+
+        A column that is a feature of its own name besides stays that one.
+        """
+        own = {(f.name, f.source) for f in self.survey.features if isinstance(f, Feature)}
+        flat: list[Feature | Layers] = []
         for feature in self.survey.features:
-            if isinstance(feature, Layers):
-                flat += plain_features([self.survey.column(name) for name in feature.sources], {})
+            if isinstance(feature, Layers) and feature.name not in kept:
+                columns = [self.survey.column(name) for name in feature.sources if (name, name) not in own]
+                flat += plain_features(columns, {})
             else:
                 flat.append(feature)
         axes = {name: axis for name, axis in self.survey.image_axes.items() if "." not in name}

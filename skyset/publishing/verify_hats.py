@@ -79,7 +79,7 @@ def verify_hats(
         yield from noted.unlisted(each.label(path) for each in every for path in each.files)
     against = None
     if found is not None and noted is not None:
-        against = Against(found.with_flat_layers().with_every_column(), noted.key)
+        against = Against(noted.of(found), noted.key)
     files = [(each, path) for each in every for path in each.files]
     listed = [each.listed(path) for each, path in files]
     shared = [f"{root}/{each.path}" for each in listed[:1]] + ([found.a_file] if found is not None else [])

@@ -34,6 +34,7 @@ class Noted:
     key: str
     columns: tuple[Column, ...]
     features: frozenset[str]
+    tables: frozenset[str]
     files: Mapping[str, Listed]
     noted: Mapping = field(default_factory=dict)
 
@@ -66,6 +67,7 @@ class Noted:
                 str(values["key"]),
                 columns,
                 frozenset(map(str, features.values())),
+                frozenset(str(each["name"]) for each in values["columns"] if each.get("field")),
                 {each.path: each for each in files},
                 dict(values.get("noted", {})),
             )
@@ -106,7 +108,11 @@ class Noted:
             return None
         survey = registry.survey(self.survey_name, self.config).as_built(self.columns, self.noted)
         empty = Manifest(self.survey_name, list(self.columns), self.key, [])
-        return Source("", survey, empty).with_flat_layers().with_every_column()
+        return self.of(Source("", survey, empty))
+
+    def of(self, source: Source) -> Source:
+        """A source with the features that the catalogue has."""
+        return source.with_flat_layers(self.tables).with_every_column()
 
     def schema(self, with_split: bool) -> pa.Schema | None:
         """That of the files; None where this version does not know the survey."""

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from skyset.loading.arrow import arrow_table, features_of
+from skyset.loading.arrow import arrow_table, features_of, needed_columns
 from skyset.loading.parquet_folder import without_tensors
-from skyset.loading.reader import Piece, PieceReader
+from skyset.loading.reader import Piece, PieceReader, row_bytes
 from skyset.partitions.partition import Partition
 from skyset.publishing.hats_rows import SPLIT, WHOLE
 from skyset.publishing.source import Source
@@ -166,7 +166,7 @@ def _value_differences(asked: Values, file: pq.ParquetFile) -> Iterator[str]:
     told: dict[str, _Told] = {}
     with PieceReader(asked.survey, names) as reader:
         window = reader.window(asked.pieces)
-        step = max(1, _BATCH_BYTES // max(1, asked.survey.row_bytes))
+        step = max(1, _BATCH_BYTES // max(1, row_bytes(needed_columns(asked.survey, names), asked.pieces)))
         start = 0
         for batch in file.iter_batches(step, columns=[*names, *([SPLIT] if with_split else [])]):
             here = asked.within[start : start + len(batch)]

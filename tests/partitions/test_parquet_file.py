@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skyset.errors import PartitionError
-from skyset.partitions.parquet_columns import columns_in
+from skyset.partitions.parquet_columns import columns_in, uneven_in
 from skyset.partitions.parquet_file import ParquetFile, Place
 from skyset.survey import Column
 
@@ -127,6 +127,18 @@ def test_the_shape_that_a_sample_has():
     }
     assert others == ["wild"]
     assert places["curve.time"] == Place("curve", "time")
+
+
+def test_footers_tell_of_lists_that_a_sample_cannot(file):
+    lists = [[n] * (2 if n < 5 else 3) for n in range(10)]
+    alike = [[n, n] for n in range(10)]
+    path = file({"x": lists, "y": alike, "s": [{"x": each, "n": 1} for each in lists], "m": [[each] for each in lists]}, 5)
+    with ParquetFile(path, []) as opened:
+        uneven = uneven_in(opened.footer)
+        assert uneven == {"x", "s.x", "m"}
+        columns, _, _ = columns_in(opened.schema, lambda names: opened.head(names, 3), uneven)
+    shapes = {column.name: column.shape for column in columns}
+    assert shapes == {"x": (-1,), "y": (2,), "s.x": (-1,), "s.n": (), "m": (-1, 2)}
 
 
 @pytest.mark.parametrize(
