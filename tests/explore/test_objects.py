@@ -62,6 +62,18 @@ def test_a_report_has_pictures_of_rows_whose_survey_has_no_plot(folder, tmp_path
     assert len([each for each in page.attributes("img") if "as the survey draws it" in each["alt"]]) == 2
 
 
+def test_a_report_of_a_survey_that_nobody_knows_draws_by_the_names_of_its_columns(folder, tmp_path):
+    from tests.explore.test_report import report_on
+
+    registry._modules.pop("pictured")
+    try:
+        page = report_on(folder, tmp_path, "--images", "1")
+    finally:
+        registry.register("pictured", survey.__name__)
+    assert "A survey that this skyset does not know" in page.texts("p")
+    assert len([each for each in page.attributes("img") if "as the survey draws it" in each["alt"]]) == 1
+
+
 def test_objects_that_look_alike_are_laid_out_in_colour(folder):
     figure, found, _ = lookalikes_figure(str(folder), "pictured1", k=2)
     assert {name for name, _ in found} < {"pictured0", "pictured2", "pictured3"} and len(found) == 2

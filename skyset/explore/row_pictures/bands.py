@@ -46,9 +46,12 @@ def wavelength(band: str) -> float | None:
 
 
 def in_order(bands: Iterable[str]) -> list[str]:
-    """Each band once, the bluest first; those whose wavelength is not known come last, in their own order."""
-    names = list(dict.fromkeys(bands))
-    return sorted(names, key=lambda name: wavelength(name) or _MOST)
+    """Each band once, the bluest first; of those without a known wavelength, numbers from the least, others as they come."""
+    return sorted(dict.fromkeys(bands), key=lambda name: (wavelength(name) or _MOST, _number(name)))
+
+
+def _number(name: str) -> float:
+    return int(name) if name.isdecimal() and len(name) < 9 else _MOST
 
 
 def colours(count: int) -> list[str]:

@@ -213,7 +213,7 @@ def _add_curve(fields: Fields, row: Mapping, units: Mapping[str, str], found: Fo
     value = fields.array(key).astype(float)
     error, used = errors_of(fields, key, time.shape)
     band_key = fields.first(BANDS)
-    names = [] if band_key is None else texts(fields.values[band_key][1])
+    names = [] if band_key is None else texts(fields.values[band_key][1]) or _numbers(fields.array(band_key))
     bands = np.full(time.shape, "", object)
     if len(names) == len(time):
         bands = np.broadcast_to(np.asarray(names, object).reshape(-1, *[1] * (time.ndim - 1)), time.shape)
@@ -237,6 +237,11 @@ def _add_curve(fields: Fields, row: Mapping, units: Mapping[str, str], found: Fo
         )
     )
     found.used.update(fields.full(time_key, key, band_key), used)
+
+
+def _numbers(codes: np.ndarray) -> list[str]:
+    """Bands that are numbers, as text."""
+    return [str(code) for code in codes.tolist()] if codes.dtype.kind in "iu" and codes.ndim == 1 else []
 
 
 def _add_stack(fields: Fields, row: Mapping, units: Mapping[str, str], found: Found) -> None:

@@ -24,6 +24,7 @@ from skyset.explore.row_pictures.bands import colours, in_order, of_colour_image
         (["ztfi", "ztfg", "ztfr"], ["ztfg", "ztfr", "ztfi"]),
         (["clear", "r", "open", "g", "r"], ["g", "r", "clear", "open"]),
         (["RP", "G", "BP"], ["G", "BP", "RP"]),
+        (["10", "2", "r", "x", "1"], ["r", "1", "2", "10", "x"]),
         ([], []),
     ],
 )

@@ -84,6 +84,11 @@ def test_bands_side_by_side_lose_their_padding():
     assert (found.value.tolist(), found.error.tolist()) == ([1, 2, 3], [0.1, 0.2, 0.3]) and not found.is_magnitude
 
 
+def test_bands_may_be_numbers():
+    (found,) = pictures_of({"time": np.arange(1.0, 4), "flux": np.ones(3), "passband": np.array([2, 0, 2], np.int8)}).curves
+    assert found.band.tolist() == ["2", "0", "2"]
+
+
 def test_magnitudes_that_are_none_are_left_out():
     row = {
         "time": np.arange(1.0, 6),
