@@ -1,0 +1,129 @@
+"""Which arrays of a file are looked at for padding and faults, and what is noted of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from skyset.adopting import checks
+from skyset.adopting.fields import Field
+from skyset.adopting.look import Look
+from skyset.adopting.padding import MASKED, PARTS, Family, evidence, families
+
+#: An image has bands first, not more than so many, and sides of at least so many pixels.
+_MOST_BANDS, _LEAST_SIDE = 32, 8
+_FLUXES = ("flux", "mag", "array", "image", "images")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to look at.
+
+    Attributes:
+        families: for padding.
+        ivars: fields of inverse variances.
+        masks: (mask, inverse variance).
+        images: fields of (bands, height, width), whose empty bands are findings of a row.
+        curves: fields whose first axis is of bands, of light curves: a band without values there is usual.
+        flags: flags of failures.
+    """
+
+    families: tuple[Family, ...]
+    ivars: tuple[str, ...]
+    masks: tuple[tuple[str, str], ...]
+    images: tuple[str, ...]
+    curves: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def arrays(self) -> list[str]:
+        """The fields that are read, each once."""
+        names = [name for family in self.families for name in (family.by, *family.beside)]
+        names += [*self.ivars, *self.images, *self.curves, *(name for pair in self.masks for name in pair)]
+        return list(dict.fromkeys(names))
+
+
+def plan_of(fields: Mapping[str, Field]) -> Plan:
+    """What to look at in rows or objects of these fields."""
+    found = families(fields)
+    arrays = {name: field for name, field in fields.items() if field.dims and not field.is_text and not field.any_length}
+    ivars = [name for name, field in arrays.items() if checks.IVAR.fullmatch(name) and field.dtype.startswith("float")]
+    masks = [(name, ivar) for name in arrays if checks.MASK.fullmatch(name) and (ivar := _ivar_of(name, arrays))]
+    images = [name for name, field in arrays.items() if _is_image(field)]
+    along = {name for family in found if family.role != MASKED for name in family.members}
+    curves = [family.by for family in found if family.role == PARTS]
+    curves += [name for name, field in arrays.items() if name in along and len(field.dims) == 2 and _key(name) in _FLUXES]
+    flags = [
+        name for name, field in fields.items() if checks.FAILED.fullmatch(name) and field.dtype == "bool" and not field.dims
+    ]
+    return Plan(tuple(found), tuple(ivars), tuple(masks), tuple(images), tuple(curves), tuple(flags))
+
+
+def _key(name: str) -> str:
+    return name.replace("/", "_").rpartition("_")[2].lower()
+
+
+def _is_image(field: Field) -> bool:
+    if len(field.dims) != 3 or not field.dtype.startswith("float") or _key(field.name) not in _FLUXES:
+        return False
+    return field.dims[0] <= _MOST_BANDS and min(field.dims[1:]) >= _LEAST_SIDE
+
+
+def _ivar_of(mask: str, arrays: Mapping[str, Field]) -> str:
+    """The inverse variance that a mask belongs to: of its prefix, and its shape or with an axis of bands before it."""
+    name = mask[: -len("mask")] + "ivar"
+    if name not in arrays or arrays[mask].dims not in (arrays[name].dims, arrays[name].dims[1:]):
+        return ""
+    return name
+
+
+def examine(look: Look, plan: Plan, arrays: Mapping[str, np.ndarray], rows: np.ndarray, ids: list[str]) -> None:
+    """Note what is found in some rows.
+
+    Args:
+        look: of the file.
+        plan: of its fields.
+        arrays: their values, (rows, *dims) by name; of an object's file some may be absent.
+        rows: their numbers in the file.
+        ids: their ids, empty where there are none.
+    """
+    look.sampled += len(rows)
+    for family in plan.families:
+        if all(name in arrays for name in (family.by, *family.beside)):
+            look.pads[family.by] = look.pads.get(family.by, Counter()) + evidence(family, arrays)
+    for name in plan.ivars:
+        if name in arrays:
+            what = f"{name} has infinities (or the largest float32, 3.4e38)"
+            look.note(checks.INFINITE, checks.infinite(arrays[name]), ids, what, rows)
+    for mask, ivar in plan.masks:
+        if mask in arrays and ivar in arrays:
+            what = f"{mask} is set where {ivar} is positive and not where it is 0: there, True means good"
+            look.note(checks.INVERTED, checks.inverted(arrays[mask], arrays[ivar]), ids, what, rows)
+    for name in (*plan.images, *plan.curves):
+        if name in arrays and arrays[name].size:
+            _note_bands(look, name, arrays[name], name in plan.images, rows, ids)
+
+
+def _note_bands(look: Look, name: str, values: np.ndarray, is_image: bool, rows: np.ndarray, ids: list[str]) -> None:
+    """Bands that are empty: of images those that other rows at hand have."""
+    empty = checks.empty_bands(values[:, :, 1:] if values.ndim == 4 and values.shape[2] == 3 and not is_image else values)
+    before = look.bands.get(name, [])
+    filled = (~empty).any(axis=0).tolist()
+    if len(before) < len(filled):
+        before = before + [False] * (len(filled) - len(before))
+    look.bands[name] = [a or b for a, b in zip(before, filled + [False] * (len(before) - len(filled)), strict=True)]
+    if is_image:
+        odd = empty & np.array(filled)
+        what = [f"{name}: band {', '.join(map(str, np.flatnonzero(each)))} of {empty.shape[1]} is empty" for each in odd]
+        look.note(checks.EMPTY_BAND, odd.any(axis=1), ids, what, rows)
+
+
+def note_flags(look: Look, plan: Plan, values: Mapping[str, np.ndarray]) -> None:
+    """Count where flags of failures are set."""
+    for name in plan.flags:
+        if name in values:
+            true, rows = look.flags.get(name, (0, 0))
+            look.flags[name] = true + int(np.count_nonzero(values[name])), rows + values[name].size

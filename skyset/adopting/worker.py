@@ -1,0 +1,302 @@
+"""Look at files of a tree, each opened once; what worker processes run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from skyset.adopting import checks
+from skyset.adopting.fields import Field, Names, fields_of, kind_of, names_of, of_rows
+from skyset.adopting.look import EXAMPLES, Finding, Ids, Look
+from skyset.adopting.plan import Plan, examine, note_flags, plan_of
+from skyset.adopting.reading import TreeHDF5, columns_at
+from skyset.adopting.scan import TreeFile, cell_number
+from skyset.adopting.sky import FACTORS, in_degrees, possible, unit_of
+from skyset.errors import PartitionError
+from skyset.partitions.manifest import keys_digest
+from skyset.partitions.partition import decoded
+from skyset.partitions.tree.form import COLUMNS, GROUPS, OBJECTS
+from skyset.partitions.tree.structure import DAMAGE, Unit, held, reason_of
+from skyset.partitions.tree.units import KEPT_BYTES, cells_of
+from skyset.partitions.twice import digests
+
+#: Cells of nside 16.
+CELLS = 12 * 16**2
+#: Rows of a file of columns whose arrays are looked at, and those that lie side by side where they are compressed.
+_ROWS, _PACKED_ROWS = 6, 3
+#: Bytes of arrays that are looked at: of a file, of a block of rows; an array of an object that is larger is passed over.
+_SAMPLE_BYTES, _BLOCK_BYTES, _LARGE = 4 << 20, 16 << 20, 16 << 20
+#: Objects of a file of groups that are looked at.
+_OBJECTS = 4
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How files are looked at.
+
+    Attributes:
+        root: the folder of their dataset, absolute.
+        names: the fields of id and position; None: by their usual names.
+        all_values: every value of the arrays that tell something, not a sample of rows.
+    """
+
+    root: str
+    names: Names | None = None
+    all_values: bool = False
+
+
+#: A file, and what its folder's name says of its cell.
+Part = tuple[TreeFile, str | None]
+
+
+@dataclass
+class _Rows:
+    """Positions and ids of a file's rows, as they are stored."""
+
+    look: Look
+    cell: str | None
+    ra: np.ndarray
+    dec: np.ndarray
+    ids: np.ndarray | None
+    own: np.ndarray | None = None
+
+
+def look_at(asked: Asked, files: Sequence[Part]) -> list[Look]:
+    """Look at some files, one after the other; what cannot be read is noted with its reason."""
+    rows = [_look(asked, file, cell) for file, cell in files]
+    judge([each for each in rows if not each.look.error])
+    return [each.look for each in rows]
+
+
+def _look(asked: Asked, file: TreeFile, cell: str | None) -> _Rows:
+    look = Look(file)
+    nothing = np.zeros(0)
+    try:
+        with TreeHDF5(os.path.join(asked.root, file.path)) as opened:
+            fields = opened.fields()
+            look.kind = kind_of(fields)
+            if not look.kind:
+                look.error = "no dataset of right ascension and declination (ra, dec, RAJ2000, ...)"
+            elif look.kind == COLUMNS:
+                return _columns(look, cell, opened, fields, asked)
+            else:
+                return _objects(look, cell, opened, asked)
+    except (PartitionError, *DAMAGE) as error:
+        look.error = str(error) if isinstance(error, PartitionError) else reason_of(error)
+        look.kind = ""
+    return _Rows(look, cell, nothing, nothing, None)
+
+
+def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Field], asked: Asked) -> _Rows:
+    """A file of columns."""
+    names = asked.names or names_of(fields)
+    assert names is not None
+    if names.ra not in fields or names.dec not in fields:
+        raise PartitionError(f"has no {names.ra} and {names.dec}, which its fellows have positions in")
+    rows = fields[names.ra].dims[0]
+    if rows == 0:
+        raise PartitionError("has no rows")
+    columns, others = of_rows(fields.values(), rows)
+    look.left_out = {each.name: f"{each.dims[0] if each.dims else 'no'} rows, not {rows}" for each in others}
+    look.names, look.rows = names, rows
+    look.fields = [_described(file, field) for field in columns]
+    by_name = {field.name: field for field in look.fields}
+    ids = _read_ids(file, by_name, names, rows)
+    found = _Rows(look, cell, file.read(by_name[names.ra]), file.read(by_name[names.dec]), ids)
+    if (own := by_name.get("healpix")) is not None and own.is_integer and not own.dims:
+        found.own = file.read(own)
+    look.said = unit_of(by_name[names.ra].unit)
+    _note_positions(found)
+    stem = os.path.splitext(look.file.path)[0]
+    texts = texts_of(ids) if ids is not None else [f"{stem}:{row}" for row in range(rows)]
+    _note_ids(look, ids, texts)
+    look.keys = keys_digest(texts)
+    plan = plan_of(by_name)
+    note_flags(look, plan, {name: file.read(by_name[name]) for name in plan.flags})
+    arrays = {name: by_name[name] for name in plan.arrays}
+    for numbers in _blocks(rows, list(arrays.values()), asked.all_values):
+        examine(look, plan, columns_at(file, arrays, numbers), numbers, [texts[row] for row in numbers])
+    look.is_whole = asked.all_values
+    return found
+
+
+def _described(file: TreeHDF5, field: Field) -> Field:
+    unit, description = file.told(field.name)
+    dtype = f"S{file.longest(field)}" if field.is_text and field.any_length else field.dtype
+    return replace(field, unit=unit, description=description, dtype=dtype)
+
+
+def _read_ids(file: TreeHDF5, fields: Mapping[str, Field], names: Names, rows: int) -> np.ndarray | None:
+    """The ids, integers or text; None where none are wanted; empty ones where this file lacks them."""
+    if not names.id:
+        return None
+    if names.id not in fields or not (fields[names.id].is_text or fields[names.id].is_integer):
+        return np.zeros(rows, "S1")
+    return file.read(fields[names.id])
+
+
+def texts_of(ids: np.ndarray) -> list[str]:
+    """Ids as the loader hands them out."""
+    return list(map(str, ids.tolist())) if ids.dtype.kind in "iu" else decoded(ids)
+
+
+def _note_ids(look: Look, ids: np.ndarray | None, texts: list[str]) -> None:
+    look.ids = Ids(width=max(map(len, texts), default=1) or 1)
+    if ids is None:
+        return
+    look.digests = digests(texts)
+    if ids.dtype.kind in "iu" and len(ids):
+        look.ids.integers = True
+        look.ids.lowest, look.ids.highest = int(ids.min()), int(ids.max())
+        look.ids.count_up = checks.counts_up(ids)
+
+
+def _note_positions(found: _Rows) -> None:
+    """Bounds, the first position, rows that have none and rows that were never filled."""
+    look, ra, dec = found.look, found.ra.astype(np.float64), found.dec.astype(np.float64)
+    numbers, texts = np.arange(len(ra)), texts_of(found.ids) if found.ids is not None else []
+    good = np.isfinite(ra) & np.isfinite(dec)
+    if not good.any():
+        raise PartitionError("no row has a position")
+    zero = checks.all_zero(found.ids, ra, dec)
+    what = "position 0, 0 and no id: a row that was never filled"
+    look.note(checks.ALL_ZERO, zero, texts, what, numbers)
+    look.note(checks.NO_POSITION, ~good, texts, "its position is not a number", numbers)
+    first = int(np.flatnonzero(good)[0])
+    look.first = float(ra[first]), float(dec[first])
+    look.ra = float(ra[good].min()), float(ra[good].max())
+    look.dec = float(dec[good].min()), float(dec[good].max())
+
+
+def _blocks(rows: int, fields: Sequence[Field], all_values: bool) -> Iterator[np.ndarray]:
+    """Numbers of the rows whose arrays are looked at, some at a time."""
+    size = sum(int(np.prod(field.dims, dtype=np.int64)) * np.dtype(field.dtype).itemsize for field in fields)
+    if not fields:
+        return
+    if all_values:
+        step = max(1, _BLOCK_BYTES // max(1, size))
+        yield from (np.arange(start, min(start + step, rows)) for start in range(0, rows, step))
+        return
+    packed = any(field.packed for field in fields)
+    count = min(rows, max(1, min(_PACKED_ROWS if packed else _ROWS, _SAMPLE_BYTES // max(1, size))))
+    if packed:  # rows of the same chunks
+        first = (rows - count) // 2
+        yield np.arange(first, first + count)
+    else:
+        yield np.unique(np.linspace(0, rows - 1, count).astype(np.int64))
+
+
+def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Rows:
+    """A file that is an object, or has a group for each."""
+    groups: dict[str, dict] = {"": file.datasets} if look.kind == OBJECTS else {}
+    for path, handle in file.datasets.items() if look.kind == GROUPS else ():
+        group, slash, name = path.partition("/")
+        if slash:
+            groups.setdefault(group, {})[name] = handle
+        else:
+            look.left_out[path] = "beside the groups"
+    found: list[tuple[float, float, np.generic | None]] = []
+    for group, datasets in groups.items():
+        values, arrays = held(datasets.items())
+        names = asked.names or names_of({each.name: each for each in fields_of(arrays, values)})
+        look.names = look.names or names
+        where = [values[name] for name in (names.ra, names.dec) if name in values] if names else []
+        if len(where) < 2 or not all(each.size == 1 and np.isfinite(each).all() for each in where):
+            if look.kind == OBJECTS:
+                raise PartitionError("its position is missing or not a number")
+            look.note(checks.NO_POSITION, np.ones(1, bool), [group], "its position is missing or no number", np.array([-1]))
+            continue
+        kept = {name: value for name, value in values.items() if value.nbytes <= KEPT_BYTES}
+        look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, kept, arrays))
+        id_ = values.get(names.id) if names and names.id else None
+        found.append((float(where[0].item()), float(where[1].item()), None if id_ is None else id_.reshape(-1)[0]))
+    if not found:
+        raise PartitionError("no group has a position")
+    look.rows = len(found)
+    return _of_objects(look, cell, file, found, asked)
+
+
+def _of_objects(look: Look, cell: str | None, file: TreeHDF5, found: list, asked: Asked) -> _Rows:
+    """What is noted of the objects of a file, all together."""
+    names, first = look.names, look.units[0]
+    assert names is not None
+    ids: np.ndarray | None = None
+    if names.id:
+        given = [each[2] for each in found]
+        integers = all(isinstance(each, np.integer) for each in given)
+        ids = np.array(given) if integers else np.array([b"" if each is None else _as_bytes(each) for each in given], "S")
+    rows = _Rows(look, cell, np.array([each[0] for each in found]), np.array([each[1] for each in found]), ids)
+    own = [unit.values.get("healpix") for unit in look.units]
+    if all(each is not None and each.size == 1 and each.dtype.kind in "iu" for each in own):
+        rows.own = np.array([int(each.item()) for each in own if each is not None])
+    prefix = f"{first.group}/" if first.group else ""
+    look.said = unit_of(file.told(prefix + names.ra)[0]) if prefix + names.ra in file.datasets else ""
+    look.told = {name: file.told(prefix + name) for name in first.arrays if any(file.told(prefix + name))}
+    _note_positions(rows)
+    stem = os.path.splitext(os.path.basename(look.file.path))[0]
+    texts = texts_of(ids) if ids is not None else [unit.group or stem for unit in look.units]
+    _note_ids(look, ids, texts)
+    for number, unit in enumerate(look.units if asked.all_values else look.units[:_OBJECTS]):
+        _examine_object(look, file, unit, number, texts[number], asked.all_values)
+    look.is_whole = asked.all_values
+    return rows
+
+
+def _as_bytes(value: np.generic) -> bytes:
+    return bytes(value) if isinstance(value, np.bytes_) else str(value.item()).encode()
+
+
+def _examine_object(look: Look, file: TreeHDF5, unit: Unit, number: int, text: str, all_values: bool) -> None:
+    fields = {field.name: field for field in fields_of(unit.arrays, unit.values)}
+    plan: Plan = plan_of(fields)
+    note_flags(look, plan, {name: unit.values[name] for name in plan.flags if name in unit.values})
+    arrays: dict[str, np.ndarray] = {}
+    for name in plan.arrays:
+        field, dataset = fields[name], name.rpartition("/")[0] if fields[name].member else name
+        stored = unit.arrays[dataset]
+        size = int(np.prod(stored.dims, dtype=np.int64)) * stored.dtype.itemsize
+        if size <= _LARGE or all_values:
+            whole = replace(field, name=f"{unit.group}/{name}" if unit.group else name)
+            arrays[name] = file.read(whole)[None]
+    if arrays:
+        examine(look, plan, arrays, np.array([number]), [text])
+
+
+def judge(rows: Sequence[_Rows]) -> None:
+    """Compare the cells of all rows of some files, in each unit that their positions can be in, with those of their folders
+    and of their own columns: together, since to compute a few cells takes as long as to compute thousands.
+    """
+    trials = [
+        (each, unit)
+        for each in rows
+        for unit in ([each.look.said] if each.look.said in FACTORS else possible(each.look.ra, each.look.dec))
+    ]
+    if not trials:
+        return
+    places = [in_degrees(each.ra, each.dec, unit) for each, unit in trials]
+    cells = cells_of(np.concatenate([ra for ra, _ in places]), np.concatenate([dec for _, dec in places]))
+    start = 0
+    for each, unit in trials:
+        _compare(each, unit, cells[start : start + len(each.ra)])
+        start += len(each.ra)
+
+
+def _compare(rows: _Rows, unit: str, cells: np.ndarray) -> None:
+    look, folder = rows.look, cell_number(rows.cell, CELLS)
+    filled = ~checks.all_zero(rows.ids, rows.ra, rows.dec) & np.isfinite(rows.ra) & np.isfinite(rows.dec)
+    if rows.own is not None:
+        look.own[unit] = int(np.count_nonzero((rows.own == cells) | ~filled))
+    if folder < 0:
+        return
+    look.judged = int(np.count_nonzero(filled))
+    strays = np.flatnonzero(filled & (cells != folder))
+    look.wrong[unit] = len(strays)
+    some = strays[:EXAMPLES]
+    texts = texts_of(rows.ids[some]) if rows.ids is not None else [""] * len(some)
+    look.strays[unit] = [
+        Finding(checks.WRONG_CELL, int(row), text, f"lies in cell {cells[row]}, its folder is healpix={rows.cell}")
+        for row, text in zip(some.tolist(), texts, strict=True)
+    ]
