@@ -32,7 +32,7 @@ def test_infinite_ivar():
     values[1, 0, 0], values[2, 1, 2] = np.inf, np.nan_to_num(np.float32(np.inf))
     values[3] = np.nan
     assert infinite(values).tolist() == [False, True, True, False]
-    assert infinite(np.nan_to_num(values).astype("i8")).tolist() == [False] * 4
+    assert infinite(np.full((2, 3), 2**62)).tolist() == [False] * 2
 
 
 @pytest.mark.parametrize("bands", [(), (3,)])
