@@ -149,9 +149,9 @@ class Fold:
 
     def _add_texts(self, look: Look) -> None:
         """Labels and descriptions of objects' datasets."""
-        for name, (unit, description) in look.told.items():
+        for name, (said, description) in look.told.items():
             if name in self.known:
-                self.known[name].unit = self.known[name].unit or unit
+                self.known[name].unit = self.known[name].unit or said
                 self.known[name].description = self.known[name].description or description
         for unit in look.units:
             for name, value in unit.values.items():

@@ -1,6 +1,6 @@
 """What was noted of a tree's files, in an index: a killed run goes on from it, and a later one reads only what changed.
 
-A file of frames, each of some files that were looked at together: a few bytes that say which, and their notes. A frame that a
+A file of frames, each of some files that were looked at together: what says which, and their notes. A frame that a
 kill cut short is dropped. Frames that are not of the tree any more go when the journal is tidied, at the end of a run.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from skyset.adopting.fields import Names
 from skyset.adopting.look import Look
@@ -154,7 +155,11 @@ class Journal:
             UserError: the journal cannot be written.
         """
         files = [look.file for look in looks]
-        index = {"stamp": stamp_of(files, names, all_values), "how": how(names, all_values), "folders": _spans(files)}
+        index: dict[str, Any] = {
+            "stamp": stamp_of(files, names, all_values),
+            "how": how(names, all_values),
+            "folders": _spans(files),
+        }
         said, body = json.dumps(index).encode(), packed(looks)
         try:
             place = self._file.seek(0, os.SEEK_END)
@@ -188,7 +193,7 @@ class Journal:
         self._find_frames()
 
     def _index_of(self, frame: Frame) -> dict:
-        found = {"stamp": frame.stamp, "how": "", "folders": {}}
+        found: dict[str, Any] = {"stamp": frame.stamp, "how": "", "folders": {}}
         for folder, some in self._folders.items():
             for way, first, last, other in some:
                 if other.offset == frame.offset:

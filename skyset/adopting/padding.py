@@ -133,7 +133,7 @@ def _masked_ends(mask: np.ndarray, ivar: np.ndarray, flux: np.ndarray) -> np.nda
     same = np.zeros(flux.shape, bool)
     same[:, 1:] = flux[:, 1:] == flux[:, :-1]
     ends = _at_end((mask != 0) & (ivar == 0) & same)
-    return ends.any(axis=-1) & ~ends[:, 1:].all(axis=-1)
+    return np.asarray(ends.any(axis=-1) & ~ends[:, 1:].all(axis=-1))
 
 
 def trimmed_by(role: str, counts: Mapping[str, int], flat: bool) -> tuple[tuple[float, ...], str]:

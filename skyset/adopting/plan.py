@@ -111,7 +111,7 @@ def _note_bands(look: Look, name: str, values: np.ndarray, is_image: bool, rows:
     """Bands that are empty: of images those that other rows at hand have."""
     empty = checks.empty_bands(values[:, :, 1:] if values.ndim == 4 and values.shape[2] == 3 and not is_image else values)
     before = look.bands.get(name, [])
-    filled = (~empty).any(axis=0).tolist()
+    filled: list[bool] = np.asarray((~empty).any(axis=0)).tolist()
     if len(before) < len(filled):
         before = before + [False] * (len(filled) - len(before))
     look.bands[name] = [a or b for a, b in zip(before, filled + [False] * (len(before) - len(filled)), strict=True)]

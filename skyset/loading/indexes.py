@@ -1,0 +1,65 @@
+"""Where the indexes of adopted trees lie that were put nowhere in particular: in a cache, by the tree's path and a name.
+
+``$SKYSET_CACHE/adopted/<name>-<digest of the tree's absolute path>``; the cache is ``$XDG_CACHE_HOME/skyset`` or
+``~/.cache/skyset`` unless ``SKYSET_CACHE`` says otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from skyset.partitions.layout import MANIFEST
+
+_LONGEST = 80
+
+
+def cache_folder() -> Path:
+    """The folder of what skyset keeps for itself."""
+    if own := os.environ.get("SKYSET_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skyset"
+
+
+def tree_path(tree: str | Path) -> str:
+    """The absolute path that a tree is known by; links in it stay."""
+    return os.path.abspath(os.path.expanduser(str(tree)))
+
+
+def plain_name(name: str) -> str:
+    """A name as a folder's: letters, digits, ``_``, ``-`` and dots."""
+    return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII).strip("._-")[:_LONGEST] or "tree"
+
+
+def default_index(tree: str | Path, name: str = "") -> Path:
+    """Where the index of a tree goes; ``name`` is the tree's own where there is none."""
+    path = tree_path(tree)
+    return cache_folder() / "adopted" / f"{plain_name(name or os.path.basename(path))}-{_digest(path)}"
+
+
+def index_of(tree: str | Path) -> Path | None:
+    """The index in the cache of a tree, the newest where there are several; None where there is none."""
+    return _newest(f"*-{_digest(tree_path(tree))}")
+
+
+def index_named(name: str) -> Path | None:
+    """The index in the cache that was given a name, the newest where there are several; None where there is none."""
+    return _newest(f"{name}-{'[0-9a-f]' * 16}") if name and plain_name(name) == name else None
+
+
+def _newest(pattern: str) -> Path | None:
+    found = [path for path in (cache_folder() / "adopted").glob(pattern) if manifests_in(path)]
+    return max(found, key=lambda path: max(each.stat().st_mtime_ns for each in manifests_in(path)), default=None)
+
+
+def manifests_in(index: Path) -> list[Path]:
+    """The manifests of an index: one in it, or one in each of its folders."""
+    if (index / MANIFEST).is_file():
+        return [index / MANIFEST]
+    return sorted(index.glob(f"*/{MANIFEST}"))
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
