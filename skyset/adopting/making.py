@@ -69,7 +69,7 @@ def column_of(making: Making, path: str, known: Known, shape: tuple[int, ...] | 
             what = f"{path}: sizes differ along {len(differing)} axes: handed out flat, all values one after the other"
             making.findings.append((checks.SHAPE, what))
     name = path.replace("/", "_") if path.isascii() else path
-    typical = typical_of(making, known)
+    typical = typical_of(making, known) if ANY in shape else Column.typical_bytes
     unit = known.unit if known.unit.isascii() else ""
     return Column(making.free(name), union(known.dtypes), shape, unit, known.description, typical)
 

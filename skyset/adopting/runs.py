@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import numpy as np
+
 from skyset.adopting.fold import Known, union
 from skyset.adopting.making import Making, column_of, source_of, typical_of
 from skyset.adopting.padding import PARTS, TIME, WAVE, Family, trimmed_by
 from skyset.partitions.tree.form import COLUMNS, LABELS, PART, STORED, Source
-from skyset.survey import ANY, Column, Trim
+from skyset.survey import ANY, MAX_VALUE_BYTES, Column, Trim
 
 #: What the datasets of labels of light curves are called.
 _LABELS = ("bands", "band", "filters", "filter")
@@ -44,7 +46,10 @@ def put_family(making: Making, rest: Mapping[str, Known], family: Family) -> Non
     by = making.paths[family.by]
     if labels:
         known = rest[labels]
-        label = Column(making.free(_label_name(family.by)), f"S{_label_width(known)}", (ANY,), "", "band of each value")
+        width = _label_width(known)
+        typical = max(1, width * rest[family.by].values // max(1, rest[family.by].count))
+        name = making.free(_label_name(family.by))
+        label = Column(name, f"S{width}", (ANY,), "", "band of each value", min(typical, MAX_VALUE_BYTES))
         making.put("", label, Source((labels,), LABELS, like=by))
         making.used.add(labels)
         names.insert(0, label.name)
@@ -83,9 +88,10 @@ def _put_parts(making: Making, known: Known, family: Family) -> None:
     names = [making.free(f"{base}_{part}") for part in _PARTS]
     labels = _BANDS if bands == len(_BANDS) else tuple(map(str, range(bands)))
     width = max(map(len, labels))
-    label = Column(making.free(f"{base}_band"), f"S{width}", (ANY,), "", "band of each value")
-    making.put("", label, Source((), LABELS, labels, names[0]))
     typical = typical_of(making, known, 3)
+    size = max(1, width * typical // np.dtype(union(known.dtypes)).itemsize)
+    label = Column(making.free(f"{base}_band"), f"S{width}", (ANY,), "", "band of each value", min(size, MAX_VALUE_BYTES))
+    making.put("", label, Source((), LABELS, labels, names[0]))
     for place, name in enumerate(names):
         column = Column(name, union(known.dtypes), (ANY,), "", f"{_PARTS[place]} of {path}", typical)
         making.put("", column, Source((path,), PART, (1, place)))

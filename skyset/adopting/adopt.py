@@ -1,0 +1,312 @@
+"""Adopt a tree: look at its files, find out what they hold and what is wrong with it, and write an index of them.
+
+Nothing is written into the tree. The index has a manifest for each of its datasets (`skyset.partitions.manifest`), beside
+it ``findings.csv``, the list of objects where each has a file or a group of its own (``units.arrow``), and a journal of what
+was found in each file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from skyset.adopting import checks
+from skyset.adopting.declared import Declared
+from skyset.adopting.entries import Entries, units_of
+from skyset.adopting.findings import FINDINGS, Findings, cells_alike, cells_are_ours, of_all, told_of
+from skyset.adopting.fold import Fold
+from skyset.adopting.gather import Dataset, Gathered, Gatherer, datasets_in, note_files
+from skyset.adopting.infer import Inferred, field_names, infer, unit_by
+from skyset.adopting.journal import JOURNAL, LOCK, Journal
+from skyset.adopting.repeats import Repeats
+from skyset.adopting.scan import Places, cell_number, config_names
+from skyset.adopting.sky import FACTORS
+from skyset.adopting.worker import CELLS
+from skyset.errors import RecordError, UserError
+from skyset.loading.indexes import default_index, plain_name, tree_path
+from skyset.noted import ABOUT, notes_of
+from skyset.partitions.layout import MANIFEST
+from skyset.partitions.manifest import FileEntry, Manifest, raw_values
+from skyset.partitions.tree.form import COLUMNS
+from skyset.partitions.tree.units import UNITS, write_units
+from skyset.progress import progress_bar
+from skyset.runner import executor
+from skyset.versions import versions
+
+#: The survey that adopted trees are loaded as.
+SURVEY = "adopted"
+#: What an index has beside its manifests.
+BESIDE = (FINDINGS, UNITS, JOURNAL, LOCK)
+#: Files for which worker processes are worth starting.
+_FOR_PROCESSES = 256
+#: Files whose folders are compared with other cells than ours.
+_COMPARED = 4096
+
+
+@dataclass
+class AdoptedDataset:
+    """One dataset of an index.
+
+    Attributes:
+        name: of the config.
+        folder: of its manifest.
+        inferred: how it is read.
+        rows, files: how many; ``splits`` has rows by split.
+        sampled: rows whose arrays were looked at.
+        broken: files that were left out because they cannot be read.
+        read: files that were opened in this run.
+        findings: what is wrong.
+    """
+
+    name: str
+    folder: Path
+    inferred: Inferred
+    rows: int
+    files: int
+    splits: Mapping[str, int]
+    sampled: int
+    broken: int
+    read: int
+    findings: Findings
+
+
+@dataclass
+class Adopted:
+    """An index that was made: where it is, what it is called, and its datasets."""
+
+    index: Path
+    name: str
+    datasets: list[AdoptedDataset] = field(default_factory=list)
+
+    @property
+    def broken(self) -> int:
+        return sum(each.broken for each in self.datasets)
+
+
+def adopt(
+    tree: str | Path,
+    output: str | Path | None = None,
+    name: str = "",
+    declaration: str | Path | None = None,
+    processes: int = 1,
+    scheduler: str | None = None,
+    position_unit: str = "",
+    all_pixels: bool = False,
+    strict: bool = False,
+    command: Sequence[str] = (),
+) -> Adopted:
+    """Make or renew the index of a tree. A second run reads only files that are new or were written to.
+
+    Args:
+        tree: the folder; it is only read.
+        output: the index's folder; by default one in the cache, see `skyset.loading.indexes`.
+        name: what ``skyset.load`` finds the index by; by default the tree's.
+        declaration: a Python file that says what columns there are, as `skyset.adopting.declared.printed` writes it.
+        processes, scheduler: that look at files, see `skyset.runner.executor`.
+        position_unit: ``deg``, ``hour`` or ``rad``, where nothing proves which.
+        all_pixels: every value of arrays is looked at, not a sample of rows.
+        strict: the first file that cannot be read ends it.
+        command: what the user typed, for the manifest.
+
+    Raises:
+        UserError: there is nothing that can be adopted, the index cannot be written there, or what the user has to decide.
+    """
+    tree = Path(tree_path(tree))
+    if name and plain_name(name) != name:
+        raise UserError(f"--name {name}: letters, digits, _, - and dots only")
+    if position_unit and position_unit not in FACTORS:
+        raise UserError(f"--position_unit {position_unit}: one of {', '.join(FACTORS)}")
+    places = _places(tree)
+    declared = Declared.load(declaration) if declaration else None
+    index = Path(os.path.abspath(os.path.expanduser(output))) if output else default_index(tree, name)
+    _check_output(tree, index)
+    datasets = datasets_in(tree, places)
+    for dataset, config in zip(datasets, config_names([each.folder for each in datasets]).values(), strict=True):
+        dataset.name = config
+    found = Adopted(index, name or plain_name(tree.name))
+    about = _About(tree, found.name, tuple(command))
+    count = sum(each.files for each in datasets)
+    with (
+        executor(min(processes, max(1, count // _FOR_PROCESSES)), scheduler, ("skyset.adopting.worker",), [tree]) as pool,
+        progress_bar(total=count, unit="file", desc="adopt", leave=False) as bar,
+    ):
+        for dataset in datasets:
+            folder = index if dataset.name == "default" else index / dataset.name
+            with Journal(folder) as journal:
+                gatherer = Gatherer(dataset, places, journal, pool, all_pixels, strict, bar.update)
+                found.datasets.append(_Adopting(gatherer, folder, about, declared, position_unit).run())
+    _forget(index, {each.folder for each in found.datasets})
+    return found
+
+
+def _places(tree: Path) -> Places:
+    if not tree.is_dir():
+        raise UserError(f"{tree}: there is no such folder")
+    return Places(tree)
+
+
+def _check_output(tree: Path, index: Path) -> None:
+    """UserError where an index would be written into the tree, or over something else."""
+    real, inside = os.path.realpath(tree), os.path.realpath(index)
+    if inside == real or inside.startswith(real.rstrip("/") + "/"):
+        raise UserError(f"{index} lies in {tree}, which is only read: name another folder with -o")
+    if index.exists() and not index.is_dir():
+        raise UserError(f"{index} is no folder: name another one with -o")
+    for folder in (index, *(sorted(index.glob("*/")) if index.is_dir() else ())):
+        if (folder / MANIFEST).exists() and (whose := _tree_of(folder)) != str(tree):
+            what = f"the index of {whose}" if whose else "something else"
+            raise UserError(f"{folder} holds {what}: name another folder with -o")
+
+
+def _tree_of(folder: Path) -> str:
+    """The tree whose index, or part of one, lies in a folder; ``""`` where it is something else."""
+    try:
+        values = raw_values(folder)
+        return str(values["sources"][0]) if values["survey"] == SURVEY else ""
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
+
+
+def _forget(index: Path, kept: set[Path]) -> None:
+    """Remove the manifests of datasets that the tree has not any more, with what lies beside them."""
+    for folder in (index, *sorted(index.glob("*/"))):
+        if folder not in kept and (folder / MANIFEST).exists():
+            for each in (MANIFEST, *BESIDE):
+                (folder / each).unlink(missing_ok=True)
+            if folder != index and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+@dataclass(frozen=True)
+class _About:
+    """What manifests say of the tree and the run."""
+
+    tree: Path
+    name: str
+    command: tuple[str, ...]
+
+
+class _Adopting:
+    """One dataset on its way into an index."""
+
+    def __init__(self, gatherer: Gatherer, folder: Path, about: _About, declared: Declared | None, asked_unit: str) -> None:
+        self.gatherer, self.folder, self.about = gatherer, folder, about
+        self.declared, self.asked_unit = declared, asked_unit
+        self.dataset: Dataset = gatherer.dataset
+
+    def run(self) -> AdoptedDataset:
+        given = self.declared.of(self.dataset.name, self.dataset.root) if self.declared is not None else None
+        gathered = self.gatherer.gather(field_names(given.form) if given is not None else None)
+        fold = gathered.fold
+        if fold is None:
+            raise UserError(self._nothing(gathered))
+        unit = unit_by(given.form) if given is not None else fold.sky.unit(self.asked_unit)
+        inferred = given or infer(fold, self.dataset.root, unit, self._title())
+        if inferred.form.kind != fold.kind:
+            raise UserError(f"{self.dataset.root} holds {fold.kind}, the declaration says {inferred.form.kind}")
+        entries = self._entries(gathered, inferred)
+        self._find(gathered, fold, inferred, unit)
+        if fold.kind != COLUMNS:
+            self._write_units(gathered, inferred, [entry.path for entry in entries])
+        self.dataset.findings.save(self.folder)
+        self._manifest(inferred, entries, gathered).save(self.folder)
+        self.gatherer.journal.tidy(gathered.frames)
+        splits: Counter[str] = Counter()
+        for entry in entries:
+            splits[entry.split] += entry.rows
+        return AdoptedDataset(
+            self.dataset.name,
+            self.folder,
+            inferred,
+            sum(splits.values()),
+            fold.files,
+            splits,
+            fold.sampled if not fold.is_whole else fold.rows,
+            gathered.broken,
+            gathered.read,
+            self.dataset.findings,
+        )
+
+    def _nothing(self, gathered: Gathered) -> str:
+        """Why there is no dataset."""
+        bad = next((look for looks in self.gatherer.looks(gathered) for look in looks if look.error), None)
+        reason = f": {bad.file.path}: {bad.error}" if bad is not None else ""
+        return f"{self.dataset.root} has no file that can be adopted{reason}"
+
+    def _title(self) -> str:
+        config = "" if self.dataset.name == "default" else f", {self.dataset.name}"
+        return f"{self.about.name}{config}: files that were adopted, and are read where they lie"
+
+    def _maker(self, inferred: Inferred) -> Entries:
+        return Entries(inferred.survey, inferred.form, self.gatherer.places, self.dataset.folder)
+
+    def _entries(self, gathered: Gathered, inferred: Inferred) -> list[FileEntry]:
+        looks = (look for some in self.gatherer.looks(gathered) for look in some)
+        return list(self._maker(inferred).entries(looks))
+
+    def _write_units(self, gathered: Gathered, inferred: Inferred, paths: Sequence[str]) -> None:
+        looks = (look for some in self.gatherer.looks(gathered) for look in some)
+        units = (units_of(run) for run in self._maker(inferred).runs(looks))
+        try:
+            write_units(self.folder / UNITS, inferred.form, inferred.survey.columns, paths, units)
+        except RecordError as error:
+            raise UserError(f"{self.dataset.root}: {error}: mend the declaration, or the file") from error
+
+    def _find(self, gathered: Gathered, fold: Fold, inferred: Inferred, unit: str) -> None:
+        """All findings."""
+        findings, ours = self.dataset.findings, cells_are_ours(fold, unit)
+        compared: list[tuple[float, float, int]] = []
+        with Repeats(self.dataset.root, inferred) as repeats:
+            for number, looks in enumerate(self.gatherer.looks(gathered)):
+                note_files(looks, self.gatherer.places, self.dataset, fold.kind)
+                for look in looks:
+                    if not look.error and look.kind == fold.kind:
+                        findings.add_look(look, unit, ours)
+                        repeats.add(number, look)
+                        if look.judged and not ours and len(compared) < _COMPARED:
+                            compared.append((*look.first, self._cell(look.file.path)))
+            repeats.find(lambda number: self.gatherer.journal.read(gathered.frames[number]), findings)
+        of_all(fold, findings)
+        told_of(inferred.findings, findings)
+        if fold.sky.judged and not ours:
+            findings.add(checks.NOT_HEALPIX, "", self._other_cells(fold, unit, compared))
+
+    def _cell(self, path: str) -> int:
+        before = f"{self.dataset.folder}/" if self.dataset.folder else ""
+        return cell_number(self.gatherer.places.of(before + path).cell, CELLS)
+
+    def _other_cells(self, fold: Fold, unit: str, compared: Sequence[tuple[float, float, int]]) -> str:
+        """That folders are called after cells, and not ours."""
+        table = np.array(compared, np.float64).reshape(-1, 3)
+        factors = FACTORS[unit]
+        ra, dec = np.mod(table[:, 0] * factors[0], 360), np.clip(table[:, 1] * factors[1], -90, 90)
+        other = cells_alike(ra, dec, table[:, 2].astype(np.int64))
+        told = f"they are those of {other}" if other else "nor those of another nside"
+        wrong = fold.sky.wrong[unit]
+        return f"{wrong:,} of {fold.sky.judged:,} rows are in other cells (nside 16, nested) than their folders say; {told}"
+
+    def _manifest(self, inferred: Inferred, entries: list[FileEntry], gathered: Gathered) -> Manifest:
+        notes = notes_of(inferred.survey)
+        notes[ABOUT] = {**notes[ABOUT], "name": self.about.name}
+        build = {
+            "config": self.dataset.name,
+            "command": list(self.about.command),
+            "versions": versions(),
+            "adopted": inferred.form.to_json(),
+            "findings": {kind: count for kind, count in self.dataset.findings.counts.items() if count},
+            **notes,
+        }
+        return Manifest(
+            survey=SURVEY,
+            columns=list(inferred.survey.columns),
+            key="object_id",
+            files=entries,
+            sources=[str(self.about.tree)],
+            build=build,
+            rejected=gathered.broken,
+        )
