@@ -129,7 +129,7 @@ def adopt(
     for dataset, config in zip(datasets, config_names([each.folder for each in datasets]).values(), strict=True):
         dataset.name = config
     found = Adopted(index, name or plain_name(tree.name))
-    about = _About(tree, found.name, tuple(command))
+    about = About(tree, found.name, tuple(command))
     count = sum(each.files for each in datasets)
     with (
         executor(min(processes, max(1, count // _FOR_PROCESSES)), scheduler, ("skyset.adopting.worker",), [tree]) as pool,
@@ -139,7 +139,8 @@ def adopt(
             folder = index if dataset.name == "default" else index / dataset.name
             with Journal(folder) as journal:
                 gatherer = Gatherer(dataset, places, journal, pool, all_pixels, strict, bar.update)
-                found.datasets.append(_Adopting(gatherer, folder, about, declared, position_unit).run())
+                given = declared.of(dataset.name, dataset.root) if declared is not None else None
+                found.datasets.append(Adopting(gatherer, folder, about, given, position_unit).run())
     _forget(index, {each.folder for each in found.datasets})
     return found
 
@@ -183,7 +184,7 @@ def _forget(index: Path, kept: set[Path]) -> None:
 
 
 @dataclass(frozen=True)
-class _About:
+class About:
     """What manifests say of the tree and the run."""
 
     tree: Path
@@ -191,16 +192,41 @@ class _About:
     command: tuple[str, ...]
 
 
-class _Adopting:
-    """One dataset on its way into an index."""
+@dataclass
+class Examined:
+    """What a look at a dataset's files gave: their notes, what is common to them, how they are read, and entries."""
 
-    def __init__(self, gatherer: Gatherer, folder: Path, about: _About, declared: Declared | None, asked_unit: str) -> None:
+    gathered: Gathered
+    fold: Fold
+    inferred: Inferred
+    entries: list[FileEntry]
+
+
+class Adopting:
+    """One dataset on its way into an index.
+
+    Args:
+        gatherer: of its files.
+        folder: of its manifest.
+        about: what manifests say.
+        given: how it is read, where that is known.
+        asked_unit: of positions, by the user.
+    """
+
+    def __init__(
+        self, gatherer: Gatherer, folder: Path, about: About, given: Inferred | None = None, asked_unit: str = ""
+    ) -> None:
         self.gatherer, self.folder, self.about = gatherer, folder, about
-        self.declared, self.asked_unit = declared, asked_unit
+        self.given, self.asked_unit = given, asked_unit
         self.dataset: Dataset = gatherer.dataset
 
-    def run(self) -> AdoptedDataset:
-        given = self.declared.of(self.dataset.name, self.dataset.root) if self.declared is not None else None
+    def examine(self) -> Examined:
+        """Look at all files, and find what is wrong.
+
+        Raises:
+            UserError: none can be adopted, or what the user has to decide.
+        """
+        given = self.given
         gathered = self.gatherer.gather(field_names(given.form) if given is not None else None)
         fold = gathered.fold
         if fold is None:
@@ -211,25 +237,31 @@ class _Adopting:
             raise UserError(f"{self.dataset.root} holds {fold.kind}, the declaration says {inferred.form.kind}")
         entries = self._entries(gathered, inferred)
         self._find(gathered, fold, inferred, unit)
+        return Examined(gathered, fold, inferred, entries)
+
+    def run(self) -> AdoptedDataset:
+        """Write the dataset's part of the index; the manifest comes last."""
+        found = self.examine()
+        gathered, inferred, fold = found.gathered, found.inferred, found.fold
         if fold.kind != COLUMNS:
-            self._write_units(gathered, inferred, [entry.path for entry in entries])
+            self._write_units(gathered, inferred, [entry.path for entry in found.entries])
         self.dataset.findings.save(self.folder)
-        self._manifest(inferred, entries, gathered).save(self.folder)
+        self._manifest(inferred, found.entries, gathered).save(self.folder)
         self.gatherer.journal.tidy(gathered.frames)
         splits: Counter[str] = Counter()
-        for entry in entries:
+        for entry in found.entries:
             splits[entry.split] += entry.rows
         return AdoptedDataset(
-            self.dataset.name,
-            self.folder,
-            inferred,
-            sum(splits.values()),
-            fold.files,
-            splits,
-            fold.sampled if not fold.is_whole else fold.rows,
-            gathered.broken,
-            gathered.read,
-            self.dataset.findings,
+            name=self.dataset.name,
+            folder=self.folder,
+            inferred=inferred,
+            rows=fold.rows,
+            files=fold.files,
+            splits=splits,
+            sampled=fold.rows if fold.is_whole else fold.sampled,
+            broken=gathered.broken,
+            read=gathered.read,
+            findings=self.dataset.findings,
         )
 
     def _nothing(self, gathered: Gathered) -> str:

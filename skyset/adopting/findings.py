@@ -70,6 +70,17 @@ class Findings:
         """How many of each kind, in words."""
         return [f"{self.counts[kind]:,} {kind}" for kind in checks.KINDS if self.counts[kind]]
 
+    def examples(self, most: int) -> list[str]:
+        """Some findings in words, of each kind in turn."""
+        kinds = [kind for kind in checks.KINDS if self._shown.get(kind)]
+        share = max(1, most // max(1, len(kinds)))
+        return [
+            ", ".join([kind, *filter(None, [file, f"row {each.row}" if each.row >= 0 else "", each.object_id])])
+            + f": {each.what}"
+            for kind in kinds
+            for file, each in self._shown[kind][:share]
+        ]
+
     def text(self) -> str:
         """The contents of ``findings.csv``."""
         stream = io.StringIO()

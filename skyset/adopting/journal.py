@@ -220,3 +220,25 @@ def _spans(files: Iterable[TreeFile]) -> dict[str, tuple[str, str]]:
         first, last = spans.get(folder, (name, name))
         spans[folder] = min(first, name), max(last, name)
     return spans
+
+
+def noted_stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Bytes and time (ns) of the files that the journal of an index notes, by path; those of later notes go before.
+
+    Nothing is locked or changed: of a journal that is being written to, what is whole of it.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        with open(folder / JOURNAL, "rb") as file:
+            while len(head := file.read(_HEAD.size)) == _HEAD.size:
+                magic, index, size, crc = _HEAD.unpack(head)
+                if magic != _MAGIC or index > _LARGEST:
+                    break
+                file.seek(index, os.SEEK_CUR)
+                body = file.read(size)
+                if zlib.crc32(body) != crc:
+                    break
+                found |= {look.file.path: look.file.stamp for look in unpacked(body)}
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return found

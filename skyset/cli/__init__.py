@@ -10,11 +10,11 @@ from skyset.command_line import main as exit_status
 
 # Each adds its commands: `skyset --help` lists them in this order.
 # isort: off
-from skyset.cli import making, looking, matching, extracting, sending
+from skyset.cli import making, adopting, looking, matching, extracting, sending
 
 # isort: on
 
-COMMANDS = (making, looking, matching, extracting, sending)
+COMMANDS = (making, adopting, looking, matching, extracting, sending)
 
 __all__ = ["app", "main", "picture_path", "save_figure"]
 

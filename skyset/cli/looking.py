@@ -66,7 +66,8 @@ def info(
 
 @app.command(
     help="Recompute every checksum and position of a folder and name each difference; exit status 1 if there is one. The "
-    "folder holds partitions, Parquet that `skyset push` made (also hf://datasets/ORG/NAME), or a HATS catalogue; "
+    "folder holds partitions, Parquet that `skyset push` made (also hf://datasets/ORG/NAME), a HATS catalogue, or is an "
+    "adopted tree or its index; "
     "with --against also each value, column and row is looked at.",
     epilog="Examples:\n\nskyset verify data/gz3d\n\nskyset verify gz3d_hats --against data/gz3d\n\n"
     "skyset verify hf://datasets/ORG/gz3d",
@@ -85,6 +86,8 @@ def verify(
     scheduler: Scheduler = None,
 ) -> None:
     def run() -> int:
+        if (status := adopted()) is not None:
+            return status
         if lying := published_at(where):
             raise UserError(f"{where} holds published files, of which no checksums are known; {how_to_convert(lying[2])}")
         if not registry.is_known(where) and (
@@ -96,6 +99,25 @@ def verify(
             raise UserError(f"--against: {folder} holds no pushed Parquet and no HATS catalogue, whose values it is for")
         below = {} if (Path(folder) / MANIFEST).exists() else registry.folders_below(folder)
         return max([verified(Path(each)) for each in below.values() or [folder]])
+
+    def adopted() -> int | None:
+        """The status of an index of an adopted tree, None where it is none."""
+        if "://" in where or registry.is_known(where):
+            return None
+        from skyset.adopting.verify import index_at
+        from skyset.adopting.verify import verify as verify_index
+        from skyset.cli.adopting import tell_verified
+
+        index = index_at(where)
+        if index is None:
+            return None
+        if against is not None:
+            raise UserError(f"--against: {where} is the index of an adopted tree, which nothing was made of")
+        differences = sum([tell_verified(each) for each in verify_index(index, processes_of(num_processes), scheduler)])
+        if differences:
+            told = counted(differences, "difference")
+            say(f"{told} in {where}: `skyset adopt` with the same folder renews the index", file=sys.stderr)
+        return 1 if differences else 0
 
     def published() -> int:
         from skyset.progress import progress_bar
