@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from types import MappingProxyType
@@ -256,6 +256,11 @@ class Trim:
     by: str
     values: tuple[float, ...]
     at: str = "anywhere"
+
+    def within(self, names: Collection[str]) -> Trim | None:
+        """What of it is for these columns alone; None where it is for none of them, or what tells padding is not there."""
+        kept = tuple(name for name in self.columns if name in names)
+        return replace(self, columns=kept) if kept and self.by in names else None
 
     def __post_init__(self):
         check_types(self)

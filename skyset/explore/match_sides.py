@@ -96,14 +96,14 @@ def side_of_partitions(
 
 
 def _with_lengths(survey: Survey, entries: Sequence[FileEntry]) -> Survey:
-    """With what a row of a column of bytes takes on the average, by the files' sizes."""
-    encoded = [column.name for column in survey.columns if column.is_bytes]
-    if not encoded or not all(entry.bytes for entry in entries):
+    """With what a row of a ragged column takes on the average, by the files' sizes."""
+    ragged = [column.name for column in survey.columns if column.is_ragged]
+    if not ragged or not all(entry.bytes for entry in entries):
         return survey
-    rest = sum(column.row_bytes for column in survey.columns if not column.is_bytes)
+    rest = sum(column.row_bytes for column in survey.columns if not column.is_ragged)
     mean = sum(entry.bytes for entry in entries) // max(1, sum(entry.rows for entry in entries)) - rest
-    size = min(max(1, mean // len(encoded)), 64 << 20)
-    columns = tuple(replace(c, typical_bytes=size) if c.name in encoded else c for c in survey.columns)
+    size = min(max(1, mean // len(ragged)), 64 << 20)
+    columns = tuple(replace(c, typical_bytes=size) if c.name in ragged else c for c in survey.columns)
     return replace(survey, columns=columns)
 
 

@@ -215,7 +215,7 @@ def _as_stored(matched: Matched, columns: Sequence[Column]) -> Matched:
     for side in matched.sides:
         always = (*side.position, side.survey.key)
         kept = tuple(c for c in side.survey.columns if f"{side.name}.{c.name}" in wanted or c.name in always)
-        survey = replace(side.survey, columns=kept, features=plain_features(kept, {}, ()), image_axes={})
+        survey = replace(side.survey, columns=kept, features=plain_features(kept, {}, ()), image_axes={}, trims=())
         sides.append(replace(side, survey=survey))
     return replace(matched, sides=tuple(sides))
 
@@ -235,6 +235,7 @@ def _declared(matched: Matched, names: Sequence[str], columns: Sequence[Column])
         columns=(*own, *columns),
         features=(*plain_features(own, {}, ()), *(feature for feature in every.features if feature.name in names)),
         image_axes=axes,
+        trims=tuple(filter(None, (trim.within({column.name for column in columns}) for trim in every.trims))),
     )
 
 
