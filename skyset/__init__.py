@@ -124,7 +124,8 @@ def load(
     """Short for ``load_dataset(path, name, data_dir=..., split=..., streaming=...).with_format(format)``.
 
     Args:
-        path: a survey, see ``skyset.surveys()``, or a folder of partitions.
+        path: a survey, see ``skyset.surveys()``, or a folder of partitions; of a tree that was adopted (``skyset adopt``)
+            its folder, the index, or the name that it was given.
         name: one of the survey's datasets, where it has several (``skyset.configs``); a number means the one of this name.
             The folder may stand here too: ``skyset.load("gz3d", "data/gz3d")``.
         data_dir: the survey's folder or URL; by default the usual places are searched (``skyset/loading/places.py``).
@@ -145,6 +146,7 @@ def load(
     from datasets import load_dataset
 
     name, config = (str(each) if isinstance(each, int) else each for each in (name, config))
+    path = registry.index_named(str(path)) or path
     if not registry.is_folder(path):
         known = registry.configs(path)  # an unknown name would be looked for on the Hub
         if name is not None and name not in known and data_dir is None and registry.is_place(name):

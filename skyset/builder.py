@@ -22,6 +22,7 @@ from skyset.loading.pushed import read_pushed
 from skyset.loading.reader import cut
 from skyset.loading.registry import code_digest, how_to_make
 from skyset.loading.stream import SurveyStream, adopt
+from skyset.loading.trees import files_of
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.parquet_file import OpensParquet
@@ -88,9 +89,9 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
     def __init__(self, *args, hash: str | None = None, base_path: str | None = None, **kwargs):
         if isinstance(kwargs.get("data_dir"), str):
             kwargs["data_dir"] = without_login(kwargs["data_dir"])  # `datasets` writes it into names of folders
-        known = tuple(self.CONFIGS) or ("default",)  # of a survey that has no others, `datasets` would take any name
+        known = self.configs_at(kwargs.get("data_dir"))  # of a survey that has no others, `datasets` would take any name
         name = kwargs.get("config_name") or self._meant(kwargs.get("data_dir"), known)
-        if name != known[0]:
+        if name != (known[0] if self.CONFIGS else "default"):
             kwargs["config_name"] = name
         if name not in known:
             raise UserError(f"{self.SURVEY.name} has no config {name!r}; known: {', '.join(known)}")
@@ -101,6 +102,11 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         # Part of the cache's path: rows of an edited file or of an older loader are never served.
         digest = self._manifest.digest() if self._manifest else ""
         super().__init__(*args, hash=f"{code_digest()}{digest}", base_path=base_path, **kwargs)
+
+    @classmethod
+    def configs_at(cls, data_dir: str | None) -> tuple[str, ...]:
+        """The configs that can be asked for, the usual one first: those of the survey, whatever folder it is."""
+        return tuple(cls.CONFIGS) or ("default",)
 
     @staticmethod
     def _meant(data_dir: str | None, known: tuple[str, ...]) -> str:
@@ -192,12 +198,11 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
             )
         if self._manifest.survey != self.SURVEY.name:
             raise UserError(f"{self._root} holds {self._manifest.survey}, not {self.SURVEY.name}")
-        if self.config.verify and self._manifest.build.get("in_place"):
-            raise UserError(f"verify needs the checksums of {MANIFEST}: published files that are read in place have none")
-        columns = needed_columns(self._survey, list(self.info.features))
+        if self.config.verify and (self._manifest.build.get("in_place") or self._manifest.is_adopted):
+            raise UserError(f"verify needs the checksums of {MANIFEST}: files that are read in place have none")
+        columns, root = needed_columns(self._survey, list(self.info.features)), files_of(self._manifest, self._root)
         pieces = {
-            split: cut(self._root, files, columns, verify=self.config.verify)
-            for split, files in self._manifest.splits.items()
+            split: cut(root, files, columns, verify=self.config.verify) for split, files in self._manifest.splits.items()
         }
         return [datasets.SplitGenerator(name=split, gen_kwargs={"pieces": those}) for split, those in pieces.items()]
 

@@ -87,6 +87,8 @@ def named(given: str) -> str:
         folder = folder / MANIFEST  # a folder of this name with something else in it, such as the survey's own loader
     if "://" in given or folder.is_dir() or not re.fullmatch(r"\w+", given):
         return given if "://" in given else str(folder)
+    if (index := registry.index_named(given)) is not None:
+        return index
     if not registry.is_known(given):
         known = ", ".join(registry.surveys())
         raise UserError(f"unknown survey {given!r}; known: {known}; and no manifest.json in {given}")
@@ -121,4 +123,7 @@ def build_of(given: str) -> Build:
         key = next((name for name in (manifest.key, "object_id") if name in places), "")
         return Build(root, replace(manifest, columns=columns, key=key), survey)
     known = registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey)
+    if manifest.is_adopted:
+        root, survey, manifest = opened(root)
+        return Build(root, manifest, survey)
     return Build(root, manifest, registry.survey(manifest.survey, manifest.config) if known else None)

@@ -72,7 +72,7 @@ def lookalikes_figure(
         described = similar.describe_rows({**row, "image": seen(row["image"])} for row in progress(rows))
         found, source = similar.most_similar(described.vectors, described.keys, to, k), described.name
     names = [to, *(name for name, _ in found)]
-    images = _images_of(survey, root, manifest, names)
+    images = _images_of(survey, manifest.files_root(root), manifest, names)
     shown = [name for name in names if name in images]  # vectors may be of more objects than the folder has
     titles = dict([(to, to), *((name, f"{name}\n{cosine:.3f}") for name, cosine in found)])
     figure = similar.similar_figure([images[name] for name in shown], [titles[name] for name in shown], source)
@@ -142,7 +142,7 @@ def object_figure(
     """
     manifest = Manifest.load(root) if manifest is None else manifest
     survey = survey.as_built(manifest.columns, manifest.build)
-    pieces = find_object(survey, root, manifest, object_id)
+    pieces = find_object(survey, manifest.files_root(root), manifest, object_id)
     try:
         found = list(islice(pieces, limit))
         if not found:

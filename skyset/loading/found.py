@@ -12,6 +12,7 @@ from skyset.loading.hats import read_hats
 from skyset.loading.in_place import lying_in
 from skyset.loading.places import looked_in
 from skyset.loading.pushed import read_pushed
+from skyset.loading.trees import files_of
 from skyset.partitions.manifest import Manifest, raw_values
 from skyset.secrets import without_login
 from skyset.sky import cell_boxes, joint_box
@@ -33,7 +34,7 @@ def opened(source: str) -> Found:
         if not root:
             raise UserError(f"no {name} partitions found: name the folder; {looked_in(name)}")
     elif "://" not in root:
-        root = str(Path(root).expanduser().absolute())
+        root = registry.index_named(root) or str(Path(root).expanduser().absolute())
     try:
         manifest = Manifest.load(root)
     except UserError:
@@ -46,7 +47,7 @@ def opened(source: str) -> Found:
         if there := lying_in(root):
             return next(iter(there.values()))
         raise
-    return root, _declared(manifest), manifest
+    return files_of(manifest, root), _declared(manifest), manifest
 
 
 def _pushed(root: str) -> Found | None:

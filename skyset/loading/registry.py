@@ -38,6 +38,8 @@ HATS = ("collection.properties", "hats.properties", "properties")
 PUBLISHED = b'"format": "skyset-published/'
 #: Packages declare their surveys under this name: ``skyset.surveys = mine = my_package.mine``.
 ENTRY_POINTS = "skyset.surveys"
+#: What the indexes of somebody else's trees name as their survey.
+ADOPTED = "adopted"
 
 _modules: dict[str, str] = {}
 
@@ -120,6 +122,7 @@ def surveys() -> list[str]:
 def loader(name: str) -> ModuleType:
     """The module of a survey's loader; UserError with the known names if there is none, or if it cannot be imported."""
     if not is_known(name):
+        _refuse_unadopted(name)
         meant = near_miss(name)
         hint = f"did you mean {meant}? " if meant else ""
         raise UserError(f"unknown survey {name!r}; {hint}known: {', '.join(surveys())}")
@@ -135,6 +138,20 @@ def loader(name: str) -> ModuleType:
         why = f"the folder {folder} stands in its way" if folder else "it has no SURVEY"
         raise UserError(f"the survey {name} cannot be loaded: {module}: {why}")
     return found
+
+
+def _refuse_unadopted(path: str, cells: bool = False) -> None:
+    """UserError where this is a folder of somebody's HDF5 that nobody has adopted."""
+    if not _is_local_folder(path):
+        return
+    from skyset.partitions.tree.unadopted import how_to_adopt, is_unadopted
+
+    if is_unadopted(path, cells):
+        raise UserError(f"{path} is no folder of skyset's, and has no index: {how_to_adopt(path)}")
+
+
+def _is_local_folder(path: str) -> bool:
+    return "://" not in str(path) and Path(path).expanduser().is_dir()
 
 
 def configs(name: str) -> dict[str, Survey]:
@@ -191,6 +208,8 @@ def buildable() -> list[str]:
 
 def how_to_make(name: str, options: str = "--tiny") -> str:
     """The command that makes a survey's partitions: with these options if it has a build script."""
+    if name == ADOPTED:
+        return "skyset adopt DIR"
     if name == "crossmatch":
         return "skyset crossmatch LEFT RIGHT --partitions DIR"
     if name == "matched":
@@ -324,6 +343,8 @@ def _finding_surveys(find: Callable) -> Callable:
         meant = None if os.path.exists(given) or "/" in given.rstrip("/") else near_miss(given.rstrip("/"))
         if meant and not _is_packaged(given):
             raise UserError(f"there is no dataset {given!r} here; did you mean {meant}?")
+        if not kwargs.get("data_files") and not _is_packaged(given):
+            _refuse_unadopted(given, cells=True)
         return find(path, *args, **kwargs)
 
     return find_module
@@ -347,6 +368,7 @@ def _survey_in_folder(path: str, data_dir: str | None) -> dict | None:
 
     The folder of a survey of which only configs are built has no manifest; theirs tell.
     """
+    from skyset.loading.trees import index_at
     from skyset.partitions.manifest import Manifest
 
     folder = Path(path).expanduser() / (data_dir or "")
@@ -354,12 +376,25 @@ def _survey_in_folder(path: str, data_dir: str | None) -> dict | None:
         return None
     manifests = [folder, *sorted(each.parent for each in islice(folder.glob(f"*/{MANIFEST}"), 100))]
     name = next(filter(None, map(survey_in, manifests)), None)
+    if name is None and (index := index_at(folder)) is not None:
+        return {"survey": ADOPTED, "data_dir": str(index)}
     if name is None or not is_known(name):
         return None
     found = {"survey": name, "data_dir": str(folder)}
-    if (folder / MANIFEST).is_file() and (config := Manifest.load(folder).config) != "default":
+    # Of an index the builder knows its datasets, and refuses a name of none of them.
+    if name != ADOPTED and (folder / MANIFEST).is_file() and (config := Manifest.load(folder).config) != "default":
         found["config_name"] = config
     return found
+
+
+def index_named(name: str) -> str | None:
+    """The index of the adopted tree that was given a name; None where there is none, or it is a survey's name or a place."""
+    if is_known(name) or is_place(name) or "://" in name:
+        return None
+    from skyset.loading import indexes
+
+    index = indexes.index_named(name)
+    return None if index is None else str(index)
 
 
 def _catalogue_in(path: str, options: dict):
@@ -395,7 +430,12 @@ def is_catalogue(folder: Path) -> bool:
 def folders_below(folder: str | Path) -> dict[str, str]:
     """The datasets of a survey whose folder has no manifest of its own: their folders by config, in the survey's order."""
     found: dict[str, str] = {}
-    name = (_survey_in_folder(str(folder), None) or {}).get("survey")
+    known = _survey_in_folder(str(folder), None) or {}
+    name = known.get("survey")
+    if name == ADOPTED:
+        from skyset.loading.trees import configs_in
+
+        return {config: str(index) for config, index in configs_in(known["data_dir"]).items()}
     for config in configs(name) if name else ():
         if survey_in(Path(folder).expanduser() / config) == name:
             found[config] = str(Path(folder).expanduser() / config)
@@ -403,7 +443,8 @@ def folders_below(folder: str | Path) -> dict[str, str]:
 
 
 def is_folder(path: str) -> bool:
-    """Whether this is a local folder of one of our surveys, of HATS or of pushed Parquet, and no survey's name."""
+    """Whether this is a local folder of one of our surveys, of HATS or of pushed Parquet, or a tree that was adopted, and no
+    survey's name."""
     if is_known(str(path)):
         return False
     return is_pushed(path) or is_catalogue(Path(path).expanduser()) or _survey_in_folder(str(path), None) is not None
@@ -419,7 +460,7 @@ def _partitions_in(data_dir: str | None) -> dict[str, list[str]] | None:
     from skyset.partitions.manifest import Manifest
 
     folder = Path(data_dir or "").expanduser().absolute()
-    if data_dir is None or "://" in str(data_dir) or survey_in(folder) is None:
+    if data_dir is None or "://" in str(data_dir) or survey_in(folder) in (None, ADOPTED):
         return None
     return {name: [str(folder / entry.path) for entry in files] for name, files in Manifest.load(folder).splits.items()}
 

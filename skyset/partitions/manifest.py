@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ from skyset.errors import PartitionError, UserError
 from skyset.files import file_sha256, short_digest, write_atomically
 from skyset.partitions.layout import JOURNAL, MANIFEST, PIXELS_FROM, SUFFIX, cell_of_path
 from skyset.partitions.partition import Partition
+from skyset.partitions.tree.form import ADOPTED, INDEX, check_file, form_of
+from skyset.partitions.tree.unadopted import how_to_adopt, is_unadopted
 from skyset.secrets import redacted_values
 from skyset.survey import Column, Survey, check_columns, check_types
 
@@ -46,11 +48,11 @@ class FileEntry:
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
-    def from_json(cls, values: dict) -> FileEntry:
+    def from_json(cls, values: dict, check_path: Callable[[str], object] = cell_of_path) -> FileEntry:
         """An entry that somebody wrote; ValueError or PartitionError unless it can be one."""
         entry = cls(**{**values, "ra": tuple(values["ra"]), "dec": tuple(values["dec"])})
         check_types(entry)
-        cell_of_path(entry.path)
+        check_path(entry.path)
         if not (0 < entry.rows < 2**63 and 0 < entry.bytes < 2**63):
             raise ValueError(f"{entry.path} has {entry.rows} rows and {entry.bytes} bytes")
         if not _SPLIT.fullmatch(entry.split):
@@ -103,7 +105,7 @@ class Manifest:
             "healpix": {"nside": self.nside, "ordering": "nested"},
             "key": self.key,
             "sources": redacted_values(self.sources),
-            "build": redacted_values(self.build),
+            "build": redacted_values(self._build_on_disk()),
             "columns": columns,
             "files": [],
         }
@@ -112,6 +114,21 @@ class Manifest:
             lines = (json.dumps(entry.values()) for entry in sorted(self.files, key=lambda e: e.path))
             text = text.removesuffix("[]\n}") + "[\n  " + ",\n  ".join(lines) + "\n ]\n}"
         return text + "\n"
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether this is the index of a tree, whose files lie elsewhere."""
+        return self.survey == ADOPTED
+
+    def files_root(self, root: str | Path) -> str:
+        """What the files' paths begin at: ``root``, the manifest's own, or the folder that it is the index of."""
+        return self.build[ADOPTED]["tree"] if self.is_adopted else str(root)
+
+    def _build_on_disk(self) -> dict:
+        """Without where the manifest lies."""
+        if not self.is_adopted:
+            return self.build
+        return {**self.build, ADOPTED: {name: each for name, each in self.build[ADOPTED].items() if name != INDEX}}
 
     def digest(self) -> str:
         """What tells the rows of this dataset from others, and from those of an earlier build."""
@@ -131,15 +148,23 @@ class Manifest:
             UserError: there is none, or it is not a manifest of this format.
         """
         with reasons_told(root):
-            return cls._from_json(read_values(root))
+            manifest = cls._from_json(read_values(root))
+        if manifest.is_adopted:
+            if "://" in str(root):
+                raise UserError(f"{root} is the index of a tree, which is read on the machine that has the tree")
+            manifest.build[ADOPTED][INDEX] = os.path.abspath(root)
+        return manifest
 
     @classmethod
     def _from_json(cls, values: dict) -> Manifest:
         manifest, files = cls.head(values), values["files"]
         if type(files) is not list:
             raise TypeError(f"files is {type(files).__name__}")
+        check_path = check_file if manifest.is_adopted else cell_of_path
         for number, each in enumerate(files):
-            files[number] = FileEntry.from_json(each)  # in its place: of a million files, two lists are gigabytes
+            files[number] = FileEntry.from_json(
+                each, check_path
+            )  # in its place: of a million files, two lists are gigabytes
             manifest.check_entry(files[number])
         manifest.files = files
         check_types(manifest)
@@ -147,6 +172,10 @@ class Manifest:
 
     def check_entry(self, entry: FileEntry) -> None:
         """Raise ValueError unless a file can be one of this dataset's."""
+        if self.is_adopted:
+            if not -1 <= entry.healpix < 12 * self.nside**2 or entry.rows > entry.bytes * _MAX_RATIO:
+                raise ValueError(f"{entry.path} has {entry.rows} rows in {entry.bytes} bytes, in cell {entry.healpix}")
+            return
         if not 0 <= entry.healpix == cell_of_path(entry.path) < 12 * self.nside**2:
             raise ValueError(f"{entry.path} is in cell {entry.healpix}")
         _check_size(entry, self._least_bytes)
@@ -179,6 +208,8 @@ class Manifest:
             raise ValueError("position or key is ragged")
         if manifest.nside not in _NSIDES:
             raise ValueError(f"nside is {manifest.nside}")
+        if manifest.is_adopted:
+            form_of(manifest.build).check(manifest.columns)
         return manifest
 
 
@@ -198,9 +229,10 @@ def reasons_told(root: str | Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
+        others = f"; {how_to_adopt(root)}" if is_unadopted(root) else ""
         raise UserError(
             f"no {MANIFEST} in {root}: not a folder of skyset partitions, or its build has not finished "
-            "(run the same build command again to complete it)"
+            f"(run the same build command again to complete it){others}"
         ) from None
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error}") from error

@@ -14,6 +14,7 @@ from skyset.loading.arrow import features_of, needed_columns
 from skyset.loading.in_place import lying_in
 from skyset.loading.partition_rows import PartitionRows
 from skyset.loading.reader import PIECE_BYTES, Piece, cut
+from skyset.loading.trees import files_of
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.survey import Column, Feature, Layers, Survey, plain_features
@@ -124,5 +125,7 @@ def sources(where: str) -> dict[str, Source]:
 def _of_partitions(root: str) -> Source:
     manifest = Manifest.load(root)
     return Source(
-        root, registry.survey(manifest.survey, manifest.config).as_built(manifest.columns, manifest.build), manifest
+        files_of(manifest, root),
+        registry.survey(manifest.survey, manifest.config).as_built(manifest.columns, manifest.build),
+        manifest,
     )

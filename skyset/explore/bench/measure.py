@@ -23,6 +23,7 @@ from skyset.loading.arrow import needed_columns
 from skyset.loading.partition_rows import row_count
 from skyset.loading.stream import SurveyStream, map_source
 from skyset.partitions.manifest import FileEntry, Manifest
+from skyset.partitions.tree.opens import OpensTree
 from skyset.survey import Feature, Survey
 
 BATCH = 32  # rows
@@ -53,6 +54,15 @@ class Target:
     survey: Survey
     split: str
     files: list[FileEntry]
+
+    def path(self, entry: FileEntry) -> str:
+        """Of one of the files."""
+        return f"{self.manifest.files_root(self.root)}/{entry.path}"
+
+    def paths(self, entry: FileEntry) -> list[str]:
+        """Of one of the files; of a tree of objects, those that are one entry."""
+        opens = self.survey.opens
+        return opens.files(self.path(entry)) if isinstance(opens, OpensTree) else [self.path(entry)]
 
     @cached_property
     def row_bytes(self) -> int:
@@ -146,7 +156,7 @@ def ways(target: Target, workers: Sequence[int]) -> list[Way]:
         return lambda files, times: whole_batches(data_loader(stream(target, "torch", files, times), number))
 
     return [
-        Way(FLOOR, lambda files, times: whole_files(target.root, files, times)),
+        Way(FLOOR, lambda files, times: whole_files(target, files, times)),
         Way(ROWS, rows),
         Way(BATCHES, batches),
         Way(SHUFFLED, shuffled),
@@ -154,19 +164,20 @@ def ways(target: Target, workers: Sequence[int]) -> list[Way]:
     ]
 
 
-def whole_files(root: str, files: Sequence[FileEntry], times: int = 1) -> Iterator[tuple[float, list[np.ndarray]]]:
+def whole_files(target: Target, files: Sequence[FileEntry], times: int = 1) -> Iterator[tuple[float, list[np.ndarray]]]:
     """Blocks of files from their first byte to their last; a block counts as the part of the file's rows that it is."""
     block = np.empty(BLOCK_BYTES, np.uint8)
     for _ in range(times):
         for entry in files:
-            with open(f"{root}/{entry.path}", "rb", buffering=0) as file:
-                while count := file.readinto(block):
-                    yield count * entry.rows / entry.bytes, [block[:count]]
+            for path in target.paths(entry):
+                with open(path, "rb", buffering=0) as file:
+                    while count := file.readinto(block):
+                        yield count * entry.rows / entry.bytes, [block[:count]]
 
 
 def stream(target: Target, format: str, files: Sequence[FileEntry], times: int) -> SurveyStream:
     """The rows of some files, one pass after the other. A stock ``repeat`` would be another way of iterating."""
-    wanted = {f"{target.root}/{entry.path}" for entry in files}
+    wanted = {target.path(entry) for entry in files}
     rows = skyset.load(target.survey.name, target.root, split=target.split, format=format)
 
     def change(source):
@@ -281,7 +292,7 @@ def read_into_memory(target: Target, seconds: float, most_bytes: int) -> list[Fi
     """Read files for some seconds; those that are in the page cache then, at least one."""
     start, read = time.perf_counter(), []
     for entry in sample(target.files, most_bytes=most_bytes):
-        for _ in whole_files(target.root, [entry]):
+        for _ in whole_files(target, [entry]):
             pass
         read.append(entry)
         if time.perf_counter() - start > seconds:
@@ -320,7 +331,7 @@ def measure_all(
     """
     buffer = np.zeros(BUFFER_BYTES, np.uint8)
     buffer[:] = 1  # its pages exist from now on
-    paths = [f"{target.root}/{entry.path}" for entry in target.files]
+    paths = [path for entry in target.files for path in target.paths(entry)]
     with quiet_datasets(), readable_errors():
         for way in all_ways:
             say(f"{COLD}: {way.name}")

@@ -19,6 +19,7 @@ from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.partitions.parquet_file import OpensParquet
 from skyset.partitions.partition import Partition
+from skyset.partitions.tree.form import ADOPTED, OBJECTS
 from skyset.runner import executor, in_order
 from skyset.survey import Column, Survey
 
@@ -51,7 +52,7 @@ class Build:
     @property
     def cells_known(self) -> bool:
         """Whether each file holds the rows of one cell of the sky, which the manifest names."""
-        return not (self.in_place or self.is_parquet)
+        return not (self.in_place or self.is_parquet or self.manifest.is_adopted)
 
     @property
     def position(self) -> tuple[str, str]:
@@ -214,7 +215,8 @@ def _not_there(build: Build) -> dict[str, str]:
 
 
 def _sizes(build: Build) -> Iterator[tuple[str, str]]:
-    for entry in build.manifest.files[:MOST_LOOKED_AT]:
+    together = build.manifest.is_adopted and build.manifest.build[ADOPTED]["kind"] == OBJECTS  # an entry is many files
+    for entry in build.manifest.files[:MOST_LOOKED_AT] if not together else ():
         try:
             size = os.stat(f"{build.root}/{entry.path}").st_size
         except OSError as error:

@@ -43,7 +43,9 @@ _NEEDS = {
     CELL: (0,),
     NAME: (0,),
 }
-_LONGEST, _MOST_LABELS, _MOST_AXES = 1000, 10_000, 8
+_LONGEST, _LONGEST_PATH, _MOST_LABELS, _MOST_AXES = 1000, 4096, 10_000, 8
+#: In ``Manifest.build``: the form of a tree; in that, once it is loaded, the folder of the manifest.
+ADOPTED, INDEX = "adopted", "index"
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,14 @@ def _is_tuple(value: object, kind: type, length: int) -> bool:
     return type(value) is tuple and len(value) == length and all(type(each) is kind for each in value)
 
 
+def check_file(path: str) -> None:
+    """ValueError unless this can be the path of a file below a tree."""
+    if len(path) > _LONGEST_PATH or not path.isprintable() or "\\" in path:
+        raise ValueError(f"{path[:100]!r} is no file of a tree")
+    if any(step in ("", ".", "..") for step in path.split("/")):
+        raise ValueError(f"{path[:100]!r} is no path below a tree")
+
+
 @dataclass(frozen=True)
 class TreeForm:
     """What the files of one folder of a tree hold.
@@ -182,3 +192,11 @@ class TreeForm:
         """What somebody wrote; ValueError, LookupError, TypeError or AttributeError unless it is a form."""
         sources = {str(name): Source.from_json(each) for name, each in values["sources"].items()}
         return cls(values["tree"], values["kind"], sources, values.get("packed", False))
+
+
+def form_of(build: Mapping[str, Any]) -> TreeForm:
+    """The form that a manifest's ``build`` notes; ValueError, LookupError or TypeError unless it is one."""
+    try:
+        return TreeForm.from_json(build[ADOPTED])
+    except AttributeError as error:
+        raise ValueError(f"the form of a tree is {type(build[ADOPTED]).__name__}") from error

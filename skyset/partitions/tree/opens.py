@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from skyset.errors import PartitionError
 from skyset.partitions.tree.columns import TreeColumns
 from skyset.partitions.tree.file import TreeFile
-from skyset.partitions.tree.form import COLUMNS, TreeForm
+from skyset.partitions.tree.form import COLUMNS, OBJECTS, TreeForm
 from skyset.partitions.tree.objects import TreeObjects
 from skyset.partitions.tree.units import UNITS, UnitsFile
 from skyset.survey import Column
@@ -31,6 +31,13 @@ class OpensTree:
     def in_groups(self) -> bool:
         """Whether a row costs as much as those beside it: shuffled reading holds whole pieces."""
         return self.form.packed
+
+    def files(self, path: str) -> list[str]:
+        """The files that an entry is made of; PartitionError where the index is damaged."""
+        if self.form.kind != OBJECTS:
+            return [path]
+        rows = _units(f"{self.index}/{UNITS}").rows_of(os.path.relpath(path, self.form.tree))
+        return [f"{self.form.tree}/{file}" for file in dict.fromkeys(rows.files)]
 
     def __call__(
         self,
