@@ -57,6 +57,7 @@ class AdoptedDataset:
         folder: of its manifest.
         inferred: how it is read.
         rows, files: how many; ``splits`` has rows by split.
+        unit: of positions, as they are stored.
         sampled: rows whose arrays were looked at.
         broken: files that were left out because they cannot be read.
         read: files that were opened in this run.
@@ -69,6 +70,7 @@ class AdoptedDataset:
     rows: int
     files: int
     splits: Mapping[str, int]
+    unit: str
     sampled: int
     broken: int
     read: int
@@ -258,6 +260,7 @@ class Adopting:
             rows=fold.rows,
             files=fold.files,
             splits=splits,
+            unit=unit_by(inferred.form),
             sampled=fold.rows if fold.is_whole else fold.sampled,
             broken=gathered.broken,
             read=gathered.read,
@@ -295,7 +298,7 @@ class Adopting:
         compared: list[tuple[float, float, int]] = []
         with Repeats(self.dataset.root, inferred) as repeats:
             for number, looks in enumerate(self.gatherer.looks(gathered)):
-                note_files(looks, self.gatherer.places, self.dataset, fold.kind)
+                note_files(looks, self.gatherer.places, self.dataset, fold.kind, fold.sky.judged > 0)
                 for look in looks:
                     if not look.error and look.kind == fold.kind:
                         findings.add_look(look, unit, ours)

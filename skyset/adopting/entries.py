@@ -45,7 +45,7 @@ class Entries:
 
     def runs(self, looks: Iterable[Look]) -> Iterator[list[Look]]:
         """The files of each entry: one, or of objects up to 1,024 that follow each other in a folder and split."""
-        good = (look for look in looks if not look.error and look.kind == self.form.kind)
+        good = (look for look in looks if look.rows and look.kind == self.form.kind)
         if self.form.kind != OBJECTS:
             yield from ([look] for look in good)
             return

@@ -113,9 +113,8 @@ class Gathered:
 
     def add(self, looks: Iterable[Look]) -> None:
         for look in looks:
-            if look.error:
-                self.broken += 1
-            else:
+            self.broken += look.is_broken
+            if look.rows:
                 self.folds.setdefault(look.kind, Fold(look.kind)).add(look)
 
     @property
@@ -211,7 +210,7 @@ class Gatherer:
             return None
 
     def _take(self, gathered: Gathered, looks: Sequence[Look]) -> None:
-        if self.strict and (bad := next((look for look in looks if look.error), None)):
+        if self.strict and (bad := next((look for look in looks if look.is_broken), None)):
             raise UserError(f"{self.dataset.root}/{bad.file.path}: {bad.error}")
         gathered.add(looks)
         self.progress(len(looks))
@@ -245,13 +244,21 @@ def _run(asked: Asked, task: _Task) -> list[Look]:
     return look_at(asked, task.parts)
 
 
-def note_files(looks: Iterable[Look], places: Places, dataset: Dataset, kind: str) -> None:
-    """Findings of files as such: broken ones, those of another kind, folders that are no cells."""
+def note_files(looks: Iterable[Look], places: Places, dataset: Dataset, kind: str, in_cells: bool) -> None:
+    """Findings of files as such: broken ones, those of another kind, folders that are no cells.
+
+    Args:
+        looks: of the files.
+        places: of their tree.
+        dataset: theirs.
+        kind: that most of them are of.
+        in_cells: others lie in folders of cells.
+    """
     before = f"{dataset.folder}/" if dataset.folder else ""
     for look in looks:
         path = look.file.path
         if look.error:
-            dataset.findings.add(checks.BROKEN, path, look.error)
+            dataset.findings.add(checks.BROKEN if look.is_broken else checks.FOREIGN, path, look.error)
             continue
         if look.kind != kind:
             what = f"a file of {look.kind}, where its fellows are of {kind}: left out"
@@ -259,4 +266,7 @@ def note_files(looks: Iterable[Look], places: Places, dataset: Dataset, kind: st
         cell = places.of(before + path).cell
         if cell is not None and cell_number(cell, CELLS) < 0:
             what = f"healpix={cell} is no HEALPix cell of nside 16 (0 to {CELLS - 1})"
+            dataset.findings.add(checks.NOT_HEALPIX, path, what)
+        elif cell is None and in_cells:
+            what = "lies in no folder healpix=<cell>, as its fellows do"
             dataset.findings.add(checks.NOT_HEALPIX, path, what)

@@ -15,6 +15,8 @@ from skyset.adopting.scan import TreeFile
 from skyset.partitions.tree.form import COLUMNS
 from skyset.partitions.tree.structure import Unit
 
+#: Why a file is none of a dataset's, though it is sound.
+NOTHING = "no dataset of right ascension and declination (ra, dec, RAJ2000, ...)"
 #: Of each kind of finding, as many are noted of a file; all are counted.
 EXAMPLES = 3
 
@@ -95,6 +97,11 @@ class Look:
     found: list[Finding] = field(default_factory=list)
     sampled: int = 0
     is_whole: bool = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it cannot be read; one of something else is sound."""
+        return bool(self.error) and self.error != NOTHING
 
     def note(self, kind: str, rows: np.ndarray, ids: list[str], what: str | list[str], numbers: np.ndarray) -> None:
         """Note rows with a finding.

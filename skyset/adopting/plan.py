@@ -11,7 +11,7 @@ import numpy as np
 from skyset.adopting import checks
 from skyset.adopting.fields import Field
 from skyset.adopting.look import Look
-from skyset.adopting.padding import MASKED, PARTS, Family, evidence, families
+from skyset.adopting.padding import PARTS, TIME, Family, evidence, families
 
 #: An image has bands first, not more than so many, and sides of at least so many pixels.
 _MOST_BANDS, _LEAST_SIDE = 32, 8
@@ -53,13 +53,15 @@ def plan_of(fields: Mapping[str, Field]) -> Plan:
     ivars = [name for name, field in arrays.items() if checks.IVAR.fullmatch(name) and field.dtype.startswith("float")]
     masks = [(name, ivar) for name in arrays if checks.MASK.fullmatch(name) and (ivar := _ivar_of(name, arrays))]
     images = [name for name, field in arrays.items() if _is_image(field)]
-    along = {name for family in found if family.role != MASKED for name in family.members}
+    along = {name for family in found if family.role == TIME for name in family.members}
     curves = [family.by for family in found if family.role == PARTS]
     curves += [name for name, field in arrays.items() if name in along and len(field.dims) == 2 and _key(name) in _FLUXES]
-    flags = [
-        name for name, field in fields.items() if checks.FAILED.fullmatch(name) and field.dtype == "bool" and not field.dims
-    ]
+    flags = [name for name, field in fields.items() if checks.FAILED.fullmatch(name) and _is_flag(field)]
     return Plan(tuple(found), tuple(ivars), tuple(masks), tuple(images), tuple(curves), tuple(flags))
+
+
+def _is_flag(field: Field) -> bool:
+    return not field.dims and (field.dtype == "bool" or field.is_integer)
 
 
 def _key(name: str) -> str:
@@ -100,11 +102,23 @@ def examine(look: Look, plan: Plan, arrays: Mapping[str, np.ndarray], rows: np.n
             look.note(checks.INFINITE, checks.infinite(arrays[name]), ids, what, rows)
     for mask, ivar in plan.masks:
         if mask in arrays and ivar in arrays:
-            what = f"{mask} is set where {ivar} is positive and not where it is 0: there, True means good"
-            look.note(checks.INVERTED, checks.inverted(arrays[mask], arrays[ivar]), ids, what, rows)
+            bad, what = _inverted(mask, ivar, arrays[mask], arrays[ivar])
+            look.note(checks.INVERTED, bad, ids, what, rows)
     for name in (*plan.images, *plan.curves):
         if name in arrays and arrays[name].size:
             _note_bands(look, name, arrays[name], name in plan.images, rows, ids)
+
+
+def _inverted(mask: str, ivar: str, masks: np.ndarray, ivars: np.ndarray) -> tuple[np.ndarray, str]:
+    """Rows whose mask means the opposite of what masks of its kind do, and that in words.
+
+    Those of MultimodalUniverse's images are set where a pixel is good, those of its spectra, and of most, where it is bad.
+    """
+    if mask.startswith("image_"):
+        what = f"{mask} is set where {ivar} is 0 and not where it is positive: of images, True means good elsewhere"
+        return checks.inverted(masks == 0, ivars), what
+    what = f"{mask} is set where {ivar} is positive and not where it is 0: there, True means good"
+    return checks.inverted(masks, ivars), what
 
 
 def _note_bands(look: Look, name: str, values: np.ndarray, is_image: bool, rows: np.ndarray, ids: list[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from skyset.adopting import checks
 from skyset.adopting.fields import Field, Names, fields_of, kind_of, names_of, of_rows
-from skyset.adopting.look import EXAMPLES, Finding, Ids, Look
+from skyset.adopting.look import EXAMPLES, NOTHING, Finding, Ids, Look
 from skyset.adopting.plan import Plan, examine, note_flags, plan_of
 from skyset.adopting.reading import TreeHDF5, columns_at
 from skyset.adopting.scan import TreeFile, cell_number
@@ -67,7 +67,7 @@ class _Rows:
 def look_at(asked: Asked, files: Sequence[Part]) -> list[Look]:
     """Look at some files, one after the other; what cannot be read is noted with its reason."""
     rows = [_look(asked, file, cell) for file, cell in files]
-    judge([each for each in rows if not each.look.error])
+    judge([each for each in rows if each.look.rows])
     return [each.look for each in rows]
 
 
@@ -79,7 +79,7 @@ def _look(asked: Asked, file: TreeFile, cell: str | None) -> _Rows:
             fields = opened.fields()
             look.kind = kind_of(fields)
             if not look.kind:
-                look.error = "no dataset of right ascension and declination (ra, dec, RAJ2000, ...)"
+                look.error = NOTHING
             elif look.kind == COLUMNS:
                 return _columns(look, cell, opened, fields, asked)
             else:
@@ -109,10 +109,10 @@ def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Fie
     if (own := by_name.get("healpix")) is not None and own.is_integer and not own.dims:
         found.own = file.read(own)
     look.said = unit_of(by_name[names.ra].unit)
-    _note_positions(found)
+    zero = _note_positions(found)
     stem = os.path.splitext(look.file.path)[0]
     texts = texts_of(ids) if ids is not None else [f"{stem}:{row}" for row in range(rows)]
-    _note_ids(look, ids, texts)
+    _note_ids(look, ids, texts, zero)
     look.keys = keys_digest(texts)
     plan = plan_of(by_name)
     note_flags(look, plan, {name: file.read(by_name[name]) for name in plan.flags})
@@ -143,19 +143,20 @@ def texts_of(ids: np.ndarray) -> list[str]:
     return list(map(str, ids.tolist())) if ids.dtype.kind in "iu" else decoded(ids)
 
 
-def _note_ids(look: Look, ids: np.ndarray | None, texts: list[str]) -> None:
+def _note_ids(look: Look, ids: np.ndarray | None, texts: list[str], zero: np.ndarray) -> None:
+    """What is known of ids; rows that were never filled (``zero``) have none that could be another's."""
     look.ids = Ids(width=max(map(len, texts), default=1) or 1)
     if ids is None:
         return
-    look.digests = digests(texts)
+    look.digests = digests(f"{look.file.path}:{row}" if zero[row] else text for row, text in enumerate(texts))
     if ids.dtype.kind in "iu" and len(ids):
         look.ids.integers = True
         look.ids.lowest, look.ids.highest = int(ids.min()), int(ids.max())
         look.ids.count_up = checks.counts_up(ids)
 
 
-def _note_positions(found: _Rows) -> None:
-    """Bounds, the first position, rows that have none and rows that were never filled."""
+def _note_positions(found: _Rows) -> np.ndarray:
+    """Bounds, the first position, rows that have none; gives back which rows were never filled, bool (rows,)."""
     look, ra, dec = found.look, found.ra.astype(np.float64), found.dec.astype(np.float64)
     numbers, texts = np.arange(len(ra)), texts_of(found.ids) if found.ids is not None else []
     good = np.isfinite(ra) & np.isfinite(dec)
@@ -169,6 +170,7 @@ def _note_positions(found: _Rows) -> None:
     look.first = float(ra[first]), float(dec[first])
     look.ra = float(ra[good].min()), float(ra[good].max())
     look.dec = float(dec[good].min()), float(dec[good].max())
+    return zero
 
 
 def _blocks(rows: int, fields: Sequence[Field], all_values: bool) -> Iterator[np.ndarray]:
@@ -205,17 +207,16 @@ def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Row
         look.names = look.names or names
         where = [values[name] for name in (names.ra, names.dec) if name in values] if names else []
         if len(where) < 2 or not all(each.size == 1 and np.isfinite(each).all() for each in where):
-            if look.kind == OBJECTS:
-                raise PartitionError("its position is missing or not a number")
-            look.note(checks.NO_POSITION, np.ones(1, bool), [group], "its position is missing or no number", np.array([-1]))
+            what = "its position is missing or no number: it is left out"
+            look.note(checks.NO_POSITION, np.ones(1, bool), [group], what, np.array([-1]))
             continue
         kept = {name: value for name, value in values.items() if value.nbytes <= KEPT_BYTES}
         look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, kept, arrays))
         id_ = values.get(names.id) if names and names.id else None
         found.append((float(where[0].item()), float(where[1].item()), None if id_ is None else id_.reshape(-1)[0]))
-    if not found:
-        raise PartitionError("no group has a position")
     look.rows = len(found)
+    if not found:
+        return _Rows(look, cell, np.zeros(0), np.zeros(0), None)
     return _of_objects(look, cell, file, found, asked)
 
 
@@ -235,10 +236,10 @@ def _of_objects(look: Look, cell: str | None, file: TreeHDF5, found: list, asked
     prefix = f"{first.group}/" if first.group else ""
     look.said = unit_of(file.told(prefix + names.ra)[0]) if prefix + names.ra in file.datasets else ""
     look.told = {name: file.told(prefix + name) for name in first.arrays if any(file.told(prefix + name))}
-    _note_positions(rows)
+    zero = _note_positions(rows)
     stem = os.path.splitext(os.path.basename(look.file.path))[0]
     texts = texts_of(ids) if ids is not None else [unit.group or stem for unit in look.units]
-    _note_ids(look, ids, texts)
+    _note_ids(look, ids, texts, zero)
     for number, unit in enumerate(look.units if asked.all_values else look.units[:_OBJECTS]):
         _examine_object(look, file, unit, number, texts[number], asked.all_values)
     look.is_whole = asked.all_values

@@ -115,6 +115,8 @@ def _tell(dataset: AdoptedDataset, file) -> None:
     what = kind[dataset.inferred.form.kind]
     again = "" if dataset.read else "; none has changed since they were adopted"
     say(f"{name}{counted(dataset.rows, 'row')} in {counted(dataset.files, 'file')} ({what}); {splits}{again}", file=file)
+    if dataset.unit != "deg":
+        say(f"{name}positions are stored in {dataset.unit}, and handed out in degrees", file=file)
     looked = ""
     if dataset.sampled < dataset.rows:
         looked = f"; arrays of {dataset.sampled:,} rows were looked at (--all_pixels: all)"
