@@ -183,7 +183,8 @@ def _add_spectrum(fields: Fields, row: Mapping, units: Mapping[str, str], found:
     mask_key = fields.first(MASK)
     weight = np.empty(0) if error is None else np.nan_to_num(error)  # more than 0 where there is one
     bad = bad_pixels(flux, fields.array(mask_key), weight)
-    wave = np.power(10.0, x) if x_key == "loglam" else x.astype(float)
+    with np.errstate(over="ignore"):
+        wave = np.power(10.0, x.astype(float)) if x_key == "loglam" else x.astype(float)
     found.spectra.append(
         Spectrum(
             fields.name or "spectrum",

@@ -58,7 +58,8 @@ def draw_light_curve(axes: Axes, curve: LightCurve) -> None:
     outside = int(((curve.value < low) | (curve.value > high)).sum())
     axes.set_ylim((high, low) if curve.is_magnitude else (low, high))
     if curve.time.min() == curve.time.max():
-        axes.set_xlim(curve.time[0] - 1, curve.time[0] + 1)
+        beside = max(1.0, _FLAT * abs(curve.time[0]))
+        axes.set_xlim(curve.time[0] - beside, curve.time[0] + beside)
     axes.ticklabel_format(axis="x", useOffset=False, style="plain")
     if outside:
         text = f"{outside} point{'s' * (outside > 1)} outside"

@@ -93,6 +93,7 @@ def draw_spectrum(axes: Axes, spectrum: Spectrum) -> None:
 def _in_order(spectrum: Spectrum) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     """Wavelengths that rise, flux, what is bad, error; where some are left out, as between arms, a NaN ends the line."""
     order = np.argsort(spectrum.x, kind="stable")
+    order = order[np.isfinite(spectrum.x[order])]
     x, flux = spectrum.x[order], spectrum.flux[order]
     bad = spectrum.bad[order] | ~np.isfinite(flux)
     error = None if spectrum.error is None else spectrum.error[order]

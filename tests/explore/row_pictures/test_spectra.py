@@ -54,6 +54,13 @@ def test_pixels_are_drawn_in_the_order_of_wavelengths():
     assert lines(axes)["flux"].get_xydata().tolist() == [[4000, 2], [5000, 1], [6000, 3]]
 
 
+def test_pixels_without_a_wavelength_are_left_out():
+    wave = np.array([np.inf, 4000, np.nan, 5000, -1])
+    line = lines(drawn({"flux": np.arange(5.0), "lambda": wave}))["flux"]
+    np.testing.assert_array_equal(line.get_xydata(), [[-1, np.nan], [4000, 1], [5000, 3]])
+    assert len(drawn({"flux": np.ones(2), "loglam": np.array([3.6, 400])}).lines) == 1
+
+
 def test_between_the_arms_of_a_spectrograph_there_is_no_line():
     wave = np.concatenate([np.linspace(4700, 4900, 100), np.linspace(5650, 5880, 100)])
     fields = {"lambda": wave, "flux": np.arange(200.0), "ivar": np.ones(200)}
