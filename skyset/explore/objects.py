@@ -17,6 +17,7 @@ from skyset.loading import registry
 from skyset.loading.reader import Piece, PieceReader, python_numbers, rows_of
 from skyset.partitions.manifest import Manifest
 from skyset.partitions.partition import Partition
+from skyset.partitions.tree.form import ADOPTED
 from skyset.survey import Feature, Survey
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
             units |= {
                 f"{feature.name}.{key}": survey.column(of).unit for key, of in feature.fields.items() if isinstance(of, str)
             }
-    return figure_of(row, f"{survey.name}: {row.get('object_id', '')}", units, most)
+    # All adopted trees are one survey: their titles begin with the name of the tree.
+    name = survey.title.partition(":")[0] if survey.name == ADOPTED else survey.name
+    return figure_of(row, f"{name}: {row.get('object_id', '')}", units, most)
 
 
 def object_figure(

@@ -1,9 +1,11 @@
 """Objects of folders drawn: a survey without a plot of its own, by its arrays, in `show`, `report` and `similar`."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from skyset.explore.objects import lookalikes_figure, object_figure
+from skyset.explore.objects import lookalikes_figure, object_figure, row_figure
 from skyset.explore.report import pictures
 from skyset.loading import registry
 from tests.explore.row_pictures import rows, survey
@@ -37,6 +39,12 @@ def test_bands_spectrum_and_light_curve_of_an_object_are_those_of_its_row(folder
     lines = [line for axes in figure.axes if not axes.axison for line in axes.texts[0].get_text().splitlines()]
     assert {"object_id: pictured2", "obj_type: SNIa", f"spectrum.flux: float32, 1500 {survey.FLUX_UNIT}"} <= set(lines)
     assert "image.band: g, r, i" in lines and "lightcurve.band: 30: g, r" in lines
+
+
+def test_a_row_of_an_adopted_tree_is_named_by_its_tree():
+    named = {"name": "adopted", "title": "sdss: files that were adopted"}
+    figure = row_figure({"object_id": "a"}, dataclasses.replace(survey.SURVEY, **named))
+    assert figure.get_suptitle() == "sdss: a"
 
 
 def test_show_draws_the_first_rows_on_one_sheet(folder, tmp_path):
