@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -66,11 +67,11 @@ class Target:
 
     @cached_property
     def row_bytes(self) -> int:
-        """Bytes of one row as it is handed out; images decoded, of the size of the first row's."""
+        """Bytes of one row as it is handed out; images decoded and ragged columns as long as in the first rows."""
         names = [feature.name for feature in self.survey.features]
         columns = needed_columns(self.survey, names)
-        size = sum(column.row_bytes for column in columns if not column.is_bytes)
-        return size + self._decoded_bytes() if any(column.is_bytes for column in columns) else size
+        size = sum(column.row_bytes for column in columns if not column.is_ragged)
+        return size + self._bytes_of_first() if any(column.is_ragged for column in columns) else size
 
     @cached_property
     def is_encoded(self) -> bool:
@@ -83,15 +84,30 @@ class Target:
         """Bytes of one row on disk."""
         return self.manifest.bytes / self.manifest.rows
 
-    def _decoded_bytes(self) -> int:
+    def _bytes_of_first(self) -> int:
+        """Of the ragged columns of a row, in the mean of the first ones; of an image one is decoded."""
+        many = 1 if self.is_encoded else BATCH
         with readable_errors():
-            row = next(iter(stream(self, "numpy", self.files[:1], 1)))
-        values = [
-            row[feature.name]
-            for feature in self.survey.features
-            if isinstance(feature, Feature) and self.survey.column(feature.source).is_bytes
-        ]
-        return sum(value.nbytes if isinstance(value, np.ndarray) else len(value) for value in values)
+            rows = list(islice(stream(self, "numpy", self.files[:1], 1), many))
+        return sum(_size(value) for row in rows for value in self._ragged_of(row)) // max(1, len(rows))
+
+    def _ragged_of(self, row: Mapping) -> Iterator:
+        """Those values of a row."""
+        for feature in self.survey.features:
+            if isinstance(feature, Feature):
+                if self.survey.column(feature.source).is_ragged:
+                    yield row[feature.name]
+                continue
+            for key, source in feature.fields.items():
+                if isinstance(source, str) and self.survey.column(source).is_ragged:
+                    yield row[feature.name][key]
+
+
+def _size(value) -> int:
+    """Bytes of an array, of bytes, or of texts."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    return sum(map(len, value)) if isinstance(value, list) else len(value)
 
 
 def open_target(folder: Path) -> Target:
@@ -127,7 +143,7 @@ def total_bytes(files: Iterable[FileEntry]) -> int:
 def stored_compression(manifest: Manifest) -> str | None:
     """What the build was told; without such a note ``"none"`` if the files are as large as their rows, else None."""
     row_bytes = sum(column.row_bytes for column in manifest.columns)
-    as_large = not any(column.is_bytes for column in manifest.columns) and manifest.bytes >= manifest.rows * row_bytes
+    as_large = not any(column.is_ragged for column in manifest.columns) and manifest.bytes >= manifest.rows * row_bytes
     return manifest.build.get("compression") or ("none" if as_large else None)
 
 

@@ -81,7 +81,10 @@ def look(build: Build, rows: int = ROWS, count: int = PICTURES, seed: int = 0, s
     drawing = functools.partial(progress_bar, unit="picture", desc="drawing", leave=False)
     sample = take(build, rows, seed, reading, scheduler)
     listed = [column for column in build.manifest.columns if column.name in sample.values]
-    summaries = {column.name: summarised(column, sample.values[column.name]) for column in listed}
+    values = sample.values | {name: each for name, (each, _) in sample.elements.items()}
+    of_values = [column for column in listed if column.is_bytes or not column.is_ragged or column.name in sample.elements]
+    summaries = {column.name: summarised(column, values[column.name]) for column in of_values}
+    lengths = {column.name: summarised(column.end, sample.lengths(column.name)) for column in listed if column.is_ragged}
     drawn, problems = pictures.drawn(build, sample, count, seed, drawing)
     rejects = read_rejects(build.root if build.cells_known else "://")
     looked = Looked(
@@ -95,6 +98,7 @@ def look(build: Build, rows: int = ROWS, count: int = PICTURES, seed: int = 0, s
         _digest(build),
         seed,
         [f"{path}: {reason}" for path, reason in sample.problems.items()] + problems,
+        lengths,
     )
     if rejects.problem:
         looked.problems.append(f"{REJECTED}: {rejects.problem}")

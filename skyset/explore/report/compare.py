@@ -6,6 +6,7 @@ of the rows that both have; that of columns of pixels is smaller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -119,8 +120,8 @@ class Comparison:
         order = np.random.default_rng(seed).permutation(len(both))[:MOST_CELLS]
         self._cells, self._looked_into = cells, {both[place] for place in order}
         shared = _comparable(one, other)
-        self._small = [column for column in shared if is_small(column) and not column.is_bytes and column.name != self.key]
-        self._long = [column for column in shared if not is_small(column) or column.is_bytes]
+        self._small = [column for column in shared if is_small(column) and not column.is_ragged and column.name != self.key]
+        self._long = [column for column in shared if not is_small(column) or column.is_ragged]
         self.changed = {column.name: Changed() for column in shared if column.name != self.key}
         self._left_rows, self._left_bytes = MOST_ROWS, MOST_BYTES
         self._loose: tuple[dict[bytes, None], dict[bytes, None]] = ({}, {})
@@ -216,6 +217,10 @@ class Comparison:
             self._left_bytes -= mine.nbytes
             if column.is_bytes:
                 mine, yours = (np.array([value.tobytes()], object) for value in (mine, yours))
+            elif column.is_ragged and len(mine) == len(yours):
+                mine, yours = mine[None], yours[None]
+            elif column.is_ragged:
+                mine, yours = (np.array([f"{len(value):,} values"], object) for value in (mine, yours))
             self._note(column.name, [key], mine, yours)
 
     def _note(self, name: str, keys: Sequence[bytes], mine: np.ndarray, yours: np.ndarray) -> None:
@@ -271,7 +276,7 @@ def rows_differ(mine: np.ndarray, yours: np.ndarray) -> np.ndarray:
     same = mine == yours
     if mine.dtype.kind == "f" and yours.dtype.kind == "f":
         same |= np.isnan(mine) & np.isnan(yours)
-    return ~same.reshape(len(mine), -1).all(axis=1)
+    return ~same.reshape(len(mine), math.prod(mine.shape[1:])).all(axis=1)
 
 
 def largest_difference(mine: np.ndarray, yours: np.ndarray) -> float:

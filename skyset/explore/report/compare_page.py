@@ -167,6 +167,8 @@ def _distributions(builds: Sequence[Build], samples: Sequence[Sample]) -> Html:
         other = there.get(column.name)
         if other is None or column.name == "healpix" or any(column.name not in sample.values for sample in samples):
             continue
+        if column.is_ragged and not column.is_bytes and any(column.name not in sample.elements for sample in samples):
+            continue  # of rows of many values no values are read
         if len(cards) >= MOST_HISTOGRAMS or size > _HISTOGRAM_BYTES:
             left_out += 1
             continue
@@ -192,7 +194,7 @@ def _card(column: Column, sides: Sequence[tuple[Column, Sample]]) -> Html | None
         return None
     numbers = []
     for each, sample in sides:
-        values, _ = present(each, sample.values[column.name])
+        values, _ = present(each, sample.elements.get(column.name, (sample.values[column.name],))[0])
         numbers.append(values[np.isfinite(values)])
     bins = bins_for(numbers)
     if bins is None or not all(each.size for each in numbers):

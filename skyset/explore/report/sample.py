@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from skyset.errors import PartitionError
+from skyset.errors import PartitionError, SkysetError
+from skyset.loading.ragged import Ragged, trim
 from skyset.loading.reader import Piece
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.manifest import FileEntry, Manifest
@@ -21,10 +22,12 @@ from skyset.partitions.parquet_file import OpensParquet
 from skyset.partitions.partition import Partition
 from skyset.partitions.tree.form import ADOPTED, OBJECTS
 from skyset.runner import executor, in_order
-from skyset.survey import Column, Survey
+from skyset.survey import Column, Survey, Trim
 
 #: Rows of a block; files that are opened where all rows are read; bytes of all columns that are held.
 BLOCK, MOST_FILES, MOST_BYTES = 32, 1024, 64 << 20
+#: Of values of ragged columns that are held.
+ELEMENT_BYTES = 32 << 20
 #: Files whose size is looked at, to name those that are gone or cut short.
 MOST_LOOKED_AT = 50_000
 #: Files that one task of a cluster reads.
@@ -61,6 +64,16 @@ class Build:
         return str(ra), str(dec)
 
     @property
+    def trims(self) -> tuple[Trim, ...]:
+        """What of its ragged columns is padding; nothing where its notes are damaged, which pictures tell."""
+        if self.survey is None:
+            return ()
+        try:
+            return self.survey.as_built(self.manifest.columns, self.manifest.build).trims
+        except SkysetError:
+            return ()
+
+    @property
     def is_remote(self) -> bool:
         return "://" in self.root
 
@@ -79,12 +92,15 @@ class Sample:
     """Rows that were read.
 
     Args:
-        values: by column, (rows, *shape); of a column of bytes their lengths, int64 (rows,). There are none of pixels.
+        values: by column, (rows, *shape); of a ragged column how long each row is stored, int64 (rows,). There are none of
+            pixels.
         files: number in the manifest of the file that each row is in, int64 (rows,).
         places: number of each row in its file, int64 (rows,).
         whole: these are all rows.
         opened: how many files were opened.
         problems: what is wrong with files, by path.
+        elements: of ragged columns but those of bytes and of long rows, of some of the rows and without padding: all
+            values one after the other, and how long each row is, int64.
     """
 
     values: dict[str, np.ndarray]
@@ -93,15 +109,20 @@ class Sample:
     whole: bool
     opened: int
     problems: dict[str, str] = field(default_factory=dict)
+    elements: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         return len(self.files)
 
+    def lengths(self, name: str) -> np.ndarray:
+        """How long rows of a ragged column are, without padding where values were read: int64 (some rows,)."""
+        return self.elements[name][1] if name in self.elements else self.values[name]
+
 
 def is_small(column: Column) -> bool:
     """Whether a report reads a column of every row of its sample."""
-    return column.is_bytes or column.row_bytes < PIXELS_FROM
+    return column.is_ragged or column.row_bytes < PIXELS_FROM
 
 
 def blocks(files: Sequence[FileEntry], most: int, seed: int) -> tuple[list[tuple[int, list[tuple[int, int]]]], bool]:
@@ -148,17 +169,19 @@ def take(
     """
     files = build.manifest.files
     columns = [column for column in build.manifest.columns if is_small(column)]
-    row_bytes = sum(8 if column.is_bytes else column.row_bytes for column in columns)
+    row_bytes = sum(8 if column.is_ragged else column.row_bytes for column in columns)
     chosen, whole = blocks(files, max(BLOCK, min(most, MOST_BYTES // max(1, row_bytes))), seed)
     problems = _not_there(build)
     parts: list[dict[str, np.ndarray]] = []
+    elements: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []
     where: list[tuple[int, int, int]] = []
     usable = [(number, runs) for number, runs in chosen if files[number].path not in problems]
     for (number, runs), read in zip(progress(usable), _all_read(build, columns, usable, scheduler), strict=True):
         if isinstance(read, str):
             problems[files[number].path] = read
             continue
-        parts += read
+        parts += [values for values, _ in read]
+        elements += [some for _, some in read]
         where += [(number, *run) for run in runs]
     return Sample(
         {column.name: _together(column, parts) for column in columns},
@@ -167,7 +190,19 @@ def take(
         whole,
         len({number for number, *_ in where}),
         problems,
+        _elements(elements),
     )
+
+
+def _elements(parts: Sequence[Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Those of all runs of rows together."""
+    found: dict[str, list] = {}
+    for part in parts:
+        for name, each in part.items():
+            found.setdefault(name, []).append(each)
+    return {
+        name: (np.concatenate([v for v, _ in each]), np.concatenate([n for _, n in each])) for name, each in found.items()
+    }
 
 
 def _all_read(build: Build, columns: Sequence[Column], chosen: Sequence, scheduler: str | None) -> Iterator[list | str]:
@@ -176,37 +211,76 @@ def _all_read(build: Build, columns: Sequence[Column], chosen: Sequence, schedul
     root = build.root if build.is_remote or not scheduler else os.path.abspath(build.root)
     small = replace(build, root=root, manifest=replace(build.manifest, files=[]))
     size = _FILES_AT_ONCE if scheduler else 1
+    most = ELEMENT_BYTES // max(1, sum(len(runs) for _, runs in chosen))
     groups = ([(files[n], runs) for n, runs in chosen[start : start + size]] for start in range(0, len(chosen), size))
     shared = [f"{root.rstrip('/')}/{files[chosen[0][0]].path}"] if chosen else []
     with executor(1, scheduler, shared=shared) as pool:
-        for _, found in in_order(pool, partial(_read_files, small, columns), groups):
+        for _, found in in_order(pool, partial(_read_files, small, columns, most), groups):
             yield from found
 
 
-def _read_files(build: Build, columns: Sequence[Column], files: Sequence) -> list[list | str]:
-    return [_read_file(build, columns, entry, runs) for entry, runs in files]
+def _read_files(build: Build, columns: Sequence[Column], most: int, files: Sequence) -> list[list | str]:
+    return [_read_file(build, columns, most, entry, runs) for entry, runs in files]
 
 
-def _read_file(build: Build, columns: Sequence[Column], entry: FileEntry, runs: Sequence[tuple[int, int]]) -> list | str:
+def _read_file(
+    build: Build, columns: Sequence[Column], most: int, entry: FileEntry, runs: Sequence[tuple[int, int]]
+) -> list | str:
     """The values of each run of rows of a file, or why it cannot be read."""
+    trims = build.trims
     try:
         with build.opened(entry, columns) as file:
-            return [_read(file, columns, *run) for run in runs]
+            return [_read(file, columns, trims, most, *run) for run in runs]
     except PartitionError as error:
         return str(error).removeprefix(f"{build.root.rstrip('/')}/{entry.path}: ")
 
 
-def _read(file: Partition, columns: Sequence[Column], start: int, stop: int) -> dict[str, np.ndarray]:
-    fixed = [column for column in columns if not column.is_bytes]
+def _read(
+    file: Partition, columns: Sequence[Column], trims: Sequence[Trim], most: int, start: int, stop: int
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Of ragged columns the lengths of all rows, and the values of as many as have ``most`` bytes; of others the values."""
+    fixed = [column for column in columns if not column.is_ragged]
     outs = {column.name: np.empty((stop - start, *column.shape), column.dtype) for column in fixed}
     file.read_columns(outs, start, stop)
-    return outs | {c.name: np.diff(file.ends(c.name, start, stop)) for c in columns if c.is_bytes}
+    ragged = [column for column in columns if column.is_ragged]
+    ends = {column.name: file.ends(column.name, start, stop) for column in ragged}
+    numbers = [column for column in ragged if not column.is_bytes]
+    there = {column.name for column in numbers}
+    trims = [trim for trim in (each.within(there) for each in trims) if trim is not None]
+    rows, short = _few(numbers, ends, trims, most)
+    flat = {column.name: np.empty(ends[column.name][rows], column.stored_dtype) for column in short}
+    if rows:
+        file.read_columns(flat, start, start + rows)
+    found = {c.name: Ragged(flat[c.name], ends[c.name][: rows + 1], shape=c.shape) for c in short}
+    trim(found, [each for each in trims if each.by in found])
+    elements = {name: (each.compact().data, each.lengths // each.step) for name, each in found.items()}
+    return outs | {c.name: np.diff(ends[c.name]) // _step(c) for c in ragged}, elements
+
+
+def _step(column: Column) -> int:
+    """Values of a row of a ragged column whose axis has the length 1."""
+    return column.step_bytes // column.stored_dtype.itemsize
+
+
+def _few(
+    columns: Sequence[Column], ends: Mapping[str, np.ndarray], trims: Sequence[Trim], most: int
+) -> tuple[int, list[Column]]:
+    """How many of the first rows have no more than so many bytes, and of which columns: long ones are left out."""
+    own = {c.name: ends[c.name] * c.stored_dtype.itemsize for c in columns}
+    share = most // max(1, len(columns))
+    long = {name for name, each in own.items() if each[1:2].max(initial=0) > max(share, PIXELS_FROM)}
+    long |= {name for each in trims if each.by in long for name in each.columns}
+    short = [column for column in columns if column.name not in long]
+    if not short:
+        return 0, []
+    total = sum((own[column.name] for column in short), np.zeros(1, np.int64))
+    return max(1, int(np.searchsorted(total, most, side="right")) - 1), short
 
 
 def _together(column: Column, parts: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
     if parts:
         return np.concatenate([part[column.name] for part in parts])
-    return np.zeros(0, np.int64) if column.is_bytes else np.zeros((0, *column.shape), column.dtype)
+    return np.zeros(0, np.int64) if column.is_ragged else np.zeros((0, *column.shape), column.dtype)
 
 
 def _not_there(build: Build) -> dict[str, str]:

@@ -42,6 +42,7 @@ class Looked:
         digest: SHA-256 of ``manifest.json``, or "".
         seed: of the draw.
         problems: what is wrong, a line each.
+        lengths: of ragged columns, how long rows are.
     """
 
     build: Build
@@ -54,6 +55,7 @@ class Looked:
     digest: str = ""
     seed: int = 0
     problems: list[str] = field(default_factory=list)
+    lengths: Mapping[str, Summary] = field(default_factory=dict)
 
     @property
     def basis(self) -> str:

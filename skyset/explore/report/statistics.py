@@ -67,7 +67,7 @@ class Summary:
 
 
 def summarised(column: Column, values: np.ndarray) -> Summary:
-    """Sum up the values of a column, (rows, *shape); of bytes, their lengths."""
+    """Sum up the values of a column, (rows, *shape), or of a ragged one (values,); of bytes, their lengths."""
     if column.is_text and not column.is_bytes:
         counts = Counter(decoded(values.ravel()))
         empty = counts.pop("", 0)
