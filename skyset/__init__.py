@@ -124,8 +124,9 @@ def load(
     """Short for ``load_dataset(path, name, data_dir=..., split=..., streaming=...).with_format(format)``.
 
     Args:
-        path: a survey, see ``skyset.surveys()``, or a folder of partitions; of a tree that was adopted (``skyset adopt``)
-            its folder, the index, or the name that it was given.
+        path: a survey, see ``skyset.surveys()``, a folder of partitions, a HATS catalogue or a folder of Parquet files, or
+            where such lie: ``https://...``, ``hf://datasets/user/name``, ``user/name`` of the Hub; of a tree that was
+            adopted (``skyset adopt``) its folder, the index, or the name that it was given.
         name: one of the survey's datasets, where it has several (``skyset.configs``); a number means the one of this name.
             The folder may stand here too: ``skyset.load("gz3d", "data/gz3d")``.
         data_dir: the survey's folder or URL; by default the usual places are searched (``skyset/loading/places.py``).
@@ -146,8 +147,12 @@ def load(
     from datasets import load_dataset
 
     name, config = (str(each) if isinstance(each, int) else each for each in (name, config))
-    path = registry.index_named(str(path)) or path
-    if not registry.is_folder(path):
+    asked = path = registry.index_named(str(path)) or str(path)
+    if not registry.is_known(path) and registry.is_repository(path):
+        path = f"hf://datasets/{path}"
+    if not registry.is_folder(path) and registry.has_parquet(path):
+        options = {"fill_missing": True, **options}
+    elif not registry.is_folder(path) and "://" not in path:
         known = registry.configs(path)  # an unknown name would be looked for on the Hub
         if name is not None and name not in known and data_dir is None and registry.is_place(name):
             name, data_dir = None, name
@@ -156,6 +161,11 @@ def load(
                 registry.survey(path, each)
     if deterministic and not streaming:
         raise UserError("deterministic is for streams: a table has one order in any case")
-    found = load_dataset(str(path), name or config, data_dir=data_dir, split=split, streaming=streaming, **options)
+    try:
+        found = load_dataset(path, name or config, data_dir=data_dir, split=split, streaming=streaming, **options)
+    except UserError as error:
+        if path == asked:
+            raise
+        raise UserError(f"there is no folder {asked} here, and {error}") from error
     found = found.deterministic(batch_size) if deterministic else found
     return found.with_format(format)

@@ -52,7 +52,8 @@ def of_build(survey: Survey, columns: Iterable[Column], build: Mapping) -> Surve
 
 def _told(feature: Feature | Layers) -> dict:
     if isinstance(feature, Feature):
-        return {"name": feature.name, "source": feature.source, "classes": feature.classes, "encoded": feature.encoded}
+        told = {"name": feature.name, "source": feature.source, "classes": feature.classes, "encoded": feature.encoded}
+        return told | {"text": True} if feature.text else told
     return {
         "name": feature.name,
         "labels": feature.labels,
@@ -63,7 +64,9 @@ def _told(feature: Feature | Layers) -> dict:
 
 def _feature(values: Mapping) -> Feature | Layers:
     if "source" in values:
-        feature = Feature(values["name"], values["source"], tuple(values["classes"]), values["encoded"])
+        feature = Feature(
+            values["name"], values["source"], tuple(values["classes"]), values["encoded"], values.get("text", False)
+        )
         check_types(feature)
         return feature
     fields = {str(key): source if isinstance(source, str) else tuple(source) for key, source in values["fields"].items()}
@@ -82,7 +85,7 @@ def _check(survey: Survey) -> None:
     for feature in survey.features:
         if isinstance(feature, Feature):
             column = columns[feature.source]
-            if feature.encoded and not column.is_bytes:
+            if (feature.encoded or feature.text) and not column.is_bytes:
                 raise ValueError(f"{feature.name} is encoded and not of bytes")
             shapes[feature.name] = None if column.is_bytes else column.shape
             ragged |= {feature.name} if column.is_ragged and not column.is_bytes else set()

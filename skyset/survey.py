@@ -188,12 +188,14 @@ class Feature:
         classes: names of the values 0, 1, ...: the loader hands out a ``datasets.ClassLabel``; the column is int64.
         encoded: the column's bytes are PNG or JPEG images: the loader hands out a ``datasets.Image``. Means nothing where
             a build stored their pixels (``Survey.shaped_by_build``).
+        text: the column's bytes are UTF-8 text of any length: the loader hands out ``str``.
     """
 
     name: str
     source: str
     classes: tuple[str, ...] = ()
     encoded: bool = False
+    text: bool = False
 
 
 def plain_features(columns: Iterable[Column], classes: Mapping[str, tuple[str, ...]], images: tuple[str, ...] = ("image",)):

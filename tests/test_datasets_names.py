@@ -44,7 +44,8 @@ IMAGES = "encoded images are decoded twice, or not at all"
 CALLED = {
     "load.dataset_module_factory": ("path", "data_dir", "data_files", FIND),
     "inspect.dataset_module_factory": ("path", "data_dir", "data_files", FIND),
-    "load.DatasetModule": ("module_path", "hash", "builder_kwargs", FIND),
+    "load.DatasetModule": ("module_path", "hash", "builder_kwargs", "builder_configs_parameters", FIND),
+    "load.BuilderConfigsParameters": ("builder_configs", "default_config_name", FIND),
     "arrow_dataset.get_formatter": ("format_type", SHOW),
     "Dataset.load_from_disk": ("dataset_path", "load_from_disk gives tables that are not ours any more"),
     "Dataset.save_to_disk": ("self", "dataset_path", "saved tables cannot be read without skyset"),

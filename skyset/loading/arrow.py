@@ -29,7 +29,8 @@ def features_of(survey: Survey, image_size: int | None = None) -> datasets.Featu
                 features[feature.name] = datasets.ClassLabel(names=list(feature.classes))
                 continue
             if column.is_bytes:
-                features[feature.name] = datasets.Image() if feature.encoded else datasets.Value("binary")
+                plain = datasets.Value("string" if feature.text else "binary")
+                features[feature.name] = datasets.Image() if feature.encoded else plain
                 continue
             features[feature.name] = feature_of(column.dtype, cropped_shape(column.shape, axis, image_size))
     return datasets.Features(features)

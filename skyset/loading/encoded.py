@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -26,6 +27,12 @@ class Bytes(Ragged):
 
     def _value(self, row: int):
         return self.raw(row).tobytes()
+
+    def texts(self) -> list[str]:
+        """All rows as UTF-8 text."""
+        packed = self.compact()
+        whole = packed.data.tobytes()
+        return [whole[start:end].decode("utf-8", "replace") for start, end in pairwise(packed.bounds.tolist())]
 
 
 class ImageRows(Bytes):

@@ -43,6 +43,33 @@ def parsed(text: str) -> dict[str, str]:
     return {name.strip(): value.strip().replace("\\\\", "\\") for name, value in pairs}
 
 
+def read_properties(path: Path) -> dict[str, str]:
+    """The values of a file of ``key=value`` lines, as Java's properties are; other lines are left out.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return parsed(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def catalogue_in(folder: Path) -> Path | None:
+    """The HATS catalogue that a folder is, or that of the collection that it is; None where it is neither.
+
+    Raises:
+        UserError: a collection without its catalogue.
+    """
+    if not (folder / COLLECTION).is_file():
+        return folder if any((folder / name).is_file() for name in CATALOGUE) and (folder / "dataset").is_dir() else None
+    name = read_properties(folder / COLLECTION).get("hats_primary_table_url", "")
+    catalogue = folder / name
+    if not name or not (catalogue / "dataset").is_dir() or not catalogue.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder} is a HATS collection whose catalogue {name!r} is not there")
+    return catalogue
+
+
 def read_hats(root: str, survey_of: Callable[[str, str | None], Survey]) -> tuple[str, Survey, Manifest] | None:
     """A HATS catalogue, or that of a collection.
 
@@ -73,6 +100,34 @@ def read_hats(root: str, survey_of: Callable[[str, str | None], Survey]) -> tupl
     entries = _entries(f"{folder}/dataset", files)
     build = {"position": position, "hats": True}
     return f"{folder}/dataset", survey, Manifest(survey.name, list(survey.columns), survey.key, entries, [folder], build)
+
+
+def files_of(root: str) -> tuple[str, dict[str, str], list[str]] | None:
+    """The files of a HATS catalogue behind a URL, or of that of a collection.
+
+    Args:
+        root: the URL.
+
+    Returns:
+        The catalogue's folder, its properties, and its files below ``dataset`` in order; None where there is no catalogue.
+        No file of rows is looked into.
+
+    Raises:
+        UserError: the catalogue is damaged.
+    """
+    root = root.rstrip("/")
+    properties, folder = _properties(root)
+    if properties is None:
+        return None
+    dataset = f"{folder}/dataset"
+    try:
+        listed = properties.get("hats_npix_suffix", ".parquet") != "/"
+        paths = _listed(dataset, properties) if listed else list(_rows_by_file(dataset, properties))
+        if odd := next((path for path in paths if not _FILE.fullmatch(path)), None):
+            raise ValueError(f"{odd[:200]!r} is no file of a catalogue")
+    except (*DAMAGE, PartitionError) as error:
+        raise UserError(f"{folder} cannot be read: {str(error) or type(error).__name__}") from error
+    return folder, properties, sorted(paths, key=_place)
 
 
 def _text(where: str) -> str | None:

@@ -1,30 +1,39 @@
-"""HATS catalogues and pushed Parquet, as ``load_dataset`` reads them, in the columns' own dtypes.
+"""Anybody's Parquet files as ``load_dataset`` reads them after ``import skyset``: HATS catalogues, folders, the Hub's sets.
 
-`datasets`' own builder reads the files. What is added: of a HATS collection the catalogue alone is read, and no margin;
-Arrow's tensors are arrays; streams and tables are ours, whose formats keep dtypes.
+`datasets` says which files belong to which config and split, and which features they have. Their rows are read by our
+reader, as those of partitions are: dtypes stay, a shuffled stream resumes exactly. Where it does not take a column,
+`datasets`' own builder reads the files, and a line says so. Of a HATS collection the catalogue alone is read, and no margin.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.parquet.parquet import Parquet, ParquetConfig
 
+from skyset.block_cache import BlockCache, cache_in
 from skyset.errors import UserError
-from skyset.files import short_digest
 from skyset.loading.arrow import arrow_array, feature_of
-from skyset.loading.hats import CATALOGUE, COLLECTION, parsed
-from skyset.loading.stream import adopt
-from skyset.survey import Survey
+from skyset.loading.feature_columns import NotOurs, check_schema, plain, survey_of
+from skyset.loading.footers import Footer, digests_of, first_file, pieces_of, read_footers
+from skyset.loading.partition_rows import PartitionRows
+from skyset.loading.reader import Piece
+from skyset.loading.stream import SurveyStream, adopt
+from skyset.messages import say
+from skyset.partitions.parquet_file import ParquetFile
+from skyset.survey import Feature, Survey
+
+#: Rows that tell what texts in lists are like.
+_SAMPLE = 64
+#: Options of `datasets` that its own builder alone understands.
+_STOCK = ("filters", "batch_size", "features", "fragment_scan_options")
 
 
 @dataclass
@@ -33,39 +42,159 @@ class ParquetFolderConfig(ParquetConfig):
 
     Args:
         about: description, homepage, citation and license for ``DatasetInfo``, where the survey is known.
+        fill_missing: a missing number is NaN, or -1 (0 where the dtype has no sign), a missing text empty, a missing list
+            without values. Else files with missing values are left to `datasets`' own builder.
+        decode: how images come where there is no format, ``"pil"`` or ``"array"``; see ``SurveyConfig``.
+        cache_limit: see ``SurveyConfig``; for files of the Hub, whose checksums are known.
+        on_bad_files: ``"error"``, or ``"warn"`` or ``"skip"``: go on without files and images that are damaged, naming them.
     """
 
     about: dict[str, str] = field(default_factory=dict)
+    fill_missing: bool = False
+    decode: str = "pil"
+    cache_limit: str | int | None = None
+    on_bad_files: str = "error"  # datasets 3 has no such option
 
 
 class ParquetFolder(Parquet):
     """``load_dataset(folder)`` after ``import skyset``."""
 
     BUILDER_CONFIG_CLASS = ParquetFolderConfig
+    #: The splits that are asked for: of the others' files nothing is read.
+    _asked: tuple[str, ...] | None = None
+    _survey: Survey | None = None
 
     def _info(self) -> datasets.DatasetInfo:
+        if self.config.decode not in ("array", "pil"):
+            raise UserError(f'decode must be "array" or "pil", not {self.config.decode!r}')
         info = super()._info()
-        vars(info).update(getattr(self.config, "about", {}))  # a card's configs are of the class of `datasets`
+        vars(info).update(self.config.about)
         return info
 
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
-        if self.info.features is None and self.config.data_files:
-            first = next(file for files in self.config.data_files.values() for file in files)
-            if "://" not in first:
-                self.info.features = features_in(pq.read_schema(first))
+        if not self.config.data_files:
+            return super()._split_generators(dl_manager)
+        files = dl_manager.download(self.config.data_files)
+        if self._asked is not None:
+            files = {split: files[split] for split in self._asked}
+        try:
+            return self._of_ours({str(split): list(map(str, paths)) for split, paths in files.items()})
+        except NotOurs as error:
+            where = self.repo_id or self.base_path or self.dataset_name
+            say(f"{where}: read by datasets' own builder, whose shuffled streams do not resume exactly: {error}")
         return super()._split_generators(dl_manager)
+
+    def _of_ours(self, files: Mapping[str, Sequence[str]]) -> list[datasets.SplitGenerator]:
+        """All rows for our reader; NotOurs where it does not take them."""
+        every = [path for paths in files.values() for path in paths]
+        features, schema = self._declared(every[0])
+        if given := next((name for name in _STOCK if getattr(self.config, name, None) is not None), None):
+            raise NotOurs(f"{given}= is given")
+        if isinstance(self.token, str) or set(self.storage_options) - {"hf"}:  # `datasets` itself puts that in
+            raise NotOurs("token= or storage_options= is given: `hf auth login` serves our reader too")
+        survey = survey_of(
+            features, schema, lambda names: _head(every[0], names), self.dataset_name, self.config.fill_missing
+        )
+
+        def check(found: pa.Schema) -> None:
+            check_schema(survey, features, found)
+
+        far, skip_bad = "://" in every[0], self.config.on_bad_files != "error"
+        kept_in = Path(self._cache_dir_root) / "skyset_footers" if far and "://" not in self._cache_dir_root else None
+        footers = {split: read_footers(paths, check, kept_in, skip_bad) for split, paths in files.items()}
+        self._check_values(survey, [footer for those in footers.values() for footer in those])
+        digests = digests_of(every) if self.config.cache_limit is not None and far else {}
+        self._survey, self.info.features = survey, plain(features)
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"pieces": pieces_of(those, digests)})
+            for split, those in footers.items()
+        ]
+
+    def _declared(self, path: str) -> tuple[datasets.Features, pa.Schema]:
+        """The features to be handed out, and the first file's schema for these."""
+        schema = first_file(path).schema_arrow
+        try:
+            self.info.features = features = self.info.features or features_in(schema)
+        except ValueError as error:  # `datasets` has no feature of a type
+            raise NotOurs(str(error)) from error
+        if self.config.columns is None:
+            return features, schema
+        if gone := [name for name in self.config.columns if name not in features or name not in schema.names]:
+            raise UserError(f"{path}: there is no column {gone[0]}: {', '.join(features)}")
+        chosen = datasets.Features({name: features[name] for name in self.config.columns})
+        return chosen, pa.schema([schema.field(name) for name in self.config.columns])
+
+    def _check_values(self, survey: Survey, footers: Sequence[Footer]) -> None:
+        """NotOurs where values are missing that nothing can stand for."""
+        images = {feature.name for feature in survey.features if isinstance(feature, Feature) and feature.encoded}
+        wanted = {feature.name for feature in survey.features}
+        nothing_for = images if self.config.fill_missing else wanted
+        missing = {name for footer in footers for name in footer.missing}
+        lacking = (own for own in sorted(nothing_for) if any(name == own or name.startswith(f"{own}.") for name in missing))
+        if (first := next(lacking, None)) is not None:
+            raise NotOurs(f"column {first} lacks values")
+
+    def _rows(self, pieces: list[Piece]) -> PartitionRows:
+        assert self._survey is not None
+        rows = PartitionRows(self._survey, pieces, list(self.info.features))
+        if rows.features != self.info.features:  # an image that is not to be decoded, or of another mode
+            rows = rows.cast(self.info.features)
+        skip_bad = self.config.on_bad_files != "error"
+        return rows.with_changes(pil=self.config.decode == "pil", skip_bad=skip_bad, cache=self._block_cache(pieces))
+
+    def _block_cache(self, pieces: Sequence[Piece]) -> BlockCache | None:
+        if self.config.cache_limit is None:
+            return None
+        far = any("://" in piece.path for piece in pieces)
+        if far and not all(piece.digest for piece in pieces):
+            raise UserError("cache_limit is for files with a list of checksums: partitions, and files of the Hub")
+        return cache_in(self._cache_dir_root, self.config.cache_limit, wanted=far)
+
+    def _generate_tables(self, pieces: list[Piece] | None = None, **stock):
+        if pieces is None:
+            yield from super()._generate_tables(**stock)
+            return
+        yield from enumerate(table for _, table in self._rows(pieces).with_changes(mode="arrow").iter_arrow())
+
+    def _generate_shards(self, pieces: list[Piece] | None = None, **stock):
+        yield from super()._generate_shards(**stock) if pieces is None else (piece.path for piece in pieces)
 
     def _cast_table(self, pa_table: pa.Table) -> pa.Table:
         return super()._cast_table(without_tensors(pa_table))
 
-    def _as_streaming_dataset_single(self, *args, **kwargs) -> datasets.IterableDataset:
-        return adopt(super()._as_streaming_dataset_single(*args, **kwargs))
+    def _as_streaming_dataset_single(self, splits_generator, *args, **kwargs) -> datasets.IterableDataset:
+        pieces = splits_generator.gen_kwargs.get("pieces")
+        if pieces is None:
+            return adopt(super()._as_streaming_dataset_single(splits_generator, *args, **kwargs))
+        info = self.info.copy()
+        return SurveyStream(self._rows(pieces), info=info, split=splits_generator.name)
 
-    def as_streaming_dataset(self, *args, **kwargs):
-        return adopt(super().as_streaming_dataset(*args, **kwargs))
+    def as_streaming_dataset(self, split=None, base_path: str | None = None):
+        """As in `datasets`; several splits (``"all"``, ``"train+test"``) are one stream, which skips rows unread too."""
+        every = [str(name) for name in self.config.data_files or ()]
+        names = every if str(split) == "all" else [name.strip() for name in str(split).split("+")]
+        self._asked = tuple(names) if split is not None and set(names) <= set(every) else None
+        if self._asked is None or len(names) < 2:
+            return adopt(super().as_streaming_dataset(split, base_path))
+        manager = datasets.StreamingDownloadManager(
+            base_path=base_path or self.base_path,
+            download_config=datasets.DownloadConfig(token=self.token, storage_options=self.storage_options),
+            dataset_name=self.dataset_name,
+        )
+        generators = self._split_generators(manager)
+        if any("pieces" not in each.gen_kwargs for each in generators):
+            return adopt(super().as_streaming_dataset(split, base_path))
+        pieces = [piece for each in generators for piece in each.gen_kwargs["pieces"]]
+        return self._as_streaming_dataset_single(datasets.SplitGenerator("+".join(names), {"pieces": pieces}))
 
     def _as_dataset(self, *args, **kwargs) -> datasets.Dataset:
-        return adopt(super()._as_dataset(*args, **kwargs))
+        return adopt(super()._as_dataset(*args, **kwargs), pil=self.config.decode == "pil")
+
+
+def _head(path: str, names: Sequence[str]) -> pa.Table:
+    """Some rows of columns of a file."""
+    with ParquetFile(path, []) as file:
+        return file.head(names, _SAMPLE)
 
 
 def features_in(schema: pa.Schema) -> datasets.Features:
@@ -98,68 +227,3 @@ def without_tensors(table: pa.Table) -> pa.Table:
             chunks = [arrow_array(chunk.to_numpy_ndarray(), kind.type) for chunk in table.column(number).chunks]
             table = table.set_column(number, kind, pa.chunked_array(chunks, kind.type))
     return table
-
-
-def read_properties(path: Path) -> dict[str, str]:
-    """The values of a file of ``key=value`` lines, as Java's properties are; other lines are left out.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return parsed(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def catalogue_in(folder: Path) -> Path | None:
-    """The HATS catalogue that a folder is, or that of the collection that it is; None where it is neither.
-
-    Raises:
-        UserError: a collection without its catalogue.
-    """
-    if not (folder / COLLECTION).is_file():
-        return folder if any((folder / name).is_file() for name in CATALOGUE) and (folder / "dataset").is_dir() else None
-    name = read_properties(folder / COLLECTION).get("hats_primary_table_url", "")
-    catalogue = folder / name
-    if not name or not (catalogue / "dataset").is_dir() or not catalogue.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder} is a HATS collection whose catalogue {name!r} is not there")
-    return catalogue
-
-
-def ours(module):
-    """What ``load_dataset`` found, with our builder in place of `datasets`' own for Parquet."""
-    return replace(module, module_path=__name__) if module.module_path == Parquet.__module__ else module
-
-
-def module_of(folder: Path, survey_of: Callable[[str, str | None], Survey], code: str):
-    """What ``load_dataset`` reads of a HATS collection or catalogue, None of any other folder: the catalogue's files.
-
-    Args:
-        folder: a local one.
-        survey_of: a survey's declaration by its name and config; UserError where it is not known.
-        code: digest of the code that makes rows.
-
-    Raises:
-        UserError: there are none.
-    """
-    from datasets.load import DatasetModule
-
-    catalogue = catalogue_in(folder.expanduser().absolute())
-    if catalogue is None:
-        return None
-    found = next((catalogue / name for name in CATALOGUE if (catalogue / name).is_file()), None)
-    properties = read_properties(found) if found else {}
-    suffix = properties.get("hats_npix_suffix", ".parquet")
-    files = sorted(catalogue.glob(f"dataset/Norder=*/Dir=*/Npix=*{'/*.parquet' if suffix == '/' else suffix}"))
-    if not files:
-        raise UserError(f"{catalogue} has no files of rows")
-    stamps = [(str(path), str(status.st_mtime_ns), str(status.st_size)) for path in files if (status := path.stat())]
-    listed = DataFilesDict({"train": DataFilesList([str(path) for path in files], stamps)})
-    options: dict[str, object] = {"data_files": listed, "dataset_name": catalogue.name}
-    with contextlib.suppress(UserError):
-        survey = survey_of(properties.get("skyset_survey", ""), properties.get("skyset_config"))
-        texts = {"description": survey.title, "homepage": survey.homepage}
-        options["about"] = texts | {"citation": survey.citation, "license": survey.license}
-    digest = code + short_digest(repr(sorted(properties.items())))
-    return DatasetModule(__name__, digest, options)

@@ -265,15 +265,26 @@ class PartitionRows(_BaseExamplesIterable):
         """Whether reading is mostly waiting for a server."""
         return bool(self.pieces) and is_remote(self.pieces[0])
 
+    @property
+    def _in_groups(self) -> bool:
+        """Whether a row costs as much as all rows of its group, see ``OpensParquet``."""
+        return bool(getattr(self.survey.opens, "in_groups", False))
+
+    @property
+    def _slab_rows(self) -> int | None:
+        """Rows of a slab where pieces are whole groups, of any length; None where they are as long as slabs."""
+        return max(1, PIECE_BYTES // self._row_bytes) if self._in_groups else None
+
     def _in_order(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
         """Slab after slab; from afar the next ones are fetched while this one is used."""
-        read, first = reader.read, None
+        read, most = reader.read, self._slab_rows
+        first = most
         if self._is_far:
             first = max(1, FIRST_BYTES // self._row_bytes)
             read = Ahead(reader, self._units(first), self._row_bytes).read
         while pieces := self._next_pieces(rows() or first):
             yield from self._readable(read, pieces)
-            first = None
+            first = most
 
     def _units(self, first: int) -> Iterator[Piece]:
         """All pieces from the state on, the ``first`` rows apart from the others."""
@@ -309,7 +320,7 @@ class PartitionRows(_BaseExamplesIterable):
         """
         if not self._is_far:
             return functools.partial(reader.read_rows, reader.window(pieces))
-        if self._row_bytes < LONG * len(reader.long_columns):
+        if self._in_groups or self._row_bytes < LONG * len(reader.long_columns):
             following = [] if self.skip_bad else self._next_window(after=len(pieces))
             return functools.partial(reader.read_rows, windows(pieces, following))
         window = Window(pieces, {}, {})

@@ -407,6 +407,8 @@ class PieceReader:
             values = raw[feature.source]
             if isinstance(values, Bytes) and feature.encoded:
                 return ImageRows(values.data, values.bounds, values.origins)
+            if isinstance(values, Bytes) and feature.text:
+                return values.texts()
             return self._finish(values, feature.name)
         group: dict = {feature.label_field: [list(feature.labels) for _ in range(rows)]} if feature.labels else {}
         for key, source in feature.fields.items():

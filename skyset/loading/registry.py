@@ -17,6 +17,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -332,12 +333,14 @@ def _finding_surveys(find: Callable) -> Callable:
             return _module(name)
         if (catalogue := _catalogue_in(given, kwargs)) is not None:
             return catalogue
-        if is_pushed(given):
-            from skyset.loading.parquet_folder import ours
-
-            return ours(find(path, *args, **kwargs))
-        if found := _survey_in_folder(given, kwargs.get("data_dir")):
+        if "://" in given and not args and (far := _module_at(find, given, kwargs)) is not None:
+            return far
+        if not is_pushed(given) and (found := _survey_in_folder(given, kwargs.get("data_dir"))):
             return _module(found.pop("survey"), **found)
+        if Path(given).expanduser().is_dir() and not _is_packaged(given):
+            from skyset.loading.parquet_modules import ours
+
+            return ours(find(path, *args, **kwargs), code_digest(), fill=is_pushed(given))
         if given == "hdf5" and (files := _partitions_in(kwargs.get("data_dir"))) and not kwargs.get("data_files"):
             return find(path, *args, **{**kwargs, "data_files": files})
         meant = None if os.path.exists(given) or "/" in given.rstrip("/") else near_miss(given.rstrip("/"))
@@ -408,9 +411,21 @@ def _catalogue_in(path: str, options: dict):
         or not is_catalogue(folder)
     ):
         return None
-    from skyset.loading.parquet_folder import module_of
+    from skyset.loading.parquet_modules import catalogue_module
 
-    return module_of(folder, survey, code_digest())
+    return catalogue_module(str(folder), survey, code_digest())
+
+
+def _module_at(find: Callable, url: str, options: dict):
+    """What lies behind a URL: partitions of a survey, or Parquet files; None of anything else."""
+    from skyset.loading.parquet_modules import module_at
+    from skyset.partitions.manifest import raw_values
+
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        values = raw_values(url) if not url.startswith("hf://") else {}
+        if is_known(str(values["survey"])):
+            return _module(values["survey"], data_dir=url)
+    return module_at(find, url, dict(options), survey, code_digest())
 
 
 def is_pushed(path: str) -> bool:
@@ -425,6 +440,17 @@ def is_pushed(path: str) -> bool:
 def is_catalogue(folder: Path) -> bool:
     """Whether this is a local folder of HATS, collection or catalogue."""
     return any((folder / name).is_file() for name in HATS)
+
+
+def has_parquet(folder: str | Path) -> bool:
+    """Whether a local folder has Parquet files, in it or in folders below it."""
+    folder = Path(folder).expanduser()
+    return folder.is_dir() and any(path.is_file() for path in folder.rglob("*.parquet"))
+
+
+def is_repository(name: str) -> bool:
+    """Whether this may be the name of a set on the Hub, ``user/name``, and no folder here."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name, flags=re.ASCII) is not None and not Path(name).expanduser().exists()
 
 
 def folders_below(folder: str | Path) -> dict[str, str]:

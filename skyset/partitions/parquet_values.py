@@ -27,9 +27,13 @@ def flattened(array: pa.Array) -> pa.Array:
 
 
 def binary_of(array: pa.Array, fill: bool = False) -> pa.Array:
-    """Bytes, also those of a ``datasets.Image``, which are beside a path; with ``fill`` none where they are missing."""
+    """Bytes, also of text and of a ``datasets.Image``, beside its path; with ``fill`` none where they are missing."""
     if pa.types.is_struct(array.type):
         array = pa.compute.struct_field(array, "bytes")
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if not (pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)):
+        array = array.cast(pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary())
     if array.null_count and fill:
         array = array.fill_null(b"")
     if array.null_count:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from skyset.errors import UserError
-from skyset.loading.parquet_folder import CATALOGUE, COLLECTION
+from skyset.loading.hats import CATALOGUE, COLLECTION
 from skyset.publishing.hats import NOTE
 from skyset.publishing.source import Source, sources
 from skyset.publishing.verify_hats import verify_hats

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from skyset.errors import UserError
 from skyset.files import is_temporary
-from skyset.loading.parquet_folder import CATALOGUE, COLLECTION, catalogue_in, read_properties
+from skyset.loading.hats import CATALOGUE, COLLECTION, catalogue_in, read_properties
 from skyset.publishing.hats import NOTE
 from skyset.publishing.hats_files import DATASET
 from skyset.publishing.hats_plan import INDEX, INDEX_ORDER, index_of

@@ -12,7 +12,8 @@ from datasets.distributed import split_dataset_by_node
 
 import skyset
 from skyset.errors import UserError
-from skyset.loading.parquet_folder import catalogue_in, features_in, read_properties, without_tensors
+from skyset.loading.hats import catalogue_in, read_properties
+from skyset.loading.parquet_folder import features_in, without_tensors
 from skyset.loading.stream import SurveyStream, SurveyTable
 from skyset.publishing.hats import Asked, export
 from skyset.publishing.parquet import write_parquet

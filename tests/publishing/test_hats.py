@@ -20,7 +20,7 @@ import skyset
 from skyset.cli import app
 from skyset.errors import PartitionError, UserError
 from skyset.files import file_sha256
-from skyset.loading.parquet_folder import read_properties
+from skyset.loading.hats import read_properties
 from skyset.publishing import hats
 from skyset.publishing.hats import Asked, export, read_note
 from skyset.publishing.hats_plan import index_of
