@@ -45,7 +45,7 @@ CALLED = {
     "load.dataset_module_factory": ("path", "data_dir", "data_files", FIND),
     "inspect.dataset_module_factory": ("path", "data_dir", "data_files", FIND),
     "load.DatasetModule": ("module_path", "hash", "builder_kwargs", "builder_configs_parameters", FIND),
-    "load.BuilderConfigsParameters": ("builder_configs", "default_config_name", FIND),
+    "load.BuilderConfigsParameters": ("metadata_configs", "builder_configs", FIND),
     "arrow_dataset.get_formatter": ("format_type", SHOW),
     "Dataset.load_from_disk": ("dataset_path", "load_from_disk gives tables that are not ours any more"),
     "Dataset.save_to_disk": ("self", "dataset_path", "saved tables cannot be read without skyset"),

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 HATS = ("collection.properties", "hats.properties", "properties")
 #: How the list of files begins that is pushed with Parquet.
 PUBLISHED = b'"format": "skyset-published/'
+#: Of a tree of other files: it is not walked through to its end.
+MANY_FILES = 50_000
 #: Packages declare their surveys under this name: ``skyset.surveys = mine = my_package.mine``.
 ENTRY_POINTS = "skyset.surveys"
 #: What the indexes of somebody else's trees name as their survey.
@@ -337,7 +339,7 @@ def _finding_surveys(find: Callable) -> Callable:
             return far
         if not is_pushed(given) and (found := _survey_in_folder(given, kwargs.get("data_dir"))):
             return _module(found.pop("survey"), **found)
-        if Path(given).expanduser().is_dir() and not _is_packaged(given):
+        if has_parquet(given) and not _is_packaged(given):
             from skyset.loading.parquet_modules import ours
 
             return ours(find(path, *args, **kwargs), code_digest(), fill=is_pushed(given))
@@ -443,9 +445,9 @@ def is_catalogue(folder: Path) -> bool:
 
 
 def has_parquet(folder: str | Path) -> bool:
-    """Whether a local folder has Parquet files, in it or in folders below it."""
-    folder = Path(folder).expanduser()
-    return folder.is_dir() and any(path.is_file() for path in folder.rglob("*.parquet"))
+    """Whether a local folder has Parquet files, in it or in folders below it, as far as these are looked through."""
+    files = (name for _, _, names in os.walk(Path(folder).expanduser()) for name in names)
+    return any(name.endswith(".parquet") for name in islice(files, MANY_FILES))
 
 
 def is_repository(name: str) -> bool:
