@@ -121,8 +121,12 @@ def files_of(root: str) -> tuple[str, dict[str, str], list[str]] | None:
         return None
     dataset = f"{folder}/dataset"
     try:
-        listed = properties.get("hats_npix_suffix", ".parquet") != "/"
-        paths = _listed(dataset, properties) if listed else list(_rows_by_file(dataset, properties))
+        alone = properties.get("hats_npix_suffix", ".parquet") != "/"
+        paths = (
+            _listed(dataset, properties)
+            if alone
+            else list(_rows_by_file(dataset, properties, _footers(f"{dataset}/_metadata")))
+        )
         if odd := next((path for path in paths if not _FILE.fullmatch(path)), None):
             raise ValueError(f"{odd[:200]!r} is no file of a catalogue")
     except (*DAMAGE, PartitionError) as error:

@@ -154,10 +154,11 @@ class ParquetFolder(Parquet):
         if pieces is None:
             yield from super()._generate_tables(**stock)
             return
-        yield from enumerate(table for _, table in self._rows(pieces).with_changes(mode="arrow").iter_arrow())
+        yield from enumerate(table for _, table in self._rows(pieces).with_changes(mode="arrow")._iter_arrow())
 
     def _generate_shards(self, pieces: list[Piece] | None = None, **stock):
-        yield from super()._generate_shards(**stock) if pieces is None else (piece.path for piece in pieces)
+        shards = Parquet._generate_shards(self, **stock) if pieces is None else (piece.path for piece in pieces)
+        yield from shards
 
     def _cast_table(self, pa_table: pa.Table) -> pa.Table:
         return super()._cast_table(without_tensors(pa_table))

@@ -153,7 +153,7 @@ def test_names_of_others_go_to_the_hub(tmp_path, monkeypatch):
     find = registry._finding_surveys(lambda path, *_, **__: asked.append(path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gz_decal").mkdir()
-    others = ["user/gz3d", "user/gz3D", "data/gz3d", "csv", "hdf5", "squad", "gz_decal", "hf://datasets/a/gz3D"]
+    others = ["user/gz3d", "user/gz3D", "data/gz3d", "csv", "hdf5", "squad", "gz_decal"]
     for name in others:
         find(name)
     assert asked == others
