@@ -248,9 +248,9 @@ class Trim:
     """Ragged columns of equal lengths with padding in them, which is not handed out.
 
     Args:
-        columns: those that are trimmed, of shape ``(-1,)``, or ``(-1, ...)`` where ``by`` is ``(-1,)``.
-        by: the column of them that tells padding, of shape ``(-1,)``.
-        values: those it has there; NaN among them means NaN.
+        columns: those that are trimmed, of shape ``(-1, ...)``.
+        by: the column of them that tells padding, of shape ``(-1, ...)``.
+        values: those it has there, in all places of such a step; NaN among them means NaN.
         at: ``"anywhere"``, or only at the ``"end"`` of a row.
     """
 
@@ -332,7 +332,7 @@ class Survey:
     def _check_trims(self) -> None:
         for trim in self.trims:
             shapes = {name: self.by_name[name].shape if name in self.by_name else () for name in (trim.by, *trim.columns)}
-            if shapes[trim.by] != (ANY,) or not all(shape[:1] == (ANY,) for shape in shapes.values()):
+            if not all(shape[:1] == (ANY,) for shape in shapes.values()):
                 raise ValueError(f"{self.name}: there is no padding by {trim.by} in {', '.join(trim.columns)}")
 
     def as_built(self, columns: Iterable[Column], build: Mapping = MappingProxyType({})) -> Survey:

@@ -138,23 +138,24 @@ def trim(columns: dict, trims: Sequence[Trim]) -> None:
         if not names:
             continue
         by: Ragged = columns[each.by]
-        good = _is_value(by.data[by.bounds[0] : by.bounds[-1]], each.values)
+        good = _is_value(by.data[by.bounds[0] : by.bounds[-1]].reshape(-1, by.step), each.values)
         if good.all():
             continue
-        counts, last = _extent(good, by.bounds - by.bounds[0])
+        counts, last = _extent(good, (by.bounds - by.bounds[0]) // by.step)
         at_end = each.at == "end" or bool((counts == last).all())
         trimmed = {name: _trimmed(columns[name], by, last if at_end else good, each.by, name) for name in names}
         columns.update(trimmed)
 
 
-def _is_value(data: np.ndarray, padding: Sequence[float]) -> np.ndarray:
-    good = np.ones(len(data), bool)
+def _is_value(steps: np.ndarray, padding: Sequence[float]) -> np.ndarray:
+    """Which steps (steps, values) are not all padding."""
+    good = np.ones(steps.shape, bool)
     for value in padding:
         if math.isnan(value):
-            good &= ~np.isnan(data) if data.dtype.kind == "f" else True
+            good &= ~np.isnan(steps) if steps.dtype.kind == "f" else True
         else:
-            good &= data != value
-    return good
+            good &= steps != value
+    return good[:, 0] if steps.shape[1] == 1 else np.any(good, axis=1)
 
 
 def _extent(good: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,17 +174,17 @@ def _extent(good: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _trimmed(column: Ragged, by: Ragged, what: np.ndarray, by_name: str, name: str) -> Ragged:
     """A column up to some number of steps a row, or without those that are not ``good``."""
-    step = column.step
-    if column is not by and not np.array_equal(column.lengths, by.lengths * step):
-        row = int(np.flatnonzero(column.lengths != by.lengths * step)[0])
+    step, steps = column.step, by.lengths // by.step
+    if column is not by and not np.array_equal(column.lengths, steps * step):
+        row = int(np.flatnonzero(column.lengths != steps * step)[0])
         path, number = by.origin(row)
-        lengths = f"{column.lengths[row] // step} and {by.lengths[row]}"
+        lengths = f"{column.lengths[row] // step} and {steps[row]}"
         raise PartitionError(f"{path}: row {number}: {name} and {by_name} have {lengths} values: they belong together")
     if what.dtype != bool:
         return column.with_changes(_stops=column.bounds[:-1] + what * step)
     kept = np.repeat(what, step) if step > 1 else what
     data = column.data[column.bounds[0] : column.bounds[-1]][kept]
-    lengths = np.diff(np.searchsorted(np.flatnonzero(what), by.bounds - by.bounds[0])) * step
+    lengths = np.diff(np.searchsorted(np.flatnonzero(what), (by.bounds - by.bounds[0]) // by.step)) * step
     return column.with_changes(data=data, bounds=bounds_of(lengths), _stops=None)
 
 

@@ -200,6 +200,18 @@ def test_trimming_is_what_a_loop_would_do(seed, at):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("at", ["anywhere", "end"])
+def test_a_step_is_padding_where_all_of_it_is(at):
+    mask = np.array([[[0, 1024], [1024, 1024], [7, 7], [1024, 1024]], [[1024, 1024], [1024, 1024], [1024, 0], [1024, 1024]]])
+    flux = np.arange(8.0).reshape(2, 4)
+    columns = {"mask": ragged(list(mask), "i4", (-1, 2)), "flux": ragged(list(flux))}
+    trim(columns, [Trim(("mask", "flux"), "mask", (1024.0,), at)])
+    kept = [[0, 2], [2]] if at == "anywhere" else [[0, 1, 2], [0, 1, 2]]
+    for row, steps in enumerate(kept):
+        np.testing.assert_array_equal(columns["flux"][row], flux[row][steps])
+        np.testing.assert_array_equal(columns["mask"][row], mask[row][steps])
+
+
 def test_padding_at_the_end_is_left_out_without_a_copy():
     flux = ragged([[1, 2, 0], [3, 0, 0]])
     columns = {"flux": flux}
