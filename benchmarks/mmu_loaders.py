@@ -18,7 +18,10 @@ first, then read). hsc cannot be streamed: datasets 3.6 has no cast of its array
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import math
+import resource
 import sys
 import tempfile
 import time
@@ -71,19 +74,34 @@ def rows_of(kind: str, tree: Path, scripts: Path, way: str) -> Iterator[dict[str
             yield from datasets.load_dataset(str(path), split=split, streaming=streaming, cache_dir=cache, **wanted)
 
 
-def read(kind: str, tree: Path, scripts: Path, way: str) -> dict[str, Any]:
-    """How long it takes to read all rows."""
-    import datasets  # noqa: F401, its import is no reading
+def read(kind: str, tree: Path, scripts: Path, way: str, most: float = math.inf) -> dict[str, Any]:
+    """How long it takes to read all rows, or those of the first ``most`` seconds after the first one."""
+    import datasets  # noqa: F401, its import is no reading, nor that of torch, which comes with the first stream
 
+    if importlib.util.find_spec("torch"):
+        import torch.utils.data  # noqa: F401
+
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows = rows_of(kind, tree, scripts, way)
     start = time.perf_counter()
     next(rows)
     first, count = time.perf_counter() - start, 1
     for _ in rows:
         count += 1
+        if time.perf_counter() - start - first > most:
+            break
     seconds = time.perf_counter() - start
     rate = (count - 1) / (seconds - first)
-    return {"kind": kind, "way": way, "rows": count, "seconds": seconds, "first": first, "rows_per_s": rate}
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024
+    return {
+        "kind": kind,
+        "way": way,
+        "rows": count,
+        "seconds": seconds,
+        "first": first,
+        "rows_per_s": rate,
+        "memory": grown,
+    }
 
 
 def check(scripts: Path) -> None:
@@ -146,13 +164,16 @@ def main() -> None:
     reading.add_argument("kind", choices=SCRIPTS)
     reading.add_argument("tree", type=Path)
     reading.add_argument("--way", choices=WAYS, default="generator")
+    reading.add_argument(
+        "--seconds", type=float, default=math.inf, help="after the first row, at most (default: to the end)"
+    )
     for command in (checking, reading):
         command.add_argument("--scripts", type=Path, required=True, help="folder scripts of a clone of MultimodalUniverse")
     options = parser.parse_args()
     if options.command == "check":
         check(options.scripts)
     else:
-        print(json.dumps(read(options.kind, options.tree, options.scripts, options.way)))
+        print(json.dumps(read(options.kind, options.tree, options.scripts, options.way, options.seconds)))
 
 
 if __name__ == "__main__":
