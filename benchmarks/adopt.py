@@ -346,9 +346,8 @@ def main() -> None:
     options.seconds = options.seconds or (1.0 if options.quick else 3.0)
     from benchmarks.measure import machine
 
-    print(
-        f"{machine()}, datasets {importlib.metadata.version('datasets')}; load {os.getloadavg()[1]:.1f}; {options.rounds} rounds"
-    )
+    versions = f"datasets {importlib.metadata.version('datasets')}"
+    print(f"{machine()}, {versions}; load {os.getloadavg()[1]:.1f}; {options.rounds} rounds")
     if reason := why_not(options):
         print(f"\nMultimodalUniverse's own scripts are left out: {reason}")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
