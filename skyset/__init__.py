@@ -16,6 +16,7 @@ from skyset.loading.registry import configs, find_root, install, register, surve
 from skyset.versions import __version__
 
 if TYPE_CHECKING:
+    from skyset.adopting.adopt import adopt as adopt
     from skyset.archives.fetch import FetchError as FetchError
     from skyset.archives.tap import TapError as TapError
     from skyset.builder import SurveyBuilder as SurveyBuilder
@@ -43,6 +44,7 @@ _LAZY = {
     "TapError": "skyset.archives.tap",
     "TarError": "skyset.building.tars.read",
     "VOTableError": "skyset.tables.votable",
+    "adopt": "skyset.adopting.adopt",
     "collate": "skyset.loading.padding",
     "crossmatch": "skyset.explore.crossmatch",
     "to_partitions": "skyset.explore.matched_partitions",
@@ -65,6 +67,7 @@ __all__ = [
     "UserError",
     "VOTableError",
     "__version__",
+    "adopt",
     "collate",
     "configs",
     "crossmatch",
