@@ -21,8 +21,8 @@ from skyset.messages import say
 from skyset.partitions.parquet_file import DAMAGE, MAX_GROUP_BYTES
 from skyset.ranges import Lines
 
-#: Footers that are waited for at a time: of files on a disk there is nothing to wait for but Python.
-_FAR, _NEAR = 16, 4
+#: Footers that are waited for at a time: of files on a disk there is nothing to wait for, and threads would cost more.
+_FAR, _NEAR = 16, 1
 #: A file's end that is fetched at once: footers of a few hundred columns fit in.
 _TAIL, _MOST = 64 << 10, 1 << 30
 #: An address that means the same bytes for ever.

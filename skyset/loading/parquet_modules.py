@@ -112,8 +112,8 @@ def _stamp(path: str) -> tuple[str, ...]:
     return path, str(status.st_mtime_ns), str(status.st_size)
 
 
-def module_at(find: Callable, url: str, options: dict[str, Any], survey_of: SurveyOf, code: str) -> DatasetModule | None:
-    """What ``load_dataset`` reads behind a URL: a HATS catalogue, or a set on the Hub; None of any other.
+def module_at(find: Callable, url: str, options: dict[str, Any], survey_of: SurveyOf, code: str) -> DatasetModule:
+    """What ``load_dataset`` reads behind a URL: a HATS catalogue, or a set on the Hub.
 
     Args:
         find: ``datasets.load.dataset_module_factory``.
@@ -130,7 +130,12 @@ def module_at(find: Callable, url: str, options: dict[str, Any], survey_of: Surv
         if url.startswith("hf://buckets/"):
             with _told(url):
                 return ours(find(url, **options), code, fill=True)
-        return catalogue_module(url, survey_of, code)
+        if (found := catalogue_module(url, survey_of, code)) is None:
+            raise UserError(
+                f"{url}: there are neither partitions nor a HATS catalogue; other Parquet files behind a URL are not listed: "
+                'name them, load_dataset("parquet", data_files=[...])'
+            )
+        return found
     with _told(url):
         revision = unquote(hub["revision"]) if hub["revision"] else options.pop("revision", None)
         below = (hub["below"] or "").strip("/")

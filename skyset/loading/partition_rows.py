@@ -277,10 +277,11 @@ class PartitionRows(_BaseExamplesIterable):
 
     def _in_order(self, reader: PieceReader, rows: Callable[[], int | None]) -> Iterator[dict]:
         """Slab after slab; from afar the next ones are fetched while this one is used."""
-        read, most = reader.read, self._slab_rows
-        first = most
-        if self._is_far:
+        read, most, first = reader.read, self._slab_rows, None
+        if self._is_far or self._in_groups:
             first = max(1, FIRST_BYTES // self._row_bytes)
+        if self._is_far:
+            assert first is not None
             read = Ahead(reader, self._units(first), self._row_bytes).read
         while pieces := self._next_pieces(rows() or first):
             yield from self._readable(read, pieces)

@@ -335,8 +335,8 @@ def _finding_surveys(find: Callable) -> Callable:
             return _module(name)
         if (catalogue := _catalogue_in(given, kwargs)) is not None:
             return catalogue
-        if "://" in given and not args and (far := _module_at(find, given, kwargs)) is not None:
-            return far
+        if "://" in given and not args:
+            return _module_at(find, given, kwargs)
         if not is_pushed(given) and (found := _survey_in_folder(given, kwargs.get("data_dir"))):
             return _module(found.pop("survey"), **found)
         if has_parquet(given) and not _is_packaged(given):
@@ -419,7 +419,7 @@ def _catalogue_in(path: str, options: dict):
 
 
 def _module_at(find: Callable, url: str, options: dict):
-    """What lies behind a URL: partitions of a survey, or Parquet files; None of anything else."""
+    """What lies behind a URL: partitions of a survey, or Parquet files; UserError of anything else."""
     from skyset.loading.parquet_modules import module_at
     from skyset.partitions.manifest import raw_values
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets.distributed import split_dataset_by_node
+from huggingface_hub import HfApi
 
 import skyset
 from skyset.errors import UserError
@@ -18,6 +19,9 @@ from skyset.loading.stream import SurveyStream, SurveyTable
 from skyset.publishing.hats import Asked, export
 from skyset.publishing.parquet import write_parquet
 from skyset.publishing.source import sources
+from skyset.testing.hub import HubServer
+from skyset.testing.server import ArchiveServer
+from tests.hub import TOKEN, talking_to
 
 pytestmark = pytest.mark.usefixtures("cache_of_its_own")
 
@@ -136,6 +140,39 @@ def test_a_pushed_folder(decoded_rings, images, tmp_path):
     ):
         assert isinstance(load, SurveyStream)
         assert len(check(load, images)) == rows.rows == 40
+
+
+def test_a_shuffled_catalogue_resumes_exactly(catalogue, images):
+    stream = skyset.load(str(catalogue)).shuffle(seed=5)
+    whole = [row["object_id"] for row in stream]
+    assert sorted(whole) == sorted(images)
+    for taken in (1, 17, 39):
+        rows = iter(stream)
+        first = [next(rows)["object_id"] for _ in range(taken)]
+        again = skyset.load(str(catalogue)).shuffle(seed=5)
+        again.load_state_dict(stream.state_dict())
+        assert first + [row["object_id"] for row in again] == whole
+
+
+def test_a_catalogue_behind_a_url(catalogue, images):
+    with ArchiveServer(catalogue.parent) as server:
+        for name in (catalogue.name, f"{catalogue.name}/gz_decals"):
+            stream = skyset.load(f"{server.url}{name}")
+            assert isinstance(stream, SurveyStream) and "Walmsley" in stream.info.citation
+            assert sorted(check(stream.shuffle(seed=1), images)) == sorted(images)
+        with pytest.raises(UserError, match="neither partitions nor a HATS catalogue"):
+            skyset.load(f"{server.url}nowhere")
+
+
+def test_a_catalogue_on_the_hub(catalogue, images, tmp_path, monkeypatch):
+    with HubServer(tmp_path / "hub") as hub, talking_to(hub):
+        hub.add_user("alice", TOKEN)
+        monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.host)
+        monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+        HfApi().create_repo("alice/rings", repo_type="dataset")
+        HfApi().upload_folder(repo_id="alice/rings", folder_path=catalogue, repo_type="dataset", ignore_patterns="*.fits")
+        stream = skyset.load("alice/rings", cache_dir=str(tmp_path / "cache"))  # with a margin beside it
+        assert sorted(check(stream.shuffle(seed=1), images)) == sorted(images) and len(stream) == len(images)
 
 
 def test_catalogues_that_are_none(catalogue, tmp_path):
