@@ -132,7 +132,7 @@ def module_at(find: Callable, url: str, options: dict[str, Any], survey_of: Surv
                 return ours(find(url, **options), code, fill=True)
         if (found := catalogue_module(url, survey_of, code)) is None:
             raise UserError(
-                f"{url}: there are neither partitions nor a HATS catalogue; other Parquet files behind a URL are not listed: "
+                f"{url}: there are neither partitions nor a HATS catalogue; other Parquet files there are not listed: "
                 'name them, load_dataset("parquet", data_files=[...])'
             )
         return found
