@@ -27,7 +27,7 @@ import numpy as np
 from skyset.block_cache import BlockCache
 from skyset.errors import PartitionError
 from skyset.partitions.byte_ranges import LocalFile
-from skyset.partitions.chunks import Unsound, check_filters, check_superblock, chunk_places, unpacked_rows
+from skyset.partitions.chunks import Chunks, Unsound, check_filters, check_superblock, chunk_places
 from skyset.partitions.layout import PIXELS_FROM, SLAB_BYTES
 from skyset.partitions.remote_file import RemoteFile
 from skyset.ranges import Lines
@@ -383,11 +383,11 @@ class Partition:
             out[...] = h5py.Dataset(data)[start:stop]
             return
         rows = data.get_create_plist().get_chunk()[0]
-        firsts = range(start // rows * rows, stop, rows)
+        firsts, chunks = range(start // rows * rows, stop, rows), Chunks(data)
         with self._file.holding(chunk_places(data, firsts) if isinstance(self._file, RemoteFile) else ()):
             for first in firsts:
                 low, high = max(first, start), min(first + rows, stop)
-                unpacked_rows(data, low, out[low - start : high - start], self._file.bytes)
+                chunks.rows(low, out[low - start : high - start], self._file.bytes)
 
     def attributes(self) -> dict:
         """The file's own attributes; PartitionError where they cannot be read."""

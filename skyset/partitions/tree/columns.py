@@ -12,7 +12,7 @@ import numpy as np
 
 from skyset.errors import PartitionError
 from skyset.partitions.byte_ranges import LocalFile
-from skyset.partitions.chunks import check_superblock
+from skyset.partitions.chunks import Chunks, check_superblock
 from skyset.partitions.tree import held as stored
 from skyset.partitions.tree.file import TreeFile, changed, gone
 from skyset.partitions.tree.form import CELL, LABELS, MEMBER, NAME, PART, STORED, Source, TreeForm
@@ -49,6 +49,7 @@ class TreeColumns(TreeFile):
         super().__init__(path, columns, form)
         self._number = next(_numbers)
         self._datasets: dict[str, h5py.h5d.DatasetID] = {}
+        self._chunks: dict[str, Chunks] = {}
         self._hdf5: h5py.File | None = None
         self._lengths: tuple = ()
         try:
@@ -183,7 +184,10 @@ class TreeColumns(TreeFile):
         return out
 
     def _unpack(self, name: str, held: Held, start: int, out: np.ndarray) -> None:
-        stored.read_rows(self._dataset(name), held, start, out, self._file.bytes, (self._number, name))
+        if held.chunk and name not in self._chunks:
+            self._chunks[name] = Chunks(self._dataset(name))
+        key = self._number, name
+        stored.read_rows(self._dataset(name), held, start, out, self._file.bytes, key, self._chunks.get(name))
 
     def _any(self, source: Source, start: int, stop: int) -> list[np.ndarray]:
         """Rows of numbers of any length; the last ones are kept: their lengths are asked for first."""
@@ -242,6 +246,7 @@ class TreeColumns(TreeFile):
     def close(self) -> None:
         stored.kept.forget(self._number)
         self._datasets.clear()
+        self._chunks.clear()
         if self._hdf5 is not None:
             self._hdf5.close()
         self._file.close()

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.partitions.chunks import Unsound, check_filters, unpacked_rows
+from skyset.partitions.chunks import Chunks, Unsound, check_filters
 from skyset.partitions.kept import Kept
 from skyset.partitions.tree.making import as_texts
 from skyset.partitions.tree.structure import file_dtype, found_in, offset_of
@@ -105,6 +105,7 @@ def read_rows(
     out: np.ndarray,
     read: Callable[[int, int], bytes],
     key: tuple[int, str],
+    chunks: Chunks | None = None,
 ) -> None:
     """Rows from ``start`` on of a dataset that is not in one piece, nor of any length.
 
@@ -113,8 +114,9 @@ def read_rows(
         held: the same.
         start: the first row.
         out: (rows, *axes) in the dtype on the disk.
-        read: gives bytes of the file, by offset and number.
+        read: gives bytes of the file, by offset and number, to several threads.
         key: a number of the open file and the dataset's name, for what is kept of it.
+        chunks: the dataset's, where it is read more than once.
 
     Raises:
         Unsound, OSError: it does not unpack.
@@ -123,16 +125,17 @@ def read_rows(
         out[...] = h5py.Dataset(dataset)[start : start + len(out)]
         return
     stop = start + len(out)
+    chunks = chunks or Chunks(dataset)
     for first in range(start // held.chunk * held.chunk, stop, held.chunk):
         last = min(first + held.chunk, held.rows)
         low, high = max(first, start), min(last, stop)
         if (low, high) == (first, last) or held.row_bytes * held.chunk > _MOST_KEPT:
-            unpacked_rows(dataset, low, out[low - start : high - start], read)
+            chunks.rows(low, out[low - start : high - start], read, at_once=True)
             continue
 
         def unpacked(first: int = first, last: int = last) -> np.ndarray:
             whole = np.empty((last - first, *held.dims[1:]), held.dtype)
-            unpacked_rows(dataset, first, whole, read)
+            chunks.rows(first, whole, read, at_once=True)
             return whole
 
         block = kept.get(key[0], (key[1], first), unpacked)
