@@ -37,6 +37,8 @@ from skyset.survey import MAX_VALUE_BYTES, Column
 MAX_READ_BYTES = 256 << 20
 #: Where rows end is kept of files with no more rows than this: a file is asked once.
 _KEPT_ENDS = 1 << 16
+#: From so many texts on it is worth looking for equal ones.
+_MANY_TEXTS = 64
 
 #: What HDF5 writes between small columns, about; most of these, at a file's end, that are asked for with its structure.
 _BETWEEN, _MAX_SMALL = 1 << 10, 1 << 20
@@ -459,7 +461,16 @@ def decoded(values: np.ndarray) -> list:
     """A text column's bytes as Python strings: a list of them, or of lists where rows are arrays of text."""
     if values.ndim > 1:
         return np.char.decode(values, "ascii", "replace").tolist()
+    if len(values) >= _MANY_TEXTS and len(starts := _run_starts(values)) * 4 < len(values):
+        counts = np.diff(np.append(starts, len(values))).tolist()
+        runs = zip(values[starts].tolist(), counts, strict=True)
+        return [text for value, count in runs for text in [value.decode("ascii", "replace")] * count]
     return [value.decode("ascii", "replace") for value in values.tolist()]
+
+
+def _run_starts(values: np.ndarray) -> np.ndarray:
+    """Where each run of equal texts begins, such as the points of a light curve in one band."""
+    return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(values[1:] != values[:-1]) + 1])
 
 
 def _offset(data: h5py.h5d.DatasetID, column: Column) -> int:

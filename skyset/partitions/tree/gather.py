@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,8 @@ _WASTE = memoryview(bytearray(_GAP))
 _MOST_BUFFERS = 1024
 #: Records of a compound of fewer bytes are read whole, so many bytes at a time.
 _SMALL_RECORD, _SLAB = 8 << 10, 4 << 20
+#: Members of fewer bytes are read together with those beside them.
+_LARGE_MEMBER = 1 << 10
 
 Part = tuple[int, memoryview]
 
@@ -57,6 +59,14 @@ def bytes_of(array: np.ndarray) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8))
 
 
+class _Segment(NamedTuple):
+    """Bytes of each record that are read together: where they begin, how many, and the memory for those of all records."""
+
+    place: int
+    size: int
+    view: memoryview
+
+
 def read_members(descriptor: int, offset: int, dtype: np.dtype, outs: Mapping[str, np.ndarray]) -> None:
     """Members of the records of a compound dataset in one piece.
 
@@ -78,19 +88,52 @@ def read_members(descriptor: int, offset: int, dtype: np.dtype, outs: Mapping[st
             for member, out in outs.items():
                 out[first : first + len(records)] = records[member]
         return
-    parts = _member_parts(offset, dtype, outs, count)
-    while some := list(islice(parts, _MOST_BUFFERS // 2)):
-        read_parts(descriptor, some)
-
-
-def _member_parts(offset: int, dtype: np.dtype, outs: Mapping[str, np.ndarray], count: int) -> Iterator[Part]:
-    """Where each member of each record lies, and the memory for it, in the order of the file."""
     fields: Mapping = dtype.fields or {}
-    views = sorted((fields[member][1], fields[member][0].itemsize, bytes_of(out)) for member, out in outs.items())
-    for record in range(count):
-        first = offset + record * dtype.itemsize
-        for place, size, view in views:
-            yield first + place, view[record * size : (record + 1) * size]
+    large = [member for member in outs if fields[member][0].itemsize >= _LARGE_MEMBER]
+    small = sorted((member for member in outs if member not in large), key=lambda member: fields[member][1])
+    segments = [_Segment(fields[name][1], fields[name][0].itemsize, bytes_of(outs[name])) for name in large]
+    blocks = [(some, *_block(fields, some, count)) for some in _together(fields, small)]
+    segments += [segment for _, segment, _ in blocks]
+    _read_segments(descriptor, offset, dtype.itemsize, sorted(segments, key=lambda each: each.place), count)
+    for some, segment, block in blocks:
+        for member in some:
+            first = fields[member][1] - segment.place
+            values = np.ascontiguousarray(block[:, first : first + fields[member][0].itemsize])
+            outs[member][...] = values.reshape(-1).view(outs[member].dtype).reshape(outs[member].shape)
+
+
+def _together(fields: Mapping, members: Sequence[str]) -> Iterator[list[str]]:
+    """Small members that lie near each other, in the order of the record."""
+    group: list[str] = []
+    end = 0
+    for member in members:
+        kind, place = fields[member][:2]
+        if group and place - end > _LARGE_MEMBER:
+            yield group
+            group = []
+        group.append(member)
+        end = place + kind.itemsize
+    if group:
+        yield group
+
+
+def _block(fields: Mapping, members: Sequence[str], count: int) -> tuple[_Segment, np.ndarray]:
+    """Memory for members that lie near each other, uint8 (records, bytes)."""
+    first = fields[members[0]][1]
+    size = max(fields[member][1] + fields[member][0].itemsize for member in members) - first
+    block = np.empty((count, size), np.uint8)
+    return _Segment(first, size, bytes_of(block)), block
+
+
+def _read_segments(descriptor: int, offset: int, stride: int, segments: Sequence[_Segment], count: int) -> None:
+    """The same bytes of each of ``count`` records that lie ``stride`` bytes apart."""
+    step = max(1, _MOST_BUFFERS // (2 * len(segments) + 1))
+    for first in range(0, count, step):
+        parts = []
+        for record in range(first, min(first + step, count)):
+            start = offset + record * stride
+            parts += [(start + place, view[record * size : record * size + size]) for place, size, view in segments]
+        read_parts(descriptor, parts)
 
 
 def member_memory(dtype: np.dtype, dims: tuple[int, ...], members: Sequence[str]) -> dict[str, np.ndarray]:
