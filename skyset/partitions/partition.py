@@ -463,14 +463,16 @@ def decoded(values: np.ndarray) -> list:
         return np.char.decode(values, "ascii", "replace").tolist()
     if len(values) >= _MANY_TEXTS and len(starts := _run_starts(values)) * 4 < len(values):
         counts = np.diff(np.append(starts, len(values))).tolist()
-        runs = zip(values[starts].tolist(), counts, strict=True)
-        return [text for value, count in runs for text in [value.decode("ascii", "replace")] * count]
+        texts: list[str] = []
+        for value, count in zip(values[starts].tolist(), counts, strict=True):
+            texts += [value.decode("ascii", "replace")] * count
+        return texts
     return [value.decode("ascii", "replace") for value in values.tolist()]
 
 
 def _run_starts(values: np.ndarray) -> np.ndarray:
     """Where each run of equal texts begins, such as the points of a light curve in one band."""
-    return np.concatenate([np.zeros(1, np.int64), np.flatnonzero(values[1:] != values[:-1]) + 1])
+    return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
 
 
 def _offset(data: h5py.h5d.DatasetID, column: Column) -> int:

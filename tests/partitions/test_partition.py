@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from skyset.errors import PartitionError, RecordError, UserError
 from skyset.partitions.layout import COMPRESSIONS, cell_of_path, compression_options, object_path, partition_path
-from skyset.partitions.partition import Partition
+from skyset.partitions.partition import Partition, decoded
 from skyset.partitions.writer import PartitionWriter
 from skyset.sky import check_position, healpix_cell
 from skyset.survey import Column
@@ -473,3 +473,9 @@ def test_layout_is_that_of_multimodal_universe():
 def test_other_paths_are_refused(path):
     with pytest.raises(PartitionError, match="is not a partition's path"):
         cell_of_path(path)
+
+
+@pytest.mark.parametrize("runs", [[], [1], [63], [64], [300], [40, 1, 60, 2], [1] * 200])
+def test_texts_are_decoded_one_by_one_or_a_run_at_a_time(runs):
+    texts = [f"b{number % 7}" for number, count in enumerate(runs) for _ in range(count)]
+    assert decoded(np.array(texts, "S4")) == texts
