@@ -150,11 +150,16 @@ def push_(
         from skyset.publishing.push import push
         from skyset.publishing.request import Request
 
-        registry.loader(survey)
-        folder = data_dir or Path(registry.find_root(survey) or not_found(survey))
+        given, folder = survey, data_dir
+        if folder is None and (index := registry.index_named(survey)) is not None:
+            given, folder = registry.ADOPTED, Path(index)
+        elif folder is None and not registry.is_known(survey) and registry.is_adopted(survey):
+            given, folder = registry.ADOPTED, Path(survey)
+        registry.loader(given)
+        folder = folder or Path(registry.find_root(given) or not_found(given))
         form = Form(compression, not no_preview, every_column, shard_mb << 20)
         request = Request(
-            survey,
+            given,
             folder.expanduser().absolute(),
             repo,
             format_,

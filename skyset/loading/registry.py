@@ -145,7 +145,7 @@ def loader(name: str) -> ModuleType:
 
 def _refuse_unadopted(path: str, cells: bool = False) -> None:
     """UserError where this is a folder of somebody's HDF5 that nobody has adopted."""
-    if not _is_local_folder(path):
+    if not _is_local_folder(path) or is_adopted(path):
         return
     from skyset.partitions.tree.unadopted import how_to_adopt, is_unadopted
 
@@ -390,6 +390,11 @@ def _survey_in_folder(path: str, data_dir: str | None) -> dict | None:
     if name != ADOPTED and (folder / MANIFEST).is_file() and (config := Manifest.load(folder).config) != "default":
         found["config_name"] = config
     return found
+
+
+def is_adopted(path: str) -> bool:
+    """Whether this is a local folder of somebody's files that was adopted, or the index of one."""
+    return (_survey_in_folder(str(path), None) or {}).get("survey") == ADOPTED
 
 
 def index_named(name: str) -> str | None:
