@@ -2,73 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import load_dataset
 
 import skyset
+from skyset.adopting.adopt import adopt
 from skyset.errors import UserError
-from skyset.loading import indexes
+from skyset.loading import registry
 from skyset.loading.found import opened
 from skyset.partitions.manifest import Manifest
-from skyset.partitions.tree.form import Source
-from skyset.survey import ANY, Column, Feature, Layers, Survey, Trim
-from skyset.testing.mmu import KINDS, write
-from tests.partitions.tree.hand import by_hand, index_by_hand
+from skyset.testing.mmu import write
 
 pytestmark = pytest.mark.datasets3
-BANDS = ("u", "g", "r", "i", "z", "Y")
 POINTS = ("time", "flux", "flux_err")
-PLASTICC = {
-    f"lightcurve_{name}": (Column(f"lightcurve_{name}", "float64", (ANY,)), Source(("lightcurve",), "part", (1, place)))
-    for place, name in enumerate(POINTS)
-} | {"lightcurve_band": (Column("lightcurve_band", "S2", (ANY,)), Source((), "labels", BANDS, "lightcurve_time"))}
-YSE = {name: (Column(name, "float32", (ANY,)), Source((name,))) for name in POINTS} | {
-    "band": (Column("band", "S8", (ANY,)), Source(("bands",), "labels", like="time"))
-}
 SPECTRUM = ("flux", "ivar", "lsf_sigma", "lambda", "mask")
-SDSS = {
-    f"spectrum_{name}": (
-        Column(f"spectrum_{name}", "bool" if name == "mask" else "float32", (ANY,)),
-        Source((f"spectrum_{name}",)),
-    )
-    for name in SPECTRUM
-}
-
-
-def survey_of(columns, groups, trims) -> Survey:
-    grouped = {source for fields in groups.values() for source in fields.values()}
-    features = [Feature(c.name, c.name) for c in columns if c.name not in grouped and c.name not in ("lightcurve", "bands")]
-    features += [Layers(name, (), "", fields) for name, fields in groups.items()]
-    return Survey("adopted", "made up", "", "", "", "", tuple(columns), tuple(features), trims=trims)
 
 
 def adopted(kind, folder, **options):
-    """A made-up tree, and its index made by hand: the truth, and the folder of the index."""
+    """A made-up tree, and its index: the truth, and the folder of the index."""
     truth = write(kind, folder / "tree" / kind, **options)
-    more = {"plasticc": PLASTICC, "yse": YSE, "sdss": SDSS}.get(kind, {})
-    form, columns = by_hand(truth.folder, list(truth.files), KINDS[kind].form, **more)
-    groups, trims = {}, ()
-    if kind == "sdss":
-        groups = {"spectrum": {name: f"spectrum_{name}" for name in SPECTRUM}}
-        trims = (Trim(tuple(groups["spectrum"].values()), "spectrum_lambda", (-1.0,), "end"),)
-    if kind == "hsc":
-        groups = {"image": {"band": "image_band", "flux": "image_array", "ivar": "image_ivar", "mask": "image_mask"}}
-    if kind == "plasticc":
-        groups = {"lightcurve": {name.partition("_")[2]: name for name in PLASTICC}}
-        trims = (Trim(tuple(PLASTICC), "lightcurve_time", (0.0,)),)
-    if kind == "yse":
-        groups = {"lightcurve": {name: name for name in YSE}}
-        trims = (Trim(tuple(YSE), "time", (-99.0,)),)
-    entries = {file: [file] for file in truth.files}
-    if KINDS[kind].form == "objects":
-        files = sorted(truth.files)
-        entries = {files[n]: files[n : n + 7] for n in range(0, len(files), 7)}
-    survey = survey_of(columns, groups, trims)
     index = folder / "index" / kind
-    index_by_hand(index, form, columns, entries, survey, config=kind, splits=truth.splits)
+    adopt(truth.folder, index)
     return truth, index
 
 
@@ -89,8 +48,9 @@ def same(kind, row, want):
             np.testing.assert_array_equal(row["lightcurve"][name], flat[name], name)
         assert list(row["lightcurve"]["band"]) == flat["band"].tolist()
     elif kind == "manga":
-        np.testing.assert_array_equal(row["spaxels.flux"], want["spaxels"]["flux"])
-        np.testing.assert_array_equal(row["images.image_array"], want["images"]["image_array"])
+        np.testing.assert_array_equal(row["spaxels"]["flux"], want["spaxels"]["flux"])
+        np.testing.assert_array_equal(row["images"]["array"], want["images"]["image_array"])
+        assert list(row["images"]["filter"]) == [band.decode() for band in want["images"]["image_band"].tolist()]
         assert row["z"] == want["z"]
     np.testing.assert_allclose([row["ra"], row["dec"]], [float(want["ra"]), float(want["dec"])])
 
@@ -122,7 +82,7 @@ def test_streams_tables_and_every_split(tree):
     for split in sorted(set(truth.splits.values())):
         rows = load_dataset(str(index), split=split, streaming=True).with_format("numpy")
         assert sorted(check_all(kind, truth, rows)) == ids_of(truth, split)
-        table = load_dataset(str(index), kind, split=split).with_format("numpy")
+        table = load_dataset(str(index), Manifest.load(index).config, split=split).with_format("numpy")
         assert sorted(check_all(kind, truth, table)) == ids_of(truth, split)
 
 
@@ -172,34 +132,32 @@ def test_padding_is_kept_where_it_is_asked_for(home):
 
 
 def test_a_tree_is_found_by_its_folder_and_by_its_name(home):
-    truth, index = adopted("sdss", home, rows=2, cells=2)
-    place = indexes.default_index(truth.folder, "mine")
-    place.parent.mkdir(parents=True)
-    index.rename(place)
-    count = len(truth.rows)
-    for given in (str(truth.folder), "tree/sdss", str(place), "mine"):
+    truth = write("sdss", home / "tree", rows=2, cells=2)
+    place, count = Path(adopt(truth.folder, name="mine").index), len(truth.rows)
+    for given in (str(truth.folder), "tree", str(place), "mine", "tree/sdss"):
         assert len(list(skyset.load(given))) == count
         root, survey, manifest = opened(given)
-        assert (root, survey.name, manifest.rows) == (str(truth.folder), "adopted", count)
-    assert len(load_dataset("tree/sdss", split="train")) == count
-    assert len(load_dataset(str(truth.folder), "sdss", split="train", streaming=True).take(9)._head(9)["ra"]) == count
+        assert (root, survey.name, manifest.rows) == (str(truth.folder / "sdss"), "adopted", count)
+        assert registry.is_folder(given) or given == "mine"
+    assert len(load_dataset("tree", split="train")) == count
+    assert registry.folders_below("tree") == {"default": str(place)}
+    assert registry.is_adopted("tree") and registry.is_adopted(str(place)) and not registry.is_adopted(".")
 
 
 def test_the_datasets_of_a_tree_are_configs(home):
-    place = indexes.default_index(home / "tree")
-    truths = {}
-    for kind in ("sdss", "yse"):
-        truths[kind], index = adopted(kind, home, rows=2, cells=2)
-        place.mkdir(parents=True, exist_ok=True)
-        index.rename(place / kind)
-    for given in (str(home / "tree"), str(place)):
-        for kind, truth in truths.items():
-            assert sorted(check_all(kind, truth, skyset.load(given, kind))) == ids_of(truth, "train")
-        assert skyset.load(given).column_names == skyset.load(given, "sdss").column_names
-        with pytest.raises(UserError, match=r"adopted has no config 'boss'; known: sdss, yse"):
+    truths = {kind: write(kind, home / "tree" / kind, rows=2, cells=2) for kind in ("sdss", "yse")}
+    place = adopt(home / "tree").index
+    configs = registry.folders_below("tree")
+    assert len(configs) == 2
+    for given in ("tree", str(place)):
+        for config, (kind, truth) in zip(configs, truths.items(), strict=True):
+            assert sorted(check_all(kind, truth, skyset.load(given, config))) == ids_of(truth, "train")
+        assert skyset.load(given).column_names == skyset.load(given, next(iter(configs))).column_names
+        with pytest.raises(UserError, match=rf"adopted has no config 'boss'; known: {', '.join(configs)}"):
             load_dataset(given, "boss")
     for kind, truth in truths.items():  # the folder of one of them
-        assert sorted(check_all(kind, truth, skyset.load(str(truth.folder)))) == ids_of(truth, "train")
+        folder = os.path.dirname(os.path.dirname(truth.folder / next(iter(truth.files))))
+        assert sorted(check_all(kind, truth, skyset.load(folder))) == ids_of(truth, "train")
 
 
 def test_a_folder_that_nobody_adopted_says_what_to_do(home):
@@ -217,7 +175,9 @@ def test_a_tree_that_was_moved_is_one_line(home):
     truth, index = adopted("sdss", home, rows=1, cells=1)
     truth.folder.rename(home / "elsewhere")
     for load in (skyset.load, opened):
-        with pytest.raises(UserError, match=r"is the index of .*tree/sdss, which is not there: adopt it where it is now"):
+        with pytest.raises(
+            UserError, match=r"is the index of .*tree/sdss/sdss, which is not there: adopt it where it is now"
+        ):
             load(str(index))
 
 
@@ -239,7 +199,7 @@ def change(index, edit):
         ('"path": "', '"path": "/', "no path below a tree"),
         ('"kind": "columns"', '"kind": "pickles"', "no trees of 'pickles'"),
         ('"tree": "/', '"tree": "', "no absolute path"),
-        ('"how": "cell"', '"how": "eval"', "by 'eval'"),
+        ('"how": "text"', '"how": "eval"', "by 'eval'"),
         ('"rows": 1, "bytes"', '"rows": 1000000000000, "bytes"', "rows in"),
         ('"adopted": {', '"adopted": [],\n"x": {', "is damaged"),
     ],

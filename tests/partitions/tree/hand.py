@@ -7,13 +7,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from skyset.noted import notes_of
-from skyset.partitions.manifest import FileEntry, Manifest, keys_digest
-from skyset.partitions.tree.form import ADOPTED, Source, TreeForm
+from skyset.partitions.tree.form import Source, TreeForm
 from skyset.partitions.tree.opens import OpensTree
 from skyset.partitions.tree.structure import units_in
 from skyset.partitions.tree.units import UNITS, write_units
-from skyset.survey import ANY, Column, Survey
+from skyset.survey import ANY, Column
 
 IDS = ("object_id", "source_id", "targetid", "candid", "ID", "TARGETID")
 
@@ -110,33 +108,3 @@ def expected(form: TreeForm, column: Column, row: np.ndarray | None) -> np.ndarr
         row = row.astype(np.float64) * source.argument
     values = np.asarray(row).astype(column.stored_dtype)
     return values.reshape(-1) if column.is_ragged else values.reshape(column.shape)
-
-
-def index_by_hand(
-    index: Path, form: TreeForm, columns: list[Column], entries: dict[str, list[str]], survey: Survey | None = None, **build
-) -> Manifest:
-    """Write an index: a manifest, and the list of objects of trees that have one.
-
-    Args:
-        index: the folder.
-        form, columns: of the tree.
-        entries: the files of each entry, by the path of the first.
-        survey: what the manifest notes of features and padding; plain ones by default.
-        build: more that it notes, such as ``config``, and ``splits`` by path.
-    """
-    splits = build.pop("splits", {})
-    index.mkdir(parents=True, exist_ok=True)
-    opens = opens_by_hand(index, form, columns, entries)
-    files = []
-    for entry, some in entries.items():
-        size = sum((Path(form.tree) / file).stat().st_size for file in some)
-        with opens(f"{form.tree}/{entry}", columns, None, size) as file:
-            ra, dec, cells = file.read("ra"), file.read("dec"), file.read("healpix")
-            digest = keys_digest(file.text("object_id"))
-        sky = (float(ra.min()), float(ra.max())), (float(dec.min()), float(dec.max()))
-        files.append(FileEntry(entry, splits.get(entry, "train"), int(cells[0]), len(ra), size, "", digest, *sky))
-    noted = notes_of(survey) if survey is not None else {}
-    build = {"config": "default", ADOPTED: form.to_json(), **noted, **build}
-    manifest = Manifest(ADOPTED, columns, "object_id", files, [form.tree], build)
-    manifest.save(index)
-    return manifest
