@@ -46,6 +46,10 @@ def opened(source: str) -> Found:
             return opened(next(iter(below.values())))
         if there := lying_in(root):
             return next(iter(there.values()))
+        if registry.has_parquet(root):
+            from skyset.loading.parquet_tree import read_parquet
+
+            return read_parquet(root)
         raise
     return files_of(manifest, root), _declared(manifest), manifest
 

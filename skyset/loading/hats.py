@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -283,23 +283,47 @@ def _ours(root: str, properties: dict[str, str], survey_of: Callable) -> Survey 
 
 def _anybodys(dataset: str, files: Mapping[str, int], properties: dict[str, str], footers: pq.FileMetaData | None) -> Survey:
     """A declaration of the columns that the file with the most rows has."""
-    with ParquetFile(f"{dataset}/{max(files, key=files.__getitem__)}", []) as file:
+    name = properties.get("obs_collection") or Path(dataset).parent.name
+    survey = anybodys(f"{dataset}/{max(files, key=files.__getitem__)}", dataset, name, footers)
+    return replace(
+        survey,
+        title=properties.get("obs_title", name),
+        homepage=properties.get("obs_copyright_url", ""),
+        license=properties.get("obs_copyright", ""),
+    )
+
+
+def anybodys(
+    path: str, where: str, name: str, footers: pq.FileMetaData | None = None, keys: Sequence[str] = _KEYS
+) -> Survey:
+    """A declaration of the columns that anybody's Parquet file has.
+
+    Args:
+        path: the file, local or a URL.
+        where: what it is of, for messages.
+        name: the survey's.
+        footers: of all files, where they are at hand: they tell which lists are of several lengths.
+        keys: names, in small letters, of the column of objects' names: the first that there is.
+
+    Raises:
+        PartitionError: the file is damaged.
+    """
+    with ParquetFile(path, []) as file:
         schema, uneven = file.schema, uneven_in(footers or file.footer)
         columns, places, others = columns_in(schema, lambda names: file.head(names, _SAMPLE), uneven)
     if others:
-        say(f"{dataset}: left out, as no numbers, text or arrays of at most one axis of any length: {', '.join(others)}")
+        say(f"{where}: left out, as no numbers, text or arrays of at most one axis of any length: {', '.join(others)}")
     encoded = {name for name in schema.names if pa.types.is_struct(schema.field(name).type) and name in places}
-    name = properties.get("obs_collection") or Path(dataset).parent.name
     lower = {column.name.lower(): column.name for column in columns if not column.shape and not column.is_ragged}
     survey = Survey(
         name=re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "hats",
-        title=properties.get("obs_title", name),
-        homepage=properties.get("obs_copyright_url", ""),
+        title=name,
+        homepage="",
         citation="",
-        license=properties.get("obs_copyright", ""),
+        license="",
         base_url="",
         columns=tuple(columns),
         features=plain_features(columns, {}, tuple(encoded)),
-        key=next((lower[each] for each in _KEYS if each in lower), columns[0].name if columns else ""),
+        key=next((lower[each] for each in keys if each in lower), columns[0].name if columns else ""),
     )
     return replace(survey, opens=OpensParquet(places, fill=True))
