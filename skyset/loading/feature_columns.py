@@ -187,7 +187,7 @@ def _number(dtype: str) -> str | None:
     """A dtype of numbers that numpy has too."""
     try:
         found = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         return None
     return found.name if found.kind in "biuf" else None
 
