@@ -10,8 +10,11 @@ from typing import Self
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.partitions.partition import decoded
+from skyset.partitions.partition import decoded, run_starts
 from skyset.survey import ANY, Trim
+
+#: Text is taken in runs where these have at least so many values on the mean.
+_IN_TURN = 4
 
 
 class Ragged(Sequence):
@@ -26,6 +29,7 @@ class Ragged(Sequence):
 
     finish: Callable[[np.ndarray], object] | None = None
     _stops: np.ndarray | None = None
+    _texts: _Texts | None = None
 
     def __init__(
         self,
@@ -45,7 +49,9 @@ class Ragged(Sequence):
         return self._value(range(len(self))[row])
 
     def __iter__(self) -> Iterator:
-        return map(self._value, range(len(self)))
+        if type(self)._value is not Ragged._value or self.finish or len(self.shape) > 1 or self.data.dtype.kind == "S":
+            return map(self._value, range(len(self)))
+        return map(self.data.__getitem__, map(slice, self.bounds[:-1].tolist(), self.stops.tolist()))
 
     @property
     def stops(self) -> np.ndarray:
@@ -65,7 +71,7 @@ class Ragged(Sequence):
     def with_changes(self, **changes) -> Self:
         """The same rows, handed out otherwise."""
         twin = copy.copy(self)
-        twin.__dict__.update(changes)
+        twin.__dict__.update(changes, _texts=None)
         return twin
 
     def _part(self, start: int, stop: int) -> Self:
@@ -75,6 +81,9 @@ class Ragged(Sequence):
         return self.with_changes(bounds=self.bounds[start : stop + 1], _stops=stops, origins=origins)
 
     def _value(self, row: int):
+        if self.data.dtype.kind == "S" and len(self.shape) == 1:
+            self._texts = self._texts or _Texts(self.data, self.bounds, self.stops)
+            return self._texts.of(row)
         values = self.raw(row).reshape(self.shape)
         if values.dtype.kind == "S":
             return decoded(values)
@@ -114,6 +123,36 @@ class Ragged(Sequence):
             origins=[origin for part in parts for origin in part.origins],
             _stops=None,
         )
+
+
+class _Texts:
+    """Rows of text as lists of ``str``. Those of light curves are names of bands, each many times in turn: decoded once.
+
+    Args:
+        data: (values,), ``S``.
+        bounds, stops: of the rows, see ``Ragged``.
+    """
+
+    def __init__(self, data: np.ndarray, bounds: np.ndarray, stops: np.ndarray):
+        self._data, self._bounds, self._stops = data, bounds, stops
+        starts = bounds[:-1][bounds[:-1] < stops]
+        runs = np.union1d(run_starts(data[bounds[0] : bounds[-1]]) + bounds[0], starts)
+        self._alone = len(runs) * _IN_TURN > bounds[-1] - bounds[0]
+        if self._alone:
+            return
+        ends = np.append(runs[1:], bounds[-1])
+        row = np.searchsorted(bounds, runs, side="right") - 1
+        self._counts = np.maximum(np.minimum(ends, stops[row]) - runs, 0).tolist()
+        self._names = decoded(data[runs])
+        self._first = np.searchsorted(runs, bounds).tolist()
+
+    def of(self, row: int) -> list[str]:
+        if self._alone:
+            return decoded(self._data[self._bounds[row] : self._stops[row]])
+        texts: list[str] = []
+        for run in range(self._first[row], self._first[row + 1]):
+            texts += [self._names[run]] * self._counts[run]
+        return texts
 
 
 def bounds_of(lengths: np.ndarray) -> np.ndarray:

@@ -461,7 +461,7 @@ def decoded(values: np.ndarray) -> list:
     """A text column's bytes as Python strings: a list of them, or of lists where rows are arrays of text."""
     if values.ndim > 1:
         return np.char.decode(values, "ascii", "replace").tolist()
-    if len(values) >= _MANY_TEXTS and len(starts := _run_starts(values)) * 4 < len(values):
+    if len(values) >= _MANY_TEXTS and len(starts := run_starts(values)) * 4 < len(values):
         counts = np.diff(np.append(starts, len(values))).tolist()
         texts: list[str] = []
         for value, count in zip(values[starts].tolist(), counts, strict=True):
@@ -470,8 +470,10 @@ def decoded(values: np.ndarray) -> list:
     return [value.decode("ascii", "replace") for value in values.tolist()]
 
 
-def _run_starts(values: np.ndarray) -> np.ndarray:
-    """Where each run of equal texts begins, such as the points of a light curve in one band."""
+def run_starts(values: np.ndarray) -> np.ndarray:
+    """Where each run of equal texts begins, such as the points of a light curve in one band: int64, of no texts 0."""
+    if values.dtype.itemsize in (1, 2, 4, 8):
+        values = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")  # texts are compared forty times slower
     return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
 
 

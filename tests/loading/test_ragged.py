@@ -294,3 +294,31 @@ def test_nested_tensors_and_pickles(path):
 def test_what_is_ragged_follows_from_the_features(path):
     found = {name: has_ragged(feature) for name, feature in stream(path).features.items()}
     assert found == {"object_id": False, "spectrum": True, "cube": True, "bands": True, "names": True}
+
+
+@pytest.mark.parametrize("width", [1, 3, 4])
+def test_texts_that_repeat_are_those_that_are_stored(width):
+    random = np.random.default_rng(width)
+    lengths = random.integers(0, 40, 60)
+    bounds = bounds_of(lengths) + 5
+    data = np.repeat(
+        random.choice([b"u", b"g", b"zz", b"Y"], bounds[-1]).astype(f"S{width}"), random.integers(1, 9, bounds[-1])
+    )
+    data = data[: bounds[-1]]
+    stops = bounds[:-1] + random.integers(0, lengths + 1)
+    for column in (Ragged(data, bounds), Ragged(data, bounds).with_changes(_stops=stops), Ragged(data, bounds)[10:31]):
+        expected = [[text.decode() for text in column.raw(row).tolist()] for row in range(len(column))]
+        assert list(column) == [column[row] for row in range(len(column))] == expected
+
+
+def test_texts_of_no_rows_and_of_empty_ones():
+    nothing = np.zeros(0, "S2")
+    assert list(Ragged(nothing, bounds_of(np.zeros(0, np.int64)))) == []
+    assert list(Ragged(nothing, bounds_of(np.zeros(2, np.int64)))) == [[], []]
+
+
+def test_rows_of_numbers_are_the_same_one_by_one_and_all():
+    data, bounds = np.arange(20.0), bounds_of(np.array([3, 0, 7, 10]))
+    column = Ragged(data, bounds).with_changes(_stops=bounds[1:] - [1, 0, 2, 0])
+    assert [row.tolist() for row in column] == [column[row].tolist() for row in range(4)]
+    assert all(np.shares_memory(row, data) for row in column if len(row))

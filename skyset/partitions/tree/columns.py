@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import h5py
 import numpy as np
@@ -23,6 +23,8 @@ from skyset.survey import Column
 
 _numbers = itertools.count()
 _MAX_LAYOUTS = 100_000
+#: Of what columns are made of; it stays in the processor's cache until they are.
+_BLOCK_BYTES = 256 << 10
 _Layout = tuple[tuple, Mapping[str, Held]]
 #: Where the datasets of the files lie that were opened, by path and names, with the file's stamp.
 _layouts: dict[tuple[str, tuple[str, ...]], _Layout] = {}
@@ -122,16 +124,37 @@ class TreeColumns(TreeFile):
 
     def _read(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
         flat, rest = self._parted(outs, start, stop)
-        raw: dict[str, np.ndarray] = {}
-        for name in rest:
-            source = self._form.sources[name]
-            held = self._held.get(source.dataset)
-            if held is not None and held.offset >= 0 and source.dataset not in raw:
-                raw[source.dataset] = np.empty((stop - start, *held.dims[1:]), held.dtype)
-                flat.append((held.offset + start * held.row_bytes, raw[source.dataset]))
         self._file.read([part for part in flat if part[1].size])
+        lies = [name for name in rest if self._lies(name)]
+        for first, last in self._blocks(lies, start, stop):
+            low, high = first - start, last - start
+            raw = self._raw(lies, first, last)
+            for name in lies:
+                step = len(outs[name]) // (stop - start)  # a value of a row, or of ragged ones all of its values
+                self._make(name, outs[name][low * step : high * step], first, last, raw)
         for name in rest:
-            self._make(name, outs[name], start, stop, raw)
+            if name not in lies:
+                self._make(name, outs[name], start, stop, {})
+
+    def _lies(self, name: str) -> bool:
+        """Whether a column is made of numbers that lie in one piece, row by row."""
+        source = self._form.sources[name]
+        held = self._held.get(source.dataset)
+        return held is not None and held.offset >= 0 and source.how != LABELS
+
+    def _blocks(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Rows that are read at a time where columns are made of what is read: so many that it stays in the processor."""
+        datasets = {self._form.sources[name].dataset for name in names}
+        size = sum(self._held[name].row_bytes for name in datasets)
+        step = max(1, _BLOCK_BYTES // max(1, size))
+        return ((first, min(first + step, stop)) for first in range(start, stop, step)) if names else iter(())
+
+    def _raw(self, names: Sequence[str], start: int, stop: int) -> dict[str, np.ndarray]:
+        """Rows of the datasets of which some columns are made, as they are stored, by name."""
+        held = {name: self._held[name] for name in dict.fromkeys(self._form.sources[name].dataset for name in names)}
+        raw = {name: np.empty((stop - start, *each.dims[1:]), each.dtype) for name, each in held.items()}
+        self._file.read([(each.offset + start * each.row_bytes, raw[name]) for name, each in held.items() if raw[name].size])
+        return raw
 
     def _parted(
         self, outs: Mapping[str, np.ndarray], start: int, stop: int
@@ -223,6 +246,9 @@ class TreeColumns(TreeFile):
             texts = [_label_list(row) for row in rows] or [[]] * (stop - start)
         else:
             texts = [[label.encode() for label in source.argument]] * (stop - start)
+            if (counts == counts[:1]).all():  # as in a dataset: its rows are of one shape
+                one = labels_for(texts[0], int(counts[0]), name, column.stored_dtype) if texts else np.zeros(0, "S")
+                return np.tile(one, stop - start)
         made_of = [
             labels_for(labels, count, name, column.stored_dtype)
             for labels, count in zip(texts, counts.tolist(), strict=True)
