@@ -6,7 +6,8 @@ Pure functions of what `skyset.partitions.tree.structure` finds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -106,6 +107,7 @@ def _is_plain(dtype: np.dtype) -> bool:
     return dtype.kind == "S" or (dtype.kind in "biuf" and dtype.itemsize <= 8)
 
 
+@lru_cache(4096)
 def name_of(dtype: np.dtype) -> str:
     """``S12``, ``float32``: without byte order."""
     return f"S{max(1, dtype.itemsize)}" if dtype.kind == "S" else dtype.name
@@ -160,7 +162,8 @@ def of_rows(fields: Iterable[Field], rows: int) -> tuple[list[Field], list[Field
     columns, others = [], []
     for field in fields:
         if field.dims[:1] == (rows,):
-            columns.append(replace(field, dims=field.dims[1:]))
+            marks = field.any_length, field.member, field.packed
+            columns.append(Field(field.name, field.dtype, field.dims[1:], *marks, field.unit, field.description))
         else:
             others.append(field)
     return columns, others

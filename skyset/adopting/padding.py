@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -66,6 +67,7 @@ def is_parts(field: Field) -> bool:
     return _split(field.name)[1] == "lightcurve" and len(field.dims) == 3 and field.dims[1] == 3
 
 
+@lru_cache(1 << 16)
 def _split(name: str) -> tuple[str, str]:
     match = _KEY.fullmatch(name)
     return (match[1], match[2].lower()) if match else ("", "")

@@ -19,8 +19,8 @@ from skyset.errors import PartitionError
 from skyset.partitions.manifest import keys_digest
 from skyset.partitions.partition import decoded
 from skyset.partitions.tree.form import COLUMNS, GROUPS, OBJECTS
-from skyset.partitions.tree.structure import DAMAGE, Unit, held, reason_of
-from skyset.partitions.tree.units import KEPT_BYTES, cells_of
+from skyset.partitions.tree.structure import DAMAGE, Unit, reason_of
+from skyset.partitions.tree.units import cells_of
 from skyset.partitions.twice import digests
 
 #: Cells of nside 16.
@@ -102,7 +102,7 @@ def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Fie
     columns, others = of_rows(fields.values(), rows)
     look.left_out = {each.name: f"{each.dims[0] if each.dims else 'no'} rows, not {rows}" for each in others}
     look.names, look.rows = names, rows
-    look.fields = [_described(file, field) for field in columns]
+    look.fields = [_described(file, field) if file.says(field.name) or field.any_length else field for field in columns]
     by_name = {field.name: field for field in look.fields}
     ids = _read_ids(file, by_name, names, rows)
     found = _Rows(look, cell, file.read(by_name[names.ra]), file.read(by_name[names.dec]), ids)
@@ -193,16 +193,16 @@ def _blocks(rows: int, fields: Sequence[Field], all_values: bool) -> Iterator[np
 
 def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Rows:
     """A file that is an object, or has a group for each."""
-    groups: dict[str, dict] = {"": file.datasets} if look.kind == OBJECTS else {}
-    for path, handle in file.datasets.items() if look.kind == GROUPS else ():
-        group, slash, name = path.partition("/")
+    groups: dict[str, None] = {"": None} if look.kind == OBJECTS else {}
+    for path in file.datasets if look.kind == GROUPS else ():
+        group, slash, _ = path.partition("/")
         if slash:
-            groups.setdefault(group, {})[name] = handle
+            groups[group] = None
         else:
             look.left_out[path] = "beside the groups"
     found: list[tuple[float, float, np.generic | None]] = []
-    for group, datasets in groups.items():
-        values, arrays = held(datasets.items())
+    for group in groups:
+        values, arrays = file.held(f"{group}/" if group else "")
         names = asked.names or names_of({each.name: each for each in fields_of(arrays, values)})
         look.names = look.names or names
         where = [values[name] for name in (names.ra, names.dec) if name in values] if names else []
@@ -210,8 +210,7 @@ def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Row
             what = "its position is missing or no number: it is left out"
             look.note(checks.NO_POSITION, np.ones(1, bool), [group], what, np.array([-1]))
             continue
-        kept = {name: value for name, value in values.items() if value.nbytes <= KEPT_BYTES}
-        look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, kept, arrays))
+        look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, values, arrays))
         id_ = values.get(names.id) if names and names.id else None
         found.append((float(where[0].item()), float(where[1].item()), None if id_ is None else id_.reshape(-1)[0]))
     look.rows = len(found)
@@ -235,7 +234,7 @@ def _of_objects(look: Look, cell: str | None, file: TreeHDF5, found: list, asked
         rows.own = np.array([int(each.item()) for each in own if each is not None])
     prefix = f"{first.group}/" if first.group else ""
     look.said = unit_of(file.told(prefix + names.ra)[0]) if prefix + names.ra in file.datasets else ""
-    look.told = {name: file.told(prefix + name) for name in first.arrays if any(file.told(prefix + name))}
+    look.told = {name: file.told(prefix + name) for name in first.arrays if file.says(prefix + name)}
     zero = _note_positions(rows)
     stem = os.path.splitext(os.path.basename(look.file.path))[0]
     texts = texts_of(ids) if ids is not None else [unit.group or stem for unit in look.units]
