@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -49,8 +50,8 @@ def unpacked(data: bytes) -> list[Look]:
         forms, told = json.loads(zlib.decompress(data[8 : 8 + size]))
     except zlib.error as error:
         raise ValueError(str(error)) from error
-    place = _Place(memoryview(data)[8 + size :])
-    return [_look(values, forms, place) for values in told]
+    place, known = _Place(memoryview(data)[8 + size :]), _Forms(forms)
+    return [_look(values, known, place) for values in told]
 
 
 class _Place:
@@ -60,13 +61,39 @@ class _Place:
         self._data, self._at = data, 0
 
     def take(self, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-        count = int(np.prod(shape, dtype=np.int64))
-        stop = self._at + count * dtype.itemsize
+        stop = self._at + math.prod(shape) * dtype.itemsize
         if stop > len(self._data):
             raise ValueError("cut short")
         values = np.frombuffer(self._data[self._at : stop], dtype).reshape(shape)
         self._at = stop
         return values
+
+
+class _Forms:
+    """What was interned, made of its lists once."""
+
+    def __init__(self, forms: list[list]):
+        self._forms = forms
+        self._fields: dict[int, Field] = {}
+        self._arrays: dict[int, tuple[str, tuple[int, ...], np.dtype]] = {}
+        self._values: dict[int, tuple[str, np.dtype, tuple[int, ...]]] = {}
+
+    def field(self, number: int) -> Field:
+        if (known := self._fields.get(number)) is None:
+            known = self._fields[number] = Field.from_json(self._forms[number])
+        return known
+
+    def array(self, number: int) -> tuple[str, tuple[int, ...], np.dtype]:
+        if (known := self._arrays.get(number)) is None:
+            name, dtype, dims = self._forms[number]
+            known = self._arrays[number] = str(name), tuple(dims), dtype_of_text(dtype)
+        return known
+
+    def value(self, number: int) -> tuple[str, np.dtype, tuple[int, ...]]:
+        if (known := self._values.get(number)) is None:
+            name, dtype, shape = self._forms[number]
+            known = self._values[number] = str(name), dtype_of_text(dtype), tuple(shape)
+        return known
 
 
 def _told(look: Look, forms: _Interned, blob: bytearray) -> dict[str, Any]:
@@ -97,13 +124,13 @@ def _unit(unit: Unit, forms: _Interned, blob: bytearray) -> list:
     return [unit.group, arrays, values]
 
 
-def _look(values: dict[str, Any], forms: list[list], place: _Place) -> Look:
+def _look(values: dict[str, Any], forms: _Forms, place: _Place) -> Look:
     look = Look(TreeFile(*values["file"]), **{name: values[name] for name in _PLAIN if name in values})
     look.names = Names(*values["names"]) if values["names"] else None
     sky = values["sky"]
     look.first, look.ra, look.dec = (sky[0], sky[1]), (sky[2], sky[3]), (sky[4], sky[5])
     look.ids = Ids(*values["ids"])
-    look.fields = [Field.from_json(forms[number]) for number in values["fields"]]
+    look.fields = [forms.field(number) for number in values["fields"]]
     look.told = {name: (unit, text) for name, (unit, text) in values.get("told", {}).items()}
     look.strays = {unit: [Finding(*each) for each in some] for unit, some in values.get("strays", {}).items()}
     look.pads = {by: Counter(counts) for by, counts in values.get("pads", {}).items()}
@@ -115,14 +142,14 @@ def _look(values: dict[str, Any], forms: list[list], place: _Place) -> Look:
     return look
 
 
-def _unit_of(file: TreeFile, told: list, forms: list[list], place: _Place) -> Unit:
+def _unit_of(file: TreeFile, told: list, forms: _Forms, place: _Place) -> Unit:
     group, arrays, kept = told
     stored: dict[str, Stored] = {}
     for number, offset in zip(arrays[::2], arrays[1::2], strict=True):
-        name, dtype, dims = forms[number]
-        stored[name] = Stored(tuple(dims), dtype_of_text(dtype), offset)
+        name, dims, dtype = forms.array(number)
+        stored[name] = Stored(dims, dtype, offset)
     values: dict[str, np.ndarray] = {}
     for number in kept:
-        name, dtype, shape = forms[number]
-        values[name] = place.take(np.dtype(dtype), tuple(shape))
+        name, dtype, shape = forms.value(number)
+        values[name] = place.take(dtype, shape)
     return Unit(file.path, file.bytes, file.mtime, group, values, stored)

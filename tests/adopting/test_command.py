@@ -1,0 +1,76 @@
+"""``skyset adopt`` and ``skyset verify`` from the command line."""
+
+import pytest
+from typer.testing import CliRunner
+
+from skyset.cli import app
+from skyset.testing.mmu import write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKYSET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_adopt_says_what_is_there_and_how_to_load_it(tmp_path):
+    write("sdss", tmp_path / "sdss", rows=40, cells=1)
+    status, text, _ = run("adopt", "sdss")
+    assert status == 0
+    assert "40 rows in 1 file (one dataset a column); train 40" in text
+    assert "no findings; arrays of 6 rows were looked at (--all_pixels: all)" in text
+    assert "load it: skyset.load('sdss', split='train', streaming=True)" in text
+    assert "none has changed" in run("adopt", "sdss")[1]
+    status, text, _ = run("verify", "sdss")
+    assert status == 0 and text.startswith("OK: 40 rows in 1 piece")
+
+
+def test_broken_files_are_told_and_the_status_says_so(tmp_path):
+    write("gaia", tmp_path / "gaia", faults=["truncated", "zero_rows"])
+    status, text, error = run("adopt", "gaia", "-o", "index")
+    assert status == 1 and "1 file cannot be read and were left out" in error
+    assert "1 broken file" in text and "all-zero row" in text and "index/findings.csv" in text
+    status, text, error = run("verify", "index")
+    assert status == 0 and "findings over all values" in text  # the broken file was never in it
+    next((tmp_path / "gaia").rglob("*.hdf5")).unlink()
+    status, text, error = run("verify", "index")
+    assert status == 1 and "missing" in text and "`skyset adopt` with the same folder renews the index" in error
+
+
+def test_a_declaration_goes_to_the_output_and_all_else_to_the_errors(tmp_path):
+    write("yse", tmp_path / "yse")
+    status, text, error = run("adopt", "yse", "--print_declaration")
+    assert status == 0 and "SURVEY = Survey(" in text and "rows in" in error
+    (tmp_path / "mine.py").write_text(text)
+    status, text, _ = run("adopt", "yse", "--declaration", "mine.py", "--name", "mine")
+    assert status == 0 and "skyset.load(" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere",), "there is no such folder"),
+        (("gaia", "-o", "gaia/index"), "is only read"),
+        (("gaia", "--position_unit", "furlong"), "one of deg, hour, rad"),
+        (("gaia", "--declaration", "no.py"), "there is no such file"),
+    ],
+)
+def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
+    write("gaia", tmp_path / "gaia", rows=1, cells=1)
+    status, text, error = run("adopt", *arguments)
+    assert status == 2 and text == "" and message in error and len(error.splitlines()) == 1
+
+
+def test_other_units_are_told(tmp_path):
+    write("gaia", tmp_path / "gaia", faults=["radians"])
+    assert "positions are stored in rad, and handed out in degrees" in run("adopt", "gaia")[1]
+
+
+def test_help_teaches():
+    status, text, _ = run("adopt", "--help")
+    assert status == 0 and "MultimodalUniverse" in text and "--print_declaration" in text and "healpix=" in text
