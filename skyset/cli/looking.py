@@ -11,7 +11,17 @@ import typer
 
 from skyset.cli.app import app, console, end
 from skyset.cli.pictures import picture_path, save_figure
-from skyset.cli.places import Where, build_of, how_to_convert, manifest_of, named, partitions_of, published_at, survey_names
+from skyset.cli.places import (
+    Where,
+    build_of,
+    how_to_convert,
+    manifest_of,
+    named,
+    parquet_at,
+    partitions_of,
+    published_at,
+    survey_names,
+)
 from skyset.cli.running import Processes, Scheduler, processes_of
 from skyset.errors import UserError
 from skyset.files import keep_inputs
@@ -185,7 +195,7 @@ def show(
                 root, declared, manifest = found
                 save_figure(object_figure(declared, root, object_id, image_size, manifest, limit), output)
                 return
-        if data_dir is None and (found := published_at(survey)):
+        if data_dir is None and (found := published_at(survey) or parquet_at(survey)):
             root, declared, manifest = found
             save_figure(object_figure(declared, root, object_id, image_size, manifest, limit), output)
             return

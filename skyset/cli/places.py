@@ -76,6 +76,16 @@ def published_at(given: str) -> tuple[str, Survey, Manifest] | None:
     return lying.get(first)
 
 
+def parquet_at(given: str) -> tuple[str, Survey, Manifest] | None:
+    """The rows of a local HATS catalogue, or of a folder of Parquet files; None where neither is meant."""
+    from skyset.loading.found import opened
+
+    folder = Path(given).expanduser()
+    if registry.is_known(given) or (folder / MANIFEST).exists() or registry.folders_below(folder):
+        return None
+    return opened(given) if registry.is_catalogue(folder) or registry.has_parquet(folder) else None
+
+
 def how_to_convert(manifest: Manifest) -> str:
     folder = manifest.sources[0]
     return f"`skyset build {manifest.survey} --local_data_path {folder} -o DIR` checks them and makes partitions of them"

@@ -28,13 +28,20 @@ SKY_DEG2 = 4 * np.pi * np.degrees(1) ** 2
 
 def find_object(survey: Survey, root: str, manifest: Manifest, object_id: str | None) -> Iterator[Piece]:
     """Where the rows of an object are, one piece of one row each; of the first object where None is asked for."""
-    wanted = [survey.column("object_id"), survey.column(survey.key)]
+    known = survey.by_name
+    own = [known[name] for name in dict.fromkeys(("object_id", survey.key)) if name in known]  # anybody's may have neither
+    wanted = [column for column in own if not column.shape and not column.is_ragged]
     for entry in manifest.files:
         opens = survey.opens or Partition
         with opens(f"{root}/{entry.path}", wanted, trusted_rows=entry.rows) as partition:
-            names = zip(partition.text("object_id"), partition.text(survey.key), strict=True)
-            for row, same in enumerate(names):
-                if object_id is None or object_id in same:
+            names = [
+                partition.text(column.name)
+                if column.is_text
+                else [str(each) for each in partition.read(column.name).tolist()]
+                for column in wanted
+            ]
+            for row in range(entry.rows):
+                if object_id is None or any(object_id == each[row] for each in names):
                     yield Piece(str(partition.path), row, row + 1, entry.rows)
 
 
@@ -116,7 +123,7 @@ def row_figure(row: Mapping, survey: Survey, most: int = 6) -> Figure:
             }
     # All adopted trees are one survey: their titles begin with the name of the tree.
     name = survey.title.partition(":")[0] if survey.name == ADOPTED else survey.name
-    return figure_of(row, f"{name}: {row.get('object_id', '')}", units, most)
+    return figure_of(row, f"{name}: {row.get('object_id', row.get(survey.key, ''))}", units, most)
 
 
 def object_figure(

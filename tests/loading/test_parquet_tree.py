@@ -4,8 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 import skyset
+from skyset.cli import app
 from skyset.errors import UserError
 from skyset.loading.found import opened, position_in
 from tests.image_sets import jpegs, pixels
@@ -54,3 +56,17 @@ def test_folders_that_cannot_be_read_are_told_in_one_line(folder):
     with pytest.raises(UserError, match="cannot be read") as error:
         opened(str(folder))
     assert "\n" not in str(error.value)
+
+
+def test_rows_of_a_folder_are_drawn_and_reported(folder, tmp_path):
+    def run(*arguments):
+        return CliRunner().invoke(app, [*map(str, arguments)])
+
+    for more in (("--object", "g7"), ("--limit", 3)):
+        assert run("show", folder, *more, "-o", tmp_path / "picture.png").exit_code == 0
+        assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
+    refused = run("show", folder, "--object", "g99", "-o", tmp_path / "none.png")
+    assert refused.exit_code == 2 and "no object g99" in refused.output
+    assert run("report", folder, "-o", tmp_path / "report.html", "--images", 2).exit_code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "smooth" in page and "RAJ2000" in page
