@@ -153,6 +153,12 @@ def _refuse_unadopted(path: str, cells: bool = False) -> None:
         raise UserError(f"{path} is no folder of skyset's, and has no index: {how_to_adopt(path)}")
 
 
+def _has_script(path: str) -> bool:
+    """Whether a folder has a loading script of its own, as those of MultimodalUniverse's repository do."""
+    folder = Path(path).expanduser()
+    return (folder / f"{folder.name}.py").is_file()
+
+
 def _is_local_folder(path: str) -> bool:
     return "://" not in str(path) and Path(path).expanduser().is_dir()
 
@@ -348,7 +354,7 @@ def _finding_surveys(find: Callable) -> Callable:
         meant = None if os.path.exists(given) or "/" in given.rstrip("/") else near_miss(given.rstrip("/"))
         if meant and not _is_packaged(given):
             raise UserError(f"there is no dataset {given!r} here; did you mean {meant}?")
-        if not kwargs.get("data_files") and not _is_packaged(given):
+        if not kwargs.get("data_files") and not _is_packaged(given) and not _has_script(given):
             _refuse_unadopted(given, cells=True)
         return find(path, *args, **kwargs)
 

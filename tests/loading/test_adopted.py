@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from datasets import load_dataset
@@ -169,6 +170,14 @@ def test_a_folder_that_nobody_adopted_says_what_to_do(home):
     (home / "plain/a.h5").write_bytes(b"x")
     with pytest.raises(UserError, match="`skyset adopt plain`"):
         skyset.load("plain")
+
+
+def test_a_folder_with_a_loading_script_of_its_own_is_left_to_datasets(home):
+    write("sdss", home / "sdss", rows=1, cells=1)
+    (home / "sdss/sdss.py").write_text("raise RuntimeError('theirs')\n")
+    with pytest.raises((RuntimeError, ValueError), match=r"theirs|script") as caught:  # which datasets 4 refuses
+        load_dataset("sdss", trust_remote_code=True) if datasets.__version__ < "4" else load_dataset("sdss")
+    assert not isinstance(caught.value, UserError)
 
 
 def test_a_tree_that_was_moved_is_one_line(home):

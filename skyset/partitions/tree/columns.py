@@ -22,7 +22,8 @@ from skyset.partitions.tree.structure import DAMAGE, reason_of
 from skyset.survey import Column
 
 _numbers = itertools.count()
-_MAX_LAYOUTS = 100_000
+#: Datasets of files that were opened, of which it is kept how they lie: 200 bytes each.
+_MAX_HELD = 200_000
 #: Of what columns are made of; it stays in the processor's cache until they are.
 _BLOCK_BYTES = 256 << 10
 _Layout = tuple[tuple, Mapping[str, Held]]
@@ -88,7 +89,7 @@ class TreeColumns(TreeFile):
         known = _layouts.get(key)
         if known is not None and known[0] == self._file.touched:
             return known[1]
-        if len(_layouts) >= _MAX_LAYOUTS:
+        if len(_layouts) * len(key[1]) >= _MAX_HELD:
             _layouts.clear()
         try:
             found = {name: held_in(self._opened().id, name) for name in key[1]}

@@ -21,7 +21,7 @@ kept: Kept[np.ndarray] = Kept(128 << 20)
 _MOST_KEPT = 64 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Held:
     """A dataset, as a file has it.
 
