@@ -145,14 +145,28 @@ class _Texts:
         self._counts = np.maximum(np.minimum(ends, stops[row]) - runs, 0).tolist()
         self._names = decoded(data[runs])
         self._first = np.searchsorted(runs, bounds).tolist()
+        self._key: tuple = ()
+        self._again: list[str] | None = None
 
     def of(self, row: int) -> list[str]:
         if self._alone:
             return decoded(self._data[self._bounds[row] : self._stops[row]])
-        texts: list[str] = []
-        for run in range(self._first[row], self._first[row + 1]):
-            texts += [self._names[run]] * self._counts[run]
-        return texts
+        runs = slice(self._first[row], self._first[row + 1])
+        names, counts = self._names[runs], self._counts[runs]
+        if (key := (names, counts)) != self._key:
+            self._key, self._again = key, None
+        elif self._again is not None:  # rows with their padding are alike
+            return self._again.copy()
+        else:
+            self._again = _repeated(names, counts)
+        return _repeated(names, counts)
+
+
+def _repeated(names: Sequence[str], counts: Sequence[int]) -> list[str]:
+    texts: list[str] = []
+    for name, count in zip(names, counts, strict=True):
+        texts += [name] * count
+    return texts
 
 
 def bounds_of(lengths: np.ndarray) -> np.ndarray:
@@ -181,9 +195,12 @@ def trim(columns: dict, trims: Sequence[Trim]) -> None:
         if good.all():
             continue
         counts, last = _extent(good, (by.bounds - by.bounds[0]) // by.step)
-        at_end = each.at == "end" or bool((counts == last).all())
-        trimmed = {name: _trimmed(columns[name], by, last if at_end else good, each.by, name) for name in names}
-        columns.update(trimmed)
+        for name in names:
+            _check_lengths(columns[name], by, each.by, name)
+        if each.at == "end" or bool((counts == last).all()):
+            columns.update({name: _up_to(columns[name], last) for name in names})
+        else:
+            columns.update({name: _without(columns[name], good, counts) for name in names})
 
 
 def _is_value(steps: np.ndarray, padding: Sequence[float]) -> np.ndarray:
@@ -211,20 +228,28 @@ def _extent(good: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return counts, last
 
 
-def _trimmed(column: Ragged, by: Ragged, what: np.ndarray, by_name: str, name: str) -> Ragged:
-    """A column up to some number of steps a row, or without those that are not ``good``."""
+def _check_lengths(column: Ragged, by: Ragged, by_name: str, name: str) -> None:
+    """PartitionError where a column's rows have not as many steps as those of what their padding is told by."""
+    if column is by:
+        return
     step, steps = column.step, by.lengths // by.step
-    if column is not by and not np.array_equal(column.lengths, steps * step):
+    if not np.array_equal(column.lengths, steps * step):
         row = int(np.flatnonzero(column.lengths != steps * step)[0])
         path, number = by.origin(row)
         lengths = f"{column.lengths[row] // step} and {steps[row]}"
         raise PartitionError(f"{path}: row {number}: {name} and {by_name} have {lengths} values: they belong together")
-    if what.dtype != bool:
-        return column.with_changes(_stops=column.bounds[:-1] + what * step)
-    kept = np.repeat(what, step) if step > 1 else what
-    data = column.data[column.bounds[0] : column.bounds[-1]][kept]
-    lengths = np.diff(np.searchsorted(np.flatnonzero(what), (by.bounds - by.bounds[0]) // by.step)) * step
-    return column.with_changes(data=data, bounds=bounds_of(lengths), _stops=None)
+
+
+def _up_to(column: Ragged, last: np.ndarray) -> Ragged:
+    """The first ``last`` steps of each row, as views."""
+    return column.with_changes(_stops=column.bounds[:-1] + last * column.step)
+
+
+def _without(column: Ragged, good: np.ndarray, counts: np.ndarray) -> Ragged:
+    """The ``good`` steps of all rows, ``counts`` of each."""
+    step = column.step
+    data = column.data[column.bounds[0] : column.bounds[-1]][np.repeat(good, step) if step > 1 else good]
+    return column.with_changes(data=data, bounds=bounds_of(counts * step), _stops=None)
 
 
 def padded(rows: Sequence[np.ndarray], fill=0) -> tuple[np.ndarray, np.ndarray]:
