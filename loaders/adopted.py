@@ -32,6 +32,8 @@ COLUMNS = (
 def declared(survey, columns, build) -> Survey:
     """The declaration of a tree, of what its index says."""
     built = of_build(survey, columns, build)
+    if ADOPTED not in build:  # rows of a tree that were published
+        return built
     return replace(built, opens=OpensTree(form_of(build), build[ADOPTED].get(INDEX, "")))
 
 

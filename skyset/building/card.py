@@ -159,6 +159,40 @@ attributes of the datasets, and in `manifest.json`.
 {citation}"""
 
 
+#: Of rows that were published and lie in no partitions: of an adopted tree.
+_ROWS_CARD = """---
+pretty_name: "{title}"
+license: other
+license_name: see-card
+tags:
+- astronomy
+---
+
+# {title}
+
+{homepage}
+
+## Load
+
+{stock}
+## Features
+
+{features}
+## Licence and citation
+
+{license}
+
+{citation}"""
+
+
+def rows_card(survey: Survey) -> str:
+    """A whole card of rows that are none of partitions of ours: without what these are like on disk."""
+    blocks = {"stock": "", "features": features_table(survey), "citation": citation(survey)}
+    marked = {name: f"<!-- {name}: written by `skyset card` -->\n{text}<!-- end -->\n" for name, text in blocks.items()}
+    title = survey.title.replace('"', "'")
+    return _ROWS_CARD.format(title=title, homepage=survey.homepage, license=survey.license, **marked)
+
+
 def write_card(path: Path, survey: Survey, more: Mapping[str, str] | None = None) -> bool:
     """Bring a card up to date, or write one where there is none; True where that changed the file.
 

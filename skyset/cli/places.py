@@ -132,7 +132,7 @@ def build_of(given: str) -> Build:
         columns = [column for column in manifest.columns if column.name in places]
         key = next((name for name in (manifest.key, "object_id") if name in places), "")
         return Build(root, replace(manifest, columns=columns, key=key), survey)
-    known = registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey)
+    known = registry.has_config(manifest.survey, manifest.config)
     if manifest.is_adopted:
         root, survey, manifest = opened(root)
         return Build(root, manifest, survey)

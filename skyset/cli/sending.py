@@ -77,6 +77,18 @@ def hats(
     end(run)
 
 
+def _pushed_from(survey: str, data_dir: Path | None) -> tuple[str, Path]:
+    """The survey and the folder of what is pushed; of an adopted tree, by its name or folder, the index."""
+    from skyset.publishing.trees import index_for
+
+    if data_dir is None and not registry.is_known(survey) and (index := index_for(survey)) is not None:
+        return registry.ADOPTED, index
+    registry.loader(survey)
+    if survey == registry.ADOPTED and data_dir is not None:
+        return survey, index_for(data_dir) or data_dir
+    return survey, data_dir or Path(registry.find_root(survey) or not_found(survey))
+
+
 @app.command(
     name="push",
     help="Put a survey's data into a repository or storage bucket of the Hugging Face Hub, whole or not at all: as Parquet "
@@ -84,6 +96,7 @@ def hats(
     epilog="Examples:\n\nskyset push gz3d --data_dir data/gz3d --repo ME/gz3d --dry_run\n\n"
     "skyset push gz3d --data_dir data/gz3d --repo ME/gz3d --private\n\n"
     "skyset push gz3d --data_dir data/gz3d --repo ME/gz3d --bucket\n\n"
+    "skyset push mmu/sdss --repo ME/sdss      a folder that `skyset adopt` was shown, or its name: as Parquet\n\n"
     "The login is that of `hf auth login`, or HF_TOKEN. After an interruption the same command goes on.",
 )
 def push_(
@@ -150,16 +163,10 @@ def push_(
         from skyset.publishing.push import push
         from skyset.publishing.request import Request
 
-        given, folder = survey, data_dir
-        if folder is None and (index := registry.index_named(survey)) is not None:
-            given, folder = registry.ADOPTED, Path(index)
-        elif folder is None and not registry.is_known(survey) and registry.is_adopted(survey):
-            given, folder = registry.ADOPTED, Path(survey)
-        registry.loader(given)
-        folder = folder or Path(registry.find_root(given) or not_found(given))
+        name, folder = _pushed_from(survey, data_dir)
         form = Form(compression, not no_preview, every_column, shard_mb << 20)
         request = Request(
-            given,
+            name,
             folder.expanduser().absolute(),
             repo,
             format_,

@@ -62,7 +62,7 @@ def _pushed(root: str) -> Found | None:
         columns = Manifest.head({**values["datasets"][config], "survey": name, "rejected": 0})
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
         return None
-    known = registry.is_known(name) and config in registry.configs(name)
+    known = registry.has_config(name, config)
     found = read_pushed(registry.survey(name, config) if known else _plain(columns), root, config)
     if found is not None:
         _place(found[2], {each["path"]: each["healpix"] for each in values["files"]})
@@ -81,7 +81,7 @@ def _place(manifest: Manifest, cells: Mapping[str, list[int]]) -> None:
 
 def _declared(manifest: Manifest) -> Survey:
     """The declaration of what a manifest lists; of a survey that is not known here, its columns as they are."""
-    if registry.is_known(manifest.survey) and manifest.config in registry.configs(manifest.survey):
+    if registry.has_config(manifest.survey, manifest.config):
         return registry.survey(manifest.survey, manifest.config).as_built(manifest.columns, manifest.build)
     return _plain(manifest)
 

@@ -12,7 +12,7 @@ from skyset.survey import Survey, check_types
 
 #: Of ``manifest.json`` beside Parquet files.
 FORMAT = "skyset-published/1"
-_PATH = re.compile(r"data/[\w-]+/[\w.-]+/healpix-[0-9]{1,10}(-[0-9]{3,})?\.parquet")
+_PATH = re.compile(r"data/[\w-][\w.-]*/[\w.-]+/healpix-[0-9]{1,10}(-[0-9]{3,})?\.parquet")
 _SPLIT = re.compile(r"\w+(\.\w+)*")
 
 

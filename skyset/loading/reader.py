@@ -101,7 +101,7 @@ def cut(
     if sum(counts) > MAX_PIECES:
         raise UserError(f"{root}: {sum(entry.rows for entry in files)} rows would be read in {sum(counts)} pieces: too many")
     return [
-        Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes, entry.sha256 if verify else None, entry.sha256)
+        Piece(f"{base}/{entry.path}", start, stop, entry.rows, entry.bytes, (verify and entry.sha256) or None, entry.sha256)
         for entry, size in zip(files, sizes, strict=True)
         for start, stop in slabs(entry.rows, size, slab_bytes=piece_bytes)
     ]

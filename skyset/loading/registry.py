@@ -169,6 +169,11 @@ def configs(name: str) -> dict[str, Survey]:
     return getattr(module, "CONFIGS", {"default": module.SURVEY})
 
 
+def has_config(name: str, config: str) -> bool:
+    """Whether a survey is known and has this dataset; those of a tree are as its index names them."""
+    return is_known(name) and (name == ADOPTED or config in configs(name))
+
+
 def default_config(name: str) -> str:
     """The dataset of a survey that is meant where none is named."""
     return next(iter(configs(name)))
@@ -177,7 +182,7 @@ def default_config(name: str) -> str:
 def survey(name: str, config: str | None = None) -> Survey:
     """A survey's declaration, by default that of its first dataset; UserError with the known names if there is none."""
     known = configs(name)
-    config = next(iter(known)) if config is None else config
+    config = next(iter(known)) if config is None or name == ADOPTED else config
     if config not in known:
         raise UserError(f"{name} has no config {config!r}; known: {', '.join(known)}")
     return known[config]

@@ -117,8 +117,8 @@ class Manifest:
 
     @property
     def is_adopted(self) -> bool:
-        """Whether this is the index of a tree, whose files lie elsewhere."""
-        return self.survey == ADOPTED
+        """Whether this is the index of a tree, whose files lie elsewhere; what was published of one is none."""
+        return self.survey == ADOPTED and ADOPTED in self.build
 
     def files_root(self, root: str | Path) -> str:
         """What the files' paths begin at: ``root``, the manifest's own, or the folder that it is the index of."""

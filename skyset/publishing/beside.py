@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import constants
 
-from skyset.building.card import more_blocks, new_card, refreshed
+from skyset.building.card import more_blocks, new_card, refreshed, rows_card
 from skyset.building.downloads import RAW
 from skyset.errors import UserError
 from skyset.loading import registry
+from skyset.partitions.tree.form import ADOPTED
 from skyset.publishing.citation import citation_file
 from skyset.publishing.croissant import croissant
 from skyset.publishing.metadata import joined_card, problems, size_category, split_card
@@ -44,14 +45,14 @@ rows = load_dataset("{source}", split="train", streaming=True)
 
 With skyset they come in the archive's own dtypes in every format, and resume exactly:
 `skyset.load("{survey}", data_dir="hf://{place}")`. `manifest.json` has the SHA-256 of each file.
-What this card says of HDF5 is about the partitions that `skyset build {survey}` makes.
-
 """
+_PARTITIONS = "What this card says of HDF5 is about the partitions that `skyset build {survey}` makes.\n"
 
 
 def _recipe(request: Request) -> str:
     kind, source = ("bucket", f"hf://{request.place}") if request.bucket else ("repository", request.repository)
-    return _RECIPE.format(kind=kind, source=source, place=request.place, survey=request.survey)
+    recipe = _RECIPE + ("" if request.survey == ADOPTED else _PARTITIONS) + "\n"
+    return recipe.format(kind=kind, source=source, place=request.place, survey=request.survey)
 
 
 def etags_of(content: bytes) -> frozenset[str]:
@@ -156,7 +157,10 @@ class Beside:
     def _card(self, request: Request, survey: Survey, ready: Sequence[Ready], theirs: str | None) -> str:
         """The folder's card, or the repository's where people changed it there, with the metadata of what is pushed."""
         own = Path(request.folder, CARD)
-        text = own.read_text() if own.is_file() else new_card(survey, more_blocks(survey.name))
+        if any(source.manifest.is_adopted for source in self.datasets.values()):
+            text = rows_card(survey)
+        else:
+            text = own.read_text() if own.is_file() else new_card(survey, more_blocks(survey.name))
         if theirs is not None:
             metadata, body = split_card(theirs)
             if body.strip():

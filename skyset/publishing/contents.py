@@ -18,6 +18,7 @@ from skyset.publishing.preview import add_previews, pictured, with_preview
 from skyset.publishing.schema import widely_read
 from skyset.publishing.shards import SHARD_BYTES, Shard, planned, runs
 from skyset.publishing.source import Source, sources
+from skyset.publishing.trees import prepared
 
 FORMATS = ("parquet", "hdf5", "hats")
 #: Changed with whatever changes the bytes of a file of the same rows.
@@ -109,7 +110,11 @@ class Item:
 
 def parquet_items(found: dict[str, Source], form: Form) -> list[Item]:
     """The Parquet files of datasets."""
-    shards = [shard for source in found.values() for shard in planned(source.manifest, form.how(source), form.shard_bytes)]
+    shards = [
+        shard
+        for source in found.values()
+        for shard in planned(source.manifest, form.how(source), form.shard_bytes, source.cells)
+    ]
     return [Item(shard.path, shard.bytes, shard.rows, shard=shard) for shard in shards]
 
 
@@ -173,6 +178,7 @@ def datasets_of(survey: str, folder: Path) -> dict[str, Source]:
 
     Raises:
         UserError: there is none, or it is another survey's.
+        PartitionError: a file of an adopted tree is not what it was.
     """
     found = sources(str(folder))
     for source in found.values():
@@ -180,7 +186,7 @@ def datasets_of(survey: str, folder: Path) -> dict[str, Source]:
             raise UserError(f"{folder} holds {source.manifest.survey}, not {survey}")
         if source.manifest.build.get("in_place"):
             raise UserError(f"{folder} holds published files as they are: `skyset build {survey}` makes partitions of them")
-    return found
+    return {config: prepared(source) for config, source in found.items()}
 
 
 def make_shard(source: Source, shard: Shard, form: Form, file: Path) -> tuple[str, int, int]:
@@ -205,4 +211,4 @@ def make_shard(source: Source, shard: Shard, form: Form, file: Path) -> tuple[st
 
 def smaller(source: Source) -> Source:
     """The same without its list of files: it goes to another process with every shard."""
-    return replace(source, manifest=replace(source.manifest, files=[]))
+    return replace(source, manifest=replace(source.manifest, files=[]), cells={})

@@ -33,6 +33,7 @@ from skyset.publishing.hats_plan import Cell, cells_of, highest_order, index_of,
 from skyset.publishing.hats_rows import IMAGES, WHOLE, Form, Job, positions, write
 from skyset.publishing.parquet import Written
 from skyset.publishing.source import Source, sources
+from skyset.publishing.trees import name_of, prepared
 from skyset.runner import Pool, executor, in_order
 from skyset.survey import Feature, Layers, Survey
 from skyset.versions import __version__
@@ -116,14 +117,14 @@ def export(
     """
     if "://" not in where:
         where = str(Path(where).expanduser().absolute())  # a cluster's workers start elsewhere
-    whole = _source(where, config).for_workers()
+    whole = prepared(_source(where, config)).for_workers()
     source = whole.with_flat_layers().with_every_column()
     asked = _checked(source, asked)
     form = Form(asked.images, len(source.manifest.splits) > 1, asked.compression)
     form.schema(source.survey)
     note = _note(source, asked)
     with (
-        _claimed(output, where, note, overwrite) as known,
+        _claimed(output, source.root, note, overwrite) as known,
         executor(processes, scheduler, shared=[output, source.a_file]) as pool,
     ):
         rows = _Rows.read(whole.with_every_column(), pool)
@@ -150,7 +151,8 @@ def _checked(source: Source, asked: Asked) -> Asked:
         raise UserError(f"{source.root} has no positions: no column {' and '.join(sorted(missing))}")
     if not source.manifest.rows:
         raise UserError(f"{source.root} has no rows")
-    name = asked.name or (survey.name if config == "default" else f"{survey.name}_{config}")
+    base = name_of(source) if source.manifest.is_adopted else survey.name
+    name = asked.name or (base if config == "default" else f"{base}_{config}")
     if not _NAME.fullmatch(name) or name == DATASET:
         raise UserError(f"--name {name}: letters, digits, _, - and . make a catalogue's name")
     if asked.images not in IMAGES:

@@ -43,11 +43,11 @@ class Form:
     row_group_bytes: int = ROW_GROUP_BYTES
 
     def features(self, survey: Survey) -> datasets.Features:
-        """The catalogue's: the index, those of the survey, and the split."""
+        """The catalogue's: the index, those of the survey, and the split unless the survey has a column of that name."""
         named = features_of(survey)
-        if taken := {INDEX, *([SPLIT] if self.with_split else [])} & set(named):
-            raise UserError(f"{survey.name} has a column {', '.join(sorted(taken))} of its own, which a catalogue adds")
-        split = {SPLIT: datasets.Value("string")} if self.with_split else {}
+        if INDEX in named:
+            raise UserError(f"{survey.name} has a column {INDEX} of its own, which a catalogue adds")
+        split = {SPLIT: datasets.Value("string")} if self.with_split and SPLIT not in named else {}
         return datasets.Features({INDEX: datasets.Value("int64"), **named, **split})
 
     def schema(self, survey: Survey) -> pa.Schema:
@@ -138,7 +138,7 @@ def _batches(job: Job) -> Iterator[pa.RecordBatch]:
                 name: job.form.stored(table.column(name).chunk(0), features[name]) for name in features
             }
             columns[INDEX] = pa.array(job.index[start : start + step])
-            if job.form.with_split:
+            if SPLIT in schema.names and SPLIT not in features:
                 columns[SPLIT] = pa.array([job.splits[n] for n in np.searchsorted(ends, rows, side="right").tolist()])
             yield pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
 

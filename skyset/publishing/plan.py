@@ -67,6 +67,11 @@ def planned(request: Request) -> Plan:
         if is_hats(folder):
             raise UserError(f"{folder} is a HATS catalogue: --format hats")
         datasets = datasets_of(request.survey, folder)
+        if request.format == "hdf5" and any(source.manifest.is_adopted for source in datasets.values()):
+            raise UserError(
+                f"{folder} is the index of somebody's files, and of use on this machine alone: --format parquet makes "
+                "files of their rows for everybody; `hf upload` sends the files as they are"
+            )
         items = parquet_items(datasets, request.form) if request.format == "parquet" else hdf5_items(datasets, folder)
     if request.format != "hats" and (folder / FIGURES).is_dir():
         items += folder_items(folder / FIGURES, f"{FIGURES}/")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from skyset.errors import UserError
 from skyset.loading.pushed import FORMAT
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import FORMAT as BUILD_FORMAT
+from skyset.partitions.tree.form import ADOPTED
 from skyset.publishing.contents import Item
 from skyset.publishing.journal import Sent
 from skyset.publishing.source import Source
@@ -123,8 +125,7 @@ def _entry(item: Item, sent: Sent, made_of: str) -> dict:
     entry: dict = {"path": item.path, "rows": sent.rows, "bytes": sent.bytes, "sha256": sent.sha256}
     if item.shard is None:
         return entry
-    cells = sorted({file.healpix for file in item.shard.files})
-    where = {"config": item.shard.config, "split": item.shard.split, "healpix": cells}
+    where = {"config": item.shard.config, "split": item.shard.split, "healpix": list(item.shard.cells)}
     return {**entry, **where, "made_of": made_of}
 
 
@@ -132,6 +133,12 @@ def described(source: Source) -> dict:
     """What a record says of a dataset: its columns with units, where it comes from, how it was built."""
     manifest = source.manifest
     values = json.loads(manifest.to_json())
+    if manifest.is_adopted:  # where somebody's tree lay is of no use to others
+        tree = values["build"].pop(ADOPTED)["tree"]
+        values["sources"] = [Path(tree).name]
+        values["build"]["command"] = [
+            Path(each).name if "/" in each else each for each in values["build"].get("command", [])
+        ]
     return {name: values[name] for name in ("rows", "healpix", "key", "sources", "build", "columns")}
 
 

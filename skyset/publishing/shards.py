@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from skyset.partitions.manifest import FileEntry, Manifest
 
@@ -29,6 +30,7 @@ class Shard:
         split: of its rows.
         files: the partitions, in HEALPix order.
         made_of: digest of their contents and of how they are written: equal means an equal file.
+        cells: of the sky that its rows lie in.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Shard:
     split: str
     files: tuple[FileEntry, ...]
     made_of: str
+    cells: tuple[int, ...]
 
     @property
     def rows(self) -> int:
@@ -47,35 +50,49 @@ class Shard:
         return sum(entry.bytes for entry in self.files)
 
 
-def planned(manifest: Manifest, how: str, shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+def planned(
+    manifest: Manifest,
+    how: str,
+    shard_bytes: int = SHARD_BYTES,
+    cells: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> list[Shard]:
     """The Parquet files of a dataset.
 
     Args:
         manifest: its partitions.
         how: all that decides how rows are written.
         shard_bytes: of the partitions of a file, about; larger where a folder would have too many files.
+        cells: by path the cells of a file's rows, where these are others than the manifest's.
     """
     return [
         shard
         for split, files in manifest.splits.items()
         for shard in _of_split(
-            manifest, split, sorted(files, key=lambda entry: (entry.healpix, entry.path)), how, shard_bytes
+            manifest, split, sorted(files, key=lambda entry: (entry.healpix, entry.path)), how, shard_bytes, cells
         )
     ]
 
 
-def _of_split(manifest: Manifest, split: str, files: Sequence[FileEntry], how: str, shard_bytes: int) -> list[Shard]:
+def _of_split(
+    manifest: Manifest,
+    split: str,
+    files: Sequence[FileEntry],
+    how: str,
+    shard_bytes: int,
+    cells: Mapping[str, Sequence[int]],
+) -> list[Shard]:
     while len(cut := list(runs(files, shard_bytes))) > MOST_IN_FOLDER:
         shard_bytes *= 2
     seen: Counter[int] = Counter()
     digits, shards = len(str(12 * manifest.nside**2 - 1)), []
     for run in cut:
-        cell = run[0].healpix
+        own = sorted({cell for entry in run for cell in cells.get(entry.path, (entry.healpix,))})
+        cell = max(0, run[0].healpix)
         seen[cell] += 1
         name = f"healpix-{cell:0{digits}d}" + (f"-{seen[cell]:03d}" if seen[cell] > 1 else "")
         made_of = hashlib.sha256("\n".join([how, *(entry.sha256 for entry in run)]).encode()).hexdigest()
         path = f"data/{manifest.config}/{split}/{name}.parquet"
-        shards.append(Shard(path, manifest.config, split, tuple(run), made_of))
+        shards.append(Shard(path, manifest.config, split, tuple(run), made_of, tuple(own)))
     return shards
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -28,11 +28,13 @@ class Source:
         root: folder or URL of its partitions, or of published files that are read where they lie.
         survey: its declaration as it was built; its features are what is published.
         manifest: its files.
+        cells: by path the HEALPix cells of a file's rows, where these are others than the manifest's.
     """
 
     root: str
     survey: Survey
     manifest: Manifest
+    cells: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def a_file(self) -> str:
@@ -85,7 +87,7 @@ class Source:
         Raises:
             UserError: see `skyset.loading.reader.cut`.
         """
-        in_place = bool(self.manifest.build.get("in_place"))  # of these no checksums are known
+        in_place = self.manifest.build.get("in_place") or self.manifest.is_adopted  # of these no checksums are known
         return cut(self.root, files, self.columns, piece_bytes, verify=verify and not in_place)
 
     def batches(

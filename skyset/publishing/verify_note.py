@@ -104,7 +104,7 @@ class Noted:
             yield from (f"{path}: missing" for path in sorted(self.files.keys() - there))
 
     def _declared(self) -> Source | None:
-        if self.survey_name not in registry.surveys() or self.config not in registry.configs(self.survey_name):
+        if not registry.has_config(self.survey_name, self.config):
             return None
         survey = registry.survey(self.survey_name, self.config).as_built(self.columns, self.noted)
         empty = Manifest(self.survey_name, list(self.columns), self.key, [])

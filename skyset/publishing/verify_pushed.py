@@ -20,6 +20,7 @@ from skyset.partitions.manifest import FileEntry, Manifest, raw_values, reasons_
 from skyset.publishing.contents import Form
 from skyset.publishing.preview import PREVIEW
 from skyset.publishing.source import Source
+from skyset.publishing.trees import IN_CELLS
 from skyset.publishing.verify_files import (
     Bytes,
     Listed,
@@ -170,7 +171,7 @@ class _Dataset:
         self.seen = Seen()
 
     def _declared(self) -> Survey | None:
-        known = self.manifest.survey in registry.surveys() and self.config in registry.configs(self.manifest.survey)
+        known = registry.has_config(self.manifest.survey, self.config)
         declared = registry.survey(self.manifest.survey, self.config) if known else None
         return declared and declared.as_built(self.manifest.columns, self.manifest.build)
 
@@ -229,7 +230,7 @@ class _Dataset:
             yield f"{path}: {rows_are(outside.sum())} in none of its cells: {rows.named(there[outside])} ({at})"
         if lacking := sorted(set(cells) - set(cell.tolist())):
             yield f"{path}: no row lies in cell {lacking[0]}, {MANIFEST} says so"
-        if len(back := np.flatnonzero(np.diff(cell) < 0)):
+        if self.manifest.build.get(IN_CELLS, True) and len(back := np.flatnonzero(np.diff(cell) < 0)):
             yield f"{path}: its rows are in another order than that of the cells, first {rows.named(there[back[:1] + 1])}"
 
     def _look_at_values(self, entry: FileEntry, file: pq.ParquetFile, found: Source) -> tuple[list[str], Values | None]:
