@@ -27,6 +27,7 @@ from skyset.publishing.journal import Sent
 from skyset.publishing.record import described, record_text
 from skyset.publishing.shards import planned
 from skyset.publishing.source import sources
+from skyset.publishing.trees import prepared
 from skyset.publishing.verify import verify_published
 from skyset.publishing.verify_values import different
 from skyset.sky import healpix_cell
@@ -89,9 +90,9 @@ def write_survey(root):
 
 def write_pushed(root, folder):
     """What `skyset push` puts into a repository, a file for each partition."""
-    (source,) = sources(str(root)).values()
+    (source,) = map(prepared, sources(str(root)).values())
     form, items = Form(), []
-    for shard in planned(source.manifest, form.how(source), 1):
+    for shard in planned(source.manifest, form.how(source), 1, source.cells):
         (folder / shard.path).parent.mkdir(parents=True, exist_ok=True)
         sent = Sent(*make_shard(source, shard, form, folder / shard.path))
         items.append((Item(shard.path, sent.bytes, sent.rows, shard=shard), sent, shard.made_of))
