@@ -170,5 +170,7 @@ def load(
         if path == asked:
             raise
         raise UserError(f"there is no folder {asked} here, and {error}") from error
+    if deterministic and not hasattr(found, "deterministic"):
+        raise UserError(f"{asked} is no Parquet: it is read by datasets' own builder, whose order is not deterministic")
     found = found.deterministic(batch_size) if deterministic else found
     return found.with_format(format)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,6 +175,8 @@ class ParquetFolder(Parquet):
         """As in `datasets`; several splits (``"all"``, ``"train+test"``) are one stream, which skips rows unread too."""
         every = [str(name) for name in self.config.data_files or ()]
         names = every if str(split) == "all" else [name.strip() for name in str(split).split("+")]
+        if split is not None and re.fullmatch(r"[\w.]+", str(split)) and not set(names) <= set(every):
+            raise UserError(f"{self.repo_id or self.base_path} has no split {split}: {', '.join(every)}")
         self._asked = tuple(names) if split is not None and set(names) <= set(every) else None
         if self._asked is None or len(names) < 2:
             return adopt(super().as_streaming_dataset(split, base_path))

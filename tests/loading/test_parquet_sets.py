@@ -179,6 +179,14 @@ def test_what_is_not_there_is_one_line(hub, folder, tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_splits_and_folders_that_are_none_of_ours(folder, tmp_path):
+    with pytest.raises(UserError, match="has no split valid: "):
+        skyset.load(str(folder), split="valid")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "rows.csv").write_text("a\n1\n")
+    assert [row["a"] for row in datasets.load_dataset(str(tmp_path / "table"), split="train", streaming=True)] == [1]
+
+
 def write(folder, **columns):
     folder.mkdir(exist_ok=True)
     pq.write_table(pa.table(columns), folder / "rows.parquet", row_group_size=3)
