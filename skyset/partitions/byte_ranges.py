@@ -91,34 +91,17 @@ class LocalFile:
             self._scatter(offset, out)
         self._check()
 
-    def read_on(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        """Fill buffers one after the other with the bytes from an offset on."""
-        for first in range(0, len(buffers), _MAX_BUFFERS):
-            some = buffers[first : first + _MAX_BUFFERS]
-            wanted = sum(map(len, some))
-            if (count := os.preadv(self._descriptor, some, offset)) != wanted:
-                self._fill(offset, deque(some), count)
-            offset += wanted
-        self._check()
-
     def _scatter(self, offset: int, out: np.ndarray) -> None:
         buffers = deque(memoryview(row).cast("B") for row in ([out] if out.flags.c_contiguous else out))
-        if buffers:
-            self._fill(offset, buffers, os.preadv(self._descriptor, list(islice(buffers, _MAX_BUFFERS)), offset))
-
-    def _fill(self, offset: int, buffers: deque[memoryview], count: int) -> None:
-        """Fill buffers with the bytes from an offset on, of which the first ``count`` are there."""
-        while True:
+        while buffers:
+            count = os.preadv(self._descriptor, list(islice(buffers, _MAX_BUFFERS)), offset)
             if count == 0:
                 raise EOFError("the file ends before them")
             offset += count
             while buffers and count >= len(buffers[0]):
                 count -= len(buffers.popleft())
-            if not buffers:
-                return
             if count:
                 buffers[0] = buffers[0][count:]
-            count = os.preadv(self._descriptor, list(islice(buffers, _MAX_BUFFERS)), offset)
 
     def close(self) -> None:
         self._stack.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import h5py
 import numpy as np
@@ -16,7 +16,6 @@ from skyset.partitions.chunks import Chunks, check_superblock
 from skyset.partitions.tree import held as stored
 from skyset.partitions.tree.file import TreeFile, changed, gone
 from skyset.partitions.tree.form import CELL, LABELS, MEMBER, NAME, PART, STORED, Source, TreeForm
-from skyset.partitions.tree.gather import bytes_of
 from skyset.partitions.tree.held import Held, held_in
 from skyset.partitions.tree.making import cast, cells_of, fits, labels_for, made, split_labels, taken
 from skyset.partitions.tree.structure import DAMAGE, reason_of
@@ -26,9 +25,7 @@ _numbers = itertools.count()
 #: Datasets of files that were opened, of which it is kept how they lie: 200 bytes each.
 _MAX_HELD = 200_000
 #: Of what columns are made of; it stays in the processor's cache until they are.
-_BLOCK_BYTES = 256 << 10
-#: Stretches of parts of rows that are read straight to their places.
-_LONG_BYTES = 512
+_BLOCK_BYTES = 512 << 10
 _Layout = tuple[tuple, Mapping[str, Held]]
 #: Where the datasets of the files lie that were opened, by path and names, with the file's stamp.
 _layouts: dict[tuple[str, tuple[str, ...]], _Layout] = {}
@@ -129,7 +126,6 @@ class TreeColumns(TreeFile):
     def _read(self, outs: Mapping[str, np.ndarray], start: int, stop: int) -> None:
         flat, rest = self._parted(outs, start, stop)
         self._file.read([part for part in flat if part[1].size])
-        rest = self._scatter_parts(rest, outs, start, stop)
         lies = [name for name in rest if self._lies(name)]
         for first, last in self._blocks(lies, start, stop):
             low, high = first - start, last - start
@@ -140,35 +136,6 @@ class TreeColumns(TreeFile):
         for name in rest:
             if name not in lies:
                 self._make(name, outs[name], start, stop, {})
-
-    def _scatter_parts(self, names: Sequence[str], outs: Mapping[str, np.ndarray], start: int, stop: int) -> list[str]:
-        """Read columns that are parts of an axis straight into their memory; gives back the names of the others."""
-        groups: dict[tuple[str, int], list[str]] = {}
-        for name in names:
-            source = self._form.sources[name]
-            if source.how == PART and outs[name].size and self._lies(name) and self._is_long_part(name, outs[name]):
-                groups.setdefault((source.dataset, source.argument[0]), []).append(name)
-        for (dataset, axis), those in groups.items():
-            held = self._held[dataset]
-            size = held.dtype.itemsize * math.prod(held.dims[axis + 2 :])
-            waste = itertools.repeat(memoryview(bytearray(size)))
-            views: list[Iterable[memoryview]] = [waste] * held.dims[axis + 1]
-            for name in those:
-                view = bytes_of(outs[name])
-                views[self._form.sources[name].argument[1]] = [view[k : k + size] for k in range(0, len(view), size)]
-            buffers = [buffer for slot in zip(*views, strict=False) for buffer in slot]
-            self._file.read_on(held.offset + start * held.row_bytes, buffers)
-        return [name for name in names if not any(name in those for those in groups.values())]
-
-    def _is_long_part(self, name: str, out: np.ndarray) -> bool:
-        """Whether a part of each row is as it is handed out, and each of its stretches is worth a buffer."""
-        source, column = self._form.sources[name], self.columns[name]
-        held, (axis, place) = self._held[source.dataset], source.argument
-        if axis + 1 >= len(held.dims) or place >= held.dims[axis + 1] or held.dtype != column.stored_dtype:
-            return False
-        inner = held.dtype.itemsize * math.prod(held.dims[axis + 2 :])
-        alike = column.is_ragged or math.prod(column.shape) == _values_of_row(source, held)
-        return alike and inner >= _LONG_BYTES and out.flags.c_contiguous and fits(column, _values_of_row(source, held))
 
     def _lies(self, name: str) -> bool:
         """Whether a column is made of numbers that lie in one piece, row by row."""
