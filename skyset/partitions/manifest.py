@@ -126,9 +126,8 @@ class Manifest:
 
     def _build_on_disk(self) -> dict:
         """Without where the manifest lies."""
-        if not self.is_adopted:
-            return self.build
-        return {**self.build, ADOPTED: {name: each for name, each in self.build[ADOPTED].items() if name != INDEX}}
+        noted = {name: each for name, each in self.build.get(ADOPTED, {}).items() if name != INDEX}
+        return {**self.build, ADOPTED: noted} if self.is_adopted else self.build
 
     def digest(self) -> str:
         """What tells the rows of this dataset from others, and from those of an earlier build."""
