@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from skyset.adopting.fold import Fold
 from skyset.adopting.gather import Dataset, Gathered, Gatherer, datasets_in, note_files
 from skyset.adopting.infer import Inferred, field_names, infer, unit_by
 from skyset.adopting.journal import JOURNAL, LOCK, Journal
+from skyset.adopting.look import Look
 from skyset.adopting.repeats import Repeats
 from skyset.adopting.scan import Places, cell_number, config_names
 from skyset.adopting.sky import FACTORS
@@ -237,8 +238,7 @@ class Adopting:
         inferred = given or infer(fold, self.dataset.root, unit, self._title())
         if inferred.form.kind != fold.kind:
             raise UserError(f"{self.dataset.root} holds {fold.kind}, the declaration says {inferred.form.kind}")
-        entries = self._entries(gathered, inferred)
-        self._find(gathered, fold, inferred, unit)
+        entries = self._look_through(gathered, fold, inferred, unit)
         return Examined(gathered, fold, inferred, entries)
 
     def run(self) -> AdoptedDataset:
@@ -280,10 +280,6 @@ class Adopting:
     def _maker(self, inferred: Inferred) -> Entries:
         return Entries(inferred.survey, inferred.form, self.gatherer.places, self.dataset.folder)
 
-    def _entries(self, gathered: Gathered, inferred: Inferred) -> list[FileEntry]:
-        looks = (look for some in self.gatherer.looks(gathered) for look in some)
-        return list(self._maker(inferred).entries(looks))
-
     def _write_units(self, gathered: Gathered, inferred: Inferred, paths: Sequence[str]) -> None:
         looks = (look for some in self.gatherer.looks(gathered) for look in some)
         units = (units_of(run) for run in self._maker(inferred).runs(looks))
@@ -292,11 +288,12 @@ class Adopting:
         except RecordError as error:
             raise UserError(f"{self.dataset.root}: {error}: mend the declaration, or the file") from error
 
-    def _find(self, gathered: Gathered, fold: Fold, inferred: Inferred, unit: str) -> None:
-        """All findings."""
+    def _look_through(self, gathered: Gathered, fold: Fold, inferred: Inferred, unit: str) -> list[FileEntry]:
+        """The entries, and all findings: the notes of all files are gone through once."""
         findings, ours = self.dataset.findings, cells_are_ours(fold, unit)
         compared: list[tuple[float, float, int]] = []
-        with Repeats(self.dataset.root, inferred) as repeats:
+
+        def noted(repeats: Repeats) -> Iterator[Look]:
             for number, looks in enumerate(self.gatherer.looks(gathered)):
                 note_files(looks, self.gatherer.places, self.dataset, fold.kind, fold.sky.judged > 0)
                 for look in looks:
@@ -305,11 +302,16 @@ class Adopting:
                         repeats.add(number, look)
                         if look.judged and not ours and len(compared) < _COMPARED:
                             compared.append((*look.first, self._cell(look.file.path)))
+                yield from looks
+
+        with Repeats(self.dataset.root, inferred) as repeats:
+            entries = list(self._maker(inferred).entries(noted(repeats)))
             repeats.find(lambda number: self.gatherer.journal.read(gathered.frames[number]), findings)
         of_all(fold, findings)
         told_of(inferred.findings, findings)
         if fold.sky.judged and not ours:
             findings.add(checks.NOT_HEALPIX, "", self._other_cells(fold, unit, compared))
+        return entries
 
     def _cell(self, path: str) -> int:
         before = f"{self.dataset.folder}/" if self.dataset.folder else ""

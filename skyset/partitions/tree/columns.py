@@ -238,7 +238,7 @@ class TreeColumns(TreeFile):
             raw = self._stored(source, held, start, stop, {})
         elif raw.size:
             self._file.read([(held.offset + start * held.row_bytes, raw)])
-        return made(column, source, raw)
+        return made(column, source, raw[source.member] if source.how == MEMBER and raw.dtype.names else raw)
 
     def _labels(self, name: str, start: int, stop: int, raw: Mapping[str, np.ndarray]) -> np.ndarray:
         """A label for each value of the column that they run along, (values,)."""

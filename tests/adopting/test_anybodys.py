@@ -1,0 +1,133 @@
+"""Folders of HDF5 that follow nobody's layout: adopted, loaded, and compared with what was written."""
+
+import h5py
+import numpy as np
+import pytest
+
+import skyset
+from skyset.adopting.adopt import adopt
+
+DICE = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKYSET_CACHE", str(tmp_path / "cache"))
+
+
+def loaded(tmp_path, make, files=3):
+    """What was made of some files: the dataset, and its rows by id."""
+    (tmp_path / "tree").mkdir()
+    for number in range(files):
+        with h5py.File(tmp_path / "tree" / f"f{number}.h5", "w") as file:
+            make(file, number)
+    dataset = adopt(tmp_path / "tree", tmp_path / "index").datasets[0]
+    rows = skyset.load(str(tmp_path / "index"), split="train", streaming=True).with_format("numpy")
+    found = {row["object_id"]: row for row in rows}
+    assert len(found) == dataset.rows
+    return dataset, found
+
+
+def places(number, rows=5):
+    return np.linspace(100, 120, rows) + number, np.linspace(-5, 60, rows)
+
+
+def test_one_table_of_records(tmp_path):
+    def make(file, number):
+        table = np.zeros(5, [("id", ">i8"), ("ra", "f8"), ("dec", "f8"), ("flux", ">f4", (4,)), ("name", "S6")])
+        table["id"], (table["ra"], table["dec"]) = np.arange(5) * 7 + 100 * number + 1000, places(number)
+        table["flux"], table["name"] = np.arange(20).reshape(5, 4) + number, b"star"
+        file["table"] = table
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.findings.lines() == [] and dataset.inferred.form.kind == "columns"
+    row = rows["1214"]
+    assert row["table"]["flux"].tolist() == [10, 11, 12, 13] and row["table"]["name"] == "star"
+    assert (row["ra"], row["dec"]) == (112, 27.5)
+
+
+def test_datasets_in_groups_and_ids_of_any_length(tmp_path):
+    def make(file, number):
+        file["meta/ra"], file["meta/dec"] = places(number)
+        file["meta/id"] = np.array([f"g{number}-{row}" for row in range(5)], h5py.string_dtype())
+        file["images/data"] = np.arange(5 * 64, dtype="f4").reshape(5, 8, 8) + number
+        file["wave"] = np.arange(30.0)
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.findings.lines() == ["1 left out"]  # wavelengths of all rows are no column
+    np.testing.assert_array_equal(rows["g2-3"]["images_data"], np.arange(192, 256).reshape(8, 8) + 2)
+    assert rows["g2-3"]["ra"] == 117
+
+
+def test_sizes_that_differ_along_one_axis_and_along_two(tmp_path):
+    images = {k: DICE.random((5, 6 + k, 7 + k)).astype("f4") for k in range(3)}
+    cubes = {k: DICE.random((5, 2 + k, 4)).astype("f4") for k in range(3)}
+
+    def make(file, number):
+        file["ra"], file["dec"] = places(number)
+        file["image"], file["cube"] = images[number], cubes[number]
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.findings.lines() == ["1 shapes differ"]
+    assert dataset.inferred.survey.column("cube").shape == (-1, 4)
+    for number in range(3):
+        row = rows[f"f{number}:3"]  # no ids: file and row
+        np.testing.assert_array_equal(row["cube"], cubes[number][3])
+        np.testing.assert_array_equal(row["image"], images[number][3].ravel())
+
+
+def test_other_names_of_positions_and_other_bytes(tmp_path):
+    spectra = DICE.random((5, 30))
+
+    def make(file, number):
+        file["RAJ2000"], file["DEJ2000"] = places(number)
+        file["ID"] = np.arange(5, dtype=">i4") + 10 * number
+        file["spec"] = spectra.astype(">f4")
+        file["spec"].attrs["unit"] = "mJy"
+        file["note"] = np.array(["é"] * 5, h5py.string_dtype())
+
+    dataset, rows = loaded(tmp_path, make)
+    column = dataset.inferred.survey.column("spec")
+    assert (column.dtype, column.unit) == ("float32", "mJy")
+    np.testing.assert_array_equal(rows["23"]["spec"], spectra[3].astype("f4"))
+    assert rows["23"]["RAJ2000"] == rows["23"]["ra"] == 117
+
+
+def test_dtypes_that_do_not_fit_each_other(tmp_path):
+    def make(file, number):
+        file["ra"], file["dec"] = places(number)
+        file["id"] = np.arange(5) * 3 + 100 * number + 5
+        file["code"] = np.arange(5) if number else np.array([b"a"] * 5)
+        file["size"] = np.arange(5.0) if number else np.array([b"a"] * 5)
+        file["count"] = np.arange(5, dtype="i8") if number else np.arange(5, dtype="f4")
+        file["none"] = np.zeros((5, 0))
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.findings.lines() == ["2 dtypes differ", "2 left out"]
+    names = {column.name for column in dataset.inferred.survey.columns}
+    assert not {"size", "none"} & names
+    assert rows["8"]["code"] == "a" and rows["208"]["code"] == "1" and rows["208"]["count"] == 1.0
+
+
+def test_one_object_a_file_with_images_of_any_size(tmp_path):
+    images = {k: DICE.random((3, 10 + k, 10)).astype("f4") for k in range(3)}
+    packed = DICE.random((40, 40))
+
+    def make(file, number):
+        file["ra"], file["dec"], file["name"] = 100.0 + number, 1.0, f"obj{number}"
+        file["image"], file["good"] = images[number], np.ones((10, 10), bool)
+        file.create_dataset("packed", data=packed, chunks=(7, 9), compression="gzip")
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.inferred.form.kind == "objects" and dataset.findings.lines() == []
+    np.testing.assert_array_equal(rows["obj2"]["image"], images[2])
+    np.testing.assert_array_equal(rows["obj2"]["packed"], packed)
+    assert rows["obj2"]["good"].shape == (10, 10) and rows["obj2"]["ra"] == 102
+
+
+def test_objects_without_an_id_are_called_by_their_files(tmp_path):
+    def make(file, number):
+        file["ra"], file["dec"], file["z"] = 100.0 + number, 1.0, 0.5
+
+    _, rows = loaded(tmp_path, make)
+    assert set(rows) == {"f0", "f1", "f2"}
