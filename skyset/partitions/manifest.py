@@ -126,8 +126,8 @@ class Manifest:
 
     def _build_on_disk(self) -> dict:
         """Without where the manifest lies."""
-        noted = {name: each for name, each in self.build.get(ADOPTED, {}).items() if name != INDEX}
-        return {**self.build, ADOPTED: noted} if self.is_adopted else self.build
+        own = self.build.get(ADOPTED) if self.is_adopted else None
+        return {**self.build, ADOPTED: {name: own[name] for name in own if name != INDEX}} if own else self.build
 
     def digest(self) -> str:
         """What tells the rows of this dataset from others, and from those of an earlier build."""
