@@ -165,7 +165,8 @@ def load(
     if deterministic and not streaming:
         raise UserError("deterministic is for streams: a table has one order in any case")
     try:
-        found = load_dataset(path, name or config, data_dir=data_dir, split=split, streaming=streaming, **options)
+        with registry.anybodys():
+            found = load_dataset(path, name or config, data_dir=data_dir, split=split, streaming=streaming, **options)
     except UserError as error:
         if path == asked:
             raise

@@ -7,6 +7,7 @@ that is not ours on unchanged. ``tests/test_datasets_names.py`` says what breaks
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import difflib
 import functools
 import hashlib
@@ -45,6 +46,7 @@ ENTRY_POINTS = "skyset.surveys"
 ADOPTED = "adopted"
 
 _modules: dict[str, str] = {}
+_anybodys: contextvars.ContextVar[bool] = contextvars.ContextVar("anybodys", default=False)
 
 
 def register(name: str, module: str) -> None:
@@ -335,6 +337,16 @@ def _wrap(module: ModuleType | type, name: str, wrapper: Callable[[Callable], Ca
         setattr(module, name, staticmethod(wrapped) if isinstance(module, type) else wrapped)
 
 
+@contextlib.contextmanager
+def anybodys() -> Iterator[None]:
+    """Within it other people's Parquet is found for our reader too; else ``load_dataset`` of it is what it ever was."""
+    token = _anybodys.set(True)
+    try:
+        yield
+    finally:
+        _anybodys.reset(token)
+
+
 def _finding_surveys(find: Callable) -> Callable:
     """``dataset_module_factory`` that knows our names and folders; ``load_dataset`` asks it first."""
 
@@ -346,11 +358,11 @@ def _finding_surveys(find: Callable) -> Callable:
             return _module(name)
         if (catalogue := _catalogue_in(given, kwargs)) is not None:
             return catalogue
-        if "://" in given and not args:
+        if "://" in given and not args and (_anybodys.get() or not given.startswith("hf://")):
             return _module_at(find, given, kwargs)
         if not is_pushed(given) and (found := _survey_in_folder(given, kwargs.get("data_dir"))):
             return _module(found.pop("survey"), **found)
-        if has_parquet(given) and not _is_packaged(given):
+        if (_anybodys.get() or is_pushed(given)) and has_parquet(given) and not _is_packaged(given):
             from skyset.loading.parquet_modules import ours
 
             return ours(find(path, *args, **kwargs), code_digest(), fill=is_pushed(given))

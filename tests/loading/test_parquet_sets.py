@@ -76,10 +76,18 @@ def test_a_folder_is_read_as_it_is(folder):
 
 
 @pytest.mark.datasets3
-def test_load_dataset_gives_pictures_as_ever(folder):
-    row = next(iter(datasets.load_dataset(str(folder), split="train", streaming=True)))
+def test_load_dataset_of_others_parquet_is_what_it_ever_was(folder):
+    stream = datasets.load_dataset(str(folder), split="train", streaming=True)
+    assert type(stream) is datasets.IterableDataset
+    row = next(iter(stream))
     assert row["image"].size == (24, 24) and type(row[VOTES[0]]) is int
-    row = next(iter(datasets.load_dataset(str(folder), split="train", streaming=True, decode="array")))
+
+
+@pytest.mark.datasets3
+def test_pictures_where_there_is_no_format(folder):
+    row = next(iter(skyset.load(str(folder), format=None)))
+    assert row["image"].size == (24, 24) and type(row[VOTES[0]]) is int
+    row = next(iter(skyset.load(str(folder), format=None, decode="array")))
     assert row["image"].shape == (24, 24, 3)
 
 
@@ -221,7 +229,7 @@ def test_missing_values_are_as_in_partitions_or_left_to_datasets(tmp_path, capsy
     rows = list(skyset.load(where))
     assert [row["n"] for row in rows] == [1, -1, 3] and [row["t"] for row in rows] == ["a", "", "c"]
     assert np.isnan(rows[0]["x"]) and rows[0]["n"].dtype == np.int16 and "datasets" not in capsys.readouterr().out
-    rows = list(datasets.load_dataset(where, split="train", streaming=True))
+    rows = list(skyset.load(where, format=None, fill_missing=False))
     assert [row["n"] for row in rows] == [1, None, 3] and [row["t"] for row in rows] == ["a", None, "c"]
     assert "column n lacks values" in capsys.readouterr().out
 
@@ -266,5 +274,5 @@ def test_images_undecoded_and_in_another_mode(tmp_path):
     stream = skyset.load(str(tmp_path / "raw"))
     assert [row["image"]["bytes"] for row in stream] == jpegs()[:5]
     write_set(tmp_path / "grey", files=1, train=rows.cast_column("image", datasets.Image(mode="L")))
-    first = next(iter(datasets.load_dataset(str(tmp_path / "grey"), split="train", streaming=True)))
+    first = next(iter(skyset.load(str(tmp_path / "grey"), format=None)))
     assert first["image"].mode == "L" and io.BytesIO(jpegs()[0]).read(2) == b"\xff\xd8"
