@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -127,20 +127,59 @@ def write(job: Job) -> Written:
 
 def _batches(job: Job) -> Iterator[pa.RecordBatch]:
     features, schema = features_of(job.survey), job.form.schema(job.survey)
+    step = max(1, _BATCH_BYTES // max(1, row_bytes(needed_columns(job.survey, features), job.pieces)))
+    ends = np.cumsum([len(piece) for piece in job.pieces])
+    for start, table in zip(range(0, len(job.rows), step), _tables(job, features, step), strict=True):
+        columns: dict[str, pa.Array] = {
+            name: job.form.stored(table.column(name).chunk(0), features[name]) for name in features
+        }
+        columns[INDEX] = pa.array(job.index[start : start + step])
+        if SPLIT in schema.names and SPLIT not in features:
+            owners = np.searchsorted(ends, job.rows[start : start + step], side="right").tolist()
+            columns[SPLIT] = pa.array([job.splits[n] for n in owners])
+        yield pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
+
+
+def _tables(job: Job, features: datasets.Features, step: int) -> Iterator[pa.Table]:
+    """The rows in their order, ``step`` at a time."""
     with PieceReader(job.survey, list(features)) as reader:
+        if getattr(job.survey.opens, "in_groups", False):
+            yield from _of_groups(job, features, reader, step)
+            return
         window = reader.window(job.pieces)
-        step = max(1, _BATCH_BYTES // max(1, row_bytes(needed_columns(job.survey, features), job.pieces)))
-        ends = np.cumsum([len(piece) for piece in job.pieces])
         for start in range(0, len(job.rows), step):
-            rows = job.rows[start : start + step]
-            table = arrow_table(reader.read_rows(window, rows), features)
-            columns: dict[str, pa.Array] = {
-                name: job.form.stored(table.column(name).chunk(0), features[name]) for name in features
-            }
-            columns[INDEX] = pa.array(job.index[start : start + step])
-            if SPLIT in schema.names and SPLIT not in features:
-                columns[SPLIT] = pa.array([job.splits[n] for n in np.searchsorted(ends, rows, side="right").tolist()])
-            yield pa.RecordBatch.from_arrays([columns[field.name] for field in schema], schema=schema)
+            yield arrow_table(reader.read_rows(window, job.rows[start : start + step]), features)
+
+
+def _of_groups(job: Job, features: datasets.Features, reader: PieceReader, step: int) -> Iterator[pa.Table]:
+    """Those of files in which a row costs as much as those beside it: each part of a file is read once, and all rows of
+    the job are held.
+    """
+    order = np.argsort(job.rows, kind="stable")
+    ascending, held, firsts = job.rows[order], [], [0]
+    for piece, first in _parts(job, step):
+        low, high = np.searchsorted(ascending, [first, first + len(piece)]).tolist()
+        if low < high:
+            table = arrow_table(reader.read([piece]), features)
+            held.append(table.take(pa.array(ascending[low:high] - first)).combine_chunks())
+            firsts.append(high)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    for start in range(0, len(place), step):
+        wanted = place[start : start + step]
+        owner = np.searchsorted(firsts, wanted, side="right") - 1
+        parts = [held[n].take(pa.array(wanted[owner == n] - firsts[n])) for n in np.unique(owner).tolist()]
+        back = np.argsort(np.argsort(owner, kind="stable"), kind="stable")
+        yield pa.concat_tables(parts).combine_chunks().take(pa.array(back)).combine_chunks()
+
+
+def _parts(job: Job, step: int) -> Iterator[tuple[Piece, int]]:
+    """A few rows of a file at a time, and the number of the first of them among those of all files."""
+    first = 0
+    for whole in job.pieces:
+        for start in range(whole.start, whole.stop, step):
+            yield replace(whole, start=start, stop=min(start + step, whole.stop)), first + start - whole.start
+        first += len(whole)
 
 
 def positions(source: Source, files: list[FileEntry], verify: bool) -> Mapping[str, np.ndarray]:

@@ -16,7 +16,7 @@ from skyset.adopting.adopt import adopt
 from skyset.cli import app
 from skyset.errors import UserError
 from skyset.loading.found import opened
-from skyset.publishing import plan
+from skyset.publishing import hats_rows, plan
 from skyset.publishing.contents import Form, parquet_items
 from skyset.publishing.hats import Asked, export
 from skyset.publishing.request import Request
@@ -105,6 +105,19 @@ def test_a_catalogue_has_the_rows_of_the_tree(made, kind):
     tables = {"sdss": {"spectrum"}, "plasticc": {"lightcurve"}, "yse": {"lightcurve"}, "gaia": {"spectral_coefficients"}}
     schema = pq.read_schema(next((folder / "hats").glob(f"{kind}/dataset/*/*/*.parquet")))
     assert tables.get(kind, set()) <= set(schema.names)
+
+
+@pytest.mark.parametrize("most", [1, 1 << 20])
+def test_packed_files_are_read_a_part_at_a_time(made, most, tmp_path, monkeypatch):
+    """Whatever the parts are, the files are the same."""
+    monkeypatch.setattr(hats_rows, "_BATCH_BYTES", most)
+    export(str(index_in(made / "hsc")), tmp_path / "hats", Asked(max_rows=4))
+    files = sorted(path.relative_to(tmp_path / "hats") for path in (tmp_path / "hats").rglob("Npix=*.parquet"))
+    assert len(files) >= 2
+    for path in files:
+        assert pq.read_table(tmp_path / "hats" / path, partitioning=None).equals(
+            pq.read_table(made / "hsc" / "hats" / path, partitioning=None)
+        )
 
 
 @pytest.mark.parametrize("kind", ["sdss", "plasticc", "yse"])
