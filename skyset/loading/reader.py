@@ -158,7 +158,8 @@ class PieceReader:
         self.long_columns = [column.name for column in self._columns if column.is_ragged or column.row_bytes >= PIXELS_FROM]
         self._planned = self._shapes()
         layers = {name for name, (_, layer) in self._planned[1].items() if layer is not None}
-        self._runs, self._in_one_block = Runs([c for c in self._columns if c.name not in layers]), new_block is not None
+        in_runs = [] if getattr(survey.opens, "one_by_one", False) else [c for c in self._columns if c.name not in layers]
+        self._runs, self._in_one_block = Runs(in_runs), new_block is not None
         self._as_they_are = {
             name: f.source for name, f in self._wanted.items() if isinstance(f, Feature) and self._is_as_read(f)
         }

@@ -460,7 +460,10 @@ def _one(values: np.ndarray, column: Column) -> np.ndarray | bytes:
 def decoded(values: np.ndarray) -> list:
     """A text column's bytes as Python strings: a list of them, or of lists where rows are arrays of text."""
     if values.ndim > 1:
-        return np.char.decode(values, "ascii", "replace").tolist()
+        nested = decoded(values.reshape(-1)) if values.size else values.tolist()
+        for size in values.shape[:0:-1] if values.size else ():
+            nested = [nested[first : first + size] for first in range(0, len(nested), size)]
+        return nested
     if len(values) >= _MANY_TEXTS and len(starts := run_starts(values)) * 4 < len(values):
         counts = np.diff(np.append(starts, len(values))).tolist()
         texts: list[str] = []

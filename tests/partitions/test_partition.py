@@ -479,3 +479,11 @@ def test_other_paths_are_refused(path):
 def test_texts_are_decoded_one_by_one_or_a_run_at_a_time(runs):
     texts = [f"b{number % 7}" for number, count in enumerate(runs) for _ in range(count)]
     assert decoded(np.array(texts, "S4")) == texts
+
+
+def test_texts_of_rows_are_lists_of_lists():
+    values = np.array([[[b"a", b"b"], [b"c", b""]], [[b"d", b"\xff"], [b"e", b"f"]], [[b"g", b"h"], [b"i", b"j"]]], "S1")
+    assert decoded(values) == [[["a", "b"], ["c", ""]], [["d", "\ufffd"], ["e", "f"]], [["g", "h"], ["i", "j"]]]
+    assert decoded(np.zeros((3, 0), "S1")) == [[], [], []]
+    assert decoded(np.zeros((0, 3), "S1")) == []
+    assert decoded(np.full((40, 70), b"deg")) == [["deg"] * 70] * 40

@@ -14,8 +14,9 @@ _GAP = 16 << 10
 _WASTE = memoryview(bytearray(_GAP))
 #: Most buffers that one ``preadv`` takes (IOV_MAX on Linux).
 _MOST_BUFFERS = 1024
-#: Records of a compound of fewer bytes are read whole, so many bytes at a time.
-_SMALL_RECORD, _SLAB = 8 << 10, 4 << 20
+#: Records of a compound of fewer bytes, or of which so much is wanted, are read whole; so many bytes at a time stay in the
+#: processor's cache until they are copied, which takes less than a buffer for each stretch.
+_SMALL_RECORD, _WANTED, _SLAB = 8 << 10, 0.25, 512 << 10
 #: Members of fewer bytes are read together with those beside them.
 _LARGE_MEMBER = 1 << 10
 
@@ -80,15 +81,11 @@ def read_members(descriptor: int, offset: int, dtype: np.dtype, outs: Mapping[st
         EOFError: the file ends before them.
     """
     count = len(next(iter(outs.values())))
-    if dtype.itemsize < _SMALL_RECORD:
-        step = max(1, _SLAB // dtype.itemsize)
-        for first in range(0, count, step):
-            records = np.empty(min(step, count - first), dtype)
-            read_parts(descriptor, [(offset + first * dtype.itemsize, bytes_of(records))])
-            for member, out in outs.items():
-                out[first : first + len(records)] = records[member]
-        return
     fields: Mapping = dtype.fields or {}
+    wanted = sum(fields[member][0].itemsize for member in outs)
+    if dtype.itemsize < _SMALL_RECORD or wanted >= _WANTED * dtype.itemsize:
+        _read_whole(descriptor, offset, dtype, outs, count)
+        return
     large = [member for member in outs if fields[member][0].itemsize >= _LARGE_MEMBER]
     small = sorted((member for member in outs if member not in large), key=lambda member: fields[member][1])
     segments = [_Segment(fields[name][1], fields[name][0].itemsize, bytes_of(outs[name])) for name in large]
@@ -100,6 +97,17 @@ def read_members(descriptor: int, offset: int, dtype: np.dtype, outs: Mapping[st
             first = fields[member][1] - segment.place
             values = np.ascontiguousarray(block[:, first : first + fields[member][0].itemsize])
             outs[member][...] = values.reshape(-1).view(outs[member].dtype).reshape(outs[member].shape)
+
+
+def _read_whole(descriptor: int, offset: int, dtype: np.dtype, outs: Mapping[str, np.ndarray], count: int) -> None:
+    """Members of records that are read whole, some at a time."""
+    step = max(1, _SLAB // dtype.itemsize)
+    block = np.empty(min(step, count), dtype)
+    for first in range(0, count, step):
+        records = block[: count - first]
+        read_parts(descriptor, [(offset + first * dtype.itemsize, bytes_of(records))])
+        for member, out in outs.items():
+            out[first : first + len(records)] = records[member]
 
 
 def _together(fields: Mapping, members: Sequence[str]) -> Iterator[list[str]]:

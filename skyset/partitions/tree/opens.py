@@ -32,6 +32,11 @@ class OpensTree:
         """Whether a row costs as much as those beside it: shuffled reading holds whole pieces."""
         return self.form.packed
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether each row is opened by itself: its small columns are read with the others then, not in runs before them."""
+        return self.form.kind != COLUMNS
+
     def files(self, path: str) -> list[str]:
         """The files that an entry is made of; PartitionError where the index is damaged."""
         if self.form.kind != OBJECTS:
