@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from skyset.errors import UserError
 from skyset.files import clear_leftovers, file_sha256, open_locked, short_digest, write_atomically
+from skyset.messages import counted, say
 from skyset.noted import NOTED
 from skyset.partitions.manifest import grouped
 from skyset.publishing.hats_files import COLLECTION, DATASET, write_card, write_catalogue, write_properties
@@ -281,12 +282,18 @@ class _Rows:
         read = functools.partial(positions, small, verify=True)
         parts = [part for _, part in in_order(pool, read, grouped(files, _POSITIONS_BYTES))]
         ra, dec, sizes = (np.concatenate([part[name] for part in parts]) for name in ("ra", "dec", "bytes"))
+        placed = np.flatnonzero(~(np.isnan(ra) | np.isnan(dec)))
+        if len(placed) < len(ra):
+            say(f"{source.root}: {counted(len(ra) - len(placed), 'row')} without a position left out")
+            ra, dec, sizes = (values[placed] for values in (ra, dec, sizes))
+        if not len(placed):
+            raise UserError(f"{source.root} has no row with a position")
         index = index_of(ra, dec)
         order = np.argsort(index, kind="stable")
         starts = np.concatenate([[0], np.cumsum([entry.rows for entry in files])])[:-1]
         alike = [name for name in tables_in(source.survey) if all(part[name].all() for part in parts)]
         tables = (*alike, *of_one_length(source.survey))
-        return cls(ra[order], dec[order], sizes[order], index[order], order, starts, tables)
+        return cls(ra[order], dec[order], sizes[order], index[order], placed[order], starts, tables)
 
 
 @dataclass(frozen=True)

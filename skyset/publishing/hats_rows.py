@@ -186,8 +186,9 @@ def positions(source: Source, files: list[FileEntry], verify: bool) -> Mapping[s
     """Where the rows of some files are, and how many bytes each has.
 
     Returns:
-        ``ra`` and ``dec`` in degrees, float64 (rows,), and ``bytes``, int64 (rows,), before padding is left out; by the name
-        of each group of ``tables_in`` whether its columns are of equal lengths, bool (files,).
+        ``ra`` and ``dec`` in degrees, float64 (rows,), NaN where a row of a tree has none; ``bytes``, int64 (rows,), before
+        padding is left out; and by the name of each group of ``tables_in`` whether its columns are of equal lengths, bool
+        (files,).
 
     Raises:
         PartitionError: a file is gone, damaged, or not what the manifest says.
@@ -208,7 +209,10 @@ def _positions(source: Source, piece: Piece, groups: Mapping[str, Sequence[str]]
     sizes = np.full(len(ra), fixed, np.int64)
     for column in ragged:
         sizes += lengths[column.name] * column.stored_dtype.itemsize
-    bad = np.flatnonzero(~((ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)))
+    there = (ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)
+    if source.manifest.is_adopted:  # what somebody else wrote without a position is left out
+        there |= np.isnan(ra) | np.isnan(dec)
+    bad = np.flatnonzero(~there)
     if len(bad):
         raise UserError(f"{piece.path}: row {bad[0]} has no position on the sky: ra {ra[bad[0]]}, dec {dec[bad[0]]}")
     steps = {

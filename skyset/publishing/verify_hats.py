@@ -79,8 +79,8 @@ def verify_hats(
         yield from noted.unlisted(each.label(path) for each in every for path in each.files)
     against = None
     if found is not None and noted is not None:
-        against = Against(noted.of(found), noted.key)
-    files = [(each, path) for each in every for path in each.files]
+        against = Against(noted.of(found), noted.key, on_sky=True)
+    files = [(each, path) for each in every for path in each.by_sky()]
     listed = [each.listed(path) for each, path in files]
     shared = [f"{root}/{each.path}" for each in listed[:1]] + ([found.a_file] if found is not None else [])
 
@@ -94,6 +94,11 @@ def verify_hats(
         yield from each.end()
     if against is not None:
         yield from (f"{main.label('')}: {line}" for line in against.missing())
+
+
+def _first(order: int, pixel: int) -> int:
+    """The index at which a cell begins."""
+    return pixel << 2 * max(0, INDEX_ORDER - order)
 
 
 def _margins(folder: Path) -> list[str]:
@@ -146,6 +151,10 @@ class _Catalogue:
 
     def _own(self, name: str) -> str:
         return (self.folder / name).relative_to(self.root).as_posix()
+
+    def by_sky(self) -> list[str]:
+        """The files in the order of the sky."""
+        return sorted(self.files, key=lambda path: (_first(*self.files[path]), path))
 
     def head(self) -> Iterator[str]:
         """What stands beside the rows."""

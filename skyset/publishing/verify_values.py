@@ -19,6 +19,7 @@ from skyset.loading.arrow import arrow_table, features_of, needed_columns
 from skyset.loading.parquet_folder import without_tensors
 from skyset.loading.reader import Piece, PieceReader, row_bytes
 from skyset.partitions.partition import Partition
+from skyset.publishing.hats_plan import index_of
 from skyset.publishing.hats_rows import SPLIT, WHOLE
 from skyset.publishing.source import Source
 from skyset.publishing.verify_files import damage_told, dtype_and_shape, examples, opened, rows_are
@@ -36,12 +37,13 @@ class Against:
         source: with the features that the rows have.
         key: the column that rows find each other by. Where several rows have the same, the first finds the first: then
             files of rows are looked at in the order of the sky.
+        on_sky: rows of one key are in the order of the sky, and those of a tree without a position are nowhere.
 
     Raises:
         PartitionError: a partition cannot be read.
     """
 
-    def __init__(self, source: Source, key: str):
+    def __init__(self, source: Source, key: str, on_sky: bool = False):
         self.source, self.survey = source, source.survey
         self.files = sorted(source.manifest.files, key=lambda entry: (entry.split, entry.healpix, entry.path))
         self.pieces = source.pieces(self.files, WHOLE, verify=False)
@@ -55,10 +57,37 @@ class Against:
         self._repeats: Counter[bytes] | None = None
         told_apart = self.keys
         if len(np.unique(self.keys)) < len(self.keys):
-            told_apart, self._repeats = _told_apart(self.keys, Counter()), Counter()
+            order = np.lexsort(self._by_sky()) if on_sky else np.arange(len(self.keys))
+            told, self._repeats = _told_apart(self.keys[order], Counter()), Counter()
+            told_apart = np.empty_like(told)
+            told_apart[order] = told
         self._order = np.argsort(told_apart, kind="stable")
         self._sorted = told_apart[self._order]
         self._found = np.zeros(len(self.keys), bool)
+        if on_sky and source.manifest.is_adopted:
+            ra, dec = self._positions()
+            self._found |= np.isnan(ra) | np.isnan(dec)
+
+    def _positions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Right ascension and declination of all rows, float64 degrees."""
+        columns = [self.survey.column(name) for name in ("ra", "dec")]
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([np.zeros(0)], [np.zeros(0)])
+        for piece in self.pieces:
+            with (self.survey.opens or Partition)(piece.path, columns, piece.rows, piece.bytes, None) as file:
+                for part, column in zip(parts, columns, strict=True):
+                    part.append(file.read(column.name).astype(np.float64))
+        return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+    def _by_sky(self) -> tuple[np.ndarray, ...]:
+        """What rows are sorted by in a catalogue, the last first: the sky, then the manifest's files, then their rows."""
+        ranks = {(entry.split, entry.path): rank for rank, entry in enumerate(self.source.manifest.files)}
+        ranked = np.array([ranks[entry.split, entry.path] for entry in self.files], np.int64)
+        ra, dec = self._positions()
+        placed = ~(np.isnan(ra) | np.isnan(dec))
+        index = np.full(len(ra), np.iinfo(np.int64).max)
+        index[placed] = index_of(ra[placed], dec[placed])
+        rows = np.arange(len(ra))
+        return rows, ranked[self._file_of(rows)], index
 
     def numbers(self, keys: np.ndarray) -> np.ndarray:
         """The rows of the source that have these keys (bytes), -1 where there is none; int64 (n,)."""

@@ -221,6 +221,21 @@ def test_cells_are_those_of_positions_and_files_are_known_by_their_time(tmp_path
     assert before.made_of() != after.made_of()
 
 
+@pytest.mark.parametrize("fault", ["nan_position", "zero_rows", "duplicate_ids", "restarting_ids", "wrong_cell"])
+def test_faults_of_a_tree_are_told_and_no_others(tmp_path, fault, capsys):
+    """Rows without a position are in no catalogue; rows of one id are compared in the order of the sky."""
+    write("sdss", tmp_path / "tree", rows=4, cells=3, faults=(fault,))
+    adopt(tmp_path / "tree", output=tmp_path / "index", processes=1)
+    capsys.readouterr()
+    written = export(str(tmp_path / "index"), tmp_path / "hats", Asked(max_rows=3))
+    rows = opened(str(tmp_path / "index"))[2].rows
+    assert written.rows == rows - (fault == "nan_position")
+    assert ("1 row without a position left out" in "".join(capsys.readouterr())) == (fault == "nan_position")
+    told = list(verify_published(str(tmp_path / "hats"), str(tmp_path / "index")))
+    assert all("by object_id" in line for line in told), told
+    assert bool(told) == (fault in ("zero_rows", "duplicate_ids", "restarting_ids"))
+
+
 def test_what_was_published_needs_no_tree(made, tmp_path):
     for name in ("pushed", "hats"):
         shutil.copytree(made / "plasticc" / name, tmp_path / name)
