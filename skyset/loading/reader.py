@@ -90,10 +90,10 @@ def cut(
     Raises:
         UserError: there would be more pieces than can be, or a local file that would have many is of another size.
     """
-    base, alike = root.rstrip("/"), None
-    if not any(column.is_ragged for column in columns):
-        alike = row_bytes(columns, [])
-    sizes = [alike or row_bytes(columns, [entry]) for entry in files]
+    base, sizes = root.rstrip("/"), [row_bytes(columns, [])] * len(files)
+    if any(column.is_ragged for column in columns):  # those of thousands of files, in one sum
+        known, mean = sum(column.row_bytes for column in columns if not column.is_ragged), sizes[:1]
+        sizes = [known + entry.bytes // entry.rows if entry.bytes else mean[0] for entry in files]
     counts = [len(slab_starts(entry.rows, size, slab_bytes=piece_bytes)) for entry, size in zip(files, sizes, strict=True)]
     for entry, count in zip(files, counts, strict=True):
         if count > _MANY_PIECES and "://" not in base:
