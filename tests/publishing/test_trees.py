@@ -83,6 +83,7 @@ def assert_same(one, other, where="") -> None:
     np.testing.assert_array_equal(one, other, where)
 
 
+@pytest.mark.datasets3
 @pytest.mark.parametrize("kind", KINDS)
 def test_pushed_rows_are_those_of_the_tree(made, kind):
     folder = made / kind
