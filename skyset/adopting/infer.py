@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from skyset.adopting import checks
+from skyset.adopting.families import families
 from skyset.adopting.fields import Names
 from skyset.adopting.fold import Fold, Known, union
 from skyset.adopting.grouping import features_of, image_axes
 from skyset.adopting.making import OURS, Making, column_of, how_of, source_of
-from skyset.adopting.padding import families
 from skyset.adopting.runs import put_family
 from skyset.adopting.sky import DEG, FACTORS
 from skyset.errors import UserError

@@ -30,7 +30,7 @@ from skyset.versions import __version__
 JOURNAL = "adopted.journal"
 LOCK = "adopted.lock"
 #: Changes when what is noted of a file does.
-_VERSION = 1
+_VERSION = 2
 _MAGIC = b"SKYA"
 _HEAD = struct.Struct("<4sIQI")  # magic, bytes of what says which, bytes of the notes, CRC-32 of both
 _LARGEST = 1 << 30

@@ -1,95 +1,25 @@
 """How somebody's arrays are filled up to one length: recognised by the values, pure functions over arrays.
 
 Spectra and light curves have as many values as the longest of their file. What is behind the end of a shorter one is told by
-its wavelength (-1), its time (0, -99, NaN) or its mask. Families are arrays that run along the same wavelengths or times.
+its wavelength (-1), its time (0, -99, NaN) or its mask; records of a table that are none by masks of one value, and
+neighbours that are none by a type of 0.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from skyset.adopting.fields import Field
+from skyset.adopting.families import MASKED, NEIGHBOURS, PARTS, RECORDS, WAVE, Family
 
-WAVE, TIME, MASKED, PARTS = "wave", "time", "mask", "parts"
-_RUNS = {WAVE: ("lambda", "wave", "wavelength", "loglam"), TIME: ("time", "mjd", "jd", "bjd", "hjd")}
-_KEY = re.compile(r"((?:.*[_/])?)([A-Za-z]+)")
 #: What stands behind the end: a name for what is counted, the value, whether it can only stand at the end.
 NEGATIVE, NINETY_NINE, ZERO, NAN, INSIDE, END = "-1", "-99", "0", "nan", "inside", "end"
-
-
-@dataclass(frozen=True)
-class Family:
-    """Arrays of the same shape that run along one of them.
-
-    Attributes:
-        by: the field of wavelengths, times or masks, or the one array of which they are parts.
-        role: what that is: ``wave``, ``time``, ``mask`` or ``parts``.
-        members: all fields of the family, with ``by``.
-        beside: of a mask, its inverse variance and flux.
-    """
-
-    by: str
-    role: str
-    members: tuple[str, ...]
-    beside: tuple[str, ...] = ()
-
-
-def families(fields: Mapping[str, Field]) -> list[Family]:
-    """The families among the fields of a row or object, in the order of the fields that they run along."""
-    found: list[Family] = []
-    for name, field in fields.items():
-        prefix, key = _split(name)
-        if is_parts(field):
-            found.append(Family(name, PARTS, (name,)))
-            continue
-        role = next((role for role, keys in _RUNS.items() if key in keys), "")
-        if role and _is_array(field) and not any(each.by.startswith(prefix) and each.role == role for each in found):
-            found.append(Family(name, role, _alike(fields, name, prefix)))
-    along = {member for family in found for member in family.members}
-    for name, field in fields.items():
-        prefix, key = _split(name)
-        beside = tuple(prefix + each for each in ("ivar", "flux"))
-        if key == "mask" and name not in along and all(each in fields for each in beside) and len(field.dims) == 1:
-            members = _alike(fields, name, prefix)
-            if set(beside) <= set(members):
-                found.append(Family(name, MASKED, members, beside))
-    return found
-
-
-def is_parts(field: Field) -> bool:
-    """Whether an array is a light curve of (bands, 3 of time, flux and its error, any number)."""
-    return _split(field.name)[1] == "lightcurve" and len(field.dims) == 3 and field.dims[1] == 3
-
-
-@lru_cache(1 << 16)
-def _split(name: str) -> tuple[str, str]:
-    match = _KEY.fullmatch(name)
-    return (match[1], match[2].lower()) if match else ("", "")
-
-
-def _is_array(field: Field) -> bool:
-    if field.is_text or (field.any_length and field.dims):
-        return False
-    return field.any_length or len(field.dims) in (1, 2)
-
-
-def _alike(fields: Mapping[str, Field], name: str, prefix: str) -> tuple[str, ...]:
-    """The fields of the same prefix and shape, those of bytes of text left out."""
-    like = fields[name]
-    return tuple(
-        each
-        for each, field in fields.items()
-        if each.startswith(prefix)
-        and "/" not in each[len(prefix) :]
-        and (field.dims, field.any_length) == (like.dims, like.any_length)
-        and not field.is_text
-    )
+#: Records that are masked as a whole by one value: of nothing, and with values of which something is known.
+_EMPTY, _KEPT = "empty ", "kept "
+#: Values of masks that are noted.
+_MOST_VALUES = 16
 
 
 def evidence(family: Family, arrays: Mapping[str, np.ndarray]) -> Counter[str]:
@@ -101,9 +31,14 @@ def evidence(family: Family, arrays: Mapping[str, np.ndarray]) -> Counter[str]:
 
     Returns:
         Rows by what they have: ``-1``, ``-99``, ``0`` (at the end), ``nan`` (at the end), ``end`` (masked), and ``inside``:
-        a time of 0 that is not at the end, which is then a time.
+        a time of 0 that is not at the end, which is then a time. Of tables, records that are masked as a whole by the value
+        1024: ``empty 1024`` without any flux or weight, ``kept 1024`` with some.
     """
     by = arrays[family.by]
+    if family.role == RECORDS:
+        return _masked_records(by, *(arrays[name] for name in family.beside))
+    if family.role == NEIGHBOURS:
+        return _no_neighbours(by, [arrays[name] for name in family.beside])
     if family.role == PARTS:
         by = by[:, :, 0]
     if by.dtype.kind == "O" or not by.size or by.shape[-1] < 2:
@@ -118,6 +53,29 @@ def evidence(family: Family, arrays: Mapping[str, np.ndarray]) -> Counter[str]:
     else:
         counts |= {NINETY_NINE: _any(by == -99), INSIDE: _any((by == 0) & ~_at_end(by == 0))}
     return +Counter(counts)
+
+
+def _masked_records(mask: np.ndarray, ivar: np.ndarray, flux: np.ndarray) -> Counter[str]:
+    """Rows by what they have of records (axis 1) whose mask is the same value, not 0, in all places."""
+    if not mask.size or mask.dtype.kind not in "iub":
+        return Counter()
+    one = (mask == mask[..., :1]).all(axis=-1) & (mask[..., 0] != 0)
+    empty = ((flux == 0) & (ivar == 0)).all(axis=-1)
+    counts: Counter[str] = Counter()
+    for value in np.unique(mask[..., 0][one])[:_MOST_VALUES].tolist():
+        of_value = one & (mask[..., 0] == value)
+        counts[f"{_EMPTY}{int(value)}"] = _any(of_value & empty)
+        counts[f"{_KEPT}{int(value)}"] = _any(of_value & ~empty)
+    return +counts
+
+
+def _no_neighbours(kind: np.ndarray, others: Sequence[np.ndarray]) -> Counter[str]:
+    """Rows whose catalogue ends in neighbours of type 0, of which all else is 0 too; ``inside``: with others of type 0."""
+    if not kind.size:
+        return Counter()
+    ends = _at_end(kind == 0)
+    nothing = np.all([other == 0 for other in others], axis=0) if others else np.ones(kind.shape, bool)
+    return +Counter({ZERO: _any(ends), INSIDE: _any(((kind == 0) & ~ends) | (ends & ~nothing))})
 
 
 def _any(found: np.ndarray) -> int:
@@ -145,6 +103,10 @@ def trimmed_by(role: str, counts: Mapping[str, int], flat: bool) -> tuple[tuple[
         role, counts: of a family and of ``evidence`` of all rows.
         flat: rows are several light curves one after the other, each with padding of its own.
     """
+    if role == RECORDS:
+        return _record_values(counts), "anywhere"
+    if role == NEIGHBOURS:
+        return ((0.0,) if counts.get(ZERO) and not counts.get(INSIDE) else ()), "end"
     if role == MASKED:
         return ((1.0,), "end") if counts.get(END) else ((), "end")
     end = "anywhere" if flat else "end"
@@ -156,3 +118,10 @@ def trimmed_by(role: str, counts: Mapping[str, int], flat: bool) -> tuple[tuple[
         return (-99.0,), "anywhere"
     zero = counts.get(ZERO, 0) > 0 and not counts.get(INSIDE)
     return (0.0,) * zero + (np.nan,) * bool(counts.get(NAN)), end
+
+
+def _record_values(counts: Mapping[str, int]) -> tuple[float, ...]:
+    """The value of masks that most records of nothing have, and no others."""
+    empty = {name.removeprefix(_EMPTY): count for name, count in counts.items() if name.startswith(_EMPTY)}
+    alone = {value: count for value, count in empty.items() if not counts.get(f"{_KEPT}{value}")}
+    return (float(max(alone, key=lambda value: alone[value])),) if alone else ()

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from skyset.adopting import checks
+from skyset.adopting.families import PARTS, RECORDS, TIME, Family, families
 from skyset.adopting.fields import Field
 from skyset.adopting.look import Look
-from skyset.adopting.padding import PARTS, TIME, Family, evidence, families
+from skyset.adopting.padding import evidence
 
 #: An image has bands first, not more than so many, and sides of at least so many pixels.
 _MOST_BANDS, _LEAST_SIDE = 32, 8
@@ -44,6 +45,11 @@ class Plan:
         names = [name for family in self.families for name in (family.by, *family.beside)]
         names += [*self.ivars, *self.images, *self.curves, *(name for pair in self.masks for name in pair)]
         return list(dict.fromkeys(names))
+
+    @property
+    def records(self) -> set[str]:
+        """Those of tables that may be filled up with records of nothing: some of their records tell it."""
+        return {name for family in self.families if family.role == RECORDS for name in (family.by, *family.beside)}
 
 
 def plan_of(fields: Mapping[str, Field]) -> Plan:

@@ -27,6 +27,8 @@ _TEXTS_AT_A_TIME = 1 << 16
 _DEEPEST, _MOST = 8, 100_000
 #: Values in one piece of at most so many bytes are read by a call of their own.
 _SMALL = 1 << 16
+#: Records of which one member is wanted are read so many bytes at a time.
+_RECORD_BYTES = 8 << 20
 #: Dtypes on the disk by HDF5's own encoding of them: a million files have the same few.
 _dtypes: dict[bytes, np.dtype | None] = {}
 _MOST_DTYPES = 4096
@@ -144,12 +146,22 @@ class TreeHDF5:
         stored = self.stored.get(name)
         rows = (stored.dims if stored is not None else self._handle(name).shape)[:1]
         last = rows[0] if rows else 1
-        found = self._read(name, stored, start, last if stop is None else min(stop, last))
+        stop = last if stop is None else min(stop, last)
         if field.member:
-            found = found[field.name.rpartition("/")[2]]
+            found = self._member(name, field.name.rpartition("/")[2], stored, start, stop)
+        else:
+            found = self._read(name, stored, start, stop)
         if field.is_text:
             return as_texts(found)
         return found if found.dtype.kind == "O" or found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
+
+    def _member(self, name: str, member: str, stored: Stored | None, start: int, stop: int) -> np.ndarray:
+        """A member of a compound dataset, without the others: some records at a time."""
+        if stored is None or not stored.dims:
+            return self._read(name, stored, start, stop)[member]
+        step = max(1, _RECORD_BYTES // max(1, stored.dtype.itemsize * math.prod(stored.dims[1:])))
+        runs = [(first, min(first + step, stop)) for first in range(start, stop, step)] or [(start, stop)]
+        return np.concatenate([self._read(name, stored, *run)[member].copy() for run in runs])
 
     def _read(self, name: str, stored: Stored | None, start: int, stop: int) -> np.ndarray:
         if stored is not None and stored.offset >= 0:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from skyset.adopting.families import PARTS, RECORDS, TIME, WAVE, Family
 from skyset.adopting.fold import Known, union
 from skyset.adopting.making import Making, column_of, source_of, typical_of
-from skyset.adopting.padding import PARTS, TIME, WAVE, Family, trimmed_by
+from skyset.adopting.padding import trimmed_by
 from skyset.partitions.tree.form import COLUMNS, LABELS, PART, STORED, Source
 from skyset.survey import ANY, MAX_VALUE_BYTES, Column, Trim
 
@@ -24,6 +25,9 @@ def put_family(making: Making, rest: Mapping[str, Known], family: Family) -> Non
     """Arrays that run along the same times or wavelengths: ragged where sizes differ or there is padding."""
     if family.role == PARTS:
         _put_parts(making, rest[family.by], family)
+        return
+    if family.role == RECORDS:
+        _put_records(making, rest, family)
         return
     sizes = rest[family.by].sizes
     members = [path for path in family.members if rest[path].sizes == sizes and path not in making.used]
@@ -100,3 +104,18 @@ def _put_parts(making: Making, known: Known, family: Family) -> None:
     values, at = trimmed_by(family.role, making.fold.pads.get(path, {}), True)
     if values:
         making.trims.append(Trim((label.name, *names), names[0], values, at))
+
+
+def _put_records(making: Making, rest: Mapping[str, Known], family: Family) -> None:
+    """The members of a table with records that are padding; of one without they are columns like any others."""
+    values, at = trimmed_by(family.role, making.fold.pads.get(family.by, {}), False)
+    members = [path for path in family.members if path in rest]
+    inner = {path: tuple(high for _, high in rest[path].sizes[1:]) for path in members}
+    differ = any(low != high for path in members for low, high in rest[path].sizes[1:])
+    if not values or family.by not in members or differ or any(not rest[path].sizes for path in members):
+        return
+    for path in members:
+        making.put(path, column_of(making, path, rest[path], (ANY, *inner[path])), source_of(path, rest[path], STORED))
+        making.used.add(path)
+    names = tuple(making.paths[path] for path in members)
+    making.trims.append(Trim(names, making.paths[family.by], values, at))

@@ -31,6 +31,10 @@ _ROWS, _PACKED_ROWS = 6, 3
 _SAMPLE_BYTES, _BLOCK_BYTES, _LARGE = 4 << 20, 16 << 20, 16 << 20
 #: Objects of a file of groups that are looked at.
 _OBJECTS = 4
+#: Records of a large table that are looked at, and those side by side where it is compressed.
+_RECORDS, _PACKED_RECORDS = 32, 4
+#: Of places spread over a table by this share of it, no two lie in the same column of a picture's points.
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -258,11 +262,23 @@ def _examine_object(look: Look, file: TreeHDF5, unit: Unit, number: int, text: s
         field, dataset = fields[name], name.rpartition("/")[0] if fields[name].member else name
         stored = unit.arrays[dataset]
         size = int(np.prod(stored.dims, dtype=np.int64)) * stored.dtype.itemsize
+        whole = replace(field, name=f"{unit.group}/{name}" if unit.group else name)
         if size <= _LARGE or all_values:
-            whole = replace(field, name=f"{unit.group}/{name}" if unit.group else name)
             arrays[name] = file.read(whole)[None]
+        elif name in plan.records:
+            runs = _some_records(stored.dims[0], field.packed)
+            arrays[name] = np.concatenate([file.read(whole, start, stop) for start, stop in runs])[None]
     if arrays:
         examine(look, plan, arrays, np.array([number]), [text])
+
+
+def _some_records(count: int, packed: bool) -> list[tuple[int, int]]:
+    """Runs of a table's records that are looked at; where it is compressed its first, middle and last ones."""
+    if packed:
+        starts = (0, (count - _PACKED_RECORDS) // 2, count - _PACKED_RECORDS)
+        return [(max(0, start), min(max(0, start) + _PACKED_RECORDS, count)) for start in starts]
+    places = sorted({int(count * (number * _GOLDEN % 1)) for number in range(_RECORDS)})
+    return [(place, place + 1) for place in places]
 
 
 def judge(rows: Sequence[_Rows]) -> None:

@@ -248,7 +248,7 @@ def _up_to(column: Ragged, last: np.ndarray) -> Ragged:
 def _without(column: Ragged, good: np.ndarray, counts: np.ndarray) -> Ragged:
     """The ``good`` steps of all rows, ``counts`` of each."""
     step = column.step
-    data = column.data[column.bounds[0] : column.bounds[-1]][np.repeat(good, step) if step > 1 else good]
+    data = column.data[column.bounds[0] : column.bounds[-1]].reshape(-1, step)[good].reshape(-1)
     return column.with_changes(data=data, bounds=bounds_of(counts * step), _stops=None)
 
 

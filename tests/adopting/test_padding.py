@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from skyset.adopting.families import Family, families
 from skyset.adopting.fields import Field
-from skyset.adopting.padding import Family, evidence, families, trimmed_by
+from skyset.adopting.padding import evidence, trimmed_by
 
 
 def of(*fields):
@@ -69,3 +70,45 @@ def test_masked_ends(flux, rows):
     found = evidence(family, {"spectrum_mask": mask, "spectrum_ivar": ivar, "spectrum_flux": np.array([flux], "f4")})
     assert found == ({"end": rows} if rows else {})
     assert trimmed_by("mask", {"end": 1}, False) == ((1.0,), "end")
+
+
+TABLE = {
+    name: Field(name, dtype, dims, member=True)
+    for name, dtype, dims in (
+        ("spaxels/flux", "float32", (4, 3)), ("spaxels/ivar", "float32", (4, 3)), ("spaxels/mask", "int64", (4, 3)),
+        ("spaxels/x", "int64", (4,)), ("spaxels/units", "S4", (4,)), ("maps/mask", "float32", (2, 3, 3)),
+    )
+}  # fmt: skip
+
+
+def test_records_of_nothing():
+    (family,) = families(TABLE)
+    assert family.by == "spaxels/mask" and family.role == "records"
+    assert set(family.members) == {name for name in TABLE if name.startswith("spaxels/")}
+    mask = np.array([[[1024] * 3, [1024, 0, 0], [7] * 3, [0] * 3]])
+    flux = np.array([[[0] * 3, [1, 2, 3], [0, 0, 1], [0] * 3]], "f4")
+    arrays = {"spaxels/mask": mask, "spaxels/flux": flux, "spaxels/ivar": flux}
+    found = evidence(family, arrays)
+    assert found == {"empty 1024": 1, "kept 7": 1}
+    assert trimmed_by("records", found, False) == ((1024.0,), "anywhere")
+    assert trimmed_by("records", found | {"kept 1024": 1}, False)[0] == ()
+    assert evidence(family, arrays | {"spaxels/ivar": np.ones_like(flux)}) == {"kept 1024": 1, "kept 7": 1}
+    assert trimmed_by("records", {}, False)[0] == ()
+
+
+def test_tables_without_a_flux_and_its_weight_are_no_family():
+    assert families({name: field for name, field in TABLE.items() if name != "spaxels/ivar"}) == []
+    assert families(TABLE | {"spaxels/ivar": Field("spaxels/ivar", "float32", (4, 2), member=True)}) == []
+
+
+def test_neighbours():
+    fields = of(("catalog_TYPE", "int64", (3,)), ("catalog_RA", "float64", (3,)), ("catalog_NAME", "S3", (3,)))
+    (family,) = families(fields)
+    assert family == Family("catalog_TYPE", "neighbours", ("catalog_TYPE", "catalog_RA"), ("catalog_RA",))
+    kinds = np.array([[1, 2, 0], [3, 0, 0]])
+    found = evidence(family, {"catalog_TYPE": kinds, "catalog_RA": np.where(kinds, 5.0, 0)})
+    assert found == {"0": 2} and trimmed_by("neighbours", found, False) == ((0.0,), "end")
+    for ra, kind in ((np.full((2, 3), 5.0), kinds), (np.where(kinds, 5.0, 0), kinds[:, ::-1])):
+        found = evidence(family, {"catalog_TYPE": kind, "catalog_RA": ra})
+        assert found["inside"] == 2 and trimmed_by("neighbours", found, False)[0] == ()
+    assert evidence(family, {"catalog_TYPE": kinds + 1, "catalog_RA": kinds + 1.0}) == {}

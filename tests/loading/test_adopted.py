@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import datasets
+import h5py
 import numpy as np
 import pytest
 from datasets import load_dataset
@@ -49,7 +50,14 @@ def same(kind, row, want):
             np.testing.assert_array_equal(row["lightcurve"][name], flat[name], name)
         assert list(row["lightcurve"]["band"]) == flat["band"].tolist()
     elif kind == "manga":
-        np.testing.assert_array_equal(row["spaxels"]["flux"], want["spaxels"]["flux"])
+        spaxels = want["spaxels"][want["spaxels"]["flux"].any(axis=1)]  # beyond the bundle of fibres there are none
+        assert 0 < len(spaxels) < len(want["spaxels"])
+        for key, values in row["spaxels"].items():
+            member = spaxels["lsf_sigma" if key == "lsf" else key]
+            if member.dtype.kind == "S":
+                assert list(values) == [each.decode() for each in member.tolist()]
+            else:
+                np.testing.assert_array_equal(values, member, key)
         np.testing.assert_array_equal(row["images"]["array"], want["images"]["image_array"])
         assert list(row["images"]["filter"]) == [band.decode() for band in want["images"]["image_band"].tolist()]
         assert row["z"] == want["z"]
@@ -130,6 +138,34 @@ def test_padding_is_kept_where_it_is_asked_for(home):
         want = truth.rows[row["object_id"]]["spectrum_lambda"]
         assert row["spectrum"]["flux"].shape == row["spectrum"]["mask"].shape == (longest,)
         np.testing.assert_array_equal(row["spectrum"]["lambda"], np.pad(want, (0, longest - len(want)), constant_values=-1))
+
+
+def test_neighbours_are_those_that_there_are(home):
+    truth, index = adopted("legacysurvey", home, rows=6, cells=2)
+    for row in skyset.load(str(index)):
+        want = truth.rows[row["object_id"].strip()]
+        there = want["catalog_TYPE"] != 0
+        for key, values in row["catalog"].items():
+            np.testing.assert_array_equal(values, want[f"catalog_{key}"][there], key)
+        assert row["catalog"]["RA"].dtype == np.float64
+    whole = next(iter(skyset.load(str(index), keep_padding=True)))
+    assert whole["catalog"]["TYPE"].shape == truth.rows[whole["object_id"].strip()]["catalog_TYPE"].shape
+
+
+def test_a_galaxy_without_any_spaxel_is_empty_and_no_error(home):
+    truth = write("manga", home / "tree", rows=3, cells=1)
+    (path,) = truth.folder.rglob("*.hdf5")
+    with h5py.File(path, "r+") as file:
+        name = sorted(file)[1]
+        table = file[name]["spaxels"][:]
+        table["mask"], table["flux"], table["ivar"] = 1024, 0, 0
+        file[name]["spaxels"][...] = table
+        length = table["flux"].shape[1]
+    adopt(truth.folder, home / "index")
+    rows = list(skyset.load(str(home / "index")))
+    empty = [row for row in rows if not len(row["spaxels"]["flux"])]
+    assert len(rows) == 3 and len(empty) == 1
+    assert empty[0]["spaxels"]["flux"].shape == (0, length) and empty[0]["spaxels"]["x"].shape == (0,)
 
 
 def test_a_tree_is_found_by_its_folder_and_by_its_name(home):
