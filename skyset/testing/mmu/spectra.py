@@ -200,7 +200,7 @@ def galah_row(spot: Spot) -> Row:
         **row,
         "spectrum_lambda": wavelength,
         "spectrum_flux": flux,
-        "spectrum_ivar": (ivar * 1e-30).astype(np.float32),
+        "spectrum_ivar": ivar.astype(np.float32),
         "spectrum_lsf": np.full(start, 0.1, np.float32),
         "spectrum_lsf_sigma": np.full(start, 0.1, np.float32),
         "spectrum_norm_lambda": wavelength,
