@@ -33,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,11 @@ def _group_by_group(path: Path) -> Iterator[int]:
             yield len({name: dataset[()] for name, dataset in group.items()}) and 1
 
 
-def stream(index: Path, **options: Any) -> Iterator[int]:
+def stream(index: Path, **options: Any) -> Iterable:
+    """The rows of an index, to be gone through again and again."""
     import skyset
 
-    return (1 for _ in skyset.load(str(index), split="all", format="numpy", **options))
+    return skyset.load(str(index), split="all", format="numpy", **options)
 
 
 # --- one measurement, in a process of its own ------------------------------------------------------------------------------
@@ -120,8 +121,9 @@ def measure(way: str, kind: str, tree: str, index: str, seconds: float) -> dict[
     warm_up(Path(tree))
     base, start = _largest(), time.perf_counter()
     rows, first = 0, 0.0
+    again = None if way == FLOOR else stream(Path(index), keep_padding=way == PADDED)
     while True:
-        for count in floor(kind, Path(tree)) if way == FLOOR else stream(Path(index), keep_padding=way == PADDED):
+        for count in floor(kind, Path(tree)) if again is None else (1 for _ in again):
             first = first or time.perf_counter()
             rows += count
             if (elapsed := time.perf_counter() - first) > seconds:

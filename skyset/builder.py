@@ -231,7 +231,9 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         """As in `datasets`; several splits (``"all"``, ``"train+test"``) are one stream, which skips rows unread too."""
         generators = {each.name: each for each in self._split_generators(None)} if split is not None else {}
         names = list(generators) if str(split) == "all" else [name.strip() for name in str(split).split("+")]
-        if len(names) < 2 or not set(names) <= set(generators):
+        if str(split) == "all" and len(names) == 1:
+            split = names[0]  # or `datasets` would chain one stream, and format its rows one value at a time
+        if not names or not set(names) <= set(generators):
             return adopt(super().as_streaming_dataset(split, base_path))
         pieces = [piece for name in names for piece in generators[name].gen_kwargs["pieces"]]
         return self._as_streaming_dataset_single(datasets.SplitGenerator(str(split).replace(" ", ""), {"pieces": pieces}))

@@ -13,6 +13,7 @@ import pytest
 
 import skyset
 from skyset.errors import PartitionError, UserError
+from skyset.loading.partition_rows import PartitionRows
 from skyset.loading.reader import PIECE_BYTES
 from skyset.partitions import byte_ranges
 from skyset.partitions.manifest import Manifest
@@ -263,3 +264,9 @@ def test_several_splits_are_one_stream_of_ours(split, real_decals):
     assert next(iter(together.with_format("numpy")))["image"].dtype == np.uint8
     with pytest.raises(ValueError, match="Bad split"):
         skyset.load("gz_decals", data_dir=str(real_decals), split="train+none", streaming=True)
+
+
+def test_all_of_one_split_is_that_split(built):
+    every = skyset.load("gz3d", str(built), split="all")
+    assert isinstance(every._ex_iterable, PartitionRows)  # chained by `datasets`, its rows would be formatted anew
+    assert ids(every) == ids(skyset.load("gz3d", str(built), split="train")) and str(every.split) == "train"
