@@ -1,8 +1,8 @@
 """Adopt a tree: look at its files, find out what they hold and what is wrong with it, and write an index of them.
 
 Nothing is written into the tree. The index has a manifest for each of its datasets (`skyset.partitions.manifest`), beside
-it ``findings.csv``, the list of objects where each has a file or a group of its own (``units.arrow``), and a journal of what
-was found in each file.
+it ``findings.csv``, the list of objects where each has a file or a group of its own (``units.arrow``) or else the times of
+files (``written.npy``), and a journal of what was found in each file.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import numpy as np
 from skyset.adopting import checks
 from skyset.adopting.declared import Declared
 from skyset.adopting.entries import Entries, units_of
-from skyset.adopting.findings import FINDINGS, Findings, cells_alike, cells_are_ours, of_all, told_of
+from skyset.adopting.findings import Findings, cells_alike, cells_are_ours, of_all, told_of
 from skyset.adopting.fold import Fold
 from skyset.adopting.gather import Dataset, Gathered, Gatherer, datasets_in, note_files
 from skyset.adopting.infer import Inferred, field_names, infer, unit_by
-from skyset.adopting.journal import JOURNAL, LOCK, Journal
+from skyset.adopting.journal import Journal
 from skyset.adopting.look import Look
+from skyset.adopting.output import SURVEY, check_output, forget
 from skyset.adopting.repeats import Repeats
 from skyset.adopting.scan import Places, cell_number, config_names
 from skyset.adopting.sky import FACTORS
@@ -31,18 +32,14 @@ from skyset.adopting.worker import CELLS
 from skyset.errors import RecordError, UserError
 from skyset.loading.indexes import default_index, plain_name, tree_path
 from skyset.noted import ABOUT, notes_of
-from skyset.partitions.layout import MANIFEST
-from skyset.partitions.manifest import FileEntry, Manifest, raw_values
+from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.partitions.tree.form import COLUMNS
 from skyset.partitions.tree.units import UNITS, write_units
+from skyset.partitions.tree.written import WRITTEN, write_times
 from skyset.progress import progress_bar
 from skyset.runner import executor
 from skyset.versions import versions
 
-#: The survey that adopted trees are loaded as.
-SURVEY = "adopted"
-#: What an index has beside its manifests.
-BESIDE = (FINDINGS, UNITS, JOURNAL, LOCK)
 #: Files for which worker processes are worth starting.
 _FOR_PROCESSES = 256
 #: Files whose folders are compared with other cells than ours.
@@ -127,7 +124,7 @@ def adopt(
     places = _places(tree)
     declared = Declared.load(declaration) if declaration else None
     index = Path(os.path.abspath(os.path.expanduser(output))) if output else default_index(tree, name)
-    _check_output(tree, index)
+    check_output(tree, index)
     datasets = datasets_in(tree, places)
     for dataset, config in zip(datasets, config_names([each.folder for each in datasets]).values(), strict=True):
         dataset.name = config
@@ -144,7 +141,7 @@ def adopt(
                 gatherer = Gatherer(dataset, places, journal, pool, all_pixels, strict, bar.update)
                 given = declared.of(dataset.name, dataset.root) if declared is not None else None
                 found.datasets.append(Adopting(gatherer, folder, about, given, position_unit).run())
-    _forget(index, {each.folder for each in found.datasets})
+    forget(index, {each.folder for each in found.datasets})
     return found
 
 
@@ -152,38 +149,6 @@ def _places(tree: Path) -> Places:
     if not tree.is_dir():
         raise UserError(f"{tree}: there is no such folder")
     return Places(tree)
-
-
-def _check_output(tree: Path, index: Path) -> None:
-    """UserError where an index would be written into the tree, or over something else."""
-    real, inside = os.path.realpath(tree), os.path.realpath(index)
-    if inside == real or inside.startswith(real.rstrip("/") + "/"):
-        raise UserError(f"{index} lies in {tree}, which is only read: name another folder with -o")
-    if index.exists() and not index.is_dir():
-        raise UserError(f"{index} is no folder: name another one with -o")
-    for folder in (index, *(sorted(index.glob("*/")) if index.is_dir() else ())):
-        if (folder / MANIFEST).exists() and (whose := _tree_of(folder)) != str(tree):
-            what = f"the index of {whose}" if whose else "something else"
-            raise UserError(f"{folder} holds {what}: name another folder with -o")
-
-
-def _tree_of(folder: Path) -> str:
-    """The tree whose index, or part of one, lies in a folder; ``""`` where it is something else."""
-    try:
-        values = raw_values(folder)
-        return str(values["sources"][0]) if values["survey"] == SURVEY else ""
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return ""
-
-
-def _forget(index: Path, kept: set[Path]) -> None:
-    """Remove the manifests of datasets that the tree has not any more, with what lies beside them."""
-    for folder in (index, *sorted(index.glob("*/"))):
-        if folder not in kept and (folder / MANIFEST).exists():
-            for each in (MANIFEST, *BESIDE):
-                (folder / each).unlink(missing_ok=True)
-            if folder != index and not any(folder.iterdir()):
-                folder.rmdir()
 
 
 @dataclass(frozen=True)
@@ -197,12 +162,16 @@ class About:
 
 @dataclass
 class Examined:
-    """What a look at a dataset's files gave: their notes, what is common to them, how they are read, and entries."""
+    """What a look at a dataset's files gave: their notes, what is common to them, how they are read, and entries.
+
+    ``times``: when the files were last written to, ns, by path.
+    """
 
     gathered: Gathered
     fold: Fold
     inferred: Inferred
     entries: list[FileEntry]
+    times: dict[str, int]
 
 
 class Adopting:
@@ -238,14 +207,17 @@ class Adopting:
         inferred = given or infer(fold, self.dataset.root, unit, self._title())
         if inferred.form.kind != fold.kind:
             raise UserError(f"{self.dataset.root} holds {fold.kind}, the declaration says {inferred.form.kind}")
-        entries = self._look_through(gathered, fold, inferred, unit)
-        return Examined(gathered, fold, inferred, entries)
+        times: dict[str, int] = {}
+        entries = self._look_through(gathered, fold, inferred, unit, times)
+        return Examined(gathered, fold, inferred, entries, times)
 
     def run(self) -> AdoptedDataset:
         """Write the dataset's part of the index; the manifest comes last."""
         found = self.examine()
         gathered, inferred, fold = found.gathered, found.inferred, found.fold
-        if fold.kind != COLUMNS:
+        if fold.kind == COLUMNS:
+            write_times(self.folder / WRITTEN, found.times)
+        else:
             self._write_units(gathered, inferred, [entry.path for entry in found.entries])
         self.dataset.findings.save(self.folder)
         self._manifest(inferred, found.entries, gathered).save(self.folder)
@@ -288,7 +260,9 @@ class Adopting:
         except RecordError as error:
             raise UserError(f"{self.dataset.root}: {error}: mend the declaration, or the file") from error
 
-    def _look_through(self, gathered: Gathered, fold: Fold, inferred: Inferred, unit: str) -> list[FileEntry]:
+    def _look_through(
+        self, gathered: Gathered, fold: Fold, inferred: Inferred, unit: str, times: dict[str, int]
+    ) -> list[FileEntry]:
         """The entries, and all findings: the notes of all files are gone through once."""
         findings, ours = self.dataset.findings, cells_are_ours(fold, unit)
         compared: list[tuple[float, float, int]] = []
@@ -300,6 +274,7 @@ class Adopting:
                     if not look.error and look.kind == fold.kind:
                         findings.add_look(look, unit, ours)
                         repeats.add(number, look)
+                        times[look.file.path] = look.file.mtime
                         if look.judged and not ours and len(compared) < _COMPARED:
                             compared.append((*look.first, self._cell(look.file.path)))
                 yield from looks

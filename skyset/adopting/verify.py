@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from skyset.adopting.adopt import SURVEY, About, Adopting
+from skyset.adopting.adopt import About, Adopting
 from skyset.adopting.findings import Findings
 from skyset.adopting.fold import Fold, Known, union
 from skyset.adopting.gather import Dataset, Gatherer, parts_of
 from skyset.adopting.infer import Inferred
 from skyset.adopting.journal import Journal, noted_stamps
+from skyset.adopting.output import SURVEY
 from skyset.adopting.scan import Places
 from skyset.errors import PartitionError, UserError
 from skyset.loading.indexes import index_named, index_of, manifests_in

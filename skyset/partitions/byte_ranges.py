@@ -54,6 +54,11 @@ class LocalFile:
         return _written(self._status)
 
     @property
+    def written(self) -> int:
+        """Time of the last write, ns."""
+        return self._status.st_mtime_ns
+
+    @property
     def touched(self) -> tuple:
         return *_written(self._status), self._status.st_ctime_ns
 

@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
+from skyset import load
 from skyset.adopting.adopt import adopt
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.partitions.manifest import keys_digest
 from skyset.sky import healpix_cell
 from skyset.testing.mmu import KINDS, write
@@ -275,3 +276,16 @@ def test_in_worker_processes(tmp_path, monkeypatch):
     adopt(tmp_path / "yse", tmp_path / "two", processes=2)
     assert manifest(tmp_path / "one") == manifest(tmp_path / "two")
     assert (tmp_path / "one/units.arrow").read_bytes() == (tmp_path / "two/units.arrow").read_bytes()
+
+
+def test_a_file_that_was_written_to_is_told_when_it_is_read(tmp_path):
+    """Of the same size: by its time, and no more once it was adopted again."""
+    _, dataset = adopted(tmp_path, "gaia")
+    assert len(list(load(str(dataset.folder)))) == dataset.rows
+    path = sorted((tmp_path / "gaia").rglob("*.hdf5"))[1]
+    with h5py.File(path, "r+") as file:
+        file["ra"][0] += 1e-3
+    with pytest.raises(PartitionError, match=f"{path}: has another time: it was changed since it was adopted: run `skyset"):
+        list(load(str(dataset.folder)))
+    adopt(tmp_path / "gaia", tmp_path / "index")
+    assert len(list(load(str(dataset.folder)))) == dataset.rows

@@ -41,13 +41,20 @@ class TreeColumns(TreeFile):
         columns: those of the survey that are wanted.
         trusted_rows, trusted_bytes: what the manifest says.
         form: how the tree holds them.
+        written: when the file was last written to as it was adopted, ns; None where that is not known.
 
     Raises:
         PartitionError: the file is gone, was changed, is no HDF5, or a column cannot be made of what it has.
     """
 
     def __init__(
-        self, path: str, columns: Sequence[Column], trusted_rows: int | None, trusted_bytes: int | None, form: TreeForm
+        self,
+        path: str,
+        columns: Sequence[Column],
+        trusted_rows: int | None,
+        trusted_bytes: int | None,
+        form: TreeForm,
+        written: int | None = None,
     ):
         super().__init__(path, columns, form)
         self._number = next(_numbers)
@@ -62,6 +69,8 @@ class TreeColumns(TreeFile):
         try:
             if trusted_bytes is not None and self._file.size != trusted_bytes:
                 raise changed(path, f"has {self._file.size} bytes, not {trusted_bytes}")
+            if written is not None and self._file.written != written:
+                raise changed(path, "has another time")
             self._held = self._layout()
             self.rows = self._count(trusted_rows)
             if trusted_rows is not None and self.rows != trusted_rows:

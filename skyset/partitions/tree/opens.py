@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from skyset.errors import PartitionError
 from skyset.partitions.tree.columns import TreeColumns
@@ -12,6 +13,7 @@ from skyset.partitions.tree.file import TreeFile
 from skyset.partitions.tree.form import COLUMNS, OBJECTS, TreeForm
 from skyset.partitions.tree.objects import TreeObjects
 from skyset.partitions.tree.units import UNITS, UnitsFile
+from skyset.partitions.tree.written import WRITTEN, WrittenFile
 from skyset.survey import Column
 
 
@@ -55,22 +57,36 @@ class OpensTree:
         if missing := [column.name for column in columns if column.name not in self.form.sources]:
             raise PartitionError(f"{path}: column {missing[0]} is not made of anything there")
         if self.form.kind == COLUMNS:
-            return TreeColumns(path, columns, trusted_rows, trusted_bytes, self.form)
+            written = _written(f"{self.index}/{WRITTEN}")
+            time = written.time_of(os.path.relpath(path, self.form.tree)) if written is not None else None
+            return TreeColumns(path, columns, trusted_rows, trusted_bytes, self.form, time)
         return TreeObjects(path, columns, trusted_rows, trusted_bytes, self.form, _units(f"{self.index}/{UNITS}"))
 
 
-_open: dict[str, UnitsFile] = {}
+_T = TypeVar("_T", UnitsFile, WrittenFile)
+_units_open: dict[str, UnitsFile] = {}
+_written_open: dict[str, WrittenFile] = {}
 
 
 def _units(path: str) -> UnitsFile:
-    """The list of objects of an index; one that is written anew is opened anew."""
-    known = _open.get(path)
+    """The list of objects of an index."""
+    return _kept(path, UnitsFile, _units_open)
+
+
+def _written(path: str) -> WrittenFile | None:
+    """The times of the files of an index; None of one without them."""
+    return _kept(path, WrittenFile, _written_open) if os.path.exists(path) else None
+
+
+def _kept(path: str, opens: Callable[[str], _T], known: dict[str, _T]) -> _T:
+    """A file of an index, which stays open; one that is written anew is opened anew."""
+    found = known.get(path)
     try:
         status = os.stat(path)
     except OSError:
-        return UnitsFile(path)  # which says what is wrong
-    if known is None or known.stamp != (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns):
-        if len(_open) > 100:
-            _open.clear()
-        known = _open[path] = UnitsFile(path)
-    return known
+        return opens(path)  # which says what is wrong
+    if found is None or found.stamp != (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns):
+        if len(known) > 100:
+            known.clear()
+        found = known[path] = opens(path)
+    return found

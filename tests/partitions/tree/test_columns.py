@@ -1,5 +1,6 @@
 """Trees of one dataset a column, by value against plain h5py: every layout, however it is stored, and bad files."""
 
+import os
 import re
 
 import h5py
@@ -9,6 +10,7 @@ import pytest
 from skyset.errors import PartitionError
 from skyset.partitions.tree.form import Source, TreeForm
 from skyset.partitions.tree.opens import OpensTree
+from skyset.partitions.tree.written import WRITTEN, write_times
 from skyset.sky import healpix_cell
 from skyset.survey import ANY, Column
 from skyset.testing.mmu import KINDS, write
@@ -220,6 +222,22 @@ def test_a_file_that_is_not_what_was_adopted_says_what_to_do(tmp_path):
         PartitionError, match=r"the tree .*gone is not there: where it was moved to, run `skyset adopt` again"
     ):
         OpensTree(moved, "")(str(tmp_path / "gone/a.hdf5"), COLUMNS, ROWS, size)
+
+
+def test_a_file_of_the_same_size_and_another_time_was_changed(tmp_path):
+    path, other = make(tmp_path / "a.hdf5"), make(tmp_path / "b.hdf5")
+    index, status = tmp_path / "index", path.stat()
+    index.mkdir()
+    write_times(index / WRITTEN, {"a.hdf5": status.st_mtime_ns})
+    opens = OpensTree(form_at(tmp_path), str(index))
+    for each in (path, other):  # of the other one no time is known
+        opens(str(each), COLUMNS, ROWS, status.st_size).close()
+    os.utime(path, ns=(0, status.st_mtime_ns + 1))
+    words = "a.hdf5: has another time: it was changed since it was adopted: run `skyset adopt` again"
+    with pytest.raises(PartitionError, match=re.escape(words)):
+        opens(str(path), COLUMNS, ROWS, status.st_size)
+    write_times(index / WRITTEN, {"a.hdf5": status.st_mtime_ns + 1})
+    opens(str(path), COLUMNS, ROWS, status.st_size).close()
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_noticed(tmp_path):
