@@ -136,7 +136,7 @@ def adopt(
         progress_bar(total=count, unit="file", desc="adopt", leave=False) as bar,
     ):
         for dataset in datasets:
-            folder = index if dataset.name == "default" else index / dataset.name
+            folder = index if len(datasets) == 1 else index / dataset.name
             with Journal(folder) as journal:
                 gatherer = Gatherer(dataset, places, journal, pool, all_pixels, strict, bar.update)
                 given = declared.of(dataset.name, dataset.root) if declared is not None else None

@@ -34,6 +34,8 @@ _MOSTLY, _HARDLY = 0.99, 0.01
 IVAR = re.compile(r"(^|.*[_/])(ivar|invvar|inverse_variance|[a-z]+_ivar)", re.IGNORECASE)
 MASK = re.compile(r"(^|.*[_/])mask", re.IGNORECASE)
 FAILED = re.compile(r"(^|.*[_/])(zwarn|zwarning)", re.IGNORECASE)
+#: By how much of themselves the ends of the circle may be passed.
+_ROUNDED = 1e-9
 #: Python's hash of a text is any number of 64 bits; archives' ids are not below this, and seldom above the other.
 _NEGATIVE, _FAR = -(1 << 32), 1 << 60
 
@@ -54,6 +56,11 @@ def all_zero(ids: np.ndarray | None, ra: np.ndarray, dec: np.ndarray) -> np.ndar
 def no_position(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     """Rows whose position, in degrees, is NaN or not on the sky; bool (rows,)."""
     return ~((ra >= 0) & (ra <= 360) & (dec >= -90) & (dec <= 90))
+
+
+def on_the_sky(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Rows whose position can be one in any unit, right ascension from -360 on: bool (rows,)."""
+    return (np.abs(ra) <= 360 * (1 + _ROUNDED)) & (np.abs(dec) <= 90 * (1 + _ROUNDED))
 
 
 def infinite(values: np.ndarray) -> np.ndarray:

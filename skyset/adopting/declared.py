@@ -122,7 +122,7 @@ class Declared:
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
         return cls(path, dict(_datasets(path, vars(module))))
 

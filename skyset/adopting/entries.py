@@ -79,7 +79,7 @@ class Entries:
     def _of_columns(self, look: Look) -> _Made:
         ra, dec = self._factors
         first = look.first[0] * ra, look.first[1] * dec
-        bounds = (look.ra[0] * ra, look.ra[1] * ra), (look.dec[0] * dec, look.dec[1] * dec)
+        bounds = wrapped_bounds(look.ra[0] * ra, look.ra[1] * ra), (look.dec[0] * dec, look.dec[1] * dec)
         return self._entry([look], look.keys, *bounds), first
 
     def _of_objects(self, run: Sequence[Look]) -> _Made:
@@ -103,6 +103,13 @@ class Entries:
             ra=ra,
             dec=dec,
         )
+
+
+def wrapped_bounds(low: float, high: float) -> tuple[float, float]:
+    """Bounds of right ascensions in degrees, where those below 0 are handed out as they are above."""
+    if low >= 0:
+        return low, high
+    return (low + 360, high + 360) if high < 0 else (0.0, 360.0)
 
 
 def units_of(run: Sequence[Look]) -> list[Unit]:

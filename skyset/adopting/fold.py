@@ -97,7 +97,7 @@ class Fold:
         hashed: files whose ids are like hashes of Python's; an example.
         pads, bands, flags, counts: as of a look.
         sampled: rows whose arrays were looked at.
-        left_out: datasets that are no columns.
+        left_out: datasets that are no columns; ``without`` has by dataset the files in which it is none.
     """
 
     kind: str
@@ -123,6 +123,7 @@ class Fold:
     sampled: int = 0
     is_whole: bool = True
     left_out: dict[str, str] = field(default_factory=dict)
+    without: Counter[str] = field(default_factory=Counter)
 
     def add(self, look: Look) -> None:
         """One more file, of this kind."""
@@ -192,8 +193,14 @@ class Fold:
         self.sampled += look.sampled
         self.is_whole &= look.is_whole
         for name, reason in look.left_out.items():
+            self.without[name] += 1
             if len(self.left_out) < _MOST_LEFT_OUT:
                 self.left_out.setdefault(name, reason)
+
+    @property
+    def mostly_sound(self) -> set[str]:
+        """Datasets that are columns in more files than they are none in."""
+        return {name for name, count in self.without.items() if name in self.known and self.known[name].count > count}
 
     def _add_bands(self, name: str, filled: list[bool], rows: int) -> None:
         known = self.bands.setdefault(name, Bands(0, list(filled)))

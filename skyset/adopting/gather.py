@@ -16,6 +16,7 @@ from skyset.adopting.look import Look
 from skyset.adopting.scan import Foreign, Places, TreeFile, cell_number, files_of
 from skyset.adopting.worker import CELLS, Asked, Part, look_at
 from skyset.errors import UserError
+from skyset.partitions.tree.form import COLUMNS
 from skyset.runner import Pool, in_order
 
 #: Files that are looked at together: so many, or of so many bytes.
@@ -104,12 +105,14 @@ class Gathered:
         folds: what they have in common, by kind.
         broken: files that cannot be read.
         read: files that were looked at just now; the others were noted before.
+        unfit: files that are left out for what the others have, with the reason.
     """
 
     frames: list[Frame] = field(default_factory=list)
     folds: dict[str, Fold] = field(default_factory=dict)
     broken: int = 0
     read: int = 0
+    unfit: dict[str, str] = field(default_factory=dict)
 
     def add(self, looks: Iterable[Look]) -> None:
         for look in looks:
@@ -172,7 +175,22 @@ class Gatherer:
         if names is None and fold is not None and len(fold.names) > 1:
             names = max(fold.names, key=lambda each: fold.names[each])
             gathered = self._again(gathered, fold.kind, names)
-        return gathered
+        return self._without_unfit(gathered)
+
+    def _without_unfit(self, gathered: Gathered) -> Gathered:
+        """The same without files of columns one of which cannot be read there, or has other rows, and can in most files."""
+        fold = gathered.fold
+        if fold is None or fold.kind != COLUMNS or not (sound := fold.mostly_sound):
+            return gathered
+        again = Gathered(gathered.frames, read=gathered.read)
+        for look in (look for looks in self.looks(gathered) for look in looks if look.kind == COLUMNS):
+            if (name := next((name for name in look.left_out if name in sound), None)) is not None:
+                again.unfit[look.file.path] = f"{name}, which most files have as a column: {look.left_out[name]}"
+                if self.strict:
+                    raise UserError(f"{self.dataset.root}/{look.file.path}: {again.unfit[look.file.path]}")
+        for looks in self.looks(again):
+            again.add(looks)
+        return again
 
     def _gather(self, names: Names | None) -> Gathered:
         gathered = Gathered()
@@ -237,7 +255,13 @@ class Gatherer:
     def looks(self, gathered: Gathered) -> Iterator[list[Look]]:
         """The notes of all files, frame by frame."""
         for frame in gathered.frames:
-            yield self.journal.read(frame)
+            looks = self.journal.read(frame)
+            if gathered.unfit:
+                reasons = [gathered.unfit.get(look.file.path, "") for look in looks]
+                looks = [
+                    Look(look.file, error=reason) if reason else look for look, reason in zip(looks, reasons, strict=True)
+                ]
+            yield looks
 
 
 def _run(asked: Asked, task: _Task) -> list[Look]:

@@ -104,7 +104,8 @@ def _put_ours(making: Making, unit: str) -> None:
         known, factor = fold.known[path], FACTORS[unit][which]
         if factor != 1 and known.member:
             raise UserError(f"{path} is in {unit} and a member of a compound dataset: write it in degrees, or in its own")
-        source = source_of(path, known, STORED) if factor == 1 else Source((path,), SCALED, factor)
+        below = which == 0 and fold.sky.ra[0] < 0 and not known.member  # from -180 on: handed out from 0 to 360
+        source = source_of(path, known, STORED) if factor == 1 and not below else Source((path,), SCALED, factor)
         said = f"{meaning}, ICRS" + (f"; stored in {unit} as {path}" if factor != 1 else "")
         making.put(path, Column(name, "float64", (), "deg", said), source)
     own = fold.known.get("healpix")
@@ -117,7 +118,7 @@ def _put_ours(making: Making, unit: str) -> None:
 
 def _is_wanted(making: Making, path: str, known: Known) -> bool:
     """Whether a field becomes a column, or part of one; why not is noted."""
-    if path in OURS or (path in making.paths and path.rpartition("/")[2] in OURS):
+    if path in making.fold.left_out or path in OURS or (path in making.paths and path.rpartition("/")[2] in OURS):
         return False
     reason = ""
     if len(known.axes) > 1:
@@ -143,6 +144,8 @@ def _note_fields(making: Making, rest: Mapping[str, Known]) -> None:
     total = making.fold.objects
     whose = "files" if making.fold.kind == COLUMNS else "objects"
     for path, known in {**making.fold.known, **rest}.items():
+        if path in making.fold.left_out:
+            continue
         kinds = Counter({_kind(name): count for name, count in known.dtypes.items()})
         if len(kinds) > 1 and union(known.dtypes):
             most = [f"{name} in {count}" for name, count in known.dtypes.most_common()]

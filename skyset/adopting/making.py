@@ -31,6 +31,7 @@ class Making:
     spectra: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     findings: list[tuple[str, str]] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)  # the last that was put to a name
 
     def put(self, path: str, column: Column, source: Source) -> None:
         self.columns[column.name], self.sources[column.name] = column, source
@@ -40,12 +41,16 @@ class Making:
     def free(self, wanted: str) -> str:
         """A name for a column that is not taken, nor where another one's rows end."""
         plain = re.sub(r"[^\x21-\x7e]|/", "_", wanted) or "column"
-        taken = {*OURS, *self.columns, *(f"{name}{END}" for name in self.columns)}
-        name, number = plain, 1
-        while name in taken or f"{name}{END}" in taken:
+        name, number = plain, self._numbers.get(plain, 1)
+        while self._is_taken(name):
             number += 1
             name = f"{plain}_{number}"
+        self._numbers[plain] = number
         return name
+
+    def _is_taken(self, name: str) -> bool:
+        alike = {name, f"{name}{END}", name.removesuffix(END)}
+        return name in OURS or not alike.isdisjoint(self.columns)
 
 
 def source_of(path: str, known: Known, how: str) -> Source:

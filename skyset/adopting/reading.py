@@ -15,6 +15,7 @@ from skyset.adopting.fields import Field, fields_of, name_of
 from skyset.errors import PartitionError
 from skyset.partitions.byte_ranges import LocalFile
 from skyset.partitions.chunks import check_filters, check_superblock, unpacked_rows
+from skyset.partitions.tree.held import held_in_dataset
 from skyset.partitions.tree.making import as_texts
 from skyset.partitions.tree.structure import MOST_AXES, Stored, check_inside, file_dtype, held
 from skyset.partitions.tree.units import KEPT_BYTES
@@ -29,6 +30,8 @@ _DEEPEST, _MOST = 8, 100_000
 _SMALL = 1 << 16
 #: Records of which one member is wanted are read so many bytes at a time.
 _RECORD_BYTES = 8 << 20
+#: A row of a column may have so many bytes: Arrow counts values in 32 bits.
+_MOST_ROW_BYTES = (1 << 31) - 1
 #: Dtypes on the disk by HDF5's own encoding of them: a million files have the same few.
 _dtypes: dict[bytes, np.dtype | None] = {}
 _MOST_DTYPES = 4096
@@ -126,6 +129,21 @@ class TreeHDF5:
 
     def _handle(self, name: str) -> h5py.h5d.DatasetID:
         return self.datasets[name] if name in self.datasets else self.datasets[name.rpartition("/")[0]]
+
+    def unreadable(self, field: Field) -> str:
+        """Why rows of a field of a file of columns cannot be streamed, ``""`` where they can."""
+        name = field.name.rpartition("/")[0] if field.member else field.name
+        stored = self.stored.get(name)
+        size = np.dtype(field.dtype).itemsize * math.prod(field.dims[1:])
+        if size > _MOST_ROW_BYTES:
+            return f"{field.name}: {size:,} bytes a row, more than {_MOST_ROW_BYTES:,}"
+        if stored is not None and stored.offset >= 0:
+            return ""
+        try:
+            held_in_dataset(name, self.datasets[name])
+        except PartitionError as error:
+            return str(error)
+        return ""
 
     def longest(self, field: Field) -> int:
         """How many bytes the longest text of a dataset has, at least 1."""

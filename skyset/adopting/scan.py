@@ -179,15 +179,19 @@ def _of_folder(folder: str, parts: bool) -> tuple[str, str, str | None]:
     return "/".join(kept), split, cell
 
 
+#: Names that no folder of an index can have: those of its files, and of the one dataset of a tree that has one.
+_TAKEN = {"default", "manifest.json", "findings.csv", "units.arrow", "adopted.journal", "adopted.lock"}
+
+
 def config_names(folders: Sequence[str]) -> dict[str, str]:
     """What the datasets of some folders are called: by the folders' names, ``default`` where there is only one."""
     if len(folders) == 1:
         return {folders[0]: "default"}
     names: dict[str, str] = {}
     for folder in folders:
-        plain = re.sub(r"[^\w.-]+", "_", folder, flags=re.ASCII).strip("_.-") or "default"
+        plain = re.sub(r"[^\w.-]+", "_", folder, flags=re.ASCII).strip("_.-") or "root"
         name, number = plain, 1
-        while name in names.values():
+        while name in names.values() or name in _TAKEN:
             number += 1
             name = f"{plain}_{number}"
         names[folder] = name

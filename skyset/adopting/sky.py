@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skyset.errors import UserError
+from skyset.partitions.tree.making import wrapped
 from skyset.tables.usual_names import DEGREES
 
 DEG, HOUR, RAD = "deg", "hour", "rad"
@@ -28,9 +29,9 @@ def unit_of(said: str) -> str:
 
 
 def in_degrees(ra: np.ndarray, dec: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in degrees, float64."""
+    """Positions in degrees, float64; right ascensions below 0 as they are above."""
     factors = FACTORS[unit]
-    return ra.astype(np.float64) * factors[0], dec.astype(np.float64) * factors[1]
+    return wrapped(ra.astype(np.float64) * factors[0]), dec.astype(np.float64) * factors[1]
 
 
 def possible(ra: Sequence[float], dec: Sequence[float]) -> list[str]:

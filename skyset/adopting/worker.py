@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,16 +83,35 @@ def _look(asked: Asked, file: TreeFile, cell: str | None) -> _Rows:
         with TreeHDF5(os.path.join(asked.root, file.path)) as opened:
             fields = opened.fields()
             look.kind = kind_of(fields)
+            if look.kind == COLUMNS:
+                fields = _readable(look, opened, fields)
+                look.kind = kind_of(fields)
             if not look.kind:
                 look.error = NOTHING
             elif look.kind == COLUMNS:
                 return _columns(look, cell, opened, fields, asked)
             else:
                 return _objects(look, cell, opened, asked)
-    except (PartitionError, *DAMAGE) as error:
-        look.error = str(error) if isinstance(error, PartitionError) else reason_of(error)
-        look.kind = ""
+    except MemoryError:
+        look = Look(file, error="more values than there is memory for")
+    except (PartitionError, *DAMAGE) as error:  # nothing counts of what was noted before
+        look = Look(file, error=str(error) if isinstance(error, PartitionError) else reason_of(error))
     return _Rows(look, cell, nothing, nothing, None)
+
+
+def _readable(look: Look, file: TreeHDF5, fields: dict[str, Field]) -> dict[str, Field]:
+    """The fields of a file of columns that can be streamed; what stands against the others is noted.
+
+    Raises:
+        PartitionError: positions are not among them.
+    """
+    names = names_of(fields)
+    for name, field in fields.items():
+        if reason := file.unreadable(field):
+            look.left_out[name] = reason
+            if names is not None and name in (names.ra, names.dec):
+                raise PartitionError(reason)
+    return {name: field for name, field in fields.items() if name not in look.left_out}
 
 
 def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Field], asked: Asked) -> _Rows:
@@ -104,7 +124,7 @@ def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Fie
     if rows == 0:
         raise PartitionError("has no rows")
     columns, others = of_rows(fields.values(), rows)
-    look.left_out = {each.name: f"{each.dims[0] if each.dims else 'no'} rows, not {rows}" for each in others}
+    look.left_out |= {each.name: f"{each.dims[0] if each.dims else 'no'} rows, not {rows}" for each in others}
     look.names, look.rows = names, rows
     look.fields = [_described(file, field) if file.says(field.name) or field.any_length else field for field in columns]
     by_name = {field.name: field for field in look.fields}
@@ -120,7 +140,7 @@ def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Fie
     look.keys = keys_digest(texts)
     plan = plan_of(by_name)
     note_flags(look, plan, {name: file.read(by_name[name]) for name in plan.flags})
-    arrays = {name: by_name[name] for name in plan.arrays}
+    arrays = {name: by_name[name] for name in plan.arrays if asked.all_values or _row_bytes(by_name[name]) <= _LARGE}
     for numbers in _blocks(rows, list(arrays.values()), asked.all_values):
         examine(look, plan, columns_at(file, arrays, numbers), numbers, [texts[row] for row in numbers])
     look.is_whole = asked.all_values
@@ -147,9 +167,13 @@ def texts_of(ids: np.ndarray) -> list[str]:
     return list(map(str, ids.tolist())) if ids.dtype.kind in "iu" else decoded(ids)
 
 
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
 def _note_ids(look: Look, ids: np.ndarray | None, texts: list[str], zero: np.ndarray) -> None:
     """What is known of ids; rows that were never filled (``zero``) have none that could be another's."""
-    look.ids = Ids(width=max(map(len, texts), default=1) or 1)
+    look.ids = Ids(width=max(map(_bytes_of, texts), default=1) or 1)
     if ids is None:
         return
     look.digests = digests(f"{look.file.path}:{row}" if zero[row] else text for row, text in enumerate(texts))
@@ -163,13 +187,13 @@ def _note_positions(found: _Rows) -> np.ndarray:
     """Bounds, the first position, rows that have none; gives back which rows were never filled, bool (rows,)."""
     look, ra, dec = found.look, found.ra.astype(np.float64), found.dec.astype(np.float64)
     numbers, texts = np.arange(len(ra)), texts_of(found.ids) if found.ids is not None else []
-    good = np.isfinite(ra) & np.isfinite(dec)
+    good = checks.on_the_sky(ra, dec)
     if not good.any():
         raise PartitionError("no row has a position")
     zero = checks.all_zero(found.ids, ra, dec)
     what = "position 0, 0 and no id: a row that was never filled"
     look.note(checks.ALL_ZERO, zero, texts, what, numbers)
-    look.note(checks.NO_POSITION, ~good, texts, "its position is not a number", numbers)
+    look.note(checks.NO_POSITION, ~good, texts, "its position is not a number, or not on the sky", numbers)
     first = int(np.flatnonzero(good)[0])
     look.first = float(ra[first]), float(dec[first])
     look.ra = float(ra[good].min()), float(ra[good].max())
@@ -177,9 +201,13 @@ def _note_positions(found: _Rows) -> np.ndarray:
     return zero
 
 
+def _row_bytes(field: Field) -> int:
+    return math.prod(field.dims) * np.dtype(field.dtype).itemsize
+
+
 def _blocks(rows: int, fields: Sequence[Field], all_values: bool) -> Iterator[np.ndarray]:
     """Numbers of the rows whose arrays are looked at, some at a time."""
-    size = sum(int(np.prod(field.dims, dtype=np.int64)) * np.dtype(field.dtype).itemsize for field in fields)
+    size = sum(map(_row_bytes, fields))
     if not fields:
         return
     if all_values:
@@ -302,7 +330,7 @@ def judge(rows: Sequence[_Rows]) -> None:
 
 def _compare(rows: _Rows, unit: str, cells: np.ndarray) -> None:
     look, folder = rows.look, cell_number(rows.cell, CELLS)
-    filled = ~checks.all_zero(rows.ids, rows.ra, rows.dec) & np.isfinite(rows.ra) & np.isfinite(rows.dec)
+    filled = ~checks.all_zero(rows.ids, rows.ra, rows.dec) & checks.on_the_sky(rows.ra, rows.dec)
     if rows.own is not None:
         look.own[unit] = int(np.count_nonzero((rows.own == cells) | ~filled))
     if folder < 0:

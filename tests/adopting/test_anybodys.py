@@ -6,6 +6,13 @@ import pytest
 
 import skyset
 from skyset.adopting.adopt import adopt
+from skyset.adopting.fields import Names
+from skyset.adopting.fold import Fold
+from skyset.adopting.making import Making
+from skyset.errors import UserError
+from skyset.partitions.tree.form import Source
+from skyset.sky import healpix_cell
+from skyset.survey import Column
 
 DICE = np.random.default_rng(0)
 
@@ -131,3 +138,99 @@ def test_objects_without_an_id_are_called_by_their_files(tmp_path):
 
     _, rows = loaded(tmp_path, make)
     assert set(rows) == {"f0", "f1", "f2"}
+
+
+def test_columns_that_cannot_be_streamed_are_left_out(tmp_path):
+    def make(file, number):
+        file["ra"], file["dec"] = places(number)
+        file["good"] = np.arange(5)
+        file.create_dataset("never", (5, 10**6, 10**6), "f8", chunks=(1, 1000, 1000), compression="gzip")
+        file.create_dataset("scaled", data=np.arange(5.0), chunks=(5,), scaleoffset=3)
+        file.create_dataset("some", (5, 4), "f4", chunks=(1, 4))[0] = 1
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.findings.lines() == ["3 left out"] and dataset.files == 3
+    assert rows["f1:2"].keys() == {"object_id", "ra", "dec", "healpix", "good"} and rows["f1:2"]["good"] == 2
+
+
+def test_a_file_that_lacks_rows_of_a_column_that_others_have_is_named(tmp_path):
+    def make(file, number):
+        file["ra"], file["dec"] = places(number)
+        file["flux"] = np.arange(5 + (number == 1))
+        file["wave"] = np.arange(5 if number == 0 else 7)  # no column, though in one file it is as long as there are rows
+
+    dataset, rows = loaded(tmp_path, make)
+    assert (dataset.files, dataset.broken) == (2, 1)
+    assert dataset.findings.lines() == ["1 left out", "1 broken file"]
+    assert 'f1.h5,,,"flux, which most files have as a column: 6 rows, not 5"' in dataset.findings.text()
+    assert rows["f2:4"].keys() == {"object_id", "ra", "dec", "healpix", "flux"}
+
+
+def test_right_ascensions_from_minus_180_and_positions_off_the_sky(tmp_path):
+    def make(file, number):
+        file["ra"], file["dec"] = np.array([-180.0, -20, 0, 170, 1e30]) + number, np.array([-5.0, 60, 30, 20, 0])
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.findings.lines() == ["3 no position"]
+    for number in range(3):
+        found = [rows[f"f{number}:{row}"] for row in range(4)]
+        assert [row["ra"] for row in found] == [180 + number, 340 + number, number, 170 + number]
+        assert [row["healpix"] for row in found] == [healpix_cell(row["ra"], row["dec"]) for row in found]
+        assert rows[f"f{number}:4"]["healpix"] == -1
+
+
+def test_ids_that_are_not_ascii_are_as_wide_as_their_bytes(tmp_path):
+    def make(file, number):
+        for row, (ra, dec) in enumerate(zip(*places(number), strict=True)):
+            file[f"é☃{number}-{row}/ra"], file[f"é☃{number}-{row}/dec"] = ra, dec
+
+    dataset, rows = loaded(tmp_path, make)
+    assert dataset.inferred.form.kind == "groups" and dataset.rows == len(rows) == 15
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_members_that_some_tables_lack(tmp_path, single):
+    def make(file, number):
+        table = np.zeros(5, [("a", "f4"), ("b" if number else "c", "i4")])
+        table["a"] = np.arange(5) + 10 * number
+        if number:
+            table["b"] = 7 * number
+        file["object_id"], (file["ra"], file["dec"]) = (
+            (number, (10.0 + number, 5.0)) if single else (np.arange(5) + 10 * number, places(number))
+        )
+        file["tab"] = table
+
+    _, rows = loaded(tmp_path, make)
+    first, last = rows["0"], rows["2" if single else "20"]
+    if single:
+        first, last = ({f"tab_{name}": value for name, value in row["tab"].items()} for row in (first, last))
+    assert np.ravel(last["tab_a"])[0] == 20 and np.ravel(last["tab_b"])[0] == 14 and np.ravel(first["tab_c"])[0] == 0
+    assert (first["tab_b"] == -1).all() and (last["tab_c"] == -1).all()
+
+
+def test_no_row_has_a_position(tmp_path):
+    def make(file, number):
+        file["object_id"], file["ra"], file["dec"] = np.arange(5), np.full(5, np.nan), np.zeros(5)
+
+    with pytest.raises(UserError, match="no row has a position"):
+        loaded(tmp_path, make)
+
+
+def test_ten_thousand_columns(tmp_path):
+    making = Making(Fold("columns"), Names("", "ra", "dec"))
+    for number in range(20_000):
+        name = making.free("same" if number % 2 else f"c{number}")
+        making.put("", Column(name, "int8"), Source((), "cell"))
+    assert len(making.columns) == 20_000 and "same_10000" in making.columns
+
+
+def test_files_at_the_root_beside_folders_and_folders_called_as_the_index_files(tmp_path):
+    for number, folder in enumerate(("", "all", "manifest.json", "units.arrow")):
+        (tmp_path / "tree" / folder).mkdir(parents=True, exist_ok=True)
+        with h5py.File(tmp_path / "tree" / folder / "f.h5", "w") as file:
+            file["ra"], file["dec"] = places(number)
+    found = adopt(tmp_path / "tree", tmp_path / "index").datasets
+    assert [each.name for each in found] == ["root", "all", "manifest.json_2", "units.arrow_2"]
+    for number, each in enumerate(found):
+        rows = list(skyset.load(str(tmp_path / "index"), each.name, split="train", streaming=True))
+        assert [row["ra"] for row in rows] == places(number)[0].tolist()

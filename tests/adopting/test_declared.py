@@ -72,3 +72,10 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(UserError, match="no Python file"):
         Declared.load(tmp_path / "mine.txt")
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit()", "raise SystemExit('bye')", "1 / 0"])
+def test_files_that_end_themselves(tmp_path, code):
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(UserError, match=r"mine\.py cannot be read: (SystemExit|ZeroDivisionError)"):
+        Declared.load(tmp_path / "mine.py")

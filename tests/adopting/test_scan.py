@@ -69,7 +69,7 @@ def test_folders_of_parts_are_one_dataset(tmp_path, names):
 
 def test_names_of_configs():
     assert config_names(["sdss"]) == {"sdss": "default"}
-    assert config_names(["", "a/b c", "a_b_c"]) == {"": "default", "a/b c": "a_b_c", "a_b_c": "a_b_c_2"}
+    assert config_names(["", "a/b c", "a_b_c"]) == {"": "root", "a/b c": "a_b_c", "a_b_c": "a_b_c_2"}
 
 
 def test_cells():

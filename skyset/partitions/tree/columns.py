@@ -150,7 +150,7 @@ class TreeColumns(TreeFile):
         """Whether a column is made of numbers that lie in one piece, row by row."""
         source = self._form.sources[name]
         held = self._held.get(source.dataset)
-        return held is not None and held.offset >= 0 and source.how != LABELS
+        return held is not None and held.offset >= 0 and source.how != LABELS and held.has(source.member)
 
     def _blocks(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Rows that are read at a time where columns are made of what is read: so many that it stays in the processor."""
@@ -194,7 +194,7 @@ class TreeColumns(TreeFile):
             out[...] = cells_of(*(self._position(axis, start, stop) for axis in ("ra", "dec")))
         elif source.how == LABELS:
             out[...] = self._labels(name, start, stop, raw).reshape(out.shape)
-        elif (held := self._held.get(source.dataset)) is None:
+        elif (held := self._held.get(source.dataset)) is None or not held.has(source.member):
             out[...] = column.missing
         elif held.is_numbers_of_any_length:
             out[...] = cast(column, source, np.concatenate([np.zeros(0, held.dtype), *self._any(source, start, stop)]))
@@ -276,7 +276,7 @@ class TreeColumns(TreeFile):
         if source.how == LABELS:
             return self._counts(source.like, start, stop)
         held = self._held.get(source.dataset)
-        if held is None:
+        if held is None or not held.has(source.member):
             return np.zeros(stop - start, np.int64)
         if held.is_numbers_of_any_length:
             return np.array([len(row) for row in self._any(source, start, stop)], np.int64)

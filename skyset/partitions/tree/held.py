@@ -43,6 +43,10 @@ class Held:
     def rows(self) -> int:
         return self.dims[0]
 
+    def has(self, member: str) -> bool:
+        """Whether it is a compound with this member; ``""`` is the dataset itself."""
+        return not member or member in (self.dtype.names or ())
+
     @property
     def is_numbers_of_any_length(self) -> bool:
         return self.any_length and self.dtype.kind != "V"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from skyset.errors import RecordError
-from skyset.partitions.tree.form import PART, SCALED, TEXT, Source
+from skyset.partitions.tree.form import MEMBER, PART, SCALED, TEXT, Source
 from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.values import as_stored
@@ -51,6 +51,8 @@ def cast(column: Column, source: Source, values: np.ndarray) -> np.ndarray:
         if values.dtype.kind not in "biuf":
             raise RecordError(f"{column.name} is of {source.of[0]}, which holds no numbers")
         values = values.astype(np.float64) * source.argument
+    if column.name == "ra" and source.how in (SCALED, MEMBER) and values.dtype.kind == "f":
+        values = wrapped(values)
     return as_stored(column.name, values, column.stored_dtype)
 
 
@@ -108,6 +110,11 @@ def split_labels(text: bytes | str) -> list[bytes]:
     """Labels that are one text with commas between; none of an empty one."""
     data = text.encode() if isinstance(text, str) else text
     return [label.strip() for label in data.split(b",")] if data else []
+
+
+def wrapped(ra: np.ndarray) -> np.ndarray:
+    """Right ascensions in degrees, those from -360 to 0 as 0 to 360; others as they are."""
+    return np.where((ra < 0) & (ra >= -360), ra + 360, ra)
 
 
 def cells_of(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -142,7 +142,10 @@ class TreeObjects(TreeFile):
         if source.how == PART:
             return counts // np.maximum(places.dims[start:stop, source.argument[0]], 1)
         if source.how == MEMBER:
-            sizes = [math.prod(dtype[source.member].shape) if dtype.names else 0 for dtype in places.dtypes]
+            sizes = [
+                math.prod(dtype[source.member].shape) if source.member in (dtype.names or ()) else 0
+                for dtype in places.dtypes
+            ]
             return counts * np.array(sizes, np.int64)[places.which[start:stop]]
         return counts
 
