@@ -123,6 +123,9 @@ def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Fie
     rows = fields[names.ra].dims[0]
     if rows == 0:
         raise PartitionError("has no rows")
+    if names.id in fields and not _can_be_id(fields[names.id]):
+        look.left_out[names.id] = f"{fields[names.id].dtype}, where ids are text or integers"
+        fields = {name: field for name, field in fields.items() if name != names.id}
     columns, others = of_rows(fields.values(), rows)
     look.left_out |= {each.name: f"{each.dims[0] if each.dims else 'no'} rows, not {rows}" for each in others}
     look.names, look.rows = names, rows
@@ -157,9 +160,13 @@ def _read_ids(file: TreeHDF5, fields: Mapping[str, Field], names: Names, rows: i
     """The ids, integers or text; None where none are wanted; empty ones where this file lacks them."""
     if not names.id:
         return None
-    if names.id not in fields or not (fields[names.id].is_text or fields[names.id].is_integer):
+    if names.id not in fields:
         return np.zeros(rows, "S1")
     return file.read(fields[names.id])
+
+
+def _can_be_id(field: Field) -> bool:
+    return field.is_text or field.is_integer
 
 
 def texts_of(ids: np.ndarray) -> list[str]:
@@ -242,8 +249,12 @@ def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Row
             what = "its position is missing or no number: it is left out"
             look.note(checks.NO_POSITION, np.ones(1, bool), [group], what, np.array([-1]))
             continue
-        look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, values, arrays))
         id_ = values.get(names.id) if names and names.id else None
+        if id_ is not None and (id_.size != 1 or id_.dtype.kind not in "iuS"):
+            what = f"its id is {id_.dtype.name}, where ids are text or integers: it is left out"
+            look.note(checks.LEFT_OUT, np.ones(1, bool), [group], what, np.array([-1]))
+            continue
+        look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, values, arrays))
         found.append((float(where[0].item()), float(where[1].item()), None if id_ is None else id_.reshape(-1)[0]))
     look.rows = len(found)
     if not found:

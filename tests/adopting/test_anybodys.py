@@ -208,6 +208,20 @@ def test_members_that_some_tables_lack(tmp_path, single):
     assert (first["tab_b"] == -1).all() and (last["tab_c"] == -1).all()
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_ids_that_are_neither_text_nor_integers_in_one_file(tmp_path, single):
+    def make(file, number):
+        ids = [np.arange(5) + 10, np.arange(5).astype("S3"), np.arange(5) + 0.5][number]
+        if single:
+            file["object_id"], file["ra"], file["dec"] = ids[0], 10.0, number
+        else:
+            file["object_id"], (file["ra"], file["dec"]) = ids, places(number)
+
+    dataset, rows = loaded(tmp_path, make)
+    assert set(rows) == ({"10", "0"} if single else {"10", "11", "12", "13", "14", "0", "1", "2", "3", "4"})
+    assert "float64, where ids are text or integers" in dataset.findings.text()
+
+
 def test_no_row_has_a_position(tmp_path):
     def make(file, number):
         file["object_id"], file["ra"], file["dec"] = np.arange(5), np.full(5, np.nan), np.zeros(5)
