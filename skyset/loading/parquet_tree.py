@@ -9,6 +9,7 @@ import datasets
 import pyarrow.parquet as pq
 
 from skyset.errors import PartitionError, UserError
+from skyset.loading import registry
 from skyset.loading.hats import anybodys
 from skyset.loading.parquet_folder import ParquetFolder
 from skyset.partitions.manifest import FileEntry, Manifest
@@ -33,7 +34,8 @@ def read_parquet(root: str) -> tuple[str, Survey, Manifest]:
         UserError: files are damaged, or no Parquet.
     """
     try:
-        builder = datasets.load_dataset_builder(root)
+        with registry.anybodys():
+            builder = datasets.load_dataset_builder(root)
     except (OSError, ValueError) as error:
         raise UserError(f"{root} cannot be read: {str(error).strip().partition(chr(10))[0]}") from error
     if not isinstance(builder, ParquetFolder) or not builder.config.data_files:

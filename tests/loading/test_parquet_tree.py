@@ -70,3 +70,12 @@ def test_rows_of_a_folder_are_drawn_and_reported(folder, tmp_path):
     assert run("report", folder, "-o", tmp_path / "report.html", "--images", 2).exit_code == 0
     page = (tmp_path / "report.html").read_text()
     assert "smooth" in page and "RAJ2000" in page
+
+
+def test_files_without_a_card_are_read_too(tmp_path):
+    pq.write_table(
+        pa.table({"id": [1, 2, 3], "ra": RA[:3], "dec": DEC[:3], "flux": [[1.0], [], [2.0, 3.0]]}), tmp_path / "a.parquet"
+    )
+    root, survey, manifest = opened(str(tmp_path))
+    assert root == str(tmp_path) and manifest.rows == 3
+    assert survey.key == "id" and position_in((root, survey, manifest)) == ("ra", "dec")
