@@ -30,7 +30,7 @@ from skyset.adopting.scan import Places, cell_number, config_names
 from skyset.adopting.sky import FACTORS
 from skyset.adopting.worker import CELLS
 from skyset.errors import RecordError, UserError
-from skyset.loading.indexes import default_index, plain_name, tree_path
+from skyset.loading.indexes import default_index, note_index, plain_name, tree_path
 from skyset.noted import ABOUT, notes_of
 from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.partitions.tree.form import COLUMNS
@@ -104,7 +104,7 @@ def adopt(
 
     Args:
         tree: the folder; it is only read.
-        output: the index's folder; by default one in the cache, see `skyset.loading.indexes`.
+        output: the index's folder; by default one in the cache, which leads to it otherwise, see `skyset.loading.indexes`.
         name: what ``skyset.load`` finds the index by; by default the tree's.
         declaration: a Python file that says what columns there are, as `skyset.adopting.declared.printed` writes it.
         processes, scheduler: that look at files, see `skyset.runner.executor`.
@@ -142,6 +142,8 @@ def adopt(
                 given = declared.of(dataset.name, dataset.root) if declared is not None else None
                 found.datasets.append(Adopting(gatherer, folder, about, given, position_unit).run())
     forget(index, {each.folder for each in found.datasets})
+    if output:
+        note_index(tree, found.name, index)
     return found
 
 

@@ -1,7 +1,8 @@
-"""Where the indexes of adopted trees lie that were put nowhere in particular: in a cache, by the tree's path and a name.
+"""Where the indexes of adopted trees are found: in a cache, by the tree's path and a name.
 
 ``$SKYSET_CACHE/adopted/<name>-<digest of the tree's absolute path>``; the cache is ``$XDG_CACHE_HOME/skyset`` or
-``~/.cache/skyset`` unless ``SKYSET_CACHE`` says otherwise.
+``~/.cache/skyset`` unless ``SKYSET_CACHE`` says otherwise. An index that was put somewhere else has a link there,
+``<name>-<digest>.link``, so that the tree and the name lead to it, too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import re
 from pathlib import Path
 
 from skyset.partitions.layout import MANIFEST
+from skyset.partitions.manifest import raw_values
 
 _LONGEST = 80
+_LINK = ".link"
 
 
 def cache_folder() -> Path:
@@ -49,9 +52,36 @@ def index_named(name: str) -> Path | None:
     return _newest(f"{name}-{'[0-9a-f]' * 16}") if name and plain_name(name) == name else None
 
 
+def note_index(tree: str | Path, name: str, index: Path) -> bool:
+    """Let a tree and a name lead to an index outside of the cache; False where nothing can be written into the cache."""
+    link = default_index(tree, name)
+    link = link.with_name(link.name + _LINK)
+    new = link.with_name(f".{link.name}.{os.getpid()}")
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        new.symlink_to(index, target_is_directory=True)
+        new.replace(link)
+    except OSError:
+        return False
+    return True
+
+
 def _newest(pattern: str) -> Path | None:
-    found = [path for path in (cache_folder() / "adopted").glob(pattern) if manifests_in(path)]
+    cache = cache_folder() / "adopted"
+    found = [path for path in cache.glob(pattern) if manifests_in(path)]
+    found += [path.resolve() for path in cache.glob(pattern + _LINK) if _leads_to_its_own(path)]
     return max(found, key=lambda path: max(each.stat().st_mtime_ns for each in manifests_in(path)), default=None)
+
+
+def _leads_to_its_own(link: Path) -> bool:
+    """Whether the index behind a link still is one of the link's tree: somebody may have put another one there."""
+    manifests = manifests_in(link)
+    try:
+        trees = {str(raw_values(each.parent)["sources"][0]) for each in manifests}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+    return bool(trees) and {_digest(tree) for tree in trees} == {link.name.removesuffix(_LINK).rpartition("-")[2]}
 
 
 def manifests_in(index: Path) -> list[Path]:

@@ -1,11 +1,12 @@
 """Where indexes lie by a tree's path and by name."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from skyset.loading.indexes import cache_folder, default_index, index_named, index_of, plain_name
+from skyset.loading.indexes import cache_folder, default_index, index_named, index_of, note_index, plain_name
 
 
 @pytest.fixture
@@ -40,6 +41,23 @@ def test_names(cache, tmp_path):
     os.utime(second / "sub" / "manifest.json", (1000, 1000))
     assert index_named("mine") == first and index_of(tmp_path / "b") == second
     assert index_named("mi") is None and index_named("*") is None and index_named("") is None
+
+
+def test_an_index_elsewhere_is_found_by_its_tree_and_its_name(cache, tmp_path):
+    tree, index = tmp_path / "tree", tmp_path / "index"
+    assert note_index(tree, "mine", index) and index_of(tree) is None  # nothing is there yet
+    finish(index)
+    (index / "manifest.json").write_text(json.dumps({"sources": [str(tree)]}))
+    assert index_of(tree) == index_named("mine") == index and index_of(tmp_path / "other") is None
+    finish(default_index(tree), 1000)  # an older one in the cache
+    assert index_of(tree) == index
+    (index / "manifest.json").write_text(json.dumps({"sources": [str(tmp_path / "other")]}))
+    assert index_named("mine") is None and index_of(tree) == default_index(tree)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(cache, tmp_path):
+    cache.write_text("")
+    assert not note_index(tmp_path / "tree", "mine", tmp_path / "index")
 
 
 def test_the_cache_is_where_it_is_usually(monkeypatch, tmp_path):
