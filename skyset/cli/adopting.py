@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,8 @@ import typer
 
 from skyset.cli.app import app, end
 from skyset.cli.running import Scheduler, processes_of
+from skyset.loading import registry
+from skyset.loading.indexes import index_of
 from skyset.messages import counted, listed, say
 
 if TYPE_CHECKING:
@@ -99,7 +102,7 @@ def adopt(
         lines = sys.stderr if print_declaration else None
         for dataset in found.datasets:
             _tell(dataset, file=lines)
-        _tell_how_to_load(found, str(tree), output is not None or bool(name), file=lines)
+        _tell_how_to_load(found, str(tree), name, file=lines)
         if print_declaration:
             print(printed({each.name: each.inferred for each in found.datasets}, str(tree)), end="")
         return 1 if found.broken else 0
@@ -118,24 +121,34 @@ def _tell(dataset: AdoptedDataset, file) -> None:
     if dataset.unit != "deg":
         say(f"{name}positions are stored in {dataset.unit}, and handed out in degrees", file=file)
     looked = ""
-    if dataset.sampled < dataset.rows:
+    if 0 < dataset.sampled < dataset.rows:  # 0: no column is of those whose arrays can be judged
         looked = f"; arrays of {dataset.sampled:,} rows were looked at (--all_pixels: all)"
     lines = dataset.findings.lines()
     where = dataset.folder / "findings.csv"
     say(f"{name}findings: {', '.join(lines)}: {where}{looked}" if lines else f"{name}no findings{looked}", file=file)
     if dataset.broken:
-        bad = counted(dataset.broken, "file")
-        say(f"{name}{bad} cannot be read and were left out: named in {where} (broken file)", file=sys.stderr)
+        bad = "1 file cannot be read and was" if dataset.broken == 1 else f"{dataset.broken:,} files cannot be read and were"
+        say(f"{name}{bad} left out: named in {where} (broken file)", file=sys.stderr)
 
 
-def _tell_how_to_load(found: Adopted, tree: str, is_named: bool, file) -> None:
+def _tell_how_to_load(found: Adopted, tree: str, name: str, file) -> None:
     say(f"index: {found.index}", file=file)
-    where = str(found.index) if is_named else tree
-    largest = max(found.datasets[0].splits, key=lambda split: found.datasets[0].splits[split])
+    splits = found.datasets[0].splits
+    split = "train" if "train" in splits else max(splits, key=lambda each: splits[each])
+    where = _shortest(found, tree, name)
     configs = [each.name for each in found.datasets]
     config = f", {configs[0]!r}" if len(configs) > 1 else ""
     more = f"  # configs: {listed(configs)}" if len(configs) > 1 else ""
-    say(f"load it: skyset.load({where!r}{config}, split={largest!r}, streaming=True){more}", file=file)
+    say(f"load it: skyset.load({where!r}{config}, split={split!r}, streaming=True){more}", file=file)
+
+
+def _shortest(found: Adopted, tree: str, name: str) -> str:
+    """What leads to the index: its name, or the tree; the index where another one is found by those."""
+    index = os.path.realpath(found.index)
+    if name and (named := registry.index_named(name)) is not None and os.path.realpath(named) == index:
+        return name
+    of_tree = None if name else index_of(tree)
+    return tree if of_tree is not None and os.path.realpath(of_tree) == index else str(found.index)
 
 
 def tell_verified(found: Verified) -> int:

@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+import skyset
 from skyset.cli import app
 from skyset.testing.mmu import write
 
@@ -33,7 +34,7 @@ def test_adopt_says_what_is_there_and_how_to_load_it(tmp_path):
 def test_broken_files_are_told_and_the_status_says_so(tmp_path):
     write("gaia", tmp_path / "gaia", faults=["truncated", "zero_rows"])
     status, text, error = run("adopt", "gaia", "-o", "index")
-    assert status == 1 and "1 file cannot be read and were left out" in error
+    assert status == 1 and "1 file cannot be read and was left out" in error
     assert "1 broken file" in text and "all-zero row" in text and "index/findings.csv" in text
     status, text, error = run("verify", "index")
     assert status == 0 and "findings over all values" in text  # the broken file was never in it
@@ -49,6 +50,15 @@ def test_a_declaration_goes_to_the_output_and_all_else_to_the_errors(tmp_path):
     (tmp_path / "mine.py").write_text(text)
     status, text, _ = run("adopt", "yse", "--declaration", "mine.py", "--name", "mine")
     assert status == 0 and "skyset.load(" in text
+
+
+def test_the_tree_and_the_name_lead_to_an_index_that_was_put_somewhere(tmp_path):
+    write("plasticc", tmp_path / "plasticc", rows=2, cells=1)
+    for more, leads in (((), "plasticc"), (("--name", "boss"), "boss")):
+        status, text, _ = run("adopt", "plasticc", "-o", f"index/{leads}", *more)
+        assert status == 0 and f"load it: skyset.load('{leads}', split='train', streaming=True)" in text
+        assert len(skyset.load(leads)) == len(list(skyset.load(leads))) > 0
+        assert run("info", leads)[0] == run("verify", leads)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -69,6 +79,11 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
 def test_other_units_are_told(tmp_path):
     write("gaia", tmp_path / "gaia", faults=["radians"])
     assert "positions are stored in rad, and handed out in degrees" in run("adopt", "gaia")[1]
+
+
+def test_columns_without_anything_to_judge_are_not_said_to_be_looked_at(tmp_path):
+    write("gaia", tmp_path / "gaia", rows=40, cells=1)
+    assert run("adopt", "gaia")[1].splitlines()[1] == "no findings"
 
 
 def test_help_teaches():
