@@ -62,6 +62,8 @@ def datasets_in(tree: Path, places: Places) -> list[Dataset]:
             others.counts[checks.FOREIGN] += 1
     if not found:
         more = f"; {foreign[0].path}: {foreign[0].what}" if foreign else ""
+        if any(each.path.lower().endswith(".parquet") for each in foreign):
+            more = f"; Parquet needs no index: skyset.load({str(tree)!r}) reads it as it is"
         raise UserError(f"{tree} has no HDF5 file (.hdf5, .h5, .hdf){more}")
     first = next(iter(found.values()))
     first.findings.counts += others.counts

@@ -86,6 +86,13 @@ def test_columns_without_anything_to_judge_are_not_said_to_be_looked_at(tmp_path
     assert run("adopt", "gaia")[1].splitlines()[1] == "no findings"
 
 
+def test_parquet_needs_no_index(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.parquet").write_bytes(b"PAR1")
+    status, _, error = run("adopt", "mine")
+    assert status == 2 and "no HDF5 file" in error and "needs no index: skyset.load('" in error
+
+
 def test_help_teaches():
     status, text, _ = run("adopt", "--help")
     assert status == 0 and "MultimodalUniverse" in text and "--print_declaration" in text and "healpix=" in text
