@@ -26,6 +26,25 @@ KINDS = (
     WRONG_CELL, ALL_ZERO, TWICE, UNSTABLE, EMPTY_BAND, INVERTED, INFINITE, FOREIGN, DTYPE, SHAPE, MISSING, LEFT_OUT,
     NOT_HEALPIX, BROKEN, NO_POSITION,
 )  # fmt: skip
+#: What is counted of each kind, one and more; of a whole dataset there is no count.
+WORDS = {
+    WRONG_CELL: ("row in the wrong cell", "rows in the wrong cell"),
+    ALL_ZERO: ("all-zero row", "all-zero rows"),
+    TWICE: ("duplicate id", "duplicate ids"),
+    UNSTABLE: ("unstable ids", "unstable ids"),
+    EMPTY_BAND: ("empty band", "empty bands"),
+    INVERTED: ("inverted mask", "inverted masks"),
+    INFINITE: ("row of infinite ivar", "rows of infinite ivar"),
+    FOREIGN: ("foreign file", "foreign files"),
+    DTYPE: ("column of different dtypes", "columns of different dtypes"),
+    SHAPE: ("column of different shapes", "columns of different shapes"),
+    MISSING: ("column missing in some files", "columns missing in some files"),
+    LEFT_OUT: ("dataset left out", "datasets left out"),
+    NOT_HEALPIX: ("cells that are not HEALPix", "cells that are not HEALPix"),
+    BROKEN: ("broken file", "broken files"),
+    NO_POSITION: ("row without a position", "rows without a position"),
+}
+_UNCOUNTED = (UNSTABLE, NOT_HEALPIX)
 #: What a variance of 0 becomes as float32 where somebody's ``nan_to_num`` made a number of its inverse: 3.4e38.
 HUGE = 3e38
 #: Shares of pixels above which a mask counts as the opposite of what bad pixels are.
@@ -38,6 +57,12 @@ FAILED = re.compile(r"(^|.*[_/])(zwarn|zwarning)", re.IGNORECASE)
 _ROUNDED = 1e-9
 #: Python's hash of a text is any number of 64 bits; archives' ids are not below this, and seldom above the other.
 _NEGATIVE, _FAR = -(1 << 32), 1 << 60
+
+
+def told(kind: str, count: int) -> str:
+    """How many findings of a kind there are: ``3 rows in the wrong cell``."""
+    words = WORDS[kind][count != 1]
+    return words if kind in _UNCOUNTED else f"{count:,} {words}"
 
 
 def all_zero(ids: np.ndarray | None, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ from skyset.survey import Layers
 from skyset.survey import Survey
 from skyset.survey import Trim
 '''
+#: Characters of a line.
+_WIDEST = 125
 #: Fields of a Survey that a declaration has.
 _SAID = ("name", "title", "homepage", "citation", "license", "base_url", "columns", "features", "key", "image_axes", "trims")
 
@@ -39,7 +43,8 @@ _SAID = ("name", "title", "homepage", "citation", "license", "base_url", "column
 def printed(datasets: Mapping[str, Inferred], tree: str, file: str = "FILE.py") -> str:
     """A module that declares some datasets by the names of their configs."""
     title = next(iter(datasets.values())).survey.title
-    parts = [_HEAD.format(title=title, tree=tree, file=file)]
+    said = "\n".join(textwrap.wrap(title, _WIDEST - 3, break_long_words=False))
+    parts = [_HEAD.format(title=said, tree=_quoted(tree), file=file)]
     if len(datasets) == 1:
         one = next(iter(datasets.values()))
         survey, sources = _code(_said(one.survey)), _code(one.form.sources)
@@ -50,6 +55,11 @@ def printed(datasets: Mapping[str, Inferred], tree: str, file: str = "FILE.py") 
         made_of = {name: dict(each.form.sources) for name, each in datasets.items()}
         parts.append(f"\nKINDS = {_code(kinds)}\n\nSURVEYS = {_code(surveys)}\n\nSOURCES = {_code(made_of)}\n")
     return "".join(parts)
+
+
+def _quoted(path: str) -> str:
+    """A path as a shell takes it, within a text of three quotes."""
+    return shlex.quote(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 class _Call:
@@ -63,28 +73,62 @@ def _said(survey: Survey) -> _Call:
     return _Call("Survey", {name: getattr(survey, name) for name in _SAID})
 
 
-def _code(value: Any, depth: int = 0) -> str:
-    """Python that makes a value; tables of columns and features a line each."""
+def _code(value: Any, depth: int = 0, before: int = 0) -> str:
+    """Python that makes a value; tables of columns and features a line each, as far as a line holds them.
+
+    Args:
+        depth: of its indentation.
+        before: characters that stand before it in its line.
+    """
     blanks, end = "    " * (depth + 1), "    " * depth
     if isinstance(value, _Call):
-        lines = [f"{blanks}{name}={_code(each, depth + 1)},\n" for name, each in value.values.items()]
+        lines = [f"{blanks}{name}={_code(each, depth + 1, len(name) + 1)},\n" for name, each in value.values.items()]
         return f"{value.name}(\n{''.join(lines)}{end})"
-    if is_dataclass(value):
-        given = [getattr(value, each.name) for each in fields(value)]
-        while given and fields(value)[len(given) - 1].default == given[-1]:
-            given.pop()
-        return f"{type(value).__name__}({', '.join(_inline(each) for each in given)})"
     if isinstance(value, Mapping) and value:
-        lines = [f"{blanks}{_inline(key)}: {_code(each, depth + 1)},\n" for key, each in value.items()]
+        items = [(_inline(key), each) for key, each in value.items()]
+        lines = [f"{blanks}{key}: {_code(each, depth + 1, len(key) + 2)},\n" for key, each in items]
         return f"{{\n{''.join(lines)}{end}}}"
     if isinstance(value, tuple) and value and is_dataclass(value[0]):
         lines = [f"{blanks}{_code(each, depth + 1)},\n" for each in value]
         return f"(\n{''.join(lines)}{end})"
-    return _inline(value)
+    one = _inline(value)
+    if len(end) + before + len(one) + 1 <= _WIDEST:
+        return one
+    if is_dataclass(value):
+        lines = [f"{blanks}{_code(each, depth + 1)},\n" for each in _given(value)]
+        return f"{type(value).__name__}(\n{''.join(lines)}{end})"
+    if isinstance(value, tuple):
+        return f"(\n{_filled([_code(each, depth + 1) + ',' for each in value], blanks)}{end})"
+    if isinstance(value, str):
+        step = (_WIDEST - len(blanks)) // 2 - 2  # quotes and backslashes are written as two
+        pieces = [f"{blanks}{_inline(value[start : start + step])}\n" for start in range(0, len(value), step)]
+        return f"(\n{''.join(pieces)}{end})"
+    return one
+
+
+def _filled(items: Iterable[str], blanks: str) -> str:
+    """Items in as few lines as hold them."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + 1 + len(item) <= _WIDEST:
+            lines[-1] += f" {item}"
+        else:
+            lines.append(blanks + item)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _given(value: Any) -> list[Any]:
+    """What a declaration is made with: its fields up to the last one that is not what it is by default."""
+    given = [getattr(value, each.name) for each in fields(value)]
+    while given and fields(value)[len(given) - 1].default == given[-1]:
+        given.pop()
+    return given
 
 
 def _inline(value: Any) -> str:
     """A value in one line; NaN as an expression."""
+    if is_dataclass(value):
+        return f"{type(value).__name__}({', '.join(map(_inline, _given(value)))})"
     if isinstance(value, float) and value != value:
         return 'float("nan")'
     if isinstance(value, tuple):

@@ -68,17 +68,20 @@ class Findings:
 
     def lines(self) -> list[str]:
         """How many of each kind, in words."""
-        return [f"{self.counts[kind]:,} {kind}" for kind in checks.KINDS if self.counts[kind]]
+        return [checks.told(kind, self.counts[kind]) for kind in checks.KINDS if self.counts[kind]]
 
     def examples(self, most: int) -> list[str]:
-        """Some findings in words, of each kind in turn."""
-        kinds = [kind for kind in checks.KINDS if self._shown.get(kind)]
-        share = max(1, most // max(1, len(kinds)))
+        """Some findings in words, of each kind in turn, broken files first."""
+        kinds = [kind for kind in (checks.BROKEN, *checks.KINDS) if self._shown.get(kind)]
+        chosen: dict[str, int] = dict.fromkeys(kinds, 0)
+        for turn in range(EXAMPLES):
+            for kind in chosen:
+                chosen[kind] += sum(chosen.values()) < most and turn < len(self._shown[kind])
         return [
             ", ".join([kind, *filter(None, [file, f"row {each.row}" if each.row >= 0 else "", each.object_id])])
             + f": {each.what}"
-            for kind in kinds
-            for file, each in self._shown[kind][:share]
+            for kind, count in chosen.items()
+            for file, each in self._shown[kind][:count]
         ]
 
     def text(self) -> str:

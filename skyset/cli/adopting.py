@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Findings and differences that are printed.
 _SHOWN = 40
+#: Findings of which `adopt` prints some.
+_EXAMPLES = 3
 
 
 @app.command(
@@ -116,19 +119,23 @@ def _tell(dataset: AdoptedDataset, file) -> None:
     splits = ", ".join(f"{split} {rows:,}" for split, rows in sorted(dataset.splits.items()))
     kind = {"columns": "one dataset a column", "objects": "one object a file", "groups": "one group an object"}
     what = kind[dataset.inferred.form.kind]
-    again = "" if dataset.read else "; none has changed since they were adopted"
+    again = "" if dataset.read else "; no file has changed since the last time"
     say(f"{name}{counted(dataset.rows, 'row')} in {counted(dataset.files, 'file')} ({what}); {splits}{again}", file=file)
     if dataset.unit != "deg":
         say(f"{name}positions are stored in {dataset.unit}, and handed out in degrees", file=file)
     looked = ""
     if 0 < dataset.sampled < dataset.rows:  # 0: no column is of those whose arrays can be judged
-        looked = f"; arrays of {dataset.sampled:,} rows were looked at (--all_pixels: all)"
-    lines = dataset.findings.lines()
-    where = dataset.folder / "findings.csv"
-    say(f"{name}findings: {', '.join(lines)}: {where}{looked}" if lines else f"{name}no findings{looked}", file=file)
+        looked = f"; arrays of {dataset.sampled:,} of the rows were looked at (--all_pixels: all)"
+    lines, examples = dataset.findings.lines(), dataset.findings.examples(_EXAMPLES)
+    say(f"{name}findings: {', '.join(lines)}{looked}" if lines else f"{name}no findings{looked}", file=file)
+    for line in examples:
+        say(f"  {line}", file=file)
+    if lines:
+        total = sum(dataset.findings.counts.values())
+        say(f"  {'all of them' if total <= len(examples) else 'more'}: {dataset.folder / 'findings.csv'}", file=file)
     if dataset.broken:
-        bad = "1 file cannot be read and was" if dataset.broken == 1 else f"{dataset.broken:,} files cannot be read and were"
-        say(f"{name}{bad} left out: named in {where} (broken file)", file=sys.stderr)
+        were = "file cannot be read and was" if dataset.broken == 1 else "files cannot be read and were"
+        say(f"{name}{dataset.broken:,} {were} left out: mend or replace, and adopt again", file=sys.stderr)
 
 
 def _tell_how_to_load(found: Adopted, tree: str, name: str, file) -> None:
@@ -140,6 +147,8 @@ def _tell_how_to_load(found: Adopted, tree: str, name: str, file) -> None:
     config = f", {configs[0]!r}" if len(configs) > 1 else ""
     more = f"  # configs: {listed(configs)}" if len(configs) > 1 else ""
     say(f"load it: skyset.load({where!r}{config}, split={split!r}, streaming=True){more}", file=file)
+    shown = shlex.quote(f"{found.index}/{configs[0]}" if len(configs) > 1 else where)
+    say(f"look at it: skyset show {shown} --limit 4 -o rows.png; skyset report {shown} -o report.html", file=file)
 
 
 def _shortest(found: Adopted, tree: str, name: str) -> str:

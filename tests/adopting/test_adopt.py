@@ -264,7 +264,7 @@ def test_all_pixels_finds_what_a_sample_does_not(tmp_path):
     few = adopt(tmp_path / "sdss", tmp_path / "index").datasets[0]
     assert few.findings.lines() == [] and few.sampled < few.rows
     every = adopt(tmp_path / "sdss", tmp_path / "index", all_pixels=True).datasets[0]
-    assert every.findings.lines() == ["1 infinite ivar"] and every.sampled == every.rows == 40
+    assert every.findings.lines() == ["1 row of infinite ivar"] and every.sampled == every.rows == 40
     assert found(every)[0][2] == "17"
 
 

@@ -61,7 +61,7 @@ def test_datasets_in_groups_and_ids_of_any_length(tmp_path):
         file["wave"] = np.arange(30.0)
 
     dataset, rows = loaded(tmp_path, make)
-    assert dataset.findings.lines() == ["1 left out"]  # wavelengths of all rows are no column
+    assert dataset.findings.lines() == ["1 dataset left out"]  # wavelengths of all rows are no column
     np.testing.assert_array_equal(rows["g2-3"]["images_data"], np.arange(192, 256).reshape(8, 8) + 2)
     assert rows["g2-3"]["ra"] == 117
 
@@ -75,7 +75,7 @@ def test_sizes_that_differ_along_one_axis_and_along_two(tmp_path):
         file["image"], file["cube"] = images[number], cubes[number]
 
     dataset, rows = loaded(tmp_path, make)
-    assert dataset.findings.lines() == ["1 shapes differ"]
+    assert dataset.findings.lines() == ["1 column of different shapes"]
     assert dataset.inferred.survey.column("cube").shape == (-1, 4)
     for number in range(3):
         row = rows[f"f{number}:3"]  # no ids: file and row
@@ -110,7 +110,7 @@ def test_dtypes_that_do_not_fit_each_other(tmp_path):
         file["none"] = np.zeros((5, 0))
 
     dataset, rows = loaded(tmp_path, make)
-    assert dataset.findings.lines() == ["2 dtypes differ", "2 left out"]
+    assert dataset.findings.lines() == ["2 columns of different dtypes", "2 datasets left out"]
     names = {column.name for column in dataset.inferred.survey.columns}
     assert not {"size", "none"} & names
     assert rows["8"]["code"] == "a" and rows["208"]["code"] == "1" and rows["208"]["count"] == 1.0

@@ -24,9 +24,10 @@ def test_adopt_says_what_is_there_and_how_to_load_it(tmp_path):
     status, text, _ = run("adopt", "sdss")
     assert status == 0
     assert "40 rows in 1 file (one dataset a column); train 40" in text
-    assert "no findings; arrays of 6 rows were looked at (--all_pixels: all)" in text
+    assert "no findings; arrays of 6 of the rows were looked at (--all_pixels: all)" in text
     assert "load it: skyset.load('sdss', split='train', streaming=True)" in text
-    assert "none has changed" in run("adopt", "sdss")[1]
+    assert "look at it: skyset show sdss --limit 4 -o rows.png" in text
+    assert "no file has changed" in run("adopt", "sdss")[1]
     status, text, _ = run("verify", "sdss")
     assert status == 0 and text.startswith("OK: 40 rows in 1 piece")
 

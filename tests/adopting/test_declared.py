@@ -1,5 +1,9 @@
 """Declarations: printed, read back equal, edited, and what is wrong with them."""
 
+import ast
+import shlex
+from dataclasses import replace
+
 import pytest
 
 from skyset.adopting.adopt import adopt
@@ -17,7 +21,9 @@ def inferred(tmp_path, kind, **more):
 @pytest.mark.parametrize("kind", KINDS)
 def test_printed_and_read_back_is_the_same(tmp_path, kind):
     datasets = inferred(tmp_path, kind)
-    (tmp_path / "mine.py").write_text(printed(datasets, "tree"))
+    text = printed(datasets, "tree")
+    assert max(map(len, text.splitlines())) <= 125
+    (tmp_path / "mine.py").write_text(text)
     back = Declared.load(tmp_path / "mine.py").of("default", datasets["default"].form.tree)
     one = datasets["default"]
     assert repr(back.survey) == repr(one.survey)  # NaN is not equal to itself
@@ -79,3 +85,16 @@ def test_files_that_end_themselves(tmp_path, code):
     (tmp_path / "mine.py").write_text(code)
     with pytest.raises(UserError, match=r"mine\.py cannot be read: (SystemExit|ZeroDivisionError)"):
         Declared.load(tmp_path / "mine.py")
+
+
+def test_long_texts_and_odd_folders_are_read_back_too(tmp_path):
+    one = inferred(tmp_path, "sdss")["default"]
+    long = 'a "flux" of \\lambda ' * 30
+    columns = tuple(replace(each, description=long) if each.name == "Z" else each for each in one.survey.columns)
+    one = replace(one, survey=replace(one.survey, columns=columns, title="words " * 60))
+    tree = f'{tmp_path}/it\'s """ \\N'
+    text = printed({"default": one}, tree)
+    assert max(len(line) for line in text.splitlines() if "skyset adopt" not in line) <= 125
+    (tmp_path / "mine.py").write_text(text)
+    assert repr(Declared.load(tmp_path / "mine.py").of("default", one.form.tree).survey) == repr(one.survey)
+    assert shlex.quote(tree) in ast.get_docstring(ast.parse(text))

@@ -78,7 +78,7 @@ def test_findings_over_all_values(tmp_path):
     path = next((tmp_path / "sdss").rglob("*.hdf5"))
     with h5py.File(path, "a") as file:
         file["spectrum_ivar"][17, 3] = np.inf
-    assert next(verify(tmp_path / "index")).findings.lines() == ["1 infinite ivar"]
+    assert next(verify(tmp_path / "index")).findings.lines() == ["1 row of infinite ivar"]
 
 
 def test_a_tree_that_is_gone(tmp_path):
