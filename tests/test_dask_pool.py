@@ -123,6 +123,21 @@ def test_verify_names_the_same(rings, tmp_path, scheduler):
     assert skyset("verify", root, *scheduler) == (status, here)
 
 
+def test_an_adopted_tree_is_the_same(tmp_path, scheduler, monkeypatch):
+    """Broken and foreign files too; a second run reads none again."""
+    from skyset.testing.mmu import write
+
+    monkeypatch.setattr("skyset.adopting.gather._FILES", 2)  # files of a task
+    write("yse", tmp_path / "tree", rows=4, cells=3, faults=["truncated", "foreign_hdf5"])
+    for name, more in (("here", ("--num_processes", 1)), ("there", scheduler)):
+        status, text = skyset("adopt", tmp_path / "tree", "-o", tmp_path / name, *more)
+        assert status == 1 and "1 broken file" in text, text
+    for name in ("units.arrow", "findings.csv"):
+        assert filecmp.cmp(tmp_path / "here" / name, tmp_path / "there" / name, shallow=False)
+    assert Manifest.load(tmp_path / "here").files == Manifest.load(tmp_path / "there").files
+    assert "no file has changed" in skyset("adopt", tmp_path / "tree", "-o", tmp_path / "there", *scheduler)[1]
+
+
 def test_a_report_is_the_same(rings, tmp_path, scheduler, monkeypatch):
     monkeypatch.setattr("skyset.explore.report.sample._FILES_AT_ONCE", 2)
     for name, more in (("here.html", ()), ("there.html", scheduler)):
