@@ -11,6 +11,7 @@ from pathlib import Path
 
 from skyset.builder import SurveyBuilder
 from skyset.loading.trees import configs_in
+from skyset.loading.trees import tree_of
 from skyset.noted import of_build
 from skyset.partitions.tree.form import ADOPTED
 from skyset.partitions.tree.form import INDEX
@@ -60,3 +61,12 @@ class Adopted(SurveyBuilder):
         """The datasets of the index."""
         found = configs_in(Path(data_dir)) if data_dir else {}
         return tuple(found) or ("default",)
+
+    @classmethod
+    def config_named(cls, name: str, data_dir: str | None) -> str:
+        """Of a tree with one dataset, the name of its folder stands for it: notebooks have it (``"pdr3_dud_22.5"``)."""
+        found = configs_in(Path(data_dir)) if data_dir else {}
+        (config, index), *others = found.items() or [(name, Path())]
+        if name in found or others or not found:
+            return name
+        return config if name == Path(tree_of(index)).name else name

@@ -90,8 +90,9 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
         if isinstance(kwargs.get("data_dir"), str):
             kwargs["data_dir"] = without_login(kwargs["data_dir"])  # `datasets` writes it into names of folders
         known = self.configs_at(kwargs.get("data_dir"))  # of a survey that has no others, `datasets` would take any name
-        name = kwargs.get("config_name") or self._meant(kwargs.get("data_dir"), known)
-        if name != (known[0] if self.CONFIGS else "default"):
+        asked = kwargs.get("config_name")
+        name = self.config_named(asked, kwargs.get("data_dir")) if asked else self._meant(kwargs.get("data_dir"), known)
+        if asked or name != (known[0] if self.CONFIGS else "default"):
             kwargs["config_name"] = name
         if name not in known:
             raise UserError(f"{self.SURVEY.name} has no config {name!r}; known: {', '.join(known)}")
@@ -107,6 +108,11 @@ class SurveyBuilder(datasets.ArrowBasedBuilder):
     def configs_at(cls, data_dir: str | None) -> tuple[str, ...]:
         """The configs that can be asked for, the usual one first: those of the survey, whatever folder it is."""
         return tuple(cls.CONFIGS) or ("default",)
+
+    @classmethod
+    def config_named(cls, name: str, data_dir: str | None) -> str:
+        """The config that somebody means by a name; the name itself where there is no other one for it."""
+        return name
 
     @staticmethod
     def _meant(data_dir: str | None, known: tuple[str, ...]) -> str:

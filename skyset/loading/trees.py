@@ -33,12 +33,12 @@ def index_at(folder: str | Path) -> Path | None:
         return index
     for above in list(path.parents)[:_DEEPEST]:
         if (index := index_of(above)) is not None:
-            return next((own for own in configs_in(index).values() if _tree_of(own) == str(path)), None)
+            return next((own for own in configs_in(index).values() if tree_of(own) == str(path)), None)
     return None
 
 
-def _tree_of(index: Path) -> str:
-    """The folder that an index is of; ``""`` where it cannot be read."""
+def tree_of(index: Path) -> str:
+    """The folder that the files of an index's dataset are below; ``""`` where it cannot be read."""
     try:
         return Manifest.load(index).files_root(index)
     except UserError:

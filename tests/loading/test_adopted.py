@@ -181,6 +181,21 @@ def test_a_tree_is_found_by_its_folder_and_by_its_name(home):
     assert registry.is_adopted("tree") and registry.is_adopted(str(place)) and not registry.is_adopted(".")
 
 
+def test_the_folder_of_the_one_dataset_is_its_config(home):
+    truth = write("hsc", "hsc")
+    adopt("hsc")
+    (folder,) = [path.name for path in Path("hsc").iterdir() if path.is_dir()]
+    for rows in (
+        skyset.load("hsc", folder),
+        skyset.load("hsc", config=folder),
+        load_dataset("hsc", folder, split="train", streaming=True),
+        skyset.load("hsc", "default"),
+    ):
+        assert sorted(row["object_id"] for row in rows) == ids_of(truth, "train")
+    with pytest.raises(UserError, match="adopted has no config 'pdr4'; known: default"):
+        skyset.load("hsc", "pdr4")
+
+
 def test_the_datasets_of_a_tree_are_configs(home):
     truths = {kind: write(kind, home / "tree" / kind, rows=2, cells=2) for kind in ("sdss", "yse")}
     place = adopt(home / "tree").index
