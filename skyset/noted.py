@@ -40,6 +40,8 @@ def of_build(survey: Survey, columns: Iterable[Column], build: Mapping) -> Surve
         return replace(survey, columns=columns, features=plain_features(columns, {}, ()), image_axes={})
     try:
         features = tuple(_feature(each) for each in build[FEATURES])
+        if not features:
+            raise ValueError("there are none")
         texts: dict[str, Any] = {name: str(build[ABOUT][name]) for name in _TEXTS if name in build.get(ABOUT, {})}
         axes = {str(name): int(axis) for name, axis in build.get(AXES, {}).items()}
         trims = tuple(_trim(each) for each in build.get(TRIMS, ()))

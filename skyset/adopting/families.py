@@ -12,7 +12,9 @@ from skyset.adopting.fields import Field
 #: What the array is that others run along: wavelengths, times, a mask, one array of which they are parts, masks of the
 #: records of a table, types of neighbours in a catalogue.
 WAVE, TIME, MASKED, PARTS, RECORDS, NEIGHBOURS = "wave", "time", "mask", "parts", "records", "neighbours"
-_RUNS = {WAVE: ("lambda", "wave", "wavelength", "loglam"), TIME: ("time", "mjd", "jd", "bjd", "hjd")}
+#: What the datasets of labels of light curves are called.
+LABELS = ("bands", "band", "filters", "filter")
+RUNS = {WAVE: ("lambda", "wave", "wavelength", "loglam"), TIME: ("time", "mjd", "jd", "bjd", "hjd")}
 _KEY = re.compile(r"((?:.*[_/])?)([A-Za-z]+)")
 
 
@@ -44,7 +46,7 @@ def families(fields: Mapping[str, Field]) -> list[Family]:
         if is_parts(field):
             found.append(Family(name, PARTS, (name,)))
             continue
-        role = next((role for role, keys in _RUNS.items() if key in keys), "")
+        role = next((role for role, keys in RUNS.items() if key in keys), "")
         if role and _is_array(field) and not any(each.by.startswith(prefix) and each.role == role for each in found):
             found.append(Family(name, role, _alike(fields, name, prefix)))
     along = {member for family in found for member in family.members}

@@ -51,6 +51,10 @@ class Field:
     def is_integer(self) -> bool:
         return self.dtype.startswith(("int", "uint"))
 
+    @property
+    def can_be_id(self) -> bool:
+        return self.is_text or self.is_integer
+
     def to_json(self) -> list:
         return [
             self.name,
@@ -146,7 +150,7 @@ def _id(fields: Mapping[str, Field], dims: tuple[int, ...], group: str) -> str:
     for name in IDS:
         for path in _called(fields, name):
             field = fields[path]
-            if field.dims == dims and (field.is_text or field.is_integer) and path.rpartition("/")[0] in ("", group):
+            if field.dims == dims and field.can_be_id and path.rpartition("/")[0] in ("", group):
                 return path
     return ""
 

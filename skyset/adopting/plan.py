@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from skyset.adopting import checks
-from skyset.adopting.families import PARTS, RECORDS, TIME, Family, families
+from skyset.adopting.families import LABELS, PARTS, RECORDS, RUNS, TIME, Family, families
 from skyset.adopting.fields import Field
 from skyset.adopting.look import Look
 from skyset.adopting.padding import evidence
+from skyset.partitions.tree.making import split_labels
+from skyset.partitions.tree.structure import Stored
 
 #: An image has bands first, not more than so many, and sides of at least so many pixels.
 _MOST_BANDS, _LEAST_SIDE = 32, 8
+#: Rows of a file of columns whose arrays are looked at, and those that lie side by side where they are compressed.
+_ROWS, _PACKED_ROWS = 6, 3
+#: Bytes of arrays that are looked at: of a file, of a block of rows.
+_SAMPLE_BYTES, _BLOCK_BYTES = 4 << 20, 16 << 20
 _FLUXES = ("flux", "mag", "array", "image", "images")
 
 
@@ -147,3 +155,45 @@ def note_flags(look: Look, plan: Plan, values: Mapping[str, np.ndarray]) -> None
         if name in values:
             true, rows = look.flags.get(name, (0, 0))
             look.flags[name] = true + int(np.count_nonzero(values[name])), rows + values[name].size
+
+
+def row_bytes(field: Field) -> int:
+    return math.prod(field.dims) * np.dtype(field.dtype).itemsize
+
+
+def blocks(rows: int, fields: Sequence[Field], all_values: bool) -> Iterator[np.ndarray]:
+    """Numbers of the rows whose arrays are looked at, some at a time."""
+    size = sum(map(row_bytes, fields))
+    if not fields:
+        return
+    if all_values:
+        step = max(1, _BLOCK_BYTES // max(1, size))
+        yield from (np.arange(start, min(start + step, rows)) for start in range(0, rows, step))
+        return
+    packed = any(field.packed for field in fields)
+    count = min(rows, max(1, min(_PACKED_ROWS if packed else _ROWS, _SAMPLE_BYTES // max(1, size))))
+    if packed:  # rows of the same chunks
+        first = (rows - count) // 2
+        yield np.arange(first, first + count)
+    else:
+        yield np.unique(np.linspace(0, rows - 1, count).astype(np.int64))
+
+
+def misfit_of_labels(values: Mapping[str, np.ndarray], arrays: Mapping[str, Stored]) -> str:
+    """What is wrong where one text does not name as many bands as an object's light curves have; ``""`` where nothing is.
+
+    Args:
+        values: of the object's small datasets.
+        arrays: all of its datasets.
+    """
+    for path, value in values.items():
+        key = re.split(r"[_/]", path)[-1]
+        if key.lower() not in LABELS or value.dtype.kind != "S" or value.size != 1:
+            continue
+        count = len(split_labels(value.reshape(-1)[0]))
+        times = [path[: len(path) - len(key)] + time for time in RUNS[TIME]]
+        for time in (time for time in times if time in arrays):
+            dims = arrays[time].dims
+            if len(dims) == 2 and count not in (1, dims[0]) and all(dims):
+                return f"{path} names {count} bands, {time} has {dims[0]}"
+    return ""

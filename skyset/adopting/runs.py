@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from skyset.adopting.families import LABELS as BAND_LABELS
 from skyset.adopting.families import PARTS, RECORDS, TIME, WAVE, Family
 from skyset.adopting.fold import Known, union
 from skyset.adopting.making import Making, column_of, source_of, typical_of
@@ -14,8 +15,6 @@ from skyset.adopting.padding import trimmed_by
 from skyset.partitions.tree.form import COLUMNS, LABELS, PART, STORED, Source
 from skyset.survey import ANY, MAX_VALUE_BYTES, Column, Trim
 
-#: What the datasets of labels of light curves are called.
-_LABELS = ("bands", "band", "filters", "filter")
 #: Bands of light curves that are one array: PLAsTiCC's six.
 _BANDS = ("u", "g", "r", "i", "z", "Y")
 _PARTS = ("time", "flux", "flux_err")
@@ -75,7 +74,7 @@ def _label_width(known: Known) -> int:
 def _labels_for(making: Making, rest: Mapping[str, Known], family: Family, sizes: list[tuple[int, int]]) -> str:
     """The text dataset beside light curves that names their bands: one text, or one for each."""
     prefix = family.by[: len(family.by) - len(re.split(r"[_/]", family.by)[-1])]
-    for name in _LABELS if making.fold.kind != COLUMNS else ():
+    for name in BAND_LABELS if making.fold.kind != COLUMNS else ():
         known = rest.get(prefix + name)
         if known is not None and known.as_field().is_text and known.sizes in ([], [sizes[0]]):
             return prefix + name

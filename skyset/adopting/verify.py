@@ -23,7 +23,7 @@ from skyset.loading.places import survey_in
 from skyset.noted import of_build
 from skyset.partitions.layout import MANIFEST
 from skyset.partitions.manifest import FileEntry, raw_values, reasons_told
-from skyset.partitions.tree.form import COLUMNS, PART, STORED, TreeForm
+from skyset.partitions.tree.form import COLUMNS, PART, STORED, TreeForm, form_of
 from skyset.partitions.tree.units import UNITS, UnitsFile
 from skyset.progress import progress_bar
 from skyset.runner import executor
@@ -78,18 +78,18 @@ def _verify(folder: Path, processes: int, scheduler: str | None) -> Verified:
     with reasons_told(folder):
         values = raw_values(folder)
         build = values["build"]
-        form = TreeForm.from_json(build["adopted"])
+        form = form_of(build)
         columns = [Column(**{**each, "shape": tuple(each["shape"])}) for each in values["columns"]]
         entries = [FileEntry(**{**each, "ra": tuple(each["ra"]), "dec": tuple(each["dec"])}) for each in values["files"]]
         form.check(columns)
         tree, config = Path(values["sources"][0]), str(build["config"])
         empty = Survey(SURVEY, "", "", "", "", "", tuple(columns), ())
         survey = of_build(empty, columns, build)
+        below = "" if form.tree == str(tree) else str(Path(form.tree).relative_to(tree))
     if not Path(form.tree).is_dir():
         raise UserError(f"{form.tree} is gone, where {folder} says its files are: if it moved, adopt it where it is now")
     verified = Verified(folder, config, sum(entry.rows for entry in entries), len(entries))
     places = Places(tree)
-    below = "" if form.tree == str(tree) else str(Path(form.tree).relative_to(tree))
     dataset = Dataset(below, form.tree, config, findings=verified.findings)
     dataset.files = sum(1 for _ in parts_of(dataset, places))
     if not dataset.files:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from skyset.adopting import checks
 from skyset.adopting.fields import Field, Names, fields_of, kind_of, names_of, of_rows
 from skyset.adopting.look import EXAMPLES, NOTHING, Finding, Ids, Look
-from skyset.adopting.plan import Plan, examine, note_flags, plan_of
+from skyset.adopting.plan import Plan, blocks, examine, misfit_of_labels, note_flags, plan_of, row_bytes
 from skyset.adopting.reading import TreeHDF5, columns_at
 from skyset.adopting.scan import TreeFile, cell_number
 from skyset.adopting.sky import FACTORS, in_degrees, possible, unit_of
@@ -26,10 +25,8 @@ from skyset.partitions.twice import digests
 
 #: Cells of nside 16.
 CELLS = 12 * 16**2
-#: Rows of a file of columns whose arrays are looked at, and those that lie side by side where they are compressed.
-_ROWS, _PACKED_ROWS = 6, 3
-#: Bytes of arrays that are looked at: of a file, of a block of rows; an array of an object that is larger is passed over.
-_SAMPLE_BYTES, _BLOCK_BYTES, _LARGE = 4 << 20, 16 << 20, 16 << 20
+#: An array of an object, or of a row, that has more bytes is passed over.
+_LARGE = 16 << 20
 #: Objects of a file of groups that are looked at.
 _OBJECTS = 4
 #: Records of a large table that are looked at, and those side by side where it is compressed.
@@ -123,7 +120,7 @@ def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Fie
     rows = fields[names.ra].dims[0]
     if rows == 0:
         raise PartitionError("has no rows")
-    if names.id in fields and not _can_be_id(fields[names.id]):
+    if names.id in fields and not fields[names.id].can_be_id:
         look.left_out[names.id] = f"{fields[names.id].dtype}, where ids are text or integers"
         fields = {name: field for name, field in fields.items() if name != names.id}
     columns, others = of_rows(fields.values(), rows)
@@ -143,8 +140,8 @@ def _columns(look: Look, cell: str | None, file: TreeHDF5, fields: dict[str, Fie
     look.keys = keys_digest(texts)
     plan = plan_of(by_name)
     note_flags(look, plan, {name: file.read(by_name[name]) for name in plan.flags})
-    arrays = {name: by_name[name] for name in plan.arrays if asked.all_values or _row_bytes(by_name[name]) <= _LARGE}
-    for numbers in _blocks(rows, list(arrays.values()), asked.all_values):
+    arrays = {name: by_name[name] for name in plan.arrays if asked.all_values or row_bytes(by_name[name]) <= _LARGE}
+    for numbers in blocks(rows, list(arrays.values()), asked.all_values):
         examine(look, plan, columns_at(file, arrays, numbers), numbers, [texts[row] for row in numbers])
     look.is_whole = asked.all_values
     return found
@@ -165,22 +162,14 @@ def _read_ids(file: TreeHDF5, fields: Mapping[str, Field], names: Names, rows: i
     return file.read(fields[names.id])
 
 
-def _can_be_id(field: Field) -> bool:
-    return field.is_text or field.is_integer
-
-
 def texts_of(ids: np.ndarray) -> list[str]:
     """Ids as the loader hands them out."""
     return list(map(str, ids.tolist())) if ids.dtype.kind in "iu" else decoded(ids)
 
 
-def _bytes_of(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
-
-
 def _note_ids(look: Look, ids: np.ndarray | None, texts: list[str], zero: np.ndarray) -> None:
     """What is known of ids; rows that were never filled (``zero``) have none that could be another's."""
-    look.ids = Ids(width=max(map(_bytes_of, texts), default=1) or 1)
+    look.ids = Ids(width=max((len(text.encode()) for text in texts), default=1) or 1)
     if ids is None:
         return
     look.digests = digests(f"{look.file.path}:{row}" if zero[row] else text for row, text in enumerate(texts))
@@ -208,28 +197,6 @@ def _note_positions(found: _Rows) -> np.ndarray:
     return zero
 
 
-def _row_bytes(field: Field) -> int:
-    return math.prod(field.dims) * np.dtype(field.dtype).itemsize
-
-
-def _blocks(rows: int, fields: Sequence[Field], all_values: bool) -> Iterator[np.ndarray]:
-    """Numbers of the rows whose arrays are looked at, some at a time."""
-    size = sum(map(_row_bytes, fields))
-    if not fields:
-        return
-    if all_values:
-        step = max(1, _BLOCK_BYTES // max(1, size))
-        yield from (np.arange(start, min(start + step, rows)) for start in range(0, rows, step))
-        return
-    packed = any(field.packed for field in fields)
-    count = min(rows, max(1, min(_PACKED_ROWS if packed else _ROWS, _SAMPLE_BYTES // max(1, size))))
-    if packed:  # rows of the same chunks
-        first = (rows - count) // 2
-        yield np.arange(first, first + count)
-    else:
-        yield np.unique(np.linspace(0, rows - 1, count).astype(np.int64))
-
-
 def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Rows:
     """A file that is an object, or has a group for each."""
     groups: dict[str, None] = {"": None} if look.kind == OBJECTS else {}
@@ -253,6 +220,9 @@ def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Row
         if id_ is not None and (id_.size != 1 or id_.dtype.kind not in "iuS"):
             what = f"its id is {id_.dtype.name}, where ids are text or integers: it is left out"
             look.note(checks.LEFT_OUT, np.ones(1, bool), [group], what, np.array([-1]))
+            continue
+        if what := misfit_of_labels(values, arrays):
+            look.note(checks.LEFT_OUT, np.ones(1, bool), [group], f"{what}: it is left out", np.array([-1]))
             continue
         look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, values, arrays))
         found.append((float(where[0].item()), float(where[1].item()), None if id_ is None else id_.reshape(-1)[0]))

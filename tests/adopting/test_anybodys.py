@@ -222,6 +222,19 @@ def test_ids_that_are_neither_text_nor_integers_in_one_file(tmp_path, single):
     assert "float64, where ids are text or integers" in dataset.findings.text()
 
 
+def test_light_curves_of_more_bands_than_are_named(tmp_path):
+    def make(file, number):
+        file["object_id"], file["ra"], file["dec"] = f"o{number}", 10.0 + number, 5.0
+        file["bands"] = ["g,r,i", "g,r", "", "i,r,g"][number]
+        file["time"] = np.arange(1.0, 13).reshape(3, 4)
+        file["flux"] = np.arange(12.0).reshape(3, 4)
+
+    dataset, rows = loaded(tmp_path, make, 4)
+    assert dataset.findings.lines() == ["2 left out"]
+    assert "bands names 2 bands, time has 3: it is left out" in dataset.findings.text()
+    assert set(rows) == {"o0", "o3"} and rows["o3"]["lightcurve"]["band"][4:9] == ["r"] * 4 + ["g"]
+
+
 def test_no_row_has_a_position(tmp_path):
     def make(file, number):
         file["object_id"], file["ra"], file["dec"] = np.arange(5), np.full(5, np.nan), np.zeros(5)

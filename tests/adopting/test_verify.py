@@ -1,5 +1,6 @@
 """``skyset verify`` of adopted trees: every difference, and findings over all values."""
 
+import json
 import shutil
 
 import h5py
@@ -103,3 +104,19 @@ def test_indexes_by_folder_tree_and_name(tmp_path):
     found = adopt(tmp_path / "gaia", name="stars")
     assert index_at(str(found.index)) == index_at(str(tmp_path / "gaia")) == index_at("stars") == found.index
     assert index_at("nothing") is None and index_at(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [("adopted/tree", "/"), ("adopted/sources", []), ("features", []), ("adopted", None)]
+)
+def test_a_manifest_that_lies_is_refused(tmp_path, place, value):
+    index, _ = made(tmp_path, "yse")
+    values = json.loads((index / "manifest.json").read_text())
+    *above, name = place.split("/")
+    holder = values["build"]
+    for step in above:
+        holder = holder[step]
+    holder[name] = value
+    (index / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"damaged"):
+        list(verify(index))

@@ -245,8 +245,8 @@ class UnitRows:
         self.groups: list[str] = batch.column("/group").to_pylist()
         self.sizes, self.mtimes = self._numbers("/bytes"), self._numbers("/mtime")
         for file in set(self.files):
-            if file.startswith("/") or ".." in file.split("/") or not file.isprintable():
-                raise ValueError(f"{file[:100]!r} is no file of a tree")
+            if not file or file.startswith("/") or ".." in file.split("/") or not file.isprintable():
+                raise ValueError(f"{str(file)[:100]!r} is no file of a tree")
 
     def _numbers(self, name: str) -> np.ndarray:
         return self._batch.column(name).to_numpy(zero_copy_only=False)

@@ -203,6 +203,7 @@ def test_a_list_that_lies_is_refused(tree):
 
     for name, values, words in [
         ("/file", pa.array(["../a", "b", "c"]), "is no file of a tree"),
+        ("/file", pa.array([None, "b", "c"]), "is no file of a tree"),
         ("/offset:flux", pa.array([2**40, 0, 0]), "reaches out of its file"),
         ("/offset:flux", pa.array([-3, 0, 0]), "reaches out of its file"),
         ("/dtype:flux", pa.array(["O", "<f4", "<f4"]), "no dtype"),
