@@ -239,7 +239,7 @@ def test_wrong_arguments(tmp_path):
 
 def test_strict_stops_at_a_broken_file(tmp_path):
     write("gaia", tmp_path / "gaia", faults=["truncated"])
-    with pytest.raises(UserError, match="truncated file"):
+    with pytest.raises(UserError, match="is cut short"):
         adopt(tmp_path / "gaia", tmp_path / "index", strict=True)
 
 

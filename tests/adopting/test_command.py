@@ -1,5 +1,7 @@
 """``skyset adopt`` and ``skyset verify`` from the command line."""
 
+import re
+
 import pytest
 from typer.testing import CliRunner
 
@@ -36,6 +38,7 @@ def test_broken_files_are_told_and_the_status_says_so(tmp_path):
     write("gaia", tmp_path / "gaia", faults=["truncated", "zero_rows"])
     status, text, error = run("adopt", "gaia", "-o", "index")
     assert status == 1 and "1 file cannot be read and was left out" in error
+    assert re.search(r"  broken file, \S+: is cut short: [\d,]+ of its [\d,]+ bytes are there: copy it again\n", text)
     assert "1 broken file" in text and "all-zero row" in text and "index/findings.csv" in text
     status, text, error = run("verify", "index")
     assert status == 0 and "findings over all values" in text  # the broken file was never in it

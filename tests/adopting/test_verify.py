@@ -70,7 +70,7 @@ def test_other_objects_and_other_columns(tmp_path):
 def test_a_broken_file(tmp_path):
     index, files = made(tmp_path, "sdss")
     files[0].write_bytes(files[0].read_bytes()[:1000])
-    assert any("truncated file" in line for line in differences(index))
+    assert any("is cut short" in line for line in differences(index))
 
 
 def test_findings_over_all_values(tmp_path):

@@ -33,6 +33,11 @@ def gone(path: str, tree: str, error: OSError) -> PartitionError:
     return PartitionError(f"{path}: {error.strerror or error}")
 
 
+def named(error: PartitionError, path: str, tree: str) -> PartitionError:
+    """The same, with the file that is to blame where it names none of its tree."""
+    return error if f"{tree}/" in str(error) else PartitionError(f"{path}: {error}")
+
+
 class TreeFile(ABC):
     """An open file of a tree, or several that are read as one.
 
@@ -79,8 +84,8 @@ class TreeFile(ABC):
                 self._read(outs, start, stop)
             except RecordError as error:
                 raise PartitionError(f"{self.path}: row {self._blamed(outs, start, stop)}: {error}") from error
-            except PartitionError:
-                raise
+            except PartitionError as error:
+                raise named(error, self.path, self._form.tree) from error
             except (*DAMAGE, EOFError) as error:
                 names = f"column {next(iter(outs))}" if len(outs) == 1 else f"{len(outs)} columns"
                 raise PartitionError(f"{self.path}: {names}, rows {start} to {stop}: {reason_of(error)}") from error

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skyset.errors import PartitionError, RecordError
-from skyset.partitions.tree.file import TreeFile, changed, gone
+from skyset.partitions.tree.file import TreeFile, changed, gone, named
 from skyset.partitions.tree.form import LABELS, MEMBER, PART, STORED, TreeForm
 from skyset.partitions.tree.gather import Part, bytes_of, read_parts
 from skyset.partitions.tree.making import labels_for, made, split_labels
@@ -182,6 +182,8 @@ class TreeObjects(TreeFile):
             read_parts(descriptor, parts)
             if others:
                 self._read_others(descriptor, row, {each.name: each for each in targets if each.name in others})
+        except PartitionError as error:
+            raise named(error, self._where(row), self._form.tree) from error
         except (RecordError, EOFError, *DAMAGE) as error:
             raise PartitionError(f"{self._where(row)}: {reason_of(error)}") from error
 

@@ -112,11 +112,17 @@ def opened(path: str | Path) -> AbstractContextManager[h5py.File]:
     return opened_hdf5(path)
 
 
+#: What HDF5 says of a file that is shorter than it should be.
+_CUT = re.compile(r"truncated file: eof = (\d+), .*stored_eof = (\d+)")
+
+
 def reason_of(error: BaseException) -> str:
     """HDF5's message without its stack of internal calls, in one line."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     text = " ".join(str(error).split()).strip("'\"")
+    if cut := _CUT.search(text):
+        return f"is cut short: {int(cut[1]):,} of its {int(cut[2]):,} bytes are there: copy it again"
     match = re.search(r"\((.*)\)$", text)
     return (match[1] if match else text) or type(error).__name__
 

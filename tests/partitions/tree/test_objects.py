@@ -220,3 +220,19 @@ def test_values_that_do_not_fit_are_named_by_file(tmp_path):
         with pytest.raises(PartitionError, match=r"n1.hdf5: counts holds 2.5, which int32 cannot hold"):
             opened.read("counts")
         assert opened.read("counts", 0, 1).tolist() == [1] * 200
+
+
+def test_values_that_were_never_written_are_named_by_file(tmp_path):
+    for number in range(2):
+        with h5py.File(tmp_path / f"n{number}.hdf5", "w") as file:
+            file["ra"], file["dec"] = 1.0, 1.0
+            counts = file.create_dataset("counts", (200,), "int32")
+            if number == 0:
+                counts[...] = 7
+    columns = [*COLUMNS[:4], Column("counts", "int32", (ANY,))]
+    form = TreeForm(str(tmp_path), "objects", SOURCES | {"counts": Source(("counts",))})
+    opens = opens_by_hand(tmp_path, form, columns, {"n0.hdf5": ["n0.hdf5", "n1.hdf5"]})
+    with opens(str(tmp_path / "n0.hdf5"), columns) as opened:
+        with pytest.raises(PartitionError, match=re.escape(f"{tmp_path}/n1.hdf5: counts is not all there")):
+            opened.read("counts")
+        assert opened.read("counts", 0, 1).tolist() == [7] * 200
