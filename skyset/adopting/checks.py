@@ -19,11 +19,12 @@ DTYPE = "dtypes differ"
 SHAPE = "shapes differ"
 MISSING = "column missing"
 LEFT_OUT = "left out"
+UNFIT = "object left out"
 NOT_HEALPIX = "not a HEALPix cell"
 BROKEN = "broken file"
 NO_POSITION = "no position"
 KINDS = (
-    WRONG_CELL, ALL_ZERO, TWICE, UNSTABLE, EMPTY_BAND, INVERTED, INFINITE, FOREIGN, DTYPE, SHAPE, MISSING, LEFT_OUT,
+    WRONG_CELL, ALL_ZERO, TWICE, UNSTABLE, EMPTY_BAND, INVERTED, INFINITE, FOREIGN, DTYPE, SHAPE, MISSING, LEFT_OUT, UNFIT,
     NOT_HEALPIX, BROKEN, NO_POSITION,
 )  # fmt: skip
 #: What is counted of each kind, one and more; of a whole dataset there is no count.
@@ -40,6 +41,7 @@ WORDS = {
     SHAPE: ("column of different shapes", "columns of different shapes"),
     MISSING: ("column missing in some files", "columns missing in some files"),
     LEFT_OUT: ("dataset left out", "datasets left out"),
+    UNFIT: ("object left out", "objects left out"),
     NOT_HEALPIX: ("cells that are not HEALPix", "cells that are not HEALPix"),
     BROKEN: ("broken file", "broken files"),
     NO_POSITION: ("row without a position", "rows without a position"),

@@ -219,10 +219,10 @@ def _objects(look: Look, cell: str | None, file: TreeHDF5, asked: Asked) -> _Row
         id_ = values.get(names.id) if names and names.id else None
         if id_ is not None and (id_.size != 1 or id_.dtype.kind not in "iuS"):
             what = f"its id is {id_.dtype.name}, where ids are text or integers: it is left out"
-            look.note(checks.LEFT_OUT, np.ones(1, bool), [group], what, np.array([-1]))
+            look.note(checks.UNFIT, np.ones(1, bool), [group], what, np.array([-1]))
             continue
         if what := misfit_of_labels(values, arrays):
-            look.note(checks.LEFT_OUT, np.ones(1, bool), [group], f"{what}: it is left out", np.array([-1]))
+            look.note(checks.UNFIT, np.ones(1, bool), [group], f"{what}: it is left out", np.array([-1]))
             continue
         look.units.append(Unit(look.file.path, look.file.bytes, look.file.mtime, group, values, arrays))
         found.append((float(where[0].item()), float(where[1].item()), None if id_ is None else id_.reshape(-1)[0]))

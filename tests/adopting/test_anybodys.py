@@ -149,7 +149,7 @@ def test_columns_that_cannot_be_streamed_are_left_out(tmp_path):
         file.create_dataset("some", (5, 4), "f4", chunks=(1, 4))[0] = 1
 
     dataset, rows = loaded(tmp_path, make)
-    assert dataset.findings.lines() == ["3 left out"] and dataset.files == 3
+    assert dataset.findings.lines() == ["3 datasets left out"] and dataset.files == 3
     assert rows["f1:2"].keys() == {"object_id", "ra", "dec", "healpix", "good"} and rows["f1:2"]["good"] == 2
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_lacks_rows_of_a_column_that_others_have_is_named(tmp_path):
 
     dataset, rows = loaded(tmp_path, make)
     assert (dataset.files, dataset.broken) == (2, 1)
-    assert dataset.findings.lines() == ["1 left out", "1 broken file"]
+    assert dataset.findings.lines() == ["1 dataset left out", "1 broken file"]
     assert 'f1.h5,,,"flux, which most files have as a column: 6 rows, not 5"' in dataset.findings.text()
     assert rows["f2:4"].keys() == {"object_id", "ra", "dec", "healpix", "flux"}
 
@@ -171,7 +171,7 @@ def test_right_ascensions_from_minus_180_and_positions_off_the_sky(tmp_path):
         file["ra"], file["dec"] = np.array([-180.0, -20, 0, 170, 1e30]) + number, np.array([-5.0, 60, 30, 20, 0])
 
     dataset, rows = loaded(tmp_path, make)
-    assert dataset.findings.lines() == ["3 no position"]
+    assert dataset.findings.lines() == ["3 rows without a position"]
     for number in range(3):
         found = [rows[f"f{number}:{row}"] for row in range(4)]
         assert [row["ra"] for row in found] == [180 + number, 340 + number, number, 170 + number]
@@ -230,7 +230,7 @@ def test_light_curves_of_more_bands_than_are_named(tmp_path):
         file["flux"] = np.arange(12.0).reshape(3, 4)
 
     dataset, rows = loaded(tmp_path, make, 4)
-    assert dataset.findings.lines() == ["2 left out"]
+    assert dataset.findings.lines() == ["2 objects left out"]
     assert "bands names 2 bands, time has 3: it is left out" in dataset.findings.text()
     assert set(rows) == {"o0", "o3"} and rows["o3"]["lightcurve"]["band"][4:9] == ["r"] * 4 + ["g"]
 
