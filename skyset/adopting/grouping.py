@@ -16,16 +16,15 @@ IMAGE, SPECTRUM, LIGHTCURVE, CATALOG = "image", "spectrum", "lightcurve", "catal
 _PREFIXES = (IMAGE, SPECTRUM, LIGHTCURVE, CATALOG)
 #: What a key is called in its group, by what follows the prefix.
 _KEYS: Mapping[str, Mapping[str, str]] = {
-    IMAGE: {"array": "flux"},
     SPECTRUM: {"wave": "lambda", "wavelength": "lambda", "flux_ivar": "ivar"},
-    LIGHTCURVE: {},
-    CATALOG: {},
     "spaxels": {"lsf_sigma": "lsf"},
     "images": {
         "image_band": "filter",
         **{f"image_{what}{more}": what + more for what in ("array", "psf", "scale") for more in ("", "_units")},
     },
 }
+#: Of loaders that say ``image.array``: by a column that only those have beside their pixels.
+_ARRAYS = ("image_rgb", "image_model", "blobmodel", "object_mask", "bit_mask", "image_view")
 #: X-ray spectra run along energies.
 _ENERGIES = {
     "ene": "ene_center_bin",
@@ -115,7 +114,9 @@ def _free(wanted: str, own: str, taken: set[str]) -> str:
 def _prefixed(columns: Sequence[Column], paths: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Groups by prefix, and by the folder that a dataset lies in."""
     groups: dict[str, dict[str, str]] = {}
-    energies = any(column.name == "spectrum_ene" for column in columns)
+    names = {column.name for column in columns}
+    energies = "spectrum_ene" in names
+    pixels = "array" if "image_flux" in names or not names.isdisjoint(_ARRAYS) else "flux"
     for column in columns:
         folder, _, rest = paths.get(column.name, column.name).partition("/")
         if rest and column.name not in _OURS:
@@ -126,7 +127,8 @@ def _prefixed(columns: Sequence[Column], paths: Mapping[str, str]) -> dict[str, 
             key = column.name[len(prefix) + 1 :]
             if column.name in _ALONE or not key or (not column.shape and key not in _SCALARS[prefix]):
                 continue
-            renamed = _ENERGIES if prefix == SPECTRUM and energies else _KEYS[prefix]
+            renamed = _ENERGIES if prefix == SPECTRUM and energies else _KEYS.get(prefix, {})
+            renamed = {"array": pixels, "flux": pixels} if prefix == IMAGE else renamed
             _put(groups.setdefault(prefix, {}), renamed.get(key, key), column.name)
     shaped = {column.name for column in columns if column.shape}
     return {name: fields for name, fields in groups.items() if name == "filter_indices" or shaped & set(fields.values())}

@@ -12,7 +12,7 @@ from skyset.adopting.fields import Names
 from skyset.adopting.fold import Fold, Known, union
 from skyset.adopting.grouping import features_of, image_axes
 from skyset.adopting.making import OURS, Making, column_of, how_of, source_of
-from skyset.adopting.runs import put_family
+from skyset.adopting.runs import put_family, put_views
 from skyset.adopting.sky import DEG, FACTORS
 from skyset.errors import UserError
 from skyset.messages import listed
@@ -58,6 +58,7 @@ def infer(fold: Fold, tree: str, unit: str, title: str, name: str = "adopted") -
     rest = {path: known for path, known in fold.known.items() if _is_wanted(making, path, known)}
     for family in families({path: known.as_field() for path, known in rest.items()}):
         put_family(making, rest, family)
+    put_views(making, rest)
     for path, known in rest.items():
         if path not in making.used:
             _put_one(making, path, known)

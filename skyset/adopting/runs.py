@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,12 +13,14 @@ from skyset.adopting.families import PARTS, RECORDS, TIME, WAVE, Family
 from skyset.adopting.fold import Known, union
 from skyset.adopting.making import Making, column_of, source_of, typical_of
 from skyset.adopting.padding import trimmed_by
-from skyset.partitions.tree.form import COLUMNS, LABELS, PART, STORED, Source
+from skyset.partitions.tree.form import COLUMNS, LABELS, MOVED, PART, REPEATED, STORED, Source
 from skyset.survey import ANY, MAX_VALUE_BYTES, Column, Trim
 
 #: Bands of light curves that are one array: PLAsTiCC's six.
 _BANDS = ("u", "g", "r", "i", "z", "Y")
 _PARTS = ("time", "flux", "flux_err")
+#: ZTF's alerts have these along the last axis of their pixels, and one filter and scale for all of them.
+_TRIPLET, _VIEWS, _OF_VIEWS = "image_triplet", ("science", "reference", "difference"), ("band", "image_scale")
 
 
 def put_family(making: Making, rest: Mapping[str, Known], family: Family) -> None:
@@ -118,3 +121,30 @@ def _put_records(making: Making, rest: Mapping[str, Known], family: Family) -> N
         making.used.add(path)
     names = tuple(making.paths[path] for path in members)
     making.trims.append(Trim(names, making.paths[family.by], values, at))
+
+
+def put_views(making: Making, rest: Mapping[str, Known]) -> None:
+    """Science, reference and difference image of an alert as three images, with the filter and the scale of each."""
+    known = rest.get(_TRIPLET)
+    single = [path for path in _OF_VIEWS if path in rest and not rest[path].sizes and not rest[path].member]
+    if making.fold.kind != COLUMNS or known is None or known.member or _OF_VIEWS[0] not in single or known.any_length:
+        return
+    sizes = [high for low, high in known.sizes if low == high]
+    if (
+        len(sizes) != 3
+        or len(known.sizes) != 3
+        or sizes[2] != len(_VIEWS)
+        or not {*single, _TRIPLET}.isdisjoint(making.used)
+    ):
+        return
+    for path in single:
+        key = path.removeprefix("image_")
+        column = replace(column_of(making, path, rest[path]), shape=(len(_VIEWS),))
+        making.put(path, replace(column, name=making.free(f"image_{key}")), Source((path,), REPEATED))
+    of_views = making.paths[_OF_VIEWS[0]]
+    said = "which image it is: new, of earlier nights, or what is left of one without the other"
+    view = Column(making.free("image_view"), f"S{max(map(len, _VIEWS))}", (len(_VIEWS),), "", said)
+    making.put("", view, Source((), LABELS, _VIEWS, of_views))
+    pixels = replace(column_of(making, _TRIPLET, known), shape=(sizes[2], *sizes[:2]))
+    making.put(_TRIPLET, replace(pixels, name=making.free("image_array")), Source((_TRIPLET,), MOVED, 2))
+    making.used.update((*single, _TRIPLET))

@@ -17,17 +17,23 @@ def test_images_and_what_stands_beside_them():
     others = columns("image_rgb", shape=(16, 16, 3)) + columns("image_id", "z", shape=())
     found = told(features_of(images + others))
     assert found == {
-        "image": {"flux": "image_array", "ivar": "image_ivar", "mask": "image_mask", "band": "image_band",
+        "image": {"array": "image_array", "ivar": "image_ivar", "mask": "image_mask", "band": "image_band",
                   "scale": "image_scale"},
         "rgb": "image_rgb", "image_id": "image_id", "z": "z",
     }  # fmt: skip
     assert image_axes(images + others, features_of(images + others)) == {
-        "image.flux": 1, "image.ivar": 1, "image.mask": 1, "rgb": 0,
+        "image.array": 1, "image.ivar": 1, "image.mask": 1, "rgb": 0,
     }  # fmt: skip
 
 
-def test_image_flux():
-    assert told(features_of(columns("image_flux", "image_band"))) == {"image": {"flux": "image_flux", "band": "image_band"}}
+def test_pixels_are_called_as_each_loader_does():
+    jwst = told(features_of(columns("image_flux", "image_band")))
+    assert jwst == {"image": {"array": "image_flux", "band": "image_band"}}
+    hsc = told(features_of(columns("image_array", "image_band")))
+    assert hsc == {"image": {"flux": "image_array", "band": "image_band"}}
+    for beside in ("blobmodel", "object_mask", "image_rgb"):
+        legacy = told(features_of([*columns("image_array", "image_band"), *columns(beside, shape=(16, 16))]))
+        assert legacy["image"] == {"array": "image_array", "band": "image_band"}
 
 
 def test_spectra():
@@ -85,5 +91,5 @@ def test_names_are_unique():
     found = features_of(columns("image_rgb", "rgb", "image_array", "image_flux"))
     names = [feature.name for feature in found]
     assert len(set(names)) == len(names)
-    assert told(found)["image"] == {"flux": "image_array", "image_flux": "image_flux"}
+    assert told(found)["image"] == {"array": "image_array", "image_flux": "image_flux"}
     assert Feature("image_rgb", "image_rgb") in found

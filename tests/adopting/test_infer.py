@@ -12,6 +12,7 @@ from skyset.adopting.look import Ids, Look
 from skyset.adopting.scan import TreeFile
 from skyset.errors import UserError
 from skyset.partitions.tree.form import Source
+from skyset.survey import Layers
 
 POSITION = (Field("ra", "float64"), Field("dec", "float64"))
 
@@ -98,6 +99,22 @@ def test_light_curves_of_one_array():
     assert sources["lightcurve_flux"] == Source(("lightcurve",), "part", (1, 1))
     assert sources["lightcurve_band"] == Source((), "labels", ("u", "g", "r", "i", "z", "Y"), "lightcurve_time")
     assert found.survey.trims[0].values == (0.0,) and "lightcurve" not in found.survey.by_name
+
+
+def test_the_views_of_an_alert_are_images():
+    alert = (Field("band", "S1"), Field("image_scale", "float32"), Field("image_triplet", "float32", (63, 63, 3)))
+    found = inferred(look(*alert))
+    (image,) = (each for each in found.survey.features if isinstance(each, Layers))
+    assert dict(image.fields) == {
+        "view": "image_view", "band": "image_band", "scale": "image_scale", "array": "image_array",
+    }  # fmt: skip
+    shapes = {name: found.survey.column(name).shape for name in image.sources}
+    assert shapes == {"image_view": (3,), "image_band": (3,), "image_scale": (3,), "image_array": (3, 63, 63)}
+    assert found.form.sources["image_array"] == Source(("image_triplet",), "moved", 2)
+    assert found.form.sources["image_band"] == Source(("band",), "repeated")
+    assert found.survey.image_axes == {"image.array": 1}
+    for other in (alert[1:], (*alert[:2], Field("image_triplet", "float32", (63, 63, 4)))):
+        assert inferred(look(*other)).form.sources["image_triplet"] == Source(("image_triplet",))
 
 
 def test_names_that_are_taken_get_others():

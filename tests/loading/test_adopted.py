@@ -15,6 +15,7 @@ from datasets import load_dataset
 import skyset
 from skyset.adopting.adopt import adopt
 from skyset.errors import UserError
+from skyset.explore.row_pictures.found import pictures_of
 from skyset.loading import registry
 from skyset.loading.found import opened
 from skyset.partitions.manifest import Manifest
@@ -179,6 +180,34 @@ def test_a_tree_is_found_by_its_folder_and_by_its_name(home):
     assert len(load_dataset("tree", split="train")) == count
     assert registry.folders_below("tree") == {"default": str(place)}
     assert registry.is_adopted("tree") and registry.is_adopted(str(place)) and not registry.is_adopted(".")
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("legacysurvey", "image_array"), ("jwst", "image_flux")])
+def test_pixels_are_called_as_their_loader_does(home, kind, stored):
+    truth = write(kind, kind, rows=2, cells=2)
+    adopt(kind)
+    for row in skyset.load(kind):
+        np.testing.assert_array_equal(row["image"]["array"], truth.rows[row["object_id"]][stored])
+        assert list(row["image"]["band"]) == [each.decode() for each in truth.rows[row["object_id"]]["image_band"].tolist()]
+
+
+def test_the_views_of_an_alert(home):
+    truth = write("btsbot", "btsbot", rows=3, cells=2)
+    adopt("btsbot")
+    shuffled = skyset.load("btsbot").shuffle(seed=3)
+    table = skyset.load("btsbot", streaming=False)
+    for row in [*shuffled, *table]:
+        want, image = truth.rows[row["object_id"]], row["image"]
+        assert list(image["view"]) == ["science", "reference", "difference"]
+        assert list(image["band"]) == [want["band"].decode()] * 3
+        np.testing.assert_array_equal(image["array"], np.moveaxis(want["image_triplet"], 2, 0))
+        np.testing.assert_array_equal(image["scale"], np.full(3, want["image_scale"]))
+        assert (image["array"].dtype, image["scale"].dtype) == (np.float32, np.float32)
+    small = next(iter(skyset.load("btsbot", image_size=8)))["image"]["array"]
+    side = want["image_triplet"].shape[0]
+    assert small.shape == (3, 8, 8) and side > 8
+    (picture,) = pictures_of(row).stacks
+    assert picture.bands == ("science", "reference", "difference") and picture.scale == pytest.approx(1.01)
 
 
 def test_the_folder_of_the_one_dataset_is_its_config(home):

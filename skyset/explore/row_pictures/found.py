@@ -253,7 +253,9 @@ def _add_stack(fields: Fields, row: Mapping, units: Mapping[str, str], found: Fo
             continue
         if planes.shape[2] < _VIEWS and is_plane(planes.shape[:2]):  # the views of an alert stand in its last axis
             planes = np.moveaxis(planes, 2, 0)
-        label = next((label for label, each in names.items() if len(each) == len(planes)), None)
+        fitting = [label for label, each in names.items() if len(each) == len(planes)]
+        # The views of an alert are of one band.
+        label = min(fitting, key=lambda label: len(set(names[label])) < len(planes), default=None)
         named = names[label] if label else [*_TRIPLET] if key == "triplet" and len(planes) == len(_TRIPLET) else []
         if not named or not is_plane(planes.shape[1:]):
             continue

@@ -253,6 +253,8 @@ class TreeColumns(TreeFile):
         """A label for each value of the column that they run along, (values,)."""
         source, column = self._form.sources[name], self.columns[name]
         counts = self._counts(source.like, start, stop)
+        if not column.is_ragged:  # as many as that column has, however it is made, and where it is missing, too
+            counts = np.full(stop - start, math.prod(column.shape), np.int64)
         if source.of:
             held = self._held.get(source.dataset)
             rows = () if held is None else self._stored(source, held, start, stop, raw)

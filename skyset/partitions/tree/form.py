@@ -22,11 +22,13 @@ from skyset.survey import Column
 COLUMNS, OBJECTS, GROUPS = "columns", "objects", "groups"
 KINDS = (COLUMNS, OBJECTS, GROUPS)
 #: How a column is made, see ``Source``.
-STORED, TEXT, SCALED, PART, MEMBER, LABELS, CELL, NAME = (
+STORED, TEXT, SCALED, PART, MOVED, REPEATED, MEMBER, LABELS, CELL, NAME = (
     "stored",
     "text",
     "scaled",
     "part",
+    "moved",
+    "repeated",
     "member",
     "labels",
     "cell",
@@ -38,6 +40,8 @@ _NEEDS = {
     TEXT: (1,),
     SCALED: (1,),
     PART: (1,),
+    MOVED: (1,),
+    REPEATED: (1,),
     MEMBER: (1,),
     LABELS: (0, 1),
     CELL: (0,),
@@ -56,9 +60,10 @@ class Source:
         of: names of datasets.
         how: ``"stored"``, as it is in another dtype at most; ``"text"``, integers as their digits, text as it is;
             ``"scaled"``, numbers times ``argument``; ``"part"``, one place of an axis, ``argument`` is (axis of a row,
-            place); ``"member"``, of a compound dataset; ``"labels"``, a text for each value of the column ``like``,
-            whose rows are (labels, any number) as they are stored: of a dataset of labels (texts, or one text with commas
-            between) or of ``argument``, the same for all rows; ``"cell"``, the HEALPix cell of ``ra`` and ``dec``;
+            place); ``"moved"``, the axis ``argument`` of a row first; ``"repeated"``, the one value of a row in all
+            places of the column; ``"member"``, of a compound dataset; ``"labels"``, a text for each value of the column
+            ``like``, whose rows are (labels, any number) as they are stored: of a dataset of labels (texts, or one text with
+            commas between) or of ``argument``, the same for all rows; ``"cell"``, the HEALPix cell of ``ra`` and ``dec``;
             ``"name"``, the name of the object's group or file, or ``<path of the file without its suffix>:<row>``.
         argument: see ``how``.
         like: see ``how``.
@@ -119,6 +124,8 @@ def _fits(how: str, argument: Any, of_dataset: bool) -> bool:
         return type(argument) in (int, float) and math.isfinite(float(argument)) and argument != 0
     if how == PART:
         return _is_tuple(argument, int, 2) and 0 <= argument[0] < _MOST_AXES and argument[1] >= 0
+    if how == MOVED:
+        return type(argument) is int and 0 <= argument < _MOST_AXES
     if how == LABELS and not of_dataset:
         return isinstance(argument, tuple) and _is_tuple(argument, str, len(argument)) and 0 < len(argument) <= _MOST_LABELS
     return argument is None
@@ -174,6 +181,8 @@ class TreeForm:
                 source.how == SCALED and column.stored_dtype.kind != "f"
             ):
                 raise ValueError(f"column {name} of {column.dtype} is not made by {source.how!r}")
+            if source.how in (MOVED, REPEATED) and (self.kind != COLUMNS or column.is_ragged):
+                raise ValueError(f"column {name} of shape {column.shape} of {self.kind} is not made by {source.how!r}")
             if source.how in (CELL, NAME) and column.shape:
                 raise ValueError(f"column {name} of shape {column.shape} is not made by {source.how!r}")
 
@@ -181,7 +190,7 @@ class TreeForm:
         """Whether a column can have a label for each value of another one."""
         if like is None or not column.is_text or like.shape != column.shape or not like.shape:
             return False
-        return self.sources[like.name].how in (STORED, SCALED, PART, MEMBER)
+        return self.sources[like.name].how in (STORED, SCALED, PART, REPEATED, MEMBER)
 
     def to_json(self) -> dict:
         sources = {name: source.to_json() for name, source in self.sources.items()}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from skyset.errors import RecordError
-from skyset.partitions.tree.form import MEMBER, PART, SCALED, TEXT, Source
+from skyset.partitions.tree.form import MEMBER, MOVED, PART, REPEATED, SCALED, TEXT, Source
 from skyset.sky import healpix_cell
 from skyset.survey import Column
 from skyset.values import as_stored
@@ -28,11 +28,23 @@ def made(column: Column, source: Source, stored: np.ndarray) -> np.ndarray:
     Raises:
         RecordError: a value does not fit, or the shape.
     """
-    return shaped(column, cast(column, source, taken(source, stored)))
+    values = cast(column, source, taken(source, stored))
+    return _repeated(column, values) if source.how == REPEATED else shaped(column, values)
+
+
+def _repeated(column: Column, values: np.ndarray) -> np.ndarray:
+    """The one value of each row in all places of the column's shape, a view."""
+    if values.size != len(values):
+        raise RecordError(f"{column.name} is of one value a row, and there are rows of {values.shape[1:]}")
+    return np.broadcast_to(values.reshape(len(values), *(1 for _ in column.shape)), (len(values), *column.shape))
 
 
 def taken(source: Source, stored: np.ndarray) -> np.ndarray:
-    """The part of each row that is meant, a view."""
+    """The part of each row that is meant, or another order of its axes, a view."""
+    if source.how == MOVED and source.argument + 1 < stored.ndim:
+        return np.moveaxis(stored, source.argument + 1, 1)
+    if source.how == MOVED:
+        raise RecordError(f"{source.of[0]} has no axis {source.argument} in rows of {stored.shape[1:]}")
     if source.how != PART:
         return stored
     axis, place = source.argument

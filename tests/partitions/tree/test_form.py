@@ -18,6 +18,8 @@ SOURCES = {
     "camera": Source(("cameras",), "labels", like="flux"),
     "ivar": Source(("spaxels/ivar",), "member"),
     "name": Source((), "name"),
+    "pixels": Source(("triplet",), "moved", 2),
+    "filter": Source(("fid",), "repeated"),
 }
 FORM = TreeForm("/data/tree", "columns", SOURCES, packed=True)
 
@@ -49,6 +51,10 @@ def test_a_member_is_one_step_below_its_dataset():
         ({"of": ["a"], "how": "part", "argument": [0, -1]}, "cannot have (0, -1)"),
         ({"of": ["a"], "how": "part", "argument": [0, 1, 2]}, "cannot have (0, 1, 2)"),
         ({"of": ["a"], "how": "stored", "argument": 1}, "cannot have 1"),
+        ({"of": ["a"], "how": "moved"}, "cannot have None"),
+        ({"of": ["a"], "how": "moved", "argument": -1}, "cannot have -1"),
+        ({"of": ["a"], "how": "moved", "argument": True}, "cannot have True"),
+        ({"of": ["a"], "how": "repeated", "argument": 3}, "cannot have 3"),
         ({"how": "labels", "argument": [], "like": "x"}, "cannot have ()"),
         ({"how": "labels", "argument": ["u"]}, "cannot be like ''"),
         ({"of": ["a"], "like": "x"}, "cannot be like 'x'"),
