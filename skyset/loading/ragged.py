@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
 
 from skyset.errors import PartitionError
+from skyset.loading.memory import carve, reused
 from skyset.partitions.partition import decoded, run_starts
 from skyset.survey import ANY, Trim
 
@@ -200,7 +201,7 @@ def trim(columns: dict, trims: Sequence[Trim]) -> None:
         if each.at == "end" or bool((counts == last).all()):
             columns.update({name: _up_to(columns[name], last) for name in names})
         else:
-            columns.update({name: _without(columns[name], good, counts) for name in names})
+            columns.update(_without({name: columns[name] for name in names}, good, counts))
 
 
 def _is_value(steps: np.ndarray, padding: Sequence[float]) -> np.ndarray:
@@ -245,11 +246,28 @@ def _up_to(column: Ragged, last: np.ndarray) -> Ragged:
     return column.with_changes(_stops=column.bounds[:-1] + last * column.step)
 
 
-def _without(column: Ragged, good: np.ndarray, counts: np.ndarray) -> Ragged:
-    """The ``good`` steps of all rows, ``counts`` of each."""
-    step = column.step
-    data = column.data[column.bounds[0] : column.bounds[-1]].reshape(-1, step)[good].reshape(-1)
-    return column.with_changes(data=data, bounds=bounds_of(counts * step), _stops=None)
+def _without(columns: Mapping[str, Ragged], good: np.ndarray, counts: np.ndarray) -> dict[str, Ragged]:
+    """The ``good`` steps of all rows, ``counts`` of each, in one block of memory."""
+    places, bounds = np.flatnonzero(good), bounds_of(counts)
+    arrays = carve(reused, {name: (each.data.dtype, (len(places), each.step)) for name, each in columns.items()})
+    for name, each in columns.items():
+        steps = each.data[each.bounds[0] : each.bounds[-1]].reshape(-1, each.step)
+        _take(steps, places, arrays[name])
+    return {
+        name: each.with_changes(data=arrays[name].reshape(-1), bounds=bounds * each.step, _stops=None)
+        for name, each in columns.items()
+    }
+
+
+def _take(steps: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+    """Some steps, as ``numpy.take``; values as long as integers are moved as these, which is three times as fast."""
+    word = f"u{steps.dtype.itemsize}"
+    if steps.dtype.itemsize in (1, 2, 4, 8):
+        steps, out = steps.view(word), out.view(word)
+    if steps.shape[1] == 1:
+        np.take(steps[:, 0], places, out=out[:, 0], mode="clip")
+    else:
+        np.take(steps, places, axis=0, out=out, mode="clip")
 
 
 def padded(rows: Sequence[np.ndarray], fill=0) -> tuple[np.ndarray, np.ndarray]:
