@@ -159,11 +159,11 @@ class Manifest:
         manifest, files = cls.head(values), values["files"]
         if type(files) is not list:
             raise TypeError(f"files is {type(files).__name__}")
+        if not set(manifest.config).isdisjoint("<>:/\\|?*\0"):  # datasets makes no folder of these
+            raise ValueError(f"{manifest.config[:100]!r} is no name of a config")
         check_path = check_file if manifest.is_adopted else cell_of_path
-        for number, each in enumerate(files):
-            files[number] = FileEntry.from_json(
-                each, check_path
-            )  # in its place: of a million files, two lists are gigabytes
+        for number, each in enumerate(files):  # in its place: of a million files, two lists are gigabytes
+            files[number] = FileEntry.from_json(each, check_path)
             manifest.check_entry(files[number])
         manifest.files = files
         check_types(manifest)

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+import skyset
 from skyset.adopting.adopt import adopt
 from skyset.adopting.verify import index_at, verify
 from skyset.errors import UserError
@@ -120,3 +121,12 @@ def test_a_manifest_that_lies_is_refused(tmp_path, place, value):
     (index / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"damaged"):
         list(verify(index))
+
+
+def test_a_config_that_is_a_path_is_refused(tmp_path):
+    index, _ = made(tmp_path, "yse")
+    values = json.loads((index / "manifest.json").read_text())
+    values["build"]["config"] = "../../x"
+    (index / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"'\.\./\.\./x' is no name of a config"):
+        skyset.load(str(index), split="train", streaming=True)
