@@ -399,7 +399,7 @@ class Survey:
     def column(self, name: str) -> Column:
         return self.by_name[name]
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, Column]:
         return {column.name: column for column in self.columns}
 
