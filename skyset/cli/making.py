@@ -14,7 +14,8 @@ from skyset.cli.app import app, console, end
 from skyset.cli.places import manifest_of, partitions_of, survey_names
 from skyset.errors import UserError
 from skyset.loading import registry
-from skyset.messages import say
+from skyset.loading.trees import adopted_trees
+from skyset.messages import counted, say
 from skyset.partitions.layout import MANIFEST
 
 
@@ -158,7 +159,9 @@ def new(
     end(run)
 
 
-@app.command(help="The surveys that can be built and loaded, and where their partitions were found.")
+@app.command(
+    help="The surveys that can be built and loaded, and where their partitions were found; then trees that were adopted."
+)
 def surveys() -> None:
     def run() -> None:
         for name in registry.surveys():
@@ -169,6 +172,8 @@ def surveys() -> None:
             say(f"{name:16}  {title}")
             if root := registry.find_root(name):
                 say(f"{'':16}  found in {root}")
+        for tree in adopted_trees():
+            say(f"{tree.name:16}  an adopted tree, {counted(tree.rows, 'row')}: {tree.folder}")
 
     end(run)
 

@@ -101,7 +101,8 @@ def named(given: str) -> str:
         return index
     if not registry.is_known(given):
         known = ", ".join(registry.surveys())
-        raise UserError(f"unknown survey {given!r}; known: {known}; and no manifest.json in {given}")
+        nowhere = f"no {MANIFEST} in {given}: no folder here and no adopted tree has this name"
+        raise UserError(f"unknown survey {given!r}; known: {known}; and {nowhere}")
     registry.loader(given)
     root = registry.find_root(given)
     if root is None:

@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from skyset.errors import SkysetError
 from skyset.loading.arrow import features_of
 from skyset.partitions.parquet_file import OpensParquet, Place
 from skyset.survey import ANY, BYTES, Column, Feature, Layers, Survey
@@ -26,7 +27,7 @@ _WIDTHS = {"large_string": "string", "large_binary": "binary"}
 _ARRAYS = (datasets.Array2D, datasets.Array3D, datasets.Array4D)
 
 
-class NotOurs(ValueError):
+class NotOurs(SkysetError, ValueError):
     """A column, or a value of it, that our reader does not take; says which and why."""
 
 

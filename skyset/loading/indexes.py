@@ -17,6 +17,7 @@ from skyset.partitions.manifest import raw_values
 
 _LONGEST = 80
 _LINK = ".link"
+_NAMED = re.compile(r"([\w-][\w.-]*)-[0-9a-f]{16}", re.ASCII)
 
 
 def cache_folder() -> Path:
@@ -50,6 +51,12 @@ def index_of(tree: str | Path) -> Path | None:
 def index_named(name: str) -> Path | None:
     """The index in the cache that was given a name, the newest where there are several; None where there is none."""
     return _newest(f"{name}-{'[0-9a-f]' * 16}") if name and plain_name(name) == name else None
+
+
+def names_known() -> list[str]:
+    """The names that lead to indexes in the cache, sorted; whether there still is one is not looked at."""
+    names = (path.name.removesuffix(_LINK) for path in (cache_folder() / "adopted").glob("*-*"))
+    return sorted({match[1] for name in names if (match := _NAMED.fullmatch(name))})
 
 
 def note_index(tree: str | Path, name: str, index: Path) -> bool:

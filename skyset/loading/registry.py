@@ -128,9 +128,7 @@ def loader(name: str) -> ModuleType:
     """The module of a survey's loader; UserError with the known names if there is none, or if it cannot be imported."""
     if not is_known(name):
         _refuse_unadopted(name)
-        meant = near_miss(name)
-        hint = f"did you mean {meant}? " if meant else ""
-        raise UserError(f"unknown survey {name!r}; {hint}known: {', '.join(surveys())}")
+        raise UserError(_unknown(name))
     module = _modules[name]
     try:
         found = importlib.import_module(module)
@@ -143,6 +141,20 @@ def loader(name: str) -> ModuleType:
         why = f"the folder {folder} stands in its way" if folder else "it has no SURVEY"
         raise UserError(f"the survey {name} cannot be loaded: {module}: {why}")
     return found
+
+
+def _unknown(name: str) -> str:
+    """Why nothing is found by a name, or in a folder."""
+    known = ", ".join(surveys())
+    if _is_local_folder(name):
+        return (
+            f"the folder {name} has no data that can be loaded: no {MANIFEST}, HDF5, Parquet or HATS; known surveys: {known}"
+        )
+    if is_place(name):
+        return f"there is no folder {name}; known surveys: {known}"
+    meant = near_miss(name)
+    hint = f"did you mean {meant}? " if meant else ""
+    return f"unknown survey {name!r}; {hint}known: {known}; no folder here and no adopted tree has this name"
 
 
 def _refuse_unadopted(path: str, cells: bool = False) -> None:

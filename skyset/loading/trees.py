@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from skyset.errors import UserError
-from skyset.loading.indexes import index_of, manifests_in, tree_path
+from skyset.loading.indexes import index_named, index_of, manifests_in, names_known, tree_path
 from skyset.loading.places import config_of, survey_in
 from skyset.partitions.layout import MANIFEST
-from skyset.partitions.manifest import Manifest
+from skyset.partitions.manifest import Manifest, raw_values
 from skyset.partitions.tree.form import ADOPTED
 
 #: Folders above a dataset of a tree that may be the tree.
@@ -35,6 +36,35 @@ def index_at(folder: str | Path) -> Path | None:
         if (index := index_of(above)) is not None:
             return next((own for own in configs_in(index).values() if tree_of(own) == str(path)), None)
     return None
+
+
+@dataclass(frozen=True)
+class KnownTree:
+    """A tree that has an index in the cache, or a link to one there.
+
+    Attributes:
+        name: what ``skyset.load`` finds it by.
+        folder: where it is.
+        rows: of all of its datasets.
+    """
+
+    name: str
+    folder: str
+    rows: int
+
+
+def adopted_trees() -> list[KnownTree]:
+    """The trees that are found by a name, in the order of the names; one that cannot be read is left out."""
+    found = []
+    for name in names_known():
+        index = index_named(name)
+        try:
+            manifests = [raw_values(path.parent) for path in manifests_in(index)] if index is not None else []
+            rows = sum(int(values["rows"]) for values in manifests)
+            found += [KnownTree(name, str(manifests[0]["sources"][0]), rows)] if manifests else []
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return found
 
 
 def tree_of(index: Path) -> str:

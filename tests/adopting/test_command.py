@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import skyset
 from skyset.cli import app
+from skyset.errors import UserError
 from skyset.testing.mmu import write
 
 
@@ -78,6 +79,37 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
     write("gaia", tmp_path / "gaia", rows=1, cells=1)
     status, text, error = run("adopt", *arguments)
     assert status == 2 and text == "" and message in error and len(error.splitlines()) == 1
+
+
+def test_adopted_trees_are_listed_after_the_surveys(tmp_path):
+    assert "adopted tree" not in run("surveys")[1]
+    write("gaia", tmp_path / "gaia", rows=3, cells=2)
+    write("sdss", tmp_path / "sdss", rows=1, cells=1)
+    run("adopt", "gaia")
+    run("adopt", "gaia", "--name", "stars-1", "-o", "index")
+    run("adopt", "sdss")
+    assert run("surveys")[1].splitlines()[-3:] == [
+        f"gaia              an adopted tree, 6 rows: {tmp_path / 'gaia'}",
+        f"sdss              an adopted tree, 1 row: {tmp_path / 'sdss'}",
+        f"stars-1           an adopted tree, 6 rows: {tmp_path / 'gaia'}",
+    ]
+    next((tmp_path / "cache" / "adopted").glob("sdss-*/manifest.json")).write_text("{")
+    assert [line.split()[0] for line in run("surveys")[1].splitlines()[-2:]] == ["gaia", "stars-1"]
+
+
+def test_what_is_nowhere_says_where_was_looked(tmp_path):
+    with pytest.raises(
+        UserError, match=r"unknown survey 'nothere'; known: .*gz3d.*; no folder here and no adopted tree has"
+    ):
+        skyset.load("nothere")
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", str(tmp_path / "empty")):
+        with pytest.raises(UserError, match=rf"the folder {folder} has no data that can be loaded: .*; known surveys: "):
+            skyset.load(folder)
+    with pytest.raises(UserError, match=r"there is no folder /no/such/place; known surveys: "):
+        skyset.load("/no/such/place")
+    status, _, error = run("info", "nothere")
+    assert status == 2 and "no folder here and no adopted tree has this name" in error
 
 
 def test_other_units_are_told(tmp_path):

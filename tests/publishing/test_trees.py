@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import skyset
 from skyset.adopting.adopt import adopt
 from skyset.cli import app
-from skyset.errors import UserError
+from skyset.errors import PartitionError, UserError
 from skyset.loading.found import opened
 from skyset.publishing import hats_rows, plan
 from skyset.publishing.contents import Form, parquet_items
@@ -218,6 +218,9 @@ def test_cells_are_those_of_positions_and_files_are_known_by_their_time(tmp_path
     assert len(stream) == 40
     path = tmp_path / "tree" / "part1.hdf5"
     os.utime(path, ns=(1, 1))
+    with pytest.raises(PartitionError, match="run `skyset adopt` again"):
+        prepared(next(iter(sources(str(tmp_path / "index")).values())))
+    adopt(tmp_path / "tree", output=tmp_path / "index", processes=1)
     (after,) = parquet_items({"default": prepared(next(iter(sources(str(tmp_path / "index")).values())))}, Form())
     assert before.made_of() != after.made_of()
 
