@@ -222,7 +222,7 @@ class Adopting:
         else:
             self._write_units(gathered, inferred, [entry.path for entry in found.entries])
         self.dataset.findings.save(self.folder)
-        self._manifest(inferred, found.entries, gathered).save(self.folder)
+        self._manifest(inferred, found.entries, gathered, fold.files).save(self.folder)
         self.gatherer.journal.tidy(gathered.frames)
         splits: Counter[str] = Counter()
         for entry in found.entries:
@@ -304,7 +304,7 @@ class Adopting:
         wrong = fold.sky.wrong[unit]
         return f"{wrong:,} of {fold.sky.judged:,} rows are in other cells (nside 16, nested) than their folders say; {told}"
 
-    def _manifest(self, inferred: Inferred, entries: list[FileEntry], gathered: Gathered) -> Manifest:
+    def _manifest(self, inferred: Inferred, entries: list[FileEntry], gathered: Gathered, files: int) -> Manifest:
         notes = notes_of(inferred.survey)
         notes[ABOUT] = {**notes[ABOUT], "name": self.about.name}
         build = {
@@ -312,6 +312,7 @@ class Adopting:
             "command": list(self.about.command),
             "versions": versions(),
             "adopted": inferred.form.to_json(),
+            "files": files,
             "findings": {kind: count for kind, count in self.dataset.findings.counts.items() if count},
             **notes,
         }

@@ -30,11 +30,15 @@ _MOSTLY = 0.5
 class Findings:
     """Findings of one dataset.
 
+    Args:
+        folder: the dataset's, from the tree on: files are named from the tree on, whatever dataset they are of.
+
     Attributes:
         counts: all of each kind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str = "") -> None:
+        self.folder = folder
         self.counts: Counter[str] = Counter()
         self._shown: dict[str, list[tuple[str, Finding]]] = {}
 
@@ -43,8 +47,16 @@ class Findings:
         self.counts[kind] += count
         self.show(file, Finding(kind, row, object_id, what))
 
+    def beside(self, kind: str, path: str, what: str) -> None:
+        """A finding on something in the tree that is of no dataset, by its path from the tree on."""
+        self.counts[kind] += 1
+        self._show(path, Finding(kind, -1, "", what))
+
     def show(self, file: str, finding: Finding) -> None:
-        """An example of what is counted elsewhere."""
+        """An example of what is counted elsewhere; of the file of that path from the dataset's folder on."""
+        self._show(f"{self.folder}/{file}" if self.folder and file else file, finding)
+
+    def _show(self, file: str, finding: Finding) -> None:
         shown = self._shown.setdefault(finding.kind, [])
         if len(shown) < EXAMPLES:
             shown.append((file, finding))
@@ -83,6 +95,10 @@ class Findings:
             for kind, count in chosen.items()
             for file, each in self._shown[kind][:count]
         ]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
 
     def text(self) -> str:
         """The contents of ``findings.csv``."""
@@ -154,7 +170,7 @@ def cells_alike(ra: np.ndarray, dec: np.ndarray, cells: np.ndarray) -> str:
     return ""
 
 
-def told_of(findings: Iterable[tuple[str, str]], into: Findings) -> None:
-    """Add findings of fields: (kind, what)."""
-    for kind, what in findings:
-        into.add(kind, "", what)
+def told_of(findings: Iterable[tuple[str, ...]], into: Findings) -> None:
+    """Add findings of fields: (kind, what), or (kind, what, the path of a file that is an example)."""
+    for kind, what, *file in findings:
+        into.add(kind, "".join(file), what)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,7 @@ class Known:
         axes: by number of axes, the smallest and the largest size of each.
         values: how many there are in all, of a row of a file of columns or of an object.
         label: bytes of the longest of texts that stand in one with commas between.
+        firsts: by dtype, the first file that has it; ``lacked`` is one that has none.
     """
 
     name: str
@@ -39,6 +40,13 @@ class Known:
     unit: str = ""
     description: str = ""
     label: int = 1
+    firsts: dict[str, str] = field(default_factory=dict)
+    lacked: str = ""
+
+    @property
+    def other(self) -> str:
+        """A file whose dtype is not what most have."""
+        return self.firsts.get(self.dtypes.most_common()[-1][0], "")
 
     @property
     def count(self) -> int:
@@ -50,8 +58,9 @@ class Known:
         """Smallest and largest size of each axis, where all have as many axes."""
         return next(iter(self.axes.values())) if len(self.axes) == 1 else []
 
-    def add(self, one: Field) -> None:
+    def add(self, one: Field, path: str) -> None:
         self.dtypes[one.dtype] += 1
+        self.firsts.setdefault(one.dtype, path)
         known = self.axes.get(len(one.dims))
         if known is None:
             self.axes[len(one.dims)] = [(size, size) for size in one.dims]
@@ -124,6 +133,8 @@ class Fold:
     is_whole: bool = True
     left_out: dict[str, str] = field(default_factory=dict)
     without: Counter[str] = field(default_factory=Counter)
+    _first: str = ""
+    _everywhere: set[str] = field(default_factory=set)  # fields that no object lacked so far
 
     def add(self, look: Look) -> None:
         """One more file, of this kind."""
@@ -133,7 +144,7 @@ class Fold:
             self.names[look.names] += 1
         for fields in look.object_fields():
             self.objects += 1
-            self._add_fields(fields)
+            self._add_fields(fields, look.file.path)
         if look.kind != COLUMNS:
             self._add_texts(look)
         self.sky.add(look.ra, look.dec, look.said, look.judged, look.wrong)
@@ -141,12 +152,19 @@ class Fold:
         self._add_ids(look)
         self._add_findings(look)
 
-    def _add_fields(self, fields: Iterable[Field]) -> None:
+    def _add_fields(self, fields: Sequence[Field], path: str) -> None:
+        """Those of one more object, or file of columns."""
         for one in fields:
             known = self.known.get(one.name)
             if known is None:
-                known = self.known[one.name] = Known(one.name)
-            known.add(one)
+                known = self.known[one.name] = Known(one.name, lacked=self._first)
+                if self.objects == 1:
+                    self._everywhere.add(one.name)
+            known.add(one, path)
+        for name in self._everywhere.difference(one.name for one in fields):
+            self.known[name].lacked = path
+            self._everywhere.discard(name)
+        self._first = self._first or path
 
     def _add_texts(self, look: Look) -> None:
         """Labels and descriptions of objects' datasets."""

@@ -54,7 +54,7 @@ def datasets_in(tree: Path, places: Places) -> list[Dataset]:
         folder = places.of(each.path).folder
         if isinstance(each, TreeFile):
             if folder not in found:
-                found[folder] = Dataset(folder, str(tree / folder) if folder else str(tree))
+                found[folder] = Dataset(folder, str(tree / folder) if folder else str(tree), findings=Findings(folder))
             found[folder].files += 1
         elif len(foreign) < 1000:
             foreign.append(each)
@@ -69,8 +69,7 @@ def datasets_in(tree: Path, places: Places) -> list[Dataset]:
     first.findings.counts += others.counts
     for each in foreign:
         home = found.get(places.of(each.path).folder, first)
-        path = each.path.removeprefix(f"{home.folder}/") if home.folder else each.path
-        home.findings.add(checks.FOREIGN, path, each.what)
+        home.findings.beside(checks.FOREIGN, each.path, each.what)
     return list(found.values())
 
 

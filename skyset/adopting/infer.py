@@ -30,12 +30,12 @@ class Inferred:
 
     Attributes:
         survey, form: how it is read.
-        findings: (kind, what) of its fields.
+        findings: (kind, what) of its fields, or (kind, what, an example's file).
     """
 
     survey: Survey
     form: TreeForm
-    findings: list[tuple[str, str]] = field(default_factory=list)
+    findings: list[tuple[str, ...]] = field(default_factory=list)
 
 
 def infer(fold: Fold, tree: str, unit: str, title: str, name: str = "adopted") -> Inferred:
@@ -150,9 +150,12 @@ def _note_fields(making: Making, rest: Mapping[str, Known]) -> None:
         kinds = Counter({_kind(name): count for name, count in known.dtypes.items()})
         if len(kinds) > 1 and union(known.dtypes):
             most = [f"{name} in {count}" for name, count in known.dtypes.most_common()]
-            making.findings.append((checks.DTYPE, f"{path}: {listed(most, 6)} {whose}; read as {union(known.dtypes)}"))
+            what = f"{path}: {listed(most, 6)} {whose}; read as {union(known.dtypes)}"
+            making.findings.append((checks.DTYPE, what, known.other))
         if known.count < total:
-            making.findings.append((checks.MISSING, f"{path}: {total - known.count} of {total} {whose} lack it"))
+            making.findings.append(
+                (checks.MISSING, f"{path}: {total - known.count} of {total} {whose} lack it", known.lacked)
+            )
     for name, reason in making.fold.left_out.items():
         making.findings.append((checks.LEFT_OUT, f"{name}: {reason}"))
 

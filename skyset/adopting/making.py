@@ -30,7 +30,7 @@ class Making:
     curves: list[str] = field(default_factory=list)
     spectra: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
-    findings: list[tuple[str, str]] = field(default_factory=list)
+    findings: list[tuple[str, ...]] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)  # the last that was put to a name
 
     def put(self, path: str, column: Column, source: Source) -> None:

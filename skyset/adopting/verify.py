@@ -40,6 +40,7 @@ class Verified:
         folder: of its manifest; ``name`` of the config.
         rows, files: that the manifest says.
         differences: lines.
+        broken: files that cannot be read.
         findings: over all values.
     """
 
@@ -48,6 +49,7 @@ class Verified:
     rows: int = 0
     files: int = 0
     differences: list[str] = field(default_factory=list)
+    broken: int = 0
     findings: Findings = field(default_factory=Findings)
 
 
@@ -88,7 +90,8 @@ def _verify(folder: Path, processes: int, scheduler: str | None) -> Verified:
         below = "" if form.tree == str(tree) else str(Path(form.tree).relative_to(tree))
     if not Path(form.tree).is_dir():
         raise UserError(f"{form.tree} is gone, where {folder} says its files are: if it moved, adopt it where it is now")
-    verified = Verified(folder, config, sum(entry.rows for entry in entries), len(entries))
+    rows = sum(entry.rows for entry in entries)
+    verified = Verified(folder, config, rows, len(entries), findings=Findings(below))
     places = Places(tree)
     dataset = Dataset(below, form.tree, config, findings=verified.findings)
     dataset.files = sum(1 for _ in parts_of(dataset, places))
@@ -111,8 +114,10 @@ def _verify(folder: Path, processes: int, scheduler: str | None) -> Verified:
             for look in looks
             if look.error or look.kind == form.kind
         }
-    verified.differences += _files(_listed(folder, form, entries), here)
-    verified.differences += _entries(entries, found.entries)
+    before = f"{below}/" if below else ""
+    verified.broken = found.gathered.broken
+    verified.differences += [before + line for line in _files(_listed(folder, form, entries), here)]
+    verified.differences += [before + line for line in _entries(entries, found.entries)]
     verified.differences += _columns(columns, form, found.fold)
     return verified
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Findings and differences that are printed.
 _SHOWN = 40
+#: What is no part of how an index is made.
+_PRINTING = ("--print_declaration", "--print-declaration")
 #: Findings of which `adopt` prints some.
 _EXAMPLES = 3
 
@@ -100,7 +102,7 @@ def adopt(
             position_unit,
             all_pixels,
             strict,
-            ["skyset", *sys.argv[1:]],
+            ["skyset", *(each for each in sys.argv[1:] if each not in _PRINTING)],
         )
         lines = sys.stderr if print_declaration else None
         for dataset in found.datasets:
@@ -131,7 +133,7 @@ def _tell(dataset: AdoptedDataset, file) -> None:
     for line in examples:
         say(f"  {line}", file=file)
     if lines:
-        total = sum(dataset.findings.counts.values())
+        total = dataset.findings.total
         say(f"  {'all of them' if total <= len(examples) else 'more'}: {dataset.folder / 'findings.csv'}", file=file)
     if dataset.broken:
         were = "file cannot be read and was" if dataset.broken == 1 else "files cannot be read and were"
@@ -170,8 +172,13 @@ def tell_verified(found: Verified) -> int:
     told = found.findings.lines()
     if told:
         say(f"{name}findings over all values: {', '.join(told)}")
-        for line in found.findings.examples(_SHOWN):
+        examples = found.findings.examples(_SHOWN)
+        for line in examples:
             say(f"  {line}")
-    if not found.differences:
-        say(f"OK: {name}{counted(found.rows, 'row')} in {counted(found.files, 'piece')}, as the index {found.folder} says")
+        if (more := found.findings.total - len(examples)) > 0:
+            say(f"  and {more:,} more")
+    if not found.differences and not found.broken:
+        as_listed = f"{counted(found.rows, 'row')} in {counted(found.files, 'piece')}, as the index {found.folder} says"
+        wrong = f", with {counted(found.findings.total, 'finding')}" if told else ""
+        say(f"OK: {name}{as_listed}{wrong}")
     return len(found.differences)

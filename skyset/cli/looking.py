@@ -123,11 +123,17 @@ def verify(
             return None
         if against is not None:
             raise UserError(f"--against: {where} is the index of an adopted tree, which nothing was made of")
-        differences = sum([tell_verified(each) for each in verify_index(index, processes_of(num_processes), scheduler)])
+        differences = broken = 0
+        for each in verify_index(index, processes_of(num_processes), scheduler):
+            differences += tell_verified(each)
+            broken += each.broken
         if differences:
             told = counted(differences, "difference")
             say(f"{told} in {where}: `skyset adopt` with the same folder renews the index", file=sys.stderr)
-        return 1 if differences else 0
+        if broken:
+            told = counted(broken, "file")
+            say(f"{told} in {where} cannot be read: mend or replace, and adopt again", file=sys.stderr)
+        return 1 if differences or broken else 0
 
     def published() -> int:
         from skyset.progress import progress_bar

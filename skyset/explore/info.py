@@ -11,6 +11,7 @@ from skyset.declaration import HEAD, column_rows
 from skyset.errors import UserError
 from skyset.explore.objects import SKY_DEG2
 from skyset.files import human_bytes
+from skyset.loading.trees import called
 from skyset.messages import plain
 from skyset.partitions.manifest import Manifest
 
@@ -42,7 +43,7 @@ def sky_figure(manifest: Manifest) -> Figure:
     axes.text(0.5, -0.1, "right ascension at the equator (ICRS)", transform=axes.transAxes, ha="center", va="top")
     axes.set_ylabel("declination (ICRS)")
     axes.grid(alpha=0.3)
-    axes.set_title(f"{manifest.survey}: {manifest.rows:,} rows in {len(rows):,} cells")
+    axes.set_title(f"{called(manifest)}: {manifest.rows:,} rows in {len(rows):,} cells")
     figure.colorbar(dots, label="rows per cell", shrink=0.7, ticks=MaxNLocator(integer=True))
     return figure
 
@@ -72,9 +73,9 @@ def print_info(manifest: Manifest, console: Console) -> None:
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     cells = {entry.healpix for entry in manifest.files}
     return [
-        ("survey", manifest.survey),
+        ("tree" if manifest.is_adopted else "survey", called(manifest)),
         ("rows", f"{manifest.rows:,}" + (f" ({manifest.rejected} objects rejected)" if manifest.rejected else "")),
-        ("files", f"{len(manifest.files):,} in {len(cells):,} cells (nside {manifest.nside}, nested)"),
+        ("files", f"{_files(manifest):,} in {len(cells):,} cells (nside {manifest.nside}, nested)"),
         ("bytes", human_bytes(manifest.bytes)),
         ("sky", f"cells cover {covered_text(manifest)} of the sky; {bounds_text(manifest)}"),
         ("splits", _splits(manifest)),
@@ -96,6 +97,12 @@ def _facts_in_place(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
+def _files(manifest: Manifest) -> int:
+    """How many files there are: an entry of an adopted tree may be many, each of one object."""
+    noted = manifest.build.get("files") if manifest.is_adopted else None
+    return noted if type(noted) is int else len(manifest.files)
+
+
 def _splits(manifest: Manifest) -> str:
     return ", ".join(f"{name} {sum(entry.rows for entry in files):,}" for name, files in manifest.splits.items())
 
@@ -115,7 +122,7 @@ def facts(manifest: Manifest) -> dict:
         "config": manifest.config,
         "rows": manifest.rows,
         "rejected": manifest.rejected,
-        "files": len(manifest.files),
+        "files": _files(manifest),
         "cells": len({entry.healpix for entry in manifest.files}),
         "nside": manifest.nside,
         "bytes": manifest.bytes,

@@ -67,6 +67,13 @@ def adopted_trees() -> list[KnownTree]:
     return found
 
 
+def called(manifest: Manifest) -> str:
+    """What people know a dataset by: its survey; an adopted tree by its name."""
+    about = manifest.build.get("about")
+    name = about.get("name") if manifest.is_adopted and isinstance(about, dict) else ""
+    return str(name) if name else manifest.survey
+
+
 def tree_of(index: Path) -> str:
     """The folder that the files of an index's dataset are below; ``""`` where it cannot be read."""
     try:

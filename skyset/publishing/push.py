@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from skyset.errors import UserError
 from skyset.files import human_bytes
-from skyset.messages import say
+from skyset.messages import counted, say
 from skyset.publishing.beside import Beside, etags_of
 from skyset.publishing.bucket import BucketHub
 from skyset.publishing.client import Hub, Moved, ObjectsGone, Operation, State, quiet
@@ -124,7 +124,8 @@ class _Push:
         new = sum(1 for each in self.ready.values() if each.sent_now)
         rate = f", {human_bytes(self.bytes / seconds)}/s" if self.bytes else ""
         others = "" if new == len(self.ready) else "; the others are there"
-        say(f"{new} of {len(self.ready)} files were sent ({human_bytes(self.bytes)}{rate}){others}")
+        sent = f"{new} of {counted(len(self.ready), 'file')} {'was' if new == 1 else 'were'} sent"
+        say(f"{sent} ({human_bytes(self.bytes)}{rate}){others}")
 
     @property
     def _is_long(self) -> bool:

@@ -1,7 +1,10 @@
 """``skyset adopt`` and ``skyset verify`` from the command line."""
 
+import csv
+import json
 import re
 
+import h5py
 import pytest
 from typer.testing import CliRunner
 
@@ -42,7 +45,8 @@ def test_broken_files_are_told_and_the_status_says_so(tmp_path):
     assert re.search(r"  broken file, \S+: is cut short: [\d,]+ of its [\d,]+ bytes are there: copy it again\n", text)
     assert "1 broken file" in text and "all-zero row" in text and "index/findings.csv" in text
     status, text, error = run("verify", "index")
-    assert status == 0 and "findings over all values" in text  # the broken file was never in it
+    assert status == 1 and "findings over all values" in text and "OK" not in text
+    assert error.splitlines()[-1] == "1 file in index cannot be read: mend or replace, and adopt again"
     next((tmp_path / "gaia").rglob("*.hdf5")).unlink()
     status, text, error = run("verify", "index")
     assert status == 1 and "missing" in text and "`skyset adopt` with the same folder renews the index" in error
@@ -79,6 +83,56 @@ def test_what_cannot_be_is_one_line(tmp_path, arguments, message):
     write("gaia", tmp_path / "gaia", rows=1, cells=1)
     status, text, error = run("adopt", *arguments)
     assert status == 2 and text == "" and message in error and len(error.splitlines()) == 1
+
+
+def test_verify_tells_how_many_findings_there_are(tmp_path):
+    write("gaia", tmp_path / "gaia", rows=6, cells=2, faults=["duplicate_ids"])
+    (folder,) = [each for each in (tmp_path / "gaia").iterdir() if each.is_dir()]
+    for number in range(70):
+        (tmp_path / "gaia" / f"{number}.csv").write_text("")
+    run("adopt", "gaia")
+    status, text, _ = run("verify", "gaia")
+    count = int(re.search(r"(\d+) duplicate id", text)[1])
+    assert status == 0 and f"  duplicate id, {folder.name}/healpix=" in text
+    assert text.splitlines()[-1].startswith("OK: ") and text.splitlines()[-1].endswith(f", with {count} findings")
+
+
+def test_examples_of_findings_are_some(tmp_path):
+    write("hsc", tmp_path / "hsc", rows=50, cells=1, faults=["infinite_ivar"])
+    write("gaia", tmp_path / "many", rows=60, cells=1, faults=["hours"])
+    run("adopt", "hsc")
+    text = run("verify", "hsc")[1]
+    shown = sum(line.startswith("  infinite ivar, pdr3_dud_22.5/healpix=") for line in text.splitlines())
+    total = int(re.search(r"(\d+) rows? of infinite ivar", text)[1])
+    assert shown < total and f"  and {total - shown} more" in text.splitlines()
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("two_dtypes", "dtypes differ"), ("missing_column", "column missing")])
+def test_a_file_that_differs_is_named(tmp_path, fault, kind):
+    write("yse", tmp_path / "yse", rows=3, cells=2, faults=[fault])
+    run("adopt", "yse", "-o", "index")
+    with open("index/findings.csv") as file:
+        (found,) = [each for each in csv.DictReader(file) if each["kind"] == kind]
+    name, dtypes = found["what"].split(":")[0], {}
+    for path in (tmp_path / "yse").rglob("*.hdf5"):
+        with h5py.File(path) as one:
+            dtypes[str(path.relative_to(tmp_path / "yse"))] = str(one[name].dtype) if name in one else ""
+    odd = dtypes.pop(found["file"])
+    assert len(dtypes) == 5 and odd not in dtypes.values() and (odd == "") == (fault == "missing_column")
+
+
+def test_a_tree_goes_by_its_name_and_its_files_are_files(tmp_path, monkeypatch):
+    write("yse", tmp_path / "yse", rows=3, cells=2)
+    monkeypatch.setattr("sys.argv", ["skyset", "adopt", "yse", "--name", "transients", "--print_declaration"])
+    run("adopt", "yse", "--name", "transients", "--print_declaration")
+    for where in ("yse", "transients"):
+        text = run("info", where)[1]
+        assert re.search(r"^tree +transients *$", text, re.MULTILINE) and re.search(r"^files +6 in ", text, re.MULTILINE)
+    status, _, _ = run("report", "yse", "-o", "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert status == 0 and "<h1>transients</h1>" in page and "<title>transients</title>" in page
+    manifest = next((tmp_path / "cache" / "adopted").glob("transients-*/manifest.json")).read_text()
+    assert json.loads(manifest)["build"]["command"] == ["skyset", "adopt", "yse", "--name", "transients"]
 
 
 def test_adopted_trees_are_listed_after_the_surveys(tmp_path):

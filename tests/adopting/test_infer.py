@@ -131,8 +131,8 @@ def test_what_is_left_out_or_missing_is_told():
     found = inferred(
         look(Field("x", "S3"), Field("y", "int8", (2,)), Field("v", "int8")), look(Field("x", "float32"), Field("y", "int8"))
     )
-    assert {kind for kind, _ in found.findings} == {"left out", "column missing"}
-    texts = "\n".join(text for _, text in found.findings)
+    assert {kind for kind, *_ in found.findings} == {"left out", "column missing"}
+    texts = "\n".join(text for _, text, *_ in found.findings)
     assert "x: text in some files" in texts and "y: arrays of 0, 1 axes" in texts and "v: 1 of 2 files lack it" in texts
 
 

@@ -21,6 +21,7 @@ from skyset.files import file_sha256, keep_inputs, keep_others, write_atomically
 from skyset.html import joined
 from skyset.loading import registry
 from skyset.loading.places import survey_in
+from skyset.loading.trees import called
 from skyset.partitions.layout import MANIFEST, REJECTED
 from skyset.partitions.manifest import Manifest
 from skyset.progress import progress_bar
@@ -129,7 +130,7 @@ def page(looked: Looked) -> str:
         head.append(note("This dataset has no rows."))
     foot = joined([f"Made by skyset {__version__}. Statistics and pictures are of {looked.basis}."])
     there = [(name, heading, content) for name, heading, content in shown if content is not None]
-    return document(f"{manifest.survey}{config}", [each for each in head if each is not None], there, foot)
+    return document(f"{called(manifest)}{config}", [each for each in head if each is not None], there, foot)
 
 
 def write(

@@ -24,6 +24,7 @@ from skyset.explore.report.sections import problems_box
 from skyset.explore.report.statistics import bins_for, histogram, present
 from skyset.files import human_bytes
 from skyset.html import Html, element, joined
+from skyset.loading.trees import called
 from skyset.messages import counted
 from skyset.progress import progress_bar
 from skyset.survey import Column
@@ -66,7 +67,7 @@ def write_comparison(
 
 
 def _page(builds: tuple[Build, Build], samples: Sequence[Sample], compared: Comparison | None, problems: list[str]) -> str:
-    names = [f"{build.manifest.survey}{_config(build)}" for build in builds]
+    names = [f"{called(build.manifest)}{_config(build)}" for build in builds]
     title = f"{names[0]}: two builds" if names[0] == names[1] else " and ".join(names)
     sections = [
         ("overview", "Overview", _overview(builds)),
@@ -92,7 +93,7 @@ def _overview(builds: Sequence[Build]) -> Html:
     manifests = [build.manifest for build in builds]
     cells = [{entry.healpix for entry in manifest.files} for manifest in manifests]
     counts = [
-        ("survey", *(cut(manifest.survey) for manifest in manifests)),
+        ("survey", *(cut(called(manifest)) for manifest in manifests)),
         ("config", *(cut(manifest.config) for manifest in manifests)),
         ("rows", *(f"{manifest.rows:,}" for manifest in manifests)),
         ("rejected objects", *(f"{manifest.rejected:,}" for manifest in manifests)),

@@ -19,6 +19,7 @@ from skyset.explore.report.sample import Build, Sample
 from skyset.explore.report.statistics import Summary
 from skyset.files import human_bytes
 from skyset.html import Html, element, joined
+from skyset.loading.trees import called
 from skyset.messages import counted
 from skyset.partitions.layout import MANIFEST, REJECTED
 from skyset.partitions.manifest import FileEntry
@@ -132,7 +133,7 @@ def pictures(looked: Looked) -> Html:
     figures = []
     for each in looked.pictures:
         where = f"RA {each.ra:.5f}, Dec {each.dec:+.5f} deg"
-        alt = f"{looked.build.manifest.survey} {each.key}, as the survey draws it, at {where}"
+        alt = f"{called(looked.build.manifest)} {each.key}, as the survey draws it, at {where}"
         image = element("img", src=each.source, alt=alt, loading="lazy")
         kept = element("div", image, class_="scroll" if each.shape > 1.3 else None)
         caption = element("figcaption", element("b", each.key), f", {where}")
