@@ -30,7 +30,9 @@ from skyset.messages import counted, say
 from skyset.partitions.layout import MANIFEST
 
 
-@app.command(help="Rows, cells, bytes, sky coverage and columns of a folder of partitions.")
+@app.command(
+    help="Rows, cells, bytes, sky coverage and columns of a folder of partitions, an adopted tree, Parquet files or HATS."
+)
 def info(
     where: Where,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="PNG", help="also draw the rows per cell")] = None,
@@ -43,10 +45,17 @@ def info(
         from skyset.declaration import SurveyInfo, column_rows, lines_of
         from skyset.explore.info import facts, print_info, sky_figure
 
+        parquet = None
         if lying := published_at(where):
             manifest = lying[2]
             if plot is not None:
                 raise UserError(f"--plot: no positions are known of published files; {how_to_convert(manifest)}")
+        elif parquet := parquet_at(where):
+            manifest = parquet[2]
+            if plot is not None:
+                raise UserError(
+                    f"--plot: {where} holds Parquet, whose footers tell no cells: `skyset report {where}` draws it"
+                )
         else:
             try:
                 manifest = manifest_of(partitions_of(where))
@@ -64,12 +73,12 @@ def info(
         if plot is not None:
             save_figure(sky_figure(manifest), plot, sys.stderr if as_json else None)
         if as_json:
-            print(json.dumps(facts(manifest), indent=1))
+            print(json.dumps(facts(manifest, in_cells=parquet is None), indent=1))
         elif columns:
             for line in lines_of(column_rows(manifest.columns), "column"):
                 say(line)
         else:
-            print_info(manifest, console)
+            print_info(manifest, console, in_cells=parquet is None)
 
     end(run)
 

@@ -83,6 +83,8 @@ def _pushed_from(survey: str, data_dir: Path | None) -> tuple[str, Path]:
 
     if data_dir is None and not registry.is_known(survey) and (index := index_for(survey)) is not None:
         return registry.ADOPTED, index
+    if data_dir is not None and not registry.is_known(survey) and index_for(data_dir) is not None:
+        raise UserError(f"{data_dir} is an adopted tree: `skyset push {data_dir} --repo ORG/NAME`, without --data_dir")
     registry.loader(survey)
     if survey == registry.ADOPTED and data_dir is not None:
         return survey, index_for(data_dir) or data_dir

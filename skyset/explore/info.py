@@ -48,8 +48,14 @@ def sky_figure(manifest: Manifest) -> Figure:
     return figure
 
 
-def print_info(manifest: Manifest, console: Console) -> None:
-    """Rows, cells, bytes, sky coverage and the table of columns."""
+def print_info(manifest: Manifest, console: Console, in_cells: bool = True) -> None:
+    """Rows, cells, bytes, sky coverage and the table of columns.
+
+    Args:
+        manifest: what is told.
+        console: where.
+        in_cells: files are of a HEALPix cell each; those of somebody's Parquet are not.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -57,7 +63,8 @@ def print_info(manifest: Manifest, console: Console) -> None:
         return Text(plain(value))
 
     facts = Table.grid(padding=(0, 2))
-    for name, value in (_facts_in_place if manifest.build.get("in_place") else _facts)(manifest):
+    told = _facts_in_place if manifest.build.get("in_place") else _facts if in_cells else _facts_of_parquet
+    for name, value in told(manifest):
         facts.add_row(name, text(value))
     table = Table("column", *HEAD, header_style="bold", box=None, padding=(0, 2, 0, 0))
     for row in column_rows(manifest.columns):
@@ -103,18 +110,37 @@ def _files(manifest: Manifest) -> int:
     return noted if type(noted) is int else len(manifest.files)
 
 
+def _facts_of_parquet(manifest: Manifest) -> list[tuple[str, str]]:
+    """Of Parquet files that others wrote, whose footers say how many rows there are."""
+    position = manifest.build.get("position")
+    return [
+        ("name", manifest.survey),
+        ("rows", f"{manifest.rows:,}"),
+        ("files", f"{len(manifest.files):,} of Parquet, read where they lie"),
+        ("bytes", human_bytes(manifest.bytes)),
+        ("position", " and ".join(position) if position else "no columns of right ascension and declination are known"),
+        ("splits", _splits(manifest)),
+        ("from", ", ".join(manifest.sources)),
+    ]
+
+
 def _splits(manifest: Manifest) -> str:
     return ", ".join(f"{name} {sum(entry.rows for entry in files):,}" for name, files in manifest.splits.items())
 
 
-def facts(manifest: Manifest) -> dict:
-    """What `skyset info` tells, for programs: counts, bytes, splits, sky bounds in degrees, sources, cuts and columns."""
+def facts(manifest: Manifest, in_cells: bool = True) -> dict:
+    """What `skyset info` tells, for programs: counts, bytes, splits, sky bounds in degrees, sources, cuts and columns.
+
+    Args:
+        manifest: what is told.
+        in_cells: see ``print_info``.
+    """
     bounds = (
         {
             axis: [min(getattr(e, axis)[0] for e in manifest.files), max(getattr(e, axis)[1] for e in manifest.files)]
             for axis in ("ra", "dec")
         }
-        if manifest.files and not manifest.build.get("in_place")
+        if in_cells and manifest.files and not manifest.build.get("in_place")
         else {}
     )
     return {
@@ -123,8 +149,7 @@ def facts(manifest: Manifest) -> dict:
         "rows": manifest.rows,
         "rejected": manifest.rejected,
         "files": _files(manifest),
-        "cells": len({entry.healpix for entry in manifest.files}),
-        "nside": manifest.nside,
+        **({"cells": len({entry.healpix for entry in manifest.files}), "nside": manifest.nside} if in_cells else {}),
         "bytes": manifest.bytes,
         "splits": {name: sum(e.rows for e in files) for name, files in manifest.splits.items()},
         **bounds,

@@ -146,6 +146,8 @@ def loader(name: str) -> ModuleType:
 def _unknown(name: str) -> str:
     """Why nothing is found by a name, or in a folder."""
     known = ", ".join(surveys())
+    if _is_local_folder(name) and is_adopted(name):
+        return f"{name} is an adopted tree, and no survey's name: name its folder alone, without --data_dir"
     if _is_local_folder(name):
         return (
             f"the folder {name} has no data that can be loaded: no {MANIFEST}, HDF5, Parquet or HATS; known surveys: {known}"

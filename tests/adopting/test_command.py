@@ -5,6 +5,8 @@ import json
 import re
 
 import h5py
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -133,6 +135,30 @@ def test_a_tree_goes_by_its_name_and_its_files_are_files(tmp_path, monkeypatch):
     assert status == 0 and "<h1>transients</h1>" in page and "<title>transients</title>" in page
     manifest = next((tmp_path / "cache" / "adopted").glob("transients-*/manifest.json")).read_text()
     assert json.loads(manifest)["build"]["command"] == ["skyset", "adopt", "yse", "--name", "transients"]
+
+
+def test_a_tree_is_pushed_by_its_folder_alone(tmp_path):
+    write("gaia", tmp_path / "gaia", rows=1, cells=1)
+    run("adopt", "gaia")
+    status, _, error = run("push", "gaia", "--data_dir", "gaia", "--repo", "me/gaia")
+    assert status == 2 and error.strip().endswith(
+        "gaia is an adopted tree: `skyset push gaia --repo ORG/NAME`, without --data_dir"
+    )
+    status, _, error = run("show", "gaia", "--data_dir", "gaia")
+    assert status == 2 and "gaia is an adopted tree, and no survey's name" in error and len(error.splitlines()) == 1
+
+
+def test_info_of_somebodys_parquet(tmp_path):
+    (tmp_path / "mine").mkdir()
+    table = pa.table({"name": ["a", "b"], "ra": [1.0, 2.0], "dec": [3.0, 4.0], "mag": pa.array([5, 6], pa.float32())})
+    pq.write_table(table, tmp_path / "mine" / "train.parquet")
+    status, text, _ = run("info", "mine")
+    assert status == 0 and re.search(r"^rows +2 *$", text, re.MULTILINE) and "ra and dec" in text and "mag" in text
+    told = json.loads(run("info", "mine", "--json")[1])
+    assert (told["rows"], told["files"], "cells" in told, "ra" in told) == (2, 1, False, False)
+    assert [each["name"] for each in told["columns"]] == ["name", "ra", "dec", "mag"]
+    status, _, error = run("info", "mine", "--plot", "a.png")
+    assert status == 2 and "`skyset report mine` draws it" in error
 
 
 def test_adopted_trees_are_listed_after_the_surveys(tmp_path):
