@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from skyset.survey import Feature, Survey
 
 #: Rows that tell what texts in lists are like.
 _SAMPLE = 64
+#: How PNG and JPEG begin, and the rows that are looked at for it.
+_IMAGES, _LOOKED_AT = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"), 4
 #: Options of `datasets` that its own builder alone understands.
 _STOCK = ("filters", "batch_size", "features", "fragment_scan_options")
 
@@ -115,7 +117,10 @@ class ParquetFolder(Parquet):
         """The features to be handed out, and the first file's schema for these."""
         schema = first_file(path).schema_arrow
         try:
-            self.info.features = features = self.info.features or features_in(schema)
+            features = self.info.features or with_images(
+                features_in(schema), schema, lambda name: _head(path, [name], _LOOKED_AT)
+            )
+            self.info.features = features
         except ValueError as error:  # `datasets` has no feature of a type
             raise NotOurs(str(error)) from error
         if self.config.columns is None:
@@ -195,10 +200,10 @@ class ParquetFolder(Parquet):
         return adopt(super()._as_dataset(*args, **kwargs), pil=self.config.decode == "pil")
 
 
-def _head(path: str, names: Sequence[str]) -> pa.Table:
+def _head(path: str, names: Sequence[str], rows: int = _SAMPLE) -> pa.Table:
     """Some rows of columns of a file."""
     with ParquetFile(path, []) as file:
-        return file.head(names, _SAMPLE)
+        return file.head(names, rows)
 
 
 def features_in(schema: pa.Schema) -> datasets.Features:
@@ -213,6 +218,30 @@ def features_in(schema: pa.Schema) -> datasets.Features:
     tensors = {field.name: _tensor_feature(field.type) for field in schema if _is_tensor(field.type)}
     others = datasets.Features.from_arrow_schema(pa.schema([field for field in schema if field.name not in tensors]))
     return datasets.Features({name: tensors.get(name) or others[name] for name in schema.names})
+
+
+def with_images(features: datasets.Features, schema: pa.Schema, sample: Callable[[str], pa.Table]) -> datasets.Features:
+    """The same with what is PNG or JPEG by its first rows as images, where a file does not declare its features itself.
+
+    Args:
+        features: of the file.
+        schema: of the file.
+        sample: gives some rows of a column.
+    """
+    if b"huggingface" in (schema.metadata or {}):
+        return features
+    found = {name: datasets.Image() for name in schema.names if _holds_images(schema.field(name).type, name, sample)}
+    return datasets.Features({**features, **found})
+
+
+def _holds_images(kind: pa.DataType, name: str, sample: Callable[[str], pa.Table]) -> bool:
+    """Whether a column is of structs of bytes and path, as `datasets` stores images, whose bytes are such."""
+    if not pa.types.is_struct(kind) or {field.name for field in kind} != {"bytes", "path"}:
+        return False
+    if not (pa.types.is_binary(kind.field("bytes").type) or pa.types.is_large_binary(kind.field("bytes").type)):
+        return False
+    rows = [row["bytes"] for row in sample(name).column(name).to_pylist() if row is not None]
+    return bool(rows) and all(data is not None and data.startswith(_IMAGES) for data in rows)
 
 
 def _is_tensor(kind: pa.DataType) -> bool:

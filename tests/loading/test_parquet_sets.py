@@ -276,3 +276,21 @@ def test_images_undecoded_and_in_another_mode(tmp_path):
     write_set(tmp_path / "grey", files=1, train=rows.cast_column("image", datasets.Image(mode="L")))
     first = next(iter(skyset.load(str(tmp_path / "grey"), format=None)))
     assert first["image"].mode == "L" and io.BytesIO(jpegs()[0]).read(2) == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("path", ["galaxy.jpg", "", None])
+def test_bytes_that_are_images_are_handed_out_as_such(tmp_path, capsys, path):
+    """A struct of bytes and path by anybody's hand, without features of `datasets`."""
+    image = pa.array(
+        [{"bytes": jpeg, "path": path} for jpeg in jpegs()[:5]], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    )
+    other = pa.array([{"bytes": b"GIF89a", "path": "a"}] * 5, image.type)
+    (tmp_path / "mine").mkdir()
+    pq.write_table(pa.table({"name": list("abcde"), "image": image}), tmp_path / "mine" / "train.parquet")
+    rows = skyset.load(str(tmp_path / "mine"))
+    assert isinstance(rows, SurveyStream) and rows.features["image"] == datasets.Image()
+    for row, jpeg in zip(rows, jpegs()[:5], strict=True):
+        assert np.array_equal(row["image"], pixels(jpeg))
+    assert "own builder" not in capsys.readouterr().err
+    pq.write_table(pa.table({"name": list("abcde"), "image": other}), tmp_path / "mine" / "train.parquet")
+    assert skyset.load(str(tmp_path / "mine")).features["image"] != datasets.Image()
