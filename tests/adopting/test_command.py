@@ -101,7 +101,6 @@ def test_verify_tells_how_many_findings_there_are(tmp_path):
 
 def test_examples_of_findings_are_some(tmp_path):
     write("hsc", tmp_path / "hsc", rows=50, cells=1, faults=["infinite_ivar"])
-    write("gaia", tmp_path / "many", rows=60, cells=1, faults=["hours"])
     run("adopt", "hsc")
     text = run("verify", "hsc")[1]
     shown = sum(line.startswith("  infinite ivar, pdr3_dud_22.5/healpix=") for line in text.splitlines())
