@@ -12,7 +12,7 @@ from skyset.versions import install_command
 #: Seconds after which workers end whose scheduler is gone.
 _DEATH = 60
 #: The commands that run on one, beside builds.
-COMMANDS = ("hats", "push", "verify", "crossmatch", "report", "extract")
+COMMANDS = ("adopt", "hats", "push", "verify", "crossmatch", "report", "extract")
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ def _run(options: argparse.Namespace) -> None:
 
 def serve(server: ArchiveServer) -> None:
     """Say where the archive is and what to do with it; wait for Ctrl-C."""
-    print(
-        f"{server.folder} at {server.url}\n\n"
-        f"    python build_scripts/gz3d/build_parent_sample.py --base_url {server.url}\n\n"
-        "Ctrl-C ends it.",
-        flush=True,
-    )
-    try:
+    try:  # from here on: who reads that Ctrl-C ends it may press it at once
+        print(
+            f"{server.folder} at {server.url}\n\n"
+            f"    python build_scripts/gz3d/build_parent_sample.py --base_url {server.url}\n\n"
+            "Ctrl-C ends it.",
+            flush=True,
+        )
         threading.Event().wait()
     except KeyboardInterrupt:
         print(f"\n{len(server.requests)} requests, at most {server.max_concurrent} at a time")

@@ -307,14 +307,14 @@ def _serve(asked: argparse.Namespace) -> None:
     with SDSSServer(galaxies, asked.latency, asked.port, asked.pictures) as server:
         if asked.chaos:
             server.hips.chaos(asked.seed, asked.chaos, ("500", "503", "404", *BODY_FAULTS))
-        print(
-            f"{asked.galaxies} galaxies, {len(galaxies.good)} of which pass the cuts\n\n"
-            f"    skyset build sdss_galaxy_zoo --tiny --tap_url {server.tap_url} --hips_url {server.hips_url} "
-            "-o data/sdss\n\n"
-            "Ctrl-C ends it.",
-            flush=True,
-        )
-        try:
+        try:  # from here on: who reads that Ctrl-C ends it may press it at once
+            print(
+                f"{asked.galaxies} galaxies, {len(galaxies.good)} of which pass the cuts\n\n"
+                f"    skyset build sdss_galaxy_zoo --tiny --tap_url {server.tap_url} --hips_url {server.hips_url} "
+                "-o data/sdss\n\n"
+                "Ctrl-C ends it.",
+                flush=True,
+            )
             threading.Event().wait()
         except KeyboardInterrupt:
             print(f"\n{len(server.tap.queries)} queries, {len(server.hips.requests)} images")

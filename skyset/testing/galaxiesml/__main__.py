@@ -90,14 +90,14 @@ def serve(options: argparse.Namespace) -> None:
     sky = GalSimSky(options.galaxies, options.seed)
     rows = len(sky.catalogue()["object_id"])
     with HscArchive(sky, (USER, PASSWORD), port=options.port) as archive:
-        print(
-            f"{options.galaxies} galaxies and {rows - options.galaxies} rows that cuts take away, at {archive.url}\n\n"
-            f"    export SSP_PDR_USR={USER} SSP_PDR_PWD={PASSWORD}\n"
-            f"    skyset build galaxiesml --tiny --archive_url {archive.url} -o data/galaxiesml\n\n"
-            "Ctrl-C ends it.",
-            flush=True,
-        )
-        try:
+        try:  # from here on: who reads that Ctrl-C ends it may press it at once
+            print(
+                f"{options.galaxies} galaxies and {rows - options.galaxies} rows that cuts take away, at {archive.url}\n\n"
+                f"    export SSP_PDR_USR={USER} SSP_PDR_PWD={PASSWORD}\n"
+                f"    skyset build galaxiesml --tiny --archive_url {archive.url} -o data/galaxiesml\n\n"
+                "Ctrl-C ends it.",
+                flush=True,
+            )
             for line in told(archive):
                 print(line, flush=True)
         except KeyboardInterrupt:

@@ -75,18 +75,18 @@ def _serve(hub: HubServer) -> None:
     load = (
         f"from datasets import load_dataset; print(next(iter(load_dataset('{USER}/gz3d', split='train', streaming=True))))"
     )
-    print(
-        f"a Hub at {hub.host}; {USER} may write to {USER}/... and {ORGANISATION}/...\n\n"
-        f"    export HF_ENDPOINT={hub.host}\n"
-        f"    export HF_TOKEN={TOKEN}\n\n"
-        f"    {push} --dry_run\n"
-        f"    {push}\n"
-        f"    {push} --bucket\n"
-        f'    python -c "{load}"\n\n'
-        "Ctrl-C ends it.",
-        flush=True,
-    )
-    try:
+    try:  # from here on: who reads that Ctrl-C ends it may press it at once
+        print(
+            f"a Hub at {hub.host}; {USER} may write to {USER}/... and {ORGANISATION}/...\n\n"
+            f"    export HF_ENDPOINT={hub.host}\n"
+            f"    export HF_TOKEN={TOKEN}\n\n"
+            f"    {push} --dry_run\n"
+            f"    {push}\n"
+            f"    {push} --bucket\n"
+            f'    python -c "{load}"\n\n'
+            "Ctrl-C ends it.",
+            flush=True,
+        )
         threading.Event().wait()
     except KeyboardInterrupt:
         sent = human_bytes(hub.objects.received + hub.xet.received)

@@ -92,14 +92,14 @@ def _serve(folder: Path, port: int, kind: str) -> None:
     from skyset.testing.cadc import CadcServer
 
     with CadcServer(folder, port=port) as server:
-        print(
-            f"{folder} at {server.url}\n\n"
-            f"    skyset build megacam_iqa --archive_url {server.url} --kind {kind} --labels {folder}/labels.json "
-            "-o data/megacam\n\n"
-            "Ctrl-C ends it.",
-            flush=True,
-        )
-        try:
+        try:  # from here on: who reads that Ctrl-C ends it may press it at once
+            print(
+                f"{folder} at {server.url}\n\n"
+                f"    skyset build megacam_iqa --archive_url {server.url} --kind {kind} --labels {folder}/labels.json "
+                "-o data/megacam\n\n"
+                "Ctrl-C ends it.",
+                flush=True,
+            )
             threading.Event().wait()
         except KeyboardInterrupt:
             print()
