@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from skyset.loading.encoded import Bytes
-from skyset.loading.ragged import Ragged, bounds_of
-from skyset.partitions.partition import decoded
+from skyset.loading.ragged import Ragged
+from skyset.partitions.partition import bounds_of, decoded
 from skyset.survey import ANY, Column, Layers, Survey
 
 

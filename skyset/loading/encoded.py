@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from skyset.errors import PartitionError
-from skyset.loading.ragged import Ragged, bounds_of
+from skyset.loading.ragged import Ragged
+from skyset.partitions.partition import bounds_of
 from skyset.pixels import ARRAY, PIL_IMAGE, UNDECODED, ImageError, decoded_image, rgb
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ import numpy as np
 
 from skyset.block_cache import BlockCache
 from skyset.files import short_digest
-from skyset.loading.ragged import bounds_of
 from skyset.loading.reader import PIECE_BYTES, Piece, is_remote, opened_far, row_bytes
 from skyset.partitions.layout import slabs
-from skyset.partitions.partition import Partition
+from skyset.partitions.partition import Partition, bounds_of
 from skyset.ranges import Lines
 from skyset.survey import Column, Feature, Layers, Survey, Trim
 

@@ -12,11 +12,11 @@ from skyset.errors import PartitionError
 from skyset.loading.far import MAX_OPEN
 from skyset.loading.matched import Matched
 from skyset.loading.matched_fill import Filling, Group, Taken, equal_runs
-from skyset.loading.ragged import Ragged, bounds_of
+from skyset.loading.ragged import Ragged
 from skyset.loading.reader import Piece, PieceReader, Window
 from skyset.partitions.layout import PIXELS_FROM
 from skyset.partitions.parquet_file import ParquetFile
-from skyset.partitions.partition import Partition
+from skyset.partitions.partition import Partition, bounds_of
 
 #: Files of servers that are read at a time.
 _THREADS = 16

@@ -11,7 +11,7 @@ import numpy as np
 
 from skyset.errors import PartitionError
 from skyset.loading.memory import carve, reused
-from skyset.partitions.partition import decoded, run_starts
+from skyset.partitions.partition import bounds_of, decoded, run_starts
 from skyset.survey import ANY, Trim
 
 #: Text is taken in runs where these have at least so many values on the mean.
@@ -168,13 +168,6 @@ def _repeated(names: Sequence[str], counts: Sequence[int]) -> list[str]:
     for name, count in zip(names, counts, strict=True):
         texts += [name] * count
     return texts
-
-
-def bounds_of(lengths: np.ndarray) -> np.ndarray:
-    """Where rows of these lengths begin and end, one after the other from 0 on: int64 (rows + 1,)."""
-    bounds = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=bounds[1:])
-    return bounds
 
 
 def trim(columns: dict, trims: Sequence[Trim]) -> None:

@@ -23,11 +23,11 @@ from skyset.loading.arrow import needed_columns
 from skyset.loading.encoded import Bytes, ImageRows
 from skyset.loading.far import MAX_OPEN, Far
 from skyset.loading.memory import carve, reused
-from skyset.loading.ragged import Ragged, bounds_of, trim
+from skyset.loading.ragged import Ragged, trim
 from skyset.loading.runs import Runs
 from skyset.partitions.layout import PIXELS_FROM, load_filters, slab_starts, slabs
 from skyset.partitions.manifest import FileEntry
-from skyset.partitions.partition import Partition, decoded
+from skyset.partitions.partition import Partition, bounds_of, decoded
 from skyset.ranges import Lines
 from skyset.secrets import login_of, remember
 from skyset.survey import Column, Feature, Layers, Survey

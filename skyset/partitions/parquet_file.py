@@ -30,6 +30,7 @@ from skyset.partitions.parquet_values import (
     one_array,
     values_of,
 )
+from skyset.partitions.partition import bounds_of
 from skyset.survey import MAX_VALUE_BYTES, Column, Layers, Survey
 
 #: Of a row group, decoded: those of ``skyset push`` have 8 MB, or one row.
@@ -185,7 +186,7 @@ class ParquetFile:
         for number, group in enumerate(groups):
             if group.total_byte_size > MAX_GROUP_BYTES:
                 raise PartitionError(f"{self.path}: row group {number} has {group.total_byte_size:,} bytes: too many")
-        return np.cumsum([0, *(group.num_rows for group in groups)])
+        return bounds_of([group.num_rows for group in groups])
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -306,8 +307,7 @@ class ParquetFile:
         with self._told():
             stretches = self._stretches(start, self.rows if stop is None else stop)
             lengths = [self._lengths(table, name) for table, _, _ in stretches]
-            each = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-            return np.concatenate([np.zeros(1, np.int64), np.cumsum(each, dtype=np.int64)])
+            return bounds_of(np.concatenate([np.zeros(0, np.int64), *lengths]))
 
     def size(self, name: str, start: int, stop: int) -> int:
         """Values of rows ``start:stop`` of a ragged column; PartitionError as ``ends``."""

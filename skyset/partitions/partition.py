@@ -435,7 +435,7 @@ class Partition:
 
     def record(self, row: int) -> dict[str, np.ndarray | bytes]:
         """One row with all its columns, as ``PartitionWriter.append`` takes it."""
-        return {name: _one(self.read(name, row, row + 1), column) for name, column in self.columns.items()}
+        return {name: one_row(self.read(name, row, row + 1), column) for name, column in self.columns.items()}
 
     def close(self) -> None:
         self._checked.clear()
@@ -450,7 +450,7 @@ class Partition:
         self.close()
 
 
-def _one(values: np.ndarray, column: Column) -> np.ndarray | bytes:
+def one_row(values: np.ndarray, column: Column) -> np.ndarray | bytes:
     """One row of what ``Partition.read`` gave."""
     if column.is_bytes:
         return values.tobytes()
@@ -478,6 +478,13 @@ def run_starts(values: np.ndarray) -> np.ndarray:
     if values.dtype.itemsize in (1, 2, 4, 8):
         values = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")  # texts are compared forty times slower
     return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+
+
+def bounds_of(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where rows of these lengths begin and end, one after the other from 0 on: int64 (rows + 1,)."""
+    bounds = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(np.asarray(lengths, np.int64), out=bounds[1:])
+    return bounds
 
 
 def _offset(data: h5py.h5d.DatasetID, column: Column) -> int:

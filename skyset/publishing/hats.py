@@ -28,6 +28,7 @@ from skyset.files import clear_leftovers, file_sha256, open_locked, short_digest
 from skyset.messages import counted, say
 from skyset.noted import NOTED
 from skyset.partitions.manifest import grouped
+from skyset.partitions.partition import bounds_of
 from skyset.publishing.hats_files import COLLECTION, DATASET, write_card, write_catalogue, write_properties
 from skyset.publishing.hats_groups import of_one_length, tables_in
 from skyset.publishing.hats_plan import Cell, cells_of, highest_order, index_of, margins_of
@@ -290,7 +291,7 @@ class _Rows:
             raise UserError(f"{source.root} has no row with a position")
         index = index_of(ra, dec)
         order = np.argsort(index, kind="stable")
-        starts = np.concatenate([[0], np.cumsum([entry.rows for entry in files])])[:-1]
+        starts = bounds_of([entry.rows for entry in files])[:-1]
         alike = [name for name in tables_in(source.survey) if all(part[name].all() for part in parts)]
         tables = (*alike, *of_one_length(source.survey))
         return cls(ra[order], dec[order], sizes[order], index[order], placed[order], starts, tables)
@@ -330,7 +331,7 @@ def _jobs(source: Source, rows: _Rows, plan: _Plan, form: Form) -> Iterator[Job]
         chosen = rows.rows[numbers]
         file_of = np.searchsorted(rows.starts, chosen, side="right") - 1
         used, place = np.unique(file_of, return_inverse=True)
-        first = np.concatenate([[0], np.cumsum([files[n].rows for n in used.tolist()])])[:-1]
+        first = bounds_of([files[n].rows for n in used.tolist()])[:-1]
         within = first[place] + chosen - rows.starts[file_of]
         pieces, splits = [whole[n] for n in used.tolist()], [files[n].split for n in used.tolist()]
         yield Job(path, source.survey, pieces, splits, within, rows.index[numbers], form)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skyset.errors import UserError
+from skyset.partitions.partition import bounds_of
 from skyset.sky import healpix_cell
 from skyset.tables.match import match_positions
 
@@ -72,7 +73,7 @@ def cells_of(index: np.ndarray, sizes: np.ndarray, max_bytes: int, max_rows: int
         max_bytes, max_rows: of a partition, unless it is of the highest order or has one row.
         highest: order.
     """
-    before = np.concatenate([[0], np.cumsum(sizes)])
+    before = bounds_of(sizes)
     found, waiting = [], [(0, pixel) for pixel in reversed(range(12))]
     while waiting:
         order, pixel = waiting.pop()

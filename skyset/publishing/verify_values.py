@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from skyset.loading.arrow import arrow_table, features_of, needed_columns
 from skyset.loading.parquet_folder import without_tensors
 from skyset.loading.reader import Piece, PieceReader, row_bytes
-from skyset.partitions.partition import Partition
+from skyset.partitions.partition import Partition, bounds_of
 from skyset.publishing.hats_plan import index_of
 from skyset.publishing.hats_rows import SPLIT, WHOLE
 from skyset.publishing.source import Source
@@ -53,7 +53,7 @@ class Against:
             with (self.survey.opens or Partition)(piece.path, [column], piece.rows, piece.bytes, None) as file:
                 parts.append(file.read(column.name))
         self.keys = np.concatenate(parts) if parts else np.zeros(0, "S1")
-        self.starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        self.starts = bounds_of([len(part) for part in parts])
         self._repeats: Counter[bytes] | None = None
         told_apart = self.keys
         if len(np.unique(self.keys)) < len(self.keys):
@@ -122,7 +122,7 @@ class Against:
     def _values(self, root: str, path: str, keys: np.ndarray, numbers: np.ndarray) -> Values:
         known = numbers >= 0
         used = np.unique(self._file_of(numbers[known]))
-        firsts = np.concatenate([[0], np.cumsum([len(self.pieces[n]) for n in used.tolist()])])
+        firsts = bounds_of([len(self.pieces[n]) for n in used.tolist()])
         owner = self._file_of(numbers[known])
         within = np.full(len(numbers), -1)
         within[known] = firsts[np.searchsorted(used, owner)] + numbers[known] - self.starts[owner]
@@ -334,7 +334,7 @@ def _different_lists(ours: pa.Array, theirs: pa.Array, both: np.ndarray) -> np.n
     if len(alike) < len(both):
         ours, theirs = ours.take(pa.array(alike)), theirs.take(pa.array(alike))
     values = different(ours.flatten(), theirs.flatten())
-    ends = np.concatenate([[0], np.cumsum(lengths[1][alike])])
+    ends = bounds_of(lengths[1][alike])
     at = np.flatnonzero(values)
     found[alike[np.unique(np.searchsorted(ends, at, side="right") - 1)]] = True
     return found

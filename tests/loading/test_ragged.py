@@ -12,10 +12,10 @@ import pytest
 from skyset.errors import PartitionError, RecordError
 from skyset.loading.padding import Collate, collate, has_ragged
 from skyset.loading.partition_rows import PartitionRows
-from skyset.loading.ragged import Ragged, bounds_of, padded, trim
+from skyset.loading.ragged import Ragged, padded, trim
 from skyset.loading.reader import Piece
 from skyset.loading.stream import SurveyStream, adopt
-from skyset.partitions.partition import Partition
+from skyset.partitions.partition import Partition, bounds_of
 from skyset.partitions.writer import PartitionWriter
 from skyset.survey import HEALPIX, Column, Feature, Layers, Survey, Trim
 

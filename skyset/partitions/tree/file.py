@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from skyset.errors import PartitionError, RecordError
-from skyset.partitions.partition import decoded
+from skyset.partitions.partition import bounds_of, decoded, one_row
 from skyset.partitions.tree.form import TreeForm
 from skyset.partitions.tree.structure import DAMAGE, reason_of
 from skyset.survey import Column
@@ -128,13 +128,11 @@ class TreeFile(ABC):
         """
         stop = self.rows if stop is None else stop
         self._check_rows(start, stop)
-        bounds = np.zeros(stop - start + 1, np.int64)
         with self._lock:
             try:
-                np.cumsum(self._counts(name, start, stop), out=bounds[1:])
+                return bounds_of(self._counts(name, start, stop))
             except (RecordError, *DAMAGE) as error:
                 raise PartitionError(f"{self.path}: column {name}: {reason_of(error)}") from error
-        return bounds
 
     def size(self, name: str, start: int, stop: int) -> int:
         """How many values rows ``start:stop`` of a ragged column have; PartitionError as ``ends``."""
@@ -152,13 +150,9 @@ class TreeFile(ABC):
         """Rows of a text column as Python strings."""
         return decoded(self.read(name, start, stop))
 
-    def record(self, row: int) -> dict[str, np.ndarray]:
+    def record(self, row: int) -> dict[str, np.ndarray | bytes]:
         """One row with all its columns, as ``PartitionWriter.append`` takes it."""
-        values = {name: self.read(name, row, row + 1) for name in self.columns}
-        return {
-            name: value.reshape(self.columns[name].shape) if self.columns[name].is_ragged else value[0]
-            for name, value in values.items()
-        }
+        return {name: one_row(self.read(name, row, row + 1), column) for name, column in self.columns.items()}
 
     def __enter__(self) -> Self:
         return self
