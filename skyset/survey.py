@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from types import MappingProxyType
-from typing import cast, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -420,6 +420,19 @@ class Survey:
         row = {c.name: c.coerce(values[c.name]) for c in self.columns}
         check_position(float(row["ra"]), float(row["dec"]))
         return row
+
+
+def undescribed(
+    name: str, columns: Iterable[Column], features: Iterable[Feature | Layers], title: str = "", **more: Any
+) -> Survey:
+    """A declaration of which nobody has told where it is from: neither homepage, citation, licence nor archive.
+
+    Args:
+        name, columns, features: of the survey.
+        title: by default the name.
+        more: of ``Survey``.
+    """
+    return Survey(name, title or name, "", "", "", "", tuple(columns), tuple(features), **more)
 
 
 def fitting(column: Column, values) -> np.ndarray:

@@ -18,7 +18,7 @@ from skyset.errors import UserError
 from skyset.messages import listed
 from skyset.partitions.tree.form import CELL, COLUMNS, NAME, PART, SCALED, STORED, TEXT, Source, TreeForm
 from skyset.partitions.tree.units import is_kept
-from skyset.survey import HEALPIX, Column, Survey
+from skyset.survey import HEALPIX, Column, Survey, undescribed
 
 #: Of a tree's own cells as many have to be those of the positions.
 _AGREES = 0.5
@@ -66,18 +66,8 @@ def infer(fold: Fold, tree: str, unit: str, title: str, name: str = "adopted") -
     columns = tuple(_ordered(making, rest))
     folders = {column: path for path, column in making.paths.items() if "/" in path}
     features = features_of(columns, making.curves, making.spectra, folders)
-    survey = Survey(
-        name=name,
-        title=title,
-        homepage="",
-        citation="",
-        license="",
-        base_url="",
-        columns=columns,
-        features=features,
-        image_axes=image_axes(columns, features),
-        trims=tuple(making.trims),
-    )
+    axes = image_axes(columns, features)
+    survey = undescribed(name, columns, features, title=title, image_axes=axes, trims=tuple(making.trims))
     form = TreeForm(tree, fold.kind, {column.name: making.sources[column.name] for column in columns}, _is_packed(making))
     form.check(columns)
     return Inferred(survey, form, making.findings)

@@ -6,7 +6,6 @@ what the reader will hand out has just these features.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -16,8 +15,9 @@ import pyarrow as pa
 
 from skyset.errors import SkysetError
 from skyset.loading.arrow import features_of
+from skyset.loading.hats import word_of
 from skyset.partitions.parquet_file import OpensParquet, Place
-from skyset.survey import ANY, BYTES, Column, Feature, Layers, Survey
+from skyset.survey import ANY, BYTES, Column, Feature, Layers, Survey, undescribed
 
 #: Of texts in lists, whose length no schema tells: those of bands and filters are shorter.
 _TEXT, _LONGEST = "S64", 64
@@ -71,15 +71,11 @@ def survey_of(
         places |= {column.name: place for column, place in made}
         handed.append(_handed_out(key, feature, [(column.name, place) for column, place in made]))
     try:
-        survey = Survey(
-            name=re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "parquet",
+        survey = undescribed(
+            word_of(name, "parquet"),
+            columns,
+            handed,
             title=name,
-            homepage="",
-            citation="",
-            license="",
-            base_url="",
-            columns=tuple(columns),
-            features=tuple(handed),
             key=columns[0].name if columns else "",
             opens=OpensParquet(places, fill),
         )

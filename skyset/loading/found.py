@@ -16,7 +16,7 @@ from skyset.loading.trees import files_of
 from skyset.partitions.manifest import Manifest, raw_values
 from skyset.secrets import without_login
 from skyset.sky import cell_boxes, joint_box
-from skyset.survey import Survey, plain_features
+from skyset.survey import Survey, plain_features, undescribed
 
 #: Where the files lie, the declaration as it was built, and the manifest, which may be nowhere on a disk.
 Found = tuple[str, Survey, Manifest]
@@ -87,17 +87,7 @@ def _declared(manifest: Manifest) -> Survey:
 
 
 def _plain(manifest: Manifest) -> Survey:
-    return Survey(
-        name=manifest.survey,
-        title=manifest.survey,
-        homepage="",
-        citation="",
-        license="",
-        base_url="",
-        columns=tuple(manifest.columns),
-        features=plain_features(manifest.columns, {}, ()),
-        key=manifest.key,
-    )
+    return undescribed(manifest.survey, manifest.columns, plain_features(manifest.columns, {}, ()), key=manifest.key)
 
 
 def position_in(found: Found) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from skyset.partitions.manifest import FileEntry, Manifest
 from skyset.partitions.parquet_columns import columns_in, uneven_in
 from skyset.partitions.parquet_file import DAMAGE, OpensParquet, ParquetFile, Place
 from skyset.sky import cell_boxes
-from skyset.survey import Column, Survey, plain_features
+from skyset.survey import Column, Survey, plain_features, undescribed
 
 #: What the folder of a collection has, and that of a catalogue; earlier versions of HATS call the latter ``properties``.
 COLLECTION, CATALOGUE = "collection.properties", ("hats.properties", "properties")
@@ -315,15 +315,16 @@ def anybodys(
         say(f"{where}: left out, as no numbers, text or arrays of at most one axis of any length: {', '.join(others)}")
     encoded = {name for name in schema.names if pa.types.is_struct(schema.field(name).type) and name in places}
     lower = {column.name.lower(): column.name for column in columns if not column.shape and not column.is_ragged}
-    survey = Survey(
-        name=re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "hats",
+    return undescribed(
+        word_of(name, "hats"),
+        columns,
+        plain_features(columns, {}, tuple(encoded)),
         title=name,
-        homepage="",
-        citation="",
-        license="",
-        base_url="",
-        columns=tuple(columns),
-        features=plain_features(columns, {}, tuple(encoded)),
         key=next((lower[each] for each in keys if each in lower), columns[0].name if columns else ""),
+        opens=OpensParquet(places, fill=True),
     )
-    return replace(survey, opens=OpensParquet(places, fill=True))
+
+
+def word_of(text: str, otherwise: str) -> str:
+    """A name of ASCII letters, digits and _ made of any text; ``otherwise`` where nothing is left."""
+    return re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or otherwise

@@ -19,7 +19,7 @@ from skyset import remote
 from skyset.errors import UserError
 from skyset.files import short_digest
 from skyset.loading import parquet_folder
-from skyset.loading.hats import CATALOGUE, COLLECTION, catalogue_in, files_of, read_properties
+from skyset.loading.hats import CATALOGUE, COLLECTION, catalogue_in, files_of, read_properties, word_of
 from skyset.loading.parquet_folder import ParquetFolderConfig
 from skyset.secrets import without_login
 from skyset.survey import Survey
@@ -102,7 +102,7 @@ def _files_in(folder: Path) -> tuple[str, dict[str, str], list[str]] | None:
 
 def _name(folder: str) -> str:
     """Of folders in a cache."""
-    return re.sub(r"\W+", "_", folder.rpartition("/")[2], flags=re.ASCII).strip("_") or "hats"
+    return word_of(folder.rpartition("/")[2], "hats")
 
 
 def _stamp(path: str) -> tuple[str, ...]:
